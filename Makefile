@@ -1,0 +1,93 @@
+# Each target sets up what it needs, once, in .venv. AMPLIFY_NO_VENV=1 uses the Python that is active instead (Colab).
+#
+#   make round N=3                        rounds up to 3 of rounds/wildcard; also: make round 3
+#   make round N=3 EXPERIMENT=rounds/mine
+
+EXPERIMENT ?= rounds/wildcard
+PYTHON ?= python3
+
+# `make round 3`: the number is a goal that does nothing, unless it is the name of a real one.
+ifeq (round,$(firstword $(MAKECMDGOALS)))
+  NUMBER := $(wordlist 2,2,$(MAKECMDGOALS))
+  ifneq (,$(NUMBER))
+    N := $(NUMBER)
+$(eval $(NUMBER): round ; @:)
+  endif
+endif
+
+ifeq (1,$(AMPLIFY_NO_VENV))
+  BIN :=
+  RUN_PYTHON := $(PYTHON)
+  BASE :=
+  DEV :=
+else
+  RUN_PYTHON := .venv/bin/python
+  BASE := .venv/base.stamp
+  DEV := .venv/dev.stamp
+endif
+
+AMPLIFY := $(RUN_PYTHON) -m amplify
+# Quoted for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
+.PHONY: help round rounds compare ask tree test lint bench clean distclean
+.SILENT:
+
+help:
+	echo "make round N=3 [EXPERIMENT=rounds/wildcard]   make sure round 3 exists, and print the table"
+	echo "make rounds                                   go on until the gate says it no longer improves"
+	echo "make compare [WITH=rounds/other]              round over round: table, compare.png, compare.html"
+	echo "make ask [ROUND=3]                            ask a checkpoint questions by hand"
+	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
+	echo "make test | lint | bench                      what it says"
+	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
+
+round: $(BASE)
+	$(AMPLIFY) round $(call quoted,$(EXPERIMENT)) --n $(call quoted,$(N))
+
+rounds: $(BASE)
+	$(AMPLIFY) rounds $(call quoted,$(EXPERIMENT))
+
+compare: $(BASE)
+	$(AMPLIFY) compare $(call quoted,$(EXPERIMENT)) $(if $(WITH),$(call quoted,$(WITH)))
+
+ask: $(BASE)
+	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
+
+tree: $(BASE)
+	$(AMPLIFY) tree $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND)) --row $(call quoted,$(ROW)) $(if $(QUESTION),--question $(call quoted,$(QUESTION)))
+
+test: $(DEV)
+	$(RUN_PYTHON) -m pytest
+
+lint: $(DEV)
+	$(RUN_PYTHON) -m ruff check .
+	$(RUN_PYTHON) -m ruff format --check .
+	$(RUN_PYTHON) -m mypy
+
+bench: $(DEV)
+	$(RUN_PYTHON) -m pytest tests/benchmarks -q -s
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .hypothesis .benchmarks dist
+	find amplify tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
+
+# A stamp is newer than what it was made from, so a changed pyproject.toml installs again, and an interrupted install
+# leaves no stamp.
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "amplify needs Python 3.11 to 3.13; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv || { echo "python3 -m venv failed; on Debian: apt install python3-venv" >&2; exit 2; }
+
+.venv/base.stamp: .venv/bin/python pyproject.toml constraints.txt
+	echo "installing into .venv (once; a minute or two)" >&2
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev.stamp: .venv/base.stamp
+	echo "installing what tests need into .venv (once)" >&2
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

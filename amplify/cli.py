@@ -1,0 +1,231 @@
+"""The commands: argument parsing and printing, nothing else. A user's error is one line and exit code 2."""
+
+import contextlib
+import functools
+import io
+import json as json_format
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from amplify.errors import AmplifyError
+from amplify.progress import Advance
+
+# Nothing that imports jax is imported here: `--help` and bad arguments answer at once.
+
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="its folder")]
+Json = Annotated[bool, tyro.conf.arg(help="print JSON for programs")]
+output, messages = Console(), Console(stderr=True)
+
+
+def round_(
+    experiment: Folder,
+    n: Annotated[int, tyro.conf.arg(help="the round that shall exist, 1 or more")],
+    redo: Annotated[
+        Literal["data", "checkpoint", "evals", "verdict"] | None,
+        tyro.conf.arg(help="do this stage of round N again, and those after it"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the table."""
+    if n < 1:
+        raise AmplifyError(f"--n: a round number is 1 or more, got {n}")
+    with running(experiment) as (store, go):
+        if redo is not None:
+            store.round(n).undo(redo)
+        for number in range(n + 1):
+            go(number)
+        show_rounds(store, json)
+
+
+def rounds(
+    experiment: Folder,
+    at_most: Annotated[int, tyro.conf.arg(help="stop after this round in any case")] = 100,
+    json: Json = False,
+) -> None:
+    """Run round after round until the gate says that the assistant no longer improves."""
+    with running(experiment) as (store, go):
+        for number in range(at_most + 1):
+            go(number)
+            if store.no_longer_improves(number):
+                messages.print(f"round {number} was {store.round(number).verdict['verdict']}: stopping", style="bold")
+                break
+        show_rounds(store, json)
+
+
+def compare(
+    experiment: Folder,
+    other: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(help="a second experiment")] = None,
+    json: Json = False,
+) -> None:
+    """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png."""
+    from amplify import report
+    from amplify.store import Store
+
+    stores = [Store(path) for path in (experiment, other) if path is not None]
+    if json:
+        print(json_format.dumps([row for store in stores for row in report.results(store)], indent=1))
+        return
+    output.print(report.comparison(stores))
+    for path in report.write_comparison(stores):
+        output.print(f"wrote {path}")
+
+
+def ask(
+    experiment: Folder,
+    round: Annotated[int | None, tyro.conf.arg(help="whose assistant; the best one if not given")] = None,
+    amplify: Annotated[bool, tyro.conf.arg(help="show the overseer's tree too")] = False,
+    depth: Annotated[int, tyro.conf.arg(help="levels of the tree")] = 1,
+    problem: Annotated[int, tyro.conf.arg(help="which held-out problem to ask about")] = 0,
+) -> None:
+    """Ask a checkpoint questions by hand, one prompt after another."""
+    from amplify import inspection
+    from amplify.store import Store
+
+    if depth < 1:
+        raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
+    desk = inspection.Desk(Store(experiment), round, problem, depth if amplify else 0)
+    output.print(desk.introduction())
+    while True:
+        try:
+            text = output.input("[bold]question[/] (empty to leave): ").strip()
+        except EOFError:
+            break
+        if not text:
+            break
+        try:
+            output.print(desk.ask(text))
+        except AmplifyError as error:
+            messages.print(str(error), style="red", markup=False, highlight=False)
+
+
+def tree(
+    experiment: Folder,
+    round: Annotated[int, tyro.conf.arg(help="the round whose data the row is in")],
+    row: Annotated[int, tyro.conf.arg(help="row of the round's data set")],
+    question: Annotated[int, tyro.conf.arg(help="which of the row's questions")] = 0,
+    depth: Annotated[int, tyro.conf.arg(help="1 is the tree that was trained on; more to look deeper")] = 1,
+    json: Json = False,
+) -> None:
+    """Show the decomposition tree behind a training row, recomputed; also writes it as HTML."""
+    from amplify import inspection
+    from amplify.store import Store
+
+    found = inspection.training_tree(Store(experiment), round, row, question, depth)
+    if json:
+        print(json_format.dumps(found.tree, indent=1))
+        return
+    output.print(found.render())
+    output.print(f"wrote {found.write_html()}")
+
+
+@contextlib.contextmanager
+def running(experiment: Path) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """An experiment, locked, and what runs a round of it unless it is done."""
+    from amplify import round as page
+    from amplify.store import Store
+
+    keep_compiled_code()
+    store = Store(experiment)
+    with store.lock():
+        number = 0
+
+        def go(n: int) -> None:
+            nonlocal number
+            number = n
+            if not store.round(n).complete:
+                page.run(store, n, progress_bars(f"round {n}"))
+
+        try:
+            yield store, go
+        except KeyboardInterrupt:
+            raise AmplifyError(f"stopped in round {number}; the same command goes on from there") from None
+
+
+def keep_compiled_code() -> None:
+    """Compiled code outlives the process: a later round, or the same one resumed, need not compile again."""
+    import jax
+
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def progress_bars(prefix: str) -> Callable[[str, int], Any]:
+    """A `Watch` that draws a bar on stderr for every piece of work."""
+
+    @contextlib.contextmanager
+    def watch(what: str, total: int) -> Iterator[Advance]:
+        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=messages, transient=True) as progress:
+            bar = progress.add_task(f"{prefix}: {what}", total=total)
+            yield lambda done: progress.advance(bar, done)
+
+    return watch
+
+
+def show_rounds(store: Any, json: bool) -> None:
+    from amplify import report
+
+    if json:
+        print(json_format.dumps(report.results(store), indent=1))
+    else:
+        output.print(report.rounds_table(store))
+
+
+COMMANDS = {"round": round_, "rounds": rounds, "compare": compare, "ask": ask, "tree": tree}
+DESCRIPTION = "Iterated amplification, round after round. An experiment is a folder with an experiment.toml."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command. Exits with 0, or with 2 after one line on stderr that says what was wrong."""
+    try:
+        call = parse(sys.argv[1:] if argv is None else argv)
+        call()
+    except AmplifyError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("stopped")
+    except OSError as error:
+        fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def parse(argv: Sequence[str]) -> Callable[[], None]:
+    """The command to run. Raises AmplifyError with the parser's complaint in one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: deferred(command) for name, command in COMMANDS.items()},
+                prog="amplify",
+                description=DESCRIPTION,
+                args=list(argv),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        lines = [re.sub(r"[╭╮╰╯│─]", "", line).strip() for line in complaint.getvalue().splitlines()]
+        said = [line for line in lines if line and not line.endswith(("error", "options"))]
+        raise AmplifyError(f"{said[0]}; see amplify --help") from None
+
+
+def deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The command's signature for the parser, which then hands back what is to be called."""
+
+    @functools.wraps(command)
+    def bind(**arguments: Any) -> Callable[[], None]:
+        return functools.partial(command, **arguments)
+
+    return bind
+
+
+def fail(line: str) -> None:
+    print(f"amplify: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(2)

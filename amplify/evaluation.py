@@ -1,0 +1,122 @@
+"""Evaluation: what the assistant, the assistant amplified once, and the overseer told the truth get right.
+
+Per-item results on held-out problems, kept one by one, because rounds are compared item by item. The items are the
+same in every round of an experiment.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Key, PyTree
+
+from amplify.amplification import (
+    amplified,
+    assistant_alone,
+    over_questions,
+    told_the_truth,
+)
+from amplify.problems import answer_keys, in_chunks
+from amplify.types import Assistant, Overseer, Problems, Task
+from amplify.words import shown
+
+CHUNK = 64
+"""Contexts evaluated at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One held-out question, and how it was answered: a line of `evals.jsonl`."""
+
+    split: str
+    problem: str  # the seed of the problem, "stream:index"; items of one problem are not independent
+    question: str
+    label: str  # the question's class
+    truth: str
+    answer: str  # the assistant's own likeliest
+    probability: float  # which it gave that answer
+    alone: bool  # the assistant's likeliest answer is right
+    amplified: bool  # the overseer's is, with the assistant's sampled sub-answers
+    ceiling: bool  # the overseer's is, with true sub-answers
+
+    def as_row(self) -> dict[str, Any]:
+        row = dataclasses.asdict(self)
+        return {"class": row.pop("label"), **row}
+
+
+def evaluate(
+    task: Task,
+    assistant: Assistant,
+    overseer: Overseer,
+    params: PyTree[Array],
+    problems: Problems,
+    seed: int,
+    *,
+    split: str,
+    advance: Callable[[int], Any] = lambda rows: None,
+) -> list[Item]:
+    """Evaluates every different question of every problem once."""
+    problems, root = jax.tree.map(np.asarray, problems), jax.random.key(seed)
+    function = functools.partial(_judge, task, assistant, overseer, params, root)
+    chunks = list(in_chunks(function, CHUNK, problems, advance=advance))
+    judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    return [
+        Item(
+            split=split,
+            problem="{}:{}".format(*problems.seeds[row]),
+            question=shown(task, problems.questions[row, column]),
+            label=task.classes[judged["class"][row, column]],
+            truth=shown(task, judged["truth"][row, column]),
+            answer=shown(task, judged["answer"][row, column]),
+            probability=round(float(judged["probability"][row, column]), 4),
+            **{by: bool(judged[by][row, column]) for by in ("alone", "amplified", "ceiling")},
+        )
+        for row, column in _different(problems.questions)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _judge(
+    task: Task,
+    assistant: Assistant,
+    overseer: Overseer,
+    params: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Array]:
+    contexts, questions = problems.contexts, problems.questions
+    keys = answer_keys(root, problems.seeds, questions.shape[1])
+    everywhere = jnp.ones(questions.shape[:2], bool)
+    memory = assistant.encode(params, contexts)
+    alone = assistant.answer(params, memory, questions, None)
+    sampled = assistant_alone(assistant, params, memory)
+
+    def right(tokens: Int[Array, "batch questions answer_length"]) -> Bool[Array, "batch questions"]:
+        return over_questions(task.is_right)(contexts, questions, tokens)
+
+    def overseen(respond: Any) -> Bool[Array, "batch questions"]:
+        tree = amplified(task, overseer, respond, contexts, depth=1)
+        return right(tree(questions, everywhere, keys).answer)
+
+    return {
+        "class": over_questions(task.class_of)(contexts, questions),
+        "truth": over_questions(task.truth)(contexts, questions),
+        "answer": alone.tokens,
+        "probability": jnp.exp(alone.log_prob),
+        "alone": right(alone.tokens),
+        "amplified": overseen(sampled),
+        "ceiling": overseen(told_the_truth(task, contexts)),
+    }
+
+
+def _different(questions: Int[np.ndarray, "batch questions question_length"]) -> list[tuple[int, int]]:
+    """(row, column) of each question that its problem was not asked before."""
+    places = []
+    for row, asked in enumerate(questions):
+        _, first = np.unique(asked, axis=0, return_index=True)
+        places += [(row, int(column)) for column in np.sort(first)]
+    return places

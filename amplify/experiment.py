@@ -1,0 +1,235 @@
+"""An experiment file, read once into frozen dataclasses; unknown keys and values out of range are refused here.
+
+The resolved values, defaults included, are the experiment's identity: their digest goes into every round's record.
+Nothing below this module reads a configuration; functions take plain values.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from amplify.assistants import ASSISTANTS
+from amplify.errors import AmplifyError
+from amplify.overseers import OVERSEERS
+from amplify.tasks import TASKS
+from amplify.types import Assistant, Overseer, Task
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """`[questions]`: what a round asks, and so what the next assistant is trained on."""
+
+    contexts: Count = 4096
+    per_context: Count = 32
+    deepest: tuple[Count, ...] = ()
+    """Depth of the deepest questions by round, the last one kept for later rounds; empty: round n asks up to n."""
+    at_deepest: Share = 0.5
+    """Share of a context's questions that are at the deepest depth; the rest take turns below it."""
+
+    def depths(self, round_number: int, max_depth: int) -> list[int]:
+        """The depth of each question of a context, `per_context` of them."""
+        by_round = self.deepest[min(round_number, len(self.deepest)) - 1] if self.deepest else round_number
+        deepest = min(by_round, max_depth)
+        deep = self.per_context if deepest == 1 else round(self.at_deepest * self.per_context)
+        return [deepest] * deep + [1 + i % (deepest - 1) for i in range(self.per_context - deep)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """`[training]`: how a round's answers are distilled into the next assistant."""
+
+    steps: Count = 1000
+    batch: Count = 32
+    learning_rate: Positive = 2e-3
+    final_learning_rate: Share = 0.05
+    """The cosine schedule's end, as a share of `learning_rate`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    b2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    gradient_clip: Positive = 1.0
+    target_horizon: Count = 100
+    """Steps over which the target network averages the assistant's weights."""
+    log_every: Count = 50
+    checkpoint_every: Count = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Evals:
+    """`[evals]`: held-out contexts, and questions about each at every depth."""
+
+    select: Count = 512
+    """Contexts of the split that drives the gate and every other choice."""
+    final: Count = 512
+    """Contexts of the split that is only reported."""
+    per_depth: Count = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """`[gate]`: when a round counts as better than the best before it."""
+
+    error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Chance, over all rounds together, of promoting any that is no better."""
+    worthwhile: Share = 0.01
+    """A round is rejected once an improvement of this much accuracy can be ruled out."""
+    patience: Count = 1
+    """`rounds` stops after this many rounds in a row that were not promoted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    seed: int
+    task: Task
+    assistant: Assistant
+    overseer: Overseer
+    questions: Questions
+    training: Training
+    evals: Evals
+    gate: Gate
+    values: Mapping[str, Any] = dataclasses.field(compare=False)
+    """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`."""
+
+    @property
+    def digest(self) -> str:
+        canonical = json.dumps(self.values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+SECTIONS = {"questions": Questions, "training": Training, "evals": Evals, "gate": Gate}
+KINDS = {"task": TASKS, "assistant": ASSISTANTS, "overseer": OVERSEERS}
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Reads `experiment.toml`. Raises AmplifyError naming the file, the key, and what is allowed."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AmplifyError(f"{path}: no such file; an experiment is a folder with an experiment.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise AmplifyError(f"{path}: cannot be read as TOML: {error}") from None
+    return parse_experiment(table, path)
+
+
+def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
+    """The experiment that a parsed file describes; `path` is named in errors and is where `file.py:Name` kinds lie."""
+    _refuse_unknown(table, ["seed", *KINDS, *SECTIONS], "", path)
+    seed = _validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
+    values: dict[str, Any] = {"seed": seed}
+    chosen: dict[str, Any] = {}
+    for name, kinds in KINDS.items():
+        kind, rest = _split_kind(table, name, path)
+        chosen[name] = _section(_find_kind(kind, kinds, name, values, path), rest, name, path)
+        values |= {f"{name}.kind": kind} | _flat(chosen[name], name)
+    for name, section in SECTIONS.items():
+        chosen[name] = _section(section, _table(table, name, path), name, path)
+        values |= _flat(chosen[name], name)
+    training = chosen["training"]
+    if training.checkpoint_every % training.log_every:
+        raise AmplifyError(
+            f"{path}: training.checkpoint_every must be a multiple of training.log_every"
+            f" ({training.log_every}), got {training.checkpoint_every}"
+        )
+    if training.batch > chosen["questions"].contexts:
+        raise AmplifyError(
+            f"{path}: training.batch must be at most questions.contexts"
+            f" ({chosen['questions'].contexts}), got {training.batch}"
+        )
+    chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
+    chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
+    return Experiment(seed=seed, values=values, **chosen)
+
+
+def _table(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise AmplifyError(f"{path}: {name} must be a table, [{name}], got {section!r}")
+    return section
+
+
+def _split_kind(table: Mapping[str, Any], name: str, path: Path) -> tuple[str, dict[str, Any]]:
+    section = dict(_table(table, name, path))
+    kind = section.pop("kind", None)
+    if not isinstance(kind, str):
+        raise AmplifyError(f"{path}: {name}.kind must be one of {', '.join(KINDS[name])}, got {kind!r}")
+    return kind, section
+
+
+def _find_kind(kind: str, kinds: Mapping[str, type], name: str, values: dict[str, Any], path: Path) -> type:
+    """A kind of ours, or `file.py:Name` beside the experiment file, whose source then is part of the identity."""
+    if kind in kinds:
+        return kinds[kind]
+    file, _, attribute = kind.partition(":")
+    if not file.endswith(".py") or not attribute:
+        allowed = f"one of {', '.join(kinds)}, or file.py:Name beside the experiment file"
+        raise AmplifyError(f"{path}: {name}.kind must be {allowed}, got {kind!r}{_nearest(kind, kinds)}")
+    source = path.parent / file
+    spec = importlib.util.spec_from_file_location(source.stem, source)
+    if spec is None or spec.loader is None or not source.is_file():
+        raise AmplifyError(f"{path}: {name}.kind names {source}, which is not there")
+    values[f"{name}.source"] = hashlib.sha256(source.read_bytes()).hexdigest()
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise AmplifyError(f"{source}: cannot be imported: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        raise AmplifyError(f"{path}: {name}.kind names {attribute}, which is not in {source}")
+    return getattr(module, attribute)
+
+
+def _section(kind: type, section: Mapping[str, Any], name: str, path: Path) -> Any:
+    _refuse_unknown(section, [f.name for f in dataclasses.fields(kind) if f.init], f"{name}.", path)
+    return _validate(kind, section, name, path)
+
+
+def _validate(kind: Any, value: Any, name: str, path: Path) -> Any:
+    try:
+        # As JSON: there a strict reading still takes tables for dataclasses and arrays for tuples.
+        return _adapter(kind).validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([name, *map(str, first["loc"])])
+        said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise AmplifyError(f"{path}: {key} must be {said}, got {first['input']!r}") from None
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    if not dataclasses.is_dataclass(kind):
+        return TypeAdapter(kind, config=strict)
+    kind.__pydantic_config__ = strict  # type: ignore[attr-defined]
+    return TypeAdapter(kind)
+
+
+def _built(build: Any, task: Task, path: Path) -> Any:
+    try:
+        return build(task)
+    except ValueError as error:
+        raise AmplifyError(f"{path}: {error}") from None
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str, path: Path) -> None:
+    for key in given:
+        if key not in known:
+            nearest = _nearest(key, known) or f"; known are {', '.join(known)}" * bool(known)
+            raise AmplifyError(f"{path}: unknown key {prefix}{key}{nearest}")
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _flat(section: Any, name: str) -> dict[str, Any]:
+    return {f"{name}.{key}": value for key, value in dataclasses.asdict(section).items()}

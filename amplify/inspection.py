@@ -1,0 +1,120 @@
+"""Looking at one answer: questions asked by hand, and the tree behind a training row, recomputed exactly.
+
+A simulated overseer's trees are not stored: the same problems, overseer and checkpoint in the same chunk give the same
+tree again, bit for bit, and what comes out is held against the data set's row.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+from rich.tree import Tree as RichTree
+
+from amplify import dataset, report, words
+from amplify.amplification import CHUNK, amplify_problems
+from amplify.errors import AmplifyError
+from amplify.problems import EVALS, draw_problems
+from amplify.round import draw_round, load_assistant
+from amplify.store import RoundFolder, Store
+from amplify.types import Problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A decomposition tree and where it came from."""
+
+    round_: RoundFolder
+    title: str
+    tree: words.Tree
+
+    def render(self) -> RichTree:
+        return report.rich_tree(self.tree, self.title)
+
+    def write_html(self) -> Path:
+        return report.write_tree(self.round_.path, self.title, self.tree)
+
+
+def training_tree(store: Store, number: int, row: int, question: int, depth: int) -> Found:
+    """The tree behind one question of one training row. Raises AmplifyError if there is no such row, or if the tree
+    that comes out at depth 1 is not the one that the row was made from."""
+    experiment, this = store.experiment, _finished(store, number, "data")
+    asked = experiment.questions
+    for name, value, count in (("row", row, asked.contexts), ("question", question, asked.per_context)):
+        if not 0 <= value < count:
+            raise AmplifyError(f"--{name}: must be 0 to {count - 1} in round {number}, got {value}")
+    if depth < 1:
+        raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
+    parent = store.round(this.record["parent"]["round"])
+    params, _ = load_assistant(experiment, parent)
+    start = row - row % CHUNK
+    # The same whole chunk as in the round: another shape might round another way.
+    problems = jax.tree.map(lambda column: column[start : start + CHUNK], draw_round(experiment, number))
+    [chunk] = _amplify(store, params, problems, depth)
+    stored = dataset.read(this.data)[row]["answers"][question]
+    if depth == 1 and not np.array_equal(chunk.answers[row - start, question], stored):
+        raise AmplifyError(
+            f"{this.data}: row {row} cannot be recomputed on this machine: the answer was"
+            f" {words.shown(experiment.task, stored)} and is {words.shown(experiment.task, chunk.answers[row - start, question])}"
+        )
+    context = np.asarray(problems.contexts)[row - start]
+    tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
+    return Found(this, f"round {number}, row {row}, question {question}", tree)
+
+
+class Desk:
+    """Where a person asks a checkpoint questions about one held-out problem."""
+
+    def __init__(self, store: Store, number: int | None, problem: int, depth: int) -> None:
+        """`number` None asks the best checkpoint; `depth` 0 asks the assistant alone."""
+        if number is None:
+            number = store.best_before(max(store.rounds(), default=0) + 1).number
+        if problem < 0:
+            raise AmplifyError(f"--problem: must be 0 or more, got {problem}")
+        experiment = store.experiment
+        self.store, self.depth, self.number = store, depth, number
+        self.params, _ = load_assistant(experiment, _finished(store, number, "checkpoint"))
+        drawn = draw_problems(experiment.task, experiment.seed, EVALS, "select", problem + 1, [1])
+        self.problem: Problems = jax.tree.map(lambda column: column[problem : problem + 1], drawn)
+
+    def introduction(self) -> str:
+        task = self.store.experiment.task
+        facts = [words.shown(task, fact) for fact in np.asarray(self.problem.contexts)[0]]
+        return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
+
+    def ask(self, text: str) -> str | RichTree:
+        """The assistant's answer and its probability, and the truth; or the overseer's tree."""
+        experiment = self.store.experiment
+        task, assistant = experiment.task, experiment.assistant
+        question = words.read_question(task, text)
+        problem = self.problem._replace(questions=question[None, None])
+        memory = assistant.encode(self.params, problem.contexts)
+        answers = assistant.answer(self.params, memory, jnp.asarray(problem.questions), None)
+        truth = words.shown(task, np.asarray(task.truth(problem.contexts[0], question)))
+        probability = float(jnp.exp(answers.log_prob[0, 0]))
+        said = words.shown(task, np.asarray(answers.tokens)[0, 0])
+        line = f"{said}   (probability {probability:.3f}; the truth is {truth})"
+        if self.depth == 0:
+            return line
+        [chunk] = _amplify(self.store, self.params, problem, self.depth)
+        tree = words.tree(task, np.asarray(problem.contexts)[0], chunk.trees, 0, 0)
+        return report.rich_tree(tree, f"assistant alone: {line}")
+
+
+def _amplify(store: Store, params: PyTree[Array], problems: Problems, depth: int) -> Any:
+    experiment = store.experiment
+    return amplify_problems(
+        experiment.task, experiment.assistant, experiment.overseer, params, problems, experiment.seed, depth=depth
+    )
+
+
+def _finished(store: Store, number: int, stage: str) -> RoundFolder:
+    this = store.round(number)
+    if number < 0 or not this.done(stage):
+        there = ", ".join(str(n) for n in store.rounds() if store.round(n).done(stage)) or "none"
+        raise AmplifyError(f"{store.path}: round {number} has no {stage}; rounds that have: {there}")
+    return this

@@ -1,0 +1,132 @@
+"""Draws problems, each from its own seed, and keeps the splits apart.
+
+Which split a problem belongs to is decided by what its context says, not by its seed: two seeds that draw the same
+facts, in whatever order, land in the same split, so nothing held out is ever trained on. A problem can be drawn
+again from its seed alone, which is what makes a simulated overseer's labels traceable.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, UInt32
+
+from amplify.errors import AmplifyError
+from amplify.types import Problems, Task
+
+SPLITS = {"select": 0, "final": 1}
+"""Held-out splits, each a sixteenth of all contexts; what falls into no bucket here is for training."""
+BUCKETS = 16
+CANDIDATES = 4096
+"""Contexts drawn at a time while looking for those of a split."""
+EVALS = 0
+"""The stream of seeds that evals draw from; round n draws from stream n."""
+
+
+def draw_problems(
+    task: Task, seed: int, stream: int, split: str, count: int, depths: Sequence[int]
+) -> Problems:
+    """The first `count` problems of `split` in a stream, with a question of each of `depths` about every one.
+
+    Raises AmplifyError if the task has too few different contexts to fill the split.
+    """
+    root = jax.random.key(seed)
+    found = np.zeros((0,), np.uint32)
+    for start in range(0, 1000 * BUCKETS * max(count, CANDIDATES), CANDIDATES):
+        indices = np.arange(start, start + CANDIDATES, dtype=np.uint32)
+        buckets = np.asarray(_buckets(task, root, _seeds(stream, indices)))
+        wanted = buckets == SPLITS[split] if split in SPLITS else buckets >= len(SPLITS)
+        found = np.concatenate([found, indices[wanted]])
+        if len(found) >= count:
+            return draw_again(task, seed, _seeds(stream, found[:count]), depths)
+        if start >= 1000 * CANDIDATES and not len(found):
+            break
+    raise AmplifyError(f"task {task}: has too few contexts to fill the {split!r} split")
+
+
+def draw_again(
+    task: Task, seed: int, seeds: UInt32[np.ndarray, "batch 2"], depths: Sequence[int]
+) -> Problems:
+    """The problems that these seeds drew before."""
+    return _draw(task, jax.random.key(seed), seeds, np.asarray(depths, np.int32))
+
+
+def problem_key(root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Key[Array, ""]:
+    """What everything random about one problem is drawn from."""
+    return jax.random.fold_in(jax.random.fold_in(root, seed[0]), seed[1])
+
+
+def answer_keys(
+    root: Key[Array, ""], seeds: UInt32[Array, "batch 2"], questions: int
+) -> Key[Array, "batch questions"]:
+    """A key for whatever is sampled while a question is answered: the same however problems are batched."""
+
+    def one(seed: UInt32[Array, "2"]) -> Key[Array, " questions"]:
+        key = jax.random.fold_in(problem_key(root, seed), 2)
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(questions))
+
+    return jax.vmap(one)(seeds)
+
+
+def in_chunks(
+    function: Callable[..., Any], size: int, *columns: Any, advance: Callable[[int], Any]
+) -> Iterator[Any]:
+    """Yields `function` of `size` rows at a time as numpy arrays; one shape, so it is compiled once.
+
+    The last chunk is filled up with its first row, and what that gave is cut off. `advance` is told of each chunk's
+    rows when it is done.
+    """
+    columns = jax.tree.map(np.asarray, columns)
+    rows = len(jax.tree.leaves(columns)[0])
+    for start in range(0, rows, size):
+        index = np.arange(start, start + size)
+        index = np.where(index < rows, index, start)
+        chunk = jax.tree.map(lambda column: column[index], columns)
+        result = jax.tree.map(np.asarray, function(*chunk))
+        advance(min(size, rows - start))
+        yield jax.tree.map(lambda out: out[: rows - start], result)
+
+
+def _seeds(stream: int, indices: UInt32[np.ndarray, " n"]) -> UInt32[np.ndarray, "n 2"]:
+    return np.stack([np.full_like(indices, stream), indices], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _buckets(task: Task, root: Key[Array, ""], seeds: UInt32[Array, "n 2"]) -> Int[Array, " n"]:
+    contexts = jax.vmap(lambda seed: _context(task, root, seed))(seeds)
+    return jax.vmap(_bucket)(contexts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(
+    task: Task, root: Key[Array, ""], seeds: UInt32[Array, "batch 2"], depths: Int[Array, " questions"]
+) -> Problems:
+    def one(seed: UInt32[Array, "2"]) -> tuple[Array, Array]:
+        context = _context(task, root, seed)
+        key = jax.random.fold_in(problem_key(root, seed), 1)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(depths)))
+        return context, jax.vmap(lambda k, d: task.draw_question(k, context, d))(keys, depths)
+
+    return Problems(seeds, *jax.vmap(one)(seeds))
+
+
+def _context(task: Task, root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Int[Array, "facts fact_length"]:
+    return task.draw_context(jax.random.fold_in(problem_key(root, seed), 0))
+
+
+def _bucket(context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
+    """A hash of the set of facts, whatever their order, in 0..BUCKETS-1."""
+    mixed = jnp.zeros(context.shape[0], jnp.uint32)
+    for place in range(context.shape[1]):
+        mixed = _mix(mixed * jnp.uint32(31) + context[:, place].astype(jnp.uint32) + jnp.uint32(1))
+    return (_mix(jnp.sum(mixed, dtype=jnp.uint32)) % BUCKETS).astype(jnp.int32)
+
+
+def _mix(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
+    """The finaliser of MurmurHash3 (Appleby, public domain): every bit of the input sways every bit of the output."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

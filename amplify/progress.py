@@ -1,0 +1,14 @@
+"""How long work reports its progress: `with watch("distilling", 1000) as advance: ... advance(50)`."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+Advance = Callable[[int], object]
+Watch = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+@contextlib.contextmanager
+def unwatched(what: str, total: int) -> Iterator[Advance]:
+    """A `Watch` that shows nothing."""
+    yield lambda done: None

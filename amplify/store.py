@@ -1,0 +1,227 @@
+"""The folders of an experiment: stages done, atomic commits, resume, and which round is best.
+
+Knows files and nothing of models. A stage's results are complete on disk before the record says that it is done, and
+the record is replaced in one rename; whatever else a killed process left behind is made again.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from amplify.errors import AmplifyError
+from amplify.experiment import Experiment, read_experiment
+from amplify.provenance import compile_seconds
+
+STAGES = ("data", "checkpoint", "evals", "verdict")
+"""In the order in which they are done."""
+
+
+class Store:
+    """An experiment's folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the experiment file. Raises AmplifyError if there is none, or if it changed after rounds were run."""
+        if not path.is_dir():
+            raise AmplifyError(f"{path}: no such folder; an experiment is a folder with an experiment.toml")
+        self.path = path
+        self.experiment: Experiment = read_experiment(path / "experiment.toml")
+        for number in self.rounds():
+            self.round(number).check_experiment(self.experiment)
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def rounds(self) -> list[int]:
+        """Numbers of the rounds that were begun, ascending."""
+        names = (entry.name for entry in self.path.iterdir() if entry.is_dir())
+        return sorted(int(name) for name in names if re.fullmatch(r"\d{3,}", name))
+
+    def round(self, number: int) -> "RoundFolder":
+        return RoundFolder(self.path / f"{number:03d}", number)
+
+    def best_before(self, number: int) -> "RoundFolder":
+        """The last promoted round before round `number`; round 0, the untrained assistant, if none was."""
+        for earlier in range(number - 1, 0, -1):
+            verdict = self.round(earlier).verdict
+            if verdict is None:
+                raise AmplifyError(f"{self.round(earlier).path}: round {earlier} has no verdict yet; run it first")
+            if verdict["verdict"] == "promoted":
+                return self.round(earlier)
+        return self.round(0)
+
+    def no_longer_improves(self, number: int) -> bool:
+        """Whether the last `patience` rounds up to `number` were all not promoted."""
+        last = range(number - self.experiment.gate.patience + 1, number + 1)
+        verdicts = [self.round(n).verdict for n in last if n >= 1]
+        unpromoted = [verdict for verdict in verdicts if verdict and verdict["verdict"] != "promoted"]
+        return len(unpromoted) == self.experiment.gate.patience
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the experiment for this process. The kernel frees it with the process, so it cannot go stale.
+
+        Raises AmplifyError naming the process that holds it.
+        """
+        with open(self.path / ".lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise AmplifyError(f"{self.path}: another process (pid {holder}) is running this experiment") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+class RoundFolder:
+    """A round's folder and its record."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.number = path, number
+        self.data, self.checkpoint, self.training = path / "data", path / "checkpoint", path / "training"
+        self.evals, self.metrics = path / "evals.jsonl", path / "metrics.jsonl"
+        self.interactions, self.report = path / "interactions.jsonl", path / "report.html"
+        self.record: dict[str, Any] = self._read_record()
+
+    def _read_record(self) -> dict[str, Any]:
+        path = self.path / "record.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return {**record, "stages": dict(record["stages"]), "experiment": dict(record["experiment"])}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            raise AmplifyError(
+                f"{path}: damaged record ({error}); to do the round again: rm {path} and run it"
+            ) from None
+
+    def check_experiment(self, experiment: Experiment) -> None:
+        """Raises AmplifyError naming the keys that changed since this round was begun."""
+        was, now = self.record.get("experiment"), json.loads(json.dumps(experiment.values))
+        if was is None or was == now:
+            return
+        changes = [
+            f"{key} ({was.get(key)!r} -> {now.get(key)!r})"
+            for key in sorted({*was, *now})
+            if was.get(key) != now.get(key)
+        ]
+        folder = self.path.parent
+        raise AmplifyError(
+            f"{folder}/experiment.toml changed after round {self.number} was run: {', '.join(changes)};"
+            f" a changed experiment is a new one: mkdir {folder}-2 &&"
+            f" mv {folder}/experiment.toml {folder}-2/, and put the old file back"
+        )
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Makes the folder and a record that says "started", unless there is one."""
+        if not self.record:
+            self.path.mkdir(exist_ok=True)
+            self._commit({"round": self.number, "status": "started", **facts, "stages": {}})
+
+    def done(self, stage: str) -> bool:
+        return stage in self.record.get("stages", {})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Round and checkpoint digest: what a child's record says of its parent."""
+        return {"round": self.number, "digest": self.record["stages"]["checkpoint"]["digest"]}
+
+    @property
+    def complete(self) -> bool:
+        return self.record.get("status") == "done"
+
+    def stage(self, name: str, work: Callable[..., Mapping[str, Any]], *arguments: Any) -> None:
+        """Does one stage, unless it is done: `work` leaves complete files behind and returns what to record."""
+        if self.done(name):
+            return
+        began, compiled = time.monotonic(), compile_seconds()
+        facts = work(*arguments)
+        entry = {
+            "seconds": round(time.monotonic() - began, 3),
+            "compile_seconds": round(compile_seconds() - compiled, 3),
+            **facts,
+        }
+        self._commit({**self.record, "stages": {**self.record["stages"], name: entry}})
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Marks the round done."""
+        self._commit({**self.record, "status": "done", **facts})
+
+    def redo(self, stage: str) -> str:
+        """The command that does a stage of this round again."""
+        return f"amplify round {self.path.parent} --n {self.number} --redo {stage}"
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        return self.record.get("stages", {}).get("verdict")
+
+    def drop_training(self) -> None:
+        """The training's own checkpoints, once its last is the round's."""
+        shutil.rmtree(self.training, ignore_errors=True)
+
+    def undo(self, stage: str) -> None:
+        """Forgets a stage and those after it, so that they are done again."""
+        if not self.record:
+            raise AmplifyError(f"{self.path}: there is no round {self.number} to redo")
+        left = STAGES[: STAGES.index(stage)]
+        stages = {name: entry for name, entry in self.record["stages"].items() if name in left}
+        kept = {key: value for key, value in self.record.items() if key != "ledger"}
+        if "checkpoint" not in left:
+            self.drop_training()
+        self._commit({**kept, "status": "started", "stages": stages})
+
+    def _commit(self, record: dict[str, Any]) -> None:
+        write_atomically(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+        self.record = record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file is there whole, as it was before, or not at all, whatever happens meanwhile."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    """Writes JSON lines atomically; returns their SHA-256."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_lines(path: Path, redo: str, digest: str | None = None) -> list[dict[str, Any]]:
+    """Reads JSON lines. Raises AmplifyError, saying how to `redo` them, if they are not what was written."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if digest not in (None, hashlib.sha256(text.encode()).hexdigest()):
+            raise ValueError("not what was written")
+        return [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise AmplifyError(f"{path}: missing or damaged ({error}); to do it again: {redo}") from None
+
+
+def read_evals(round_: RoundFolder) -> list[dict[str, Any]]:
+    """A round's eval items, in the order that every round of an experiment has them."""
+    if not round_.done("evals"):
+        raise AmplifyError(f"{round_.path}: round {round_.number} has no evals yet")
+    digest = round_.record["stages"]["evals"]["digest"]
+    return read_lines(round_.evals, round_.redo("evals"), digest)

@@ -1,0 +1,171 @@
+"""The words of the program as types: what a task, an overseer and an assistant are, and what passes between them.
+
+This module knows shapes and protocols and nothing else; every other module imports it and it imports none of ours.
+Everything here is a pytree of JAX arrays or a pure function over them, so any of it may be jitted and vmapped.
+
+Shapes used throughout:
+    batch            problems
+    facts            facts in a context, each `fact_length` tokens
+    questions        questions asked about one context, each `question_length` tokens
+    answer_length    tokens of an answer
+    *b               any leading shape, usually `batch questions`
+Token 0 pads and, as the whole of an answer, says "don't know".
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+DONT_KNOW = 0
+"""The token that pads and, as an answer, says "don't know"."""
+
+ASSISTANT, ENVIRONMENT, OVERSEER = 0, 1, 2
+"""Who gave an answer: the values of `Interaction.answered_by`."""
+
+
+class Problems(NamedTuple):
+    """A batch of contexts and the questions asked about each."""
+
+    seeds: Int[Array, "batch 2"]  # what each problem was drawn from: (stream, index)
+    contexts: Int[Array, "batch facts fact_length"]
+    questions: Int[Array, "batch questions question_length"]
+
+
+class Answers(NamedTuple):
+    tokens: Int[Array, "*b answer_length"]
+    log_prob: Float[Array, "*b"]  # natural logarithm of the probability of the whole answer
+
+
+class Ask(NamedTuple):
+    """One step of an overseer: a sub-question for every item, and which items really ask it."""
+
+    question: Int[Array, "*b question_length"]
+    where: Bool[Array, "*b"] | None = None  # True where the item asks; None: all do
+
+
+class Interaction(NamedTuple):
+    """A question, how it was taken apart, and its answer. Nested, it is a decomposition tree."""
+
+    question: Int[Array, "*b question_length"]
+    answer: Int[Array, "*b answer_length"]
+    answered_by: Int[Array, "*b"]  # ASSISTANT, ENVIRONMENT or OVERSEER
+    steps: tuple["Step", ...] = ()  # in the order asked; count only where answered_by == OVERSEER
+
+
+class Step(NamedTuple):
+    asked: Bool[Array, "*b"]  # False: this item did not ask at this step, ignore the rest
+    sub: Interaction
+
+
+Strategy = Generator[Ask, Int[Array, "*b answer_length"], Int[Array, "*b answer_length"]]
+"""Yields an `Ask`, is sent the answers, ..., returns the final answers. Traced once for a whole batch."""
+
+Overseer = Callable[[Int[Array, "*b question_length"], Key[Array, "*b"]], Strategy]
+"""Takes questions apart. Sees questions and answers, never a context."""
+
+Respond = Callable[[Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]], Interaction]
+"""Answers questions where the mask is True; elsewhere the answers mean nothing."""
+
+
+class Task(Protocol):
+    """A source of problems that knows the truth about them.
+
+    Functions with a `context` take *one* problem and one question; callers vmap them. `strategy` and `is_primitive`
+    never see a context and work on any leading shape. A task is a frozen dataclass: its fields are the keys of
+    `[task]` in an experiment file, and its value can key a cache of compiled functions.
+    """
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """What each token looks like to a person; token 0 is "don't know"."""
+
+    @property
+    def facts(self) -> int: ...
+    @property
+    def fact_length(self) -> int: ...
+    @property
+    def question_length(self) -> int: ...
+    @property
+    def answer_length(self) -> int: ...
+
+    @property
+    def max_depth(self) -> int:
+        """Levels of decomposition that the deepest question needs."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels under which evals report, easiest first."""
+
+    def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]: ...
+
+    def draw_question(
+        self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
+    ) -> Int[Array, " question_length"]:
+        """A question that needs `depth` levels of decomposition (or as near as this context has), 1..max_depth."""
+
+    def truth(
+        self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
+    ) -> Int[Array, " answer_length"]: ...
+
+    def is_right(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+    ) -> Bool[Array, ""]:
+        """Whether the answer is true; several answers may be."""
+
+    def class_of(
+        self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
+    ) -> Int[Array, ""]:
+        """Index into `classes`."""
+
+    def is_primitive(self, question: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
+        """Whether the environment answers this question, never the assistant."""
+
+    def environment(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        key: Key[Array, ""],
+    ) -> Int[Array, " answer_length"]:
+        """The environment's answer to a primitive question; what it says to another means nothing."""
+
+    def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """The simulated overseer: how a person who knows no facts would take the question apart."""
+
+    def parse(self, text: str) -> list[str]:
+        """A question as a person types it -> `question_length` words of the vocabulary.
+
+        Raises ValueError, saying what a question looks like.
+        """
+
+    def show(self, words: list[str]) -> str:
+        """A fact, question or answer, as words of the vocabulary -> what a person reads."""
+
+
+class Assistant(Protocol):
+    """The model being trained: reads a context once, answers many questions about it. A frozen dataclass."""
+
+    def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        """Untrained parameters."""
+
+    def encode(
+        self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
+    ) -> Any:
+        """What `answer` needs to know of each context, computed once for all its questions."""
+
+    def answer(
+        self,
+        params: PyTree[Array],
+        memory: Any,
+        questions: Int[Array, "batch questions question_length"],
+        keys: Key[Array, "batch questions"] | None,
+    ) -> Answers:
+        """Sampled answers; with `keys` None the likeliest token at each place. Each item uses its own key alone."""
+
+    def loss(
+        self, params: PyTree[Array], batch: dict[str, Array]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Mean loss a question of `batch` (`context`, `questions`, `answers`), and metrics to log."""

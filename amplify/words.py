@@ -1,0 +1,71 @@
+"""Tokens as a person reads and types them, and decomposition trees as nested dictionaries of words."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from amplify.errors import AmplifyError
+from amplify.types import ASSISTANT, DONT_KNOW, ENVIRONMENT, OVERSEER, Interaction, Task
+
+ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
+
+Tree = dict[str, Any]
+"""`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, in words."""
+
+
+def shown(task: Task, tokens: Int[np.ndarray, " length"]) -> str:
+    """A fact, question or answer as text; "don't know" as the vocabulary's word for it."""
+    return _text(task, tuple(tokens.tolist()))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _text(task: Task, tokens: tuple[int, ...]) -> str:
+    vocabulary = _vocabulary(task)
+    words = [vocabulary[token] for token in tokens]
+    while len(words) > 1 and words[-1] == vocabulary[DONT_KNOW]:
+        words.pop()
+    return task.show(words)
+
+
+@functools.cache
+def _vocabulary(task: Task) -> tuple[str, ...]:
+    return task.vocabulary
+
+
+def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
+    """The tokens of a question that a person typed. Raises AmplifyError saying what is allowed."""
+    try:
+        words = task.parse(text)
+    except ValueError as error:
+        raise AmplifyError(f"{text!r} is no question: {error}") from None
+    tokens = {word: token for token, word in enumerate(_vocabulary(task))}
+    return np.array([tokens[word] for word in words], np.int32)
+
+
+def tree(
+    task: Task, context: Int[Array, "facts fact_length"], interaction: Interaction, row: int, column: int
+) -> Tree:
+    """The decomposition tree of one item of a batch of interactions (numpy arrays, two leading axes)."""
+    by = int(interaction.answered_by[row, column])
+    question, answer = interaction.question[row, column], interaction.answer[row, column]
+    asked = [step.sub for step in interaction.steps if step.asked[row, column]]
+    return {
+        "question": shown(task, question),
+        "answer": shown(task, answer),
+        "by": ANSWERED_BY[by],
+        "right": bool(_is_right(task, context, question, answer)),
+        "steps": [tree(task, context, sub, row, column) for sub in asked if by == OVERSEER],
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _is_right(
+    task: Task,
+    context: Int[Array, "facts fact_length"],
+    question: Int[Array, " question_length"],
+    answer: Int[Array, " answer_length"],
+) -> Bool[Array, ""]:
+    return task.is_right(context, question, answer)
