@@ -92,6 +92,7 @@ def with_environment(
         sub = skip_if_none(rest, otherwise, questions, rest, keys)
         told = environment(contexts, questions, fold_in(keys, 0))
         return sub._replace(
+            question=questions,
             answer=jnp.where(primitive[..., None], told, sub.answer),
             answered_by=jnp.where(primitive, ENVIRONMENT, sub.answered_by),
         )

@@ -4,8 +4,8 @@ import contextlib
 import functools
 import io
 import json as json_format
+import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -186,6 +186,7 @@ DESCRIPTION = "Iterated amplification, round after round. An experiment is a fol
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exits with 0, or with 2 after one line on stderr that says what was wrong."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # libraries log what they also raise
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
         call()
@@ -211,9 +212,16 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        lines = [re.sub(r"[╭╮╰╯│─]", "", line).strip() for line in complaint.getvalue().splitlines()]
-        said = [line for line in lines if line and not line.endswith(("error", "options"))]
-        raise AmplifyError(f"{said[0]}; see amplify --help") from None
+        raise AmplifyError(f"{in_one_line(complaint.getvalue())}; see amplify --help") from None
+
+
+def in_one_line(box: str) -> str:
+    """The parser's complaint, drawn as a heading, then text above a rule, with or without a frame."""
+    lines = [line.strip(" │╰╯") for line in box.splitlines()[1:]]
+    is_rule = [not line.strip("─-") for line in lines]
+    begin = is_rule.index(False)
+    end = (is_rule + [True]).index(True, begin)
+    return " ".join(lines[begin:end])
 
 
 def deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:

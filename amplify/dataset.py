@@ -1,82 +1,157 @@
 """A round's data as a TFDS data set, and the Grain pipeline that feeds it to training.
 
-Knows arrays and files and nothing of what they mean. A row is a whole context with all its questions. The files are an
-ordinary TFDS data set in ArrayRecord format: `tfds.builder_from_directory(folder).as_data_source("train")` reads them
-anywhere, without this package and without TensorFlow.
+Knows arrays and files and nothing of what they mean. The files are an ordinary TFDS data set in
+ArrayRecord format: `tfds.builder_from_directory(folder).as_data_source("train")` reads them
+anywhere, without this package and without TensorFlow. `round` calls it.
+
+A row is a whole context with all its questions: `context` int32 [facts, fact_length], `questions`
+int32 [questions, question_length], `answers` int32 [questions, answer_length], `classes` int32
+[questions], `problem_seed` int64, and `parent`, the digest of the checkpoint that answered. Nothing
+here depends on that set.
 """
 
+import contextlib
+import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 
 from amplify.errors import AmplifyError, first_line
 
-# tensorflow_datasets takes a third of a second to import: only the commands that touch a data set pay for it.
+# tensorflow_datasets takes a third of a second to import: only who touches a data set pays for it.
 
 Columns = Mapping[str, Shaped[np.ndarray, "rows ..."]]
 
 
-def write(directory: Path, columns: Columns, *, name: str, description: str) -> str:
-    """Writes columns, row by row in their order, as the `train` split; replaces what is there. Returns its digest.
+def write(
+    directory: Path, columns: Columns, *, name: str, description: str, version: str = "1.0.0"
+) -> str:
+    """Writes columns as the split `train`, in the order of their rows. Returns the files' digest.
 
-    The folder appears whole or not at all. The same columns give the same bytes.
+    The folder appears whole or not at all and replaces what is there. The same columns give the
+    same bytes, in any process on any day.
 
     Args:
         directory: becomes the data set's folder, with `dataset_info.json` in it.
-        columns: integer arrays of any further shape, or one string a row.
+        columns: numbers of any dtype and further shape, or one string a row.
+        name: what TFDS calls it: lower case, words joined by underscores.
+
+    Raises:
+        ValueError: if there are no rows, or not as many in every column.
     """
     import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
 
-    temporary = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name=name, version=tfds.core.Version("1.0.0"), data_dir=str(temporary), module_name="amplify"
-    )
-    features = tfds.features.FeaturesDict({key: _feature(column) for key, column in columns.items()})
-    info = tfds.core.DatasetInfo(builder=identity, description=description, features=features)
-    # One shard: a round's rows are few, and rows of one shard keep their order.
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2**62, file_format="array_record")
-    writer.initialize_splits(["train"])
-    rows = len(next(iter(columns.values())))
-    writer.add_examples({"train": ({key: _item(c, i) for key, c in columns.items()} for i in range(rows))})
-    writer.close_all()
-    _sync(temporary)
-    shutil.rmtree(directory, ignore_errors=True)
-    temporary.rename(directory)
-    _sync(directory.parent)
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"expected as many rows, and at least one, in every column: got {lengths}")
+    [rows] = set(lengths.values())
+    with whole_folder(directory) as folder:
+        folder.mkdir()
+        file = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=name, split="train", filetype_suffix="array_record"
+        )
+        # One shard: a round's rows are few. One record a group: any row can be read alone.
+        writer = ArrayRecordWriter(str(file.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1")
+        size = 0
+        for record in _records(columns):
+            writer.write(record)
+            size += len(record)
+        writer.close()
+        split = tfds.core.SplitInfo("train", [rows], size, filename_template=file)
+        identity = tfds.core.DatasetIdentity(
+            name, tfds.core.Version(version), str(folder), module_name=__name__
+        )
+        info = tfds.core.DatasetInfo(
+            builder=identity,
+            description=description,
+            features=features(columns),
+            disable_shuffling=True,
+            split_dict=tfds.core.SplitDict([split]),
+        )
+        info.set_file_format("array_record")
+        info.write_to_directory(folder)
     return digest(directory)
 
 
 def read(directory: Path) -> Sequence[dict[str, Any]]:
-    """The rows of a data set, read as they are asked for. Raises AmplifyError if it is missing or damaged."""
+    """The rows of a data set, decoded as they are asked for: arrays, and text as UTF-8 bytes.
+
+    Every record's checksum is verified first, which takes 15 microseconds a row.
+
+    Raises:
+        AmplifyError: if the data set is missing or damaged.
+    """
     import tensorflow_datasets as tfds
 
+    if not directory.is_dir():
+        raise AmplifyError(f"{directory}: no data set here")
     try:
-        return tfds.builder_from_directory(str(directory)).as_data_source(split="train")
-    except Exception as error:  # TFDS reports damage as whatever it stumbles over
-        raise AmplifyError(f"{directory}: missing or damaged data set ({first_line(error)})") from error
+        source = tfds.builder_from_directory(directory).as_data_source(split="train")
+        source.data_source.__getitems__(range(len(source)))
+        source[0]
+    except Exception as error:  # TFDS and ArrayRecord report damage as whatever they stumble over
+        raise AmplifyError(f"{directory}: damaged data set ({first_line(error)})") from error
+    return source
 
 
-def batches(directory: Path, columns: Sequence[str], *, batch_size: int, seed: int) -> grain.DatasetIterator:
-    """Endless batches of these columns, every row once an epoch in a new order; leftover rows wait for the next epoch.
+def batches(
+    directory: Path, columns: Sequence[str], *, batch_size: int, seed: int
+) -> grain.DatasetIterator:
+    """Endless batches of these columns, every epoch in a new order; what is left over is dropped.
 
-    The rows are decoded once, before the first batch (a round's fit in memory many times over), so that a batch is
-    one gather. The iterator can be saved beside a model and goes on exactly where it was.
+    The iterator goes on exactly where it was after `set_state(get_state())`, or when saved beside a
+    model. Batch i is a pure function of data, seed and i: the state is the number i, and there is
+    no thread that could run ahead of it.
+
+    The rows are decoded once, before the first batch, for a round's fit in memory many times over.
+    A batch is then one gather of 20 microseconds. Grain's own shuffling, batching and prefetching
+    of rows takes 900, and 16 threads from the training step.
+
+    Args:
+        columns: of numbers; each becomes an array [batch_size, ...].
+        seed: 0 to 2**64 - 1.
+
+    Raises:
+        AmplifyError: if the data set is missing or damaged, lacks a column, or is too small.
     """
-    rows = read(directory)
-    decoded = rows.__getitems__(range(len(rows)))
-    held = {key: np.stack([row[key] for row in decoded]) for key in columns}
-    order = grain.MapDataset.range(len(rows)).shuffle(seed=seed).repeat().batch(batch_size)
-    gathered = order.map(lambda index: {key: column[index] for key, column in held.items()})
-    return iter(gathered.to_iter_dataset())
+    rows = _decode(directory, columns)
+    count = len(rows[columns[0]])
+    epoch_batches = count // batch_size
+    if epoch_batches == 0:
+        raise AmplifyError(f"{directory}: {count} rows are too few for batches of {batch_size}")
+    order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, seed, count))
+
+    def batch(number: int) -> dict[str, Shaped[np.ndarray, "batch ..."]]:
+        epoch, place = divmod(number, epoch_batches)
+        taken = order(epoch)[place * batch_size : (place + 1) * batch_size]
+        return {name: column[taken] for name, column in rows.items()}
+
+    numbers = grain.MapDataset.range(sys.maxsize)  # as good as endless
+    unhurried = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return iter(numbers.map(batch).to_iter_dataset(unhurried))
+
+
+def epoch_order(seed: int, rows: int, epoch: int) -> Int[np.ndarray, " rows"]:
+    """The order of an epoch's rows. From raw random bits, which NumPy promises never to change."""
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows)
+    return np.argsort(bits, kind="stable")
+
+
+def verify(directory: Path, expected: str) -> None:
+    """Raises AmplifyError unless the data set's files are those of the digest."""
+    if not directory.is_dir():
+        raise AmplifyError(f"{directory}: missing data set")
+    if digest(directory) != expected:
+        raise AmplifyError(f"{directory}: damaged data set (not the files that were written)")
 
 
 def digest(directory: Path) -> str:
@@ -88,22 +163,90 @@ def digest(directory: Path) -> str:
     return total.hexdigest()
 
 
-def _feature(column: Shaped[np.ndarray, "rows ..."]) -> Any:
+def features(columns: Columns) -> Any:
+    """The TFDS features of a row of these columns."""
     import tensorflow_datasets as tfds
 
-    if column.dtype.kind == "U":
-        return tfds.features.Text()
-    return tfds.features.Tensor(shape=column.shape[1:], dtype=column.dtype.type)
+    def feature(column: Shaped[np.ndarray, "rows ..."]) -> Any:
+        if column.dtype.kind == "U":
+            return tfds.features.Text()
+        # As bytes: TFDS's default encoding forgets the dtype of a scalar and halves a float64.
+        return tfds.features.Tensor(
+            shape=column.shape[1:], dtype=column.dtype.type, encoding=tfds.features.Encoding.BYTES
+        )
+
+    return tfds.features.FeaturesDict({name: feature(column) for name, column in columns.items()})
 
 
-def _item(column: Shaped[np.ndarray, "rows ..."], row: int) -> Any:
-    return str(column[row]) if column.dtype.kind == "U" else column[row]
+def _records(columns: Columns) -> Iterator[bytes]:
+    """Rows as TFDS itself would serialize them, but deterministically and three times as fast.
+
+    TFDS leaves the order of a record's columns to protobuf's hash map, another in every process.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+    encoded = [
+        [text.encode() for text in column.tolist()]
+        if column.dtype.kind == "U"
+        else [row.tobytes() for row in np.asarray(column, column.dtype.type)]
+        for column in columns.values()
+    ]
+    for row in zip(*encoded, strict=True):
+        feature = {
+            name: tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
+            for name, value in zip(columns, row, strict=True)
+        }
+        example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
+        yield example.SerializeToString(deterministic=True)
 
 
-def _sync(directory: Path) -> None:
-    for path in (*directory.glob("*"), directory):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _decode(directory: Path, columns: Sequence[str]) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
+    """What `_records` made of columns of numbers: as TFDS decodes it, but six times as fast."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    source: Any = read(directory)
+    known = source.dataset_info.features
+    if unknown := [name for name in columns if name not in known]:
+        raise AmplifyError(f"{directory}: no column {unknown[0]!r}; there are {', '.join(known)}")
+    values: dict[str, list[bytes]] = {name: [] for name in columns}
+    for record in source.data_source.__getitems__(range(len(source))):
+        row = tf_example_pb2.Example.FromString(record).features.feature
+        for name in columns:
+            values[name].append(row[name].bytes_list.value[0])
+    return {
+        name: np.frombuffer(b"".join(values[name]), known[name].np_dtype).reshape(
+            len(source), *known[name].shape
+        )
+        for name in columns
+    }
+
+
+@contextlib.contextmanager
+def whole_folder(directory: Path) -> Iterator[Path]:
+    """Yields a path to make a folder at; it becomes `directory` when the block ends well.
+
+    Until then `directory` is what it was, whatever happens. What a killed process left behind is
+    cleared away by the next that writes to the same `directory`.
+    """
+    workplace = directory.with_name(f".{directory.name}.tmp")
+    if workplace.exists():
+        shutil.rmtree(workplace)
+    workplace.mkdir(parents=True)
+    try:
+        yield workplace / "new"
+        for path in workplace.rglob("*"):
+            _sync(path)
+        if directory.exists():
+            directory.rename(workplace / "old")
+        (workplace / "new").rename(directory)
+        _sync(directory.parent)
+    finally:
+        shutil.rmtree(workplace)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -29,6 +29,9 @@ class TrainState(NamedTuple):
     optimizer: PyTree[Array]
 
 
+LogRow = dict[str, float | int]
+"""`{"step", "loss", ..., "seconds"}`: means over the steps since the row before."""
+
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Metrics]]
 
@@ -53,7 +56,8 @@ def make_step(assistant: Assistant, training: Training) -> TrainStep:
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Metrics]:
         (_, metrics), gradients = jax.value_and_grad(assistant.loss, has_aux=True)(state.params, batch)
-        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
+            updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         rate = _averaging_rate(state.step, training.target_horizon)
         target = optax.incremental_update(params, state.target, rate)
@@ -68,8 +72,8 @@ def train(
     state: TrainState,
     batches: Iterator[dict[str, np.ndarray]],
     *,
-    save: Callable[[TrainState, list[dict[str, float]]], None],
-    log: list[dict[str, float]],
+    save: Callable[[TrainState, list[LogRow]], None],
+    log: list[LogRow],
     advance: Callable[[int], Any],
 ) -> TrainState:
     """Trains from `state.step` to the last step.
@@ -100,7 +104,7 @@ def train(
     return state
 
 
-def _mean(step: int, interval: list[Metrics], since: float) -> dict[str, float]:
+def _mean(step: int, interval: list[Metrics], since: float) -> LogRow:
     rows = jax.device_get(interval)
     mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     if not math.isfinite(mean["loss"]):
@@ -117,7 +121,8 @@ def _optimizer(training: Training) -> optax.GradientTransformation:
         end_value=training.learning_rate * training.final_learning_rate,
     )
     return optax.chain(
-        optax.clip_by_global_norm(training.gradient_clip), optax.adam(schedule, b2=training.b2)
+        optax.clip_by_global_norm(training.gradient_clip),
+        optax.adam(schedule, b2=training.b2),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from amplify.assistants import ASSISTANTS
 from amplify.errors import AmplifyError
@@ -196,20 +196,12 @@ def _section(kind: type, section: Mapping[str, Any], name: str, path: Path) -> A
 def _validate(kind: Any, value: Any, name: str, path: Path) -> Any:
     try:
         # As JSON: there a strict reading still takes tables for dataclasses and arrays for tuples.
-        return _adapter(kind).validate_json(json.dumps(value, default=str))
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([name, *map(str, first["loc"])])
         said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise AmplifyError(f"{path}: {key} must be {said}, got {first['input']!r}") from None
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-    if not dataclasses.is_dataclass(kind):
-        return TypeAdapter(kind, config=strict)
-    kind.__pydantic_config__ = strict  # type: ignore[attr-defined]
-    return TypeAdapter(kind)
 
 
 def _built(build: Any, task: Task, path: Path) -> Any:

@@ -55,7 +55,9 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     # The same whole chunk as in the round: another shape might round another way.
     problems = jax.tree.map(lambda column: column[start : start + CHUNK], draw_round(experiment, number))
     [chunk] = _amplify(store, params, problems, depth)
-    stored = dataset.read(this.data)[row]["answers"][question]
+    with this.intact("data"):
+        dataset.verify(this.data, this.record["stages"]["data"]["digest"])
+        stored = dataset.read(this.data)[row]["answers"][question]
     if depth == 1 and not np.array_equal(chunk.answers[row - start, question], stored):
         raise AmplifyError(
             f"{this.data}: row {row} cannot be recomputed on this machine: the answer was"
@@ -91,6 +93,9 @@ class Desk:
         experiment = self.store.experiment
         task, assistant = experiment.task, experiment.assistant
         question = words.read_question(task, text)
+        if bool(task.is_primitive(jnp.asarray(question))):
+            told = task.environment(jnp.asarray(self.problem.contexts)[0], jnp.asarray(question), jax.random.key(0))
+            return f"{words.shown(task, np.asarray(told))}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
         memory = assistant.encode(self.params, problem.contexts)
         answers = assistant.answer(self.params, memory, jnp.asarray(problem.questions), None)

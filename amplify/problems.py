@@ -48,10 +48,10 @@ def draw_problems(
 
 
 def draw_again(
-    task: Task, seed: int, seeds: UInt32[np.ndarray, "batch 2"], depths: Sequence[int]
+    task: Task, seed: int, seeds: UInt32[Array, "batch 2"], depths: Sequence[int]
 ) -> Problems:
     """The problems that these seeds drew before."""
-    return _draw(task, jax.random.key(seed), seeds, np.asarray(depths, np.int32))
+    return _draw(task, jax.random.key(seed), seeds, jnp.asarray(depths, jnp.int32))
 
 
 def problem_key(root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Key[Array, ""]:
@@ -90,8 +90,8 @@ def in_chunks(
         yield jax.tree.map(lambda out: out[: rows - start], result)
 
 
-def _seeds(stream: int, indices: UInt32[np.ndarray, " n"]) -> UInt32[np.ndarray, "n 2"]:
-    return np.stack([np.full_like(indices, stream), indices], axis=1)
+def _seeds(stream: int, indices: UInt32[np.ndarray, " n"]) -> UInt32[Array, "n 2"]:
+    return jnp.asarray(np.stack([np.full_like(indices, stream), indices], axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=0)

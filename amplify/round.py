@@ -123,23 +123,24 @@ def distill(
     """Distillation: a child trained on the round's data, from the best assistant's weights."""
     assistant, training = experiment.assistant, experiment.training
     params, _ = load_assistant(experiment, best)
-    if dataset.digest(this.data) != this.record["stages"]["data"]["digest"]:
-        raise AmplifyError(f"{this.data}: not the data set that was written; to do it again: {this.redo('data')}")
     state, log = distillation.begin(params, training), []
-    batches = dataset.batches(
-        this.data,
-        columns=("context", "questions", "answers"),
-        batch_size=training.batch,
-        seed=experiment.seed + this.number,
-    )
+    with this.intact("data"):
+        dataset.verify(this.data, this.record["stages"]["data"]["digest"])
+        batches = dataset.batches(
+            this.data,
+            columns=("context", "questions", "answers"),
+            batch_size=training.batch,
+            seed=experiment.seed + this.number,
+        )
     with checkpoint.training_checkpoints(this.training) as saved, watch("distilling", training.steps) as advance:
         resumed = saved.restore(state, batches)
         if resumed is not None:
             state = resumed
-            log = [row for row in read_lines(this.metrics, this.redo("checkpoint")) if row["step"] <= state.step]
+            with this.intact("checkpoint"):
+                log = [row for row in read_lines(this.metrics) if row["step"] <= state.step]
             advance(int(state.step))
 
-        def save(state: distillation.TrainState, log: list[dict[str, float]]) -> None:
+        def save(state: distillation.TrainState, log: list[distillation.LogRow]) -> None:
             write_lines(this.metrics, log)
             saved.save(int(state.step), state, batches)
 
@@ -155,10 +156,11 @@ def distill(
 def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[Array], str]:
     """The target network of a round's checkpoint, and its digest."""
     like = distillation.abstract_state(experiment.assistant, experiment.training)
-    target = checkpoint.restore(round_.checkpoint, like).target
-    digest = checkpoint.digest(target)
-    if digest != round_.record["stages"]["checkpoint"]["digest"]:
-        raise AmplifyError(f"{round_.checkpoint}: not the checkpoint that was written; to do it again: {round_.redo('checkpoint')}")
+    with round_.intact("checkpoint"):
+        target = checkpoint.restore(round_.checkpoint, like).target
+        digest = checkpoint.digest(target)
+        if digest != round_.record["stages"]["checkpoint"]["digest"]:
+            raise AmplifyError(f"{round_.checkpoint}: not the checkpoint that was written")
     return target, digest
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment, read_experiment
 from amplify.provenance import compile_seconds
 
@@ -158,9 +158,14 @@ class RoundFolder:
         """Marks the round done."""
         self._commit({**self.record, "status": "done", **facts})
 
-    def redo(self, stage: str) -> str:
-        """The command that does a stage of this round again."""
-        return f"amplify round {self.path.parent} --n {self.number} --redo {stage}"
+    @contextlib.contextmanager
+    def intact(self, stage: str) -> Iterator[None]:
+        """While the results of a stage are read: an error about them says how to do the stage again."""
+        try:
+            yield
+        except AmplifyError as error:
+            command = f"amplify round {self.path.parent} --n {self.number} --redo {stage}"
+            raise AmplifyError(f"{error}; to do it again: {command}") from error
 
     @property
     def verdict(self) -> dict[str, Any] | None:
@@ -208,20 +213,20 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_lines(path: Path, redo: str, digest: str | None = None) -> list[dict[str, Any]]:
-    """Reads JSON lines. Raises AmplifyError, saying how to `redo` them, if they are not what was written."""
+def read_lines(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
+    """Reads JSON lines. Raises AmplifyError if they are missing, damaged or not those of the digest."""
     try:
         text = path.read_text(encoding="utf-8")
         if digest not in (None, hashlib.sha256(text.encode()).hexdigest()):
             raise ValueError("not what was written")
         return [json.loads(line) for line in text.splitlines()]
     except (OSError, ValueError) as error:
-        raise AmplifyError(f"{path}: missing or damaged ({error}); to do it again: {redo}") from None
+        raise AmplifyError(f"{path}: missing or damaged ({first_line(error)})") from None
 
 
 def read_evals(round_: RoundFolder) -> list[dict[str, Any]]:
     """A round's eval items, in the order that every round of an experiment has them."""
     if not round_.done("evals"):
         raise AmplifyError(f"{round_.path}: round {round_.number} has no evals yet")
-    digest = round_.record["stages"]["evals"]["digest"]
-    return read_lines(round_.evals, round_.redo("evals"), digest)
+    with round_.intact("evals"):
+        return read_lines(round_.evals, round_.record["stages"]["evals"]["digest"])

@@ -13,7 +13,7 @@ Token 0 pads and, as the whole of an answer, says "don't know".
 """
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
@@ -68,6 +68,7 @@ Respond = Callable[[Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Arr
 """Answers questions where the mask is True; elsewhere the answers mean nothing."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """A source of problems that knows the truth about them.
 
@@ -145,6 +146,7 @@ class Task(Protocol):
         """A fact, question or answer, as words of the vocabulary -> what a person reads."""
 
 
+@runtime_checkable
 class Assistant(Protocol):
     """The model being trained: reads a context once, answers many questions about it. A frozen dataclass."""
 

@@ -46,7 +46,11 @@ def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
 
 
 def tree(
-    task: Task, context: Int[Array, "facts fact_length"], interaction: Interaction, row: int, column: int
+    task: Task,
+    context: Int[np.ndarray, "facts fact_length"],
+    interaction: Interaction,
+    row: int,
+    column: int,
 ) -> Tree:
     """The decomposition tree of one item of a batch of interactions (numpy arrays, two leading axes)."""
     by = int(interaction.answered_by[row, column])

@@ -43,14 +43,18 @@ def write_comparison(stores: list[Store]) -> list[Path]:
 def write_round_page(store: Store, this: RoundFolder) -> Path:
     """`report.html` of a round that has been judged."""
     shown = [score for score in scores(store, "final") if score.round in (this.number - 1, this.number)]
+    with this.intact("checkpoint"):
+        metrics = read_lines(this.metrics)
+    with this.intact("data"):
+        trees = read_lines(this.interactions)
     html = _render(
         "round.html",
         title=f"{store.name}, round {this.number}",
         this=this,
         verdict=this.verdict,
         scores=shown,
-        curve=plots.training_curve(read_lines(this.metrics, this.redo("checkpoint"))),
-        trees=read_lines(this.interactions, this.redo("data"))[:SHOWN_TREES],
+        curve=plots.training_curve(metrics),
+        trees=trees[:SHOWN_TREES],
     )
     write_atomically(this.report, html)
     return this.report

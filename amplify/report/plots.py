@@ -53,7 +53,7 @@ def _name_the_lines(axes: Any) -> None:
     axes.text(0.97, 0.07, "○ amplified", color=AMPLIFIED, transform=axes.transAxes, ha="right", fontsize=9)
 
 
-def training_curve(metrics: list[dict[str, float]]) -> str:
+def training_curve(metrics: list[dict[str, Any]]) -> str:
     """Loss and agreement with the labels over training steps, as an SVG element."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -98,26 +98,18 @@ def rounds_chart(scores: list[Score]) -> str:
         x=altair.X("round:O", axis=altair.Axis(labelAngle=0)),
         color=colour.scale(domain=["alone", "amplified"], range=[ALONE, AMPLIFIED]),
     )
+    numbers = [altair.Tooltip(f"{name}:Q", format=".2f") for name in ("right", "low", "high")]
     line = base.mark_line(point=True).encode(
         y=altair.Y("right:Q", title="% right", scale=altair.Scale(domain=[0, 100])),
         strokeDash=altair.StrokeDash("who:N", legend=None),
-        tooltip=["class", "round", "who", altair.Tooltip("right", format=".2f"),
-                 altair.Tooltip("low", format=".2f"), altair.Tooltip("high", format=".2f"), "n"],
-    )  # fmt: skip
-    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
-    several = len({score.experiment for score in scores}) > 1
-    chart = (
-        altair.layer(bars, line, data=altair.Data(values=rows))
-        .properties(width=170, height=200)
-        .facet(
-            facet=altair.Facet("class:N", title=None, sort=[score.label for score in scores])
-            if not several
-            else altair.Undefined,
-            row=altair.Row("experiment:N", title=None) if several else altair.Undefined,
-            column=altair.Column("class:N", title=None, sort=[s.label for s in scores])
-            if several
-            else altair.Undefined,
-            **({} if several else {"columns": 4}),
-        )
+        tooltip=["class:N", "round:O", "who:N", *numbers, "n:Q"],
     )
+    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    panels = altair.layer(bars, line, data=altair.Data(values=rows)).properties(width=170, height=200)
+    by_class = {"title": None, "sort": list(dict.fromkeys(score.label for score in scores))}
+    if len({score.experiment for score in scores}) == 1:
+        chart = panels.facet(altair.Facet("class:N", **by_class), columns=4)
+    else:
+        row = altair.Row("experiment:N", title=None)
+        chart = panels.facet(row=row, column=altair.Column("class:N", **by_class))
     return chart.to_html(inline=True, fullhtml=False, output_div="rounds-chart")

@@ -87,21 +87,21 @@ def _scores_table(store: Store) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for heading in ("class", "round", "alone", "amplified", "change", "n"):
-        table.add_column(heading, justify="left" if heading == "class" else "right", no_wrap=True)
+    for heading in ("", "alone", "amplified", "change", "n"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     previous = None
     for score in scores(store, "final"):
-        if previous not in (None, score.label):
+        if score.label != previous:
             table.add_section()
-        table.add_row(*_score_row(score, score.label != previous))
+            table.add_row(Text(score.label, style="bold"))
         previous = score.label
+        table.add_row(*_score_row(score))
     return table
 
 
-def _score_row(score: Score, first: bool) -> tuple[str, ...]:
-    label = score.label if first else ""
-    cells = (escape(percent(score.alone)), escape(percent(score.amplified)), escape(change(score.change)))
-    return (label, str(score.round), *cells, str(score.n))
+def _score_row(score: Score) -> tuple[str, ...]:
+    cells = (percent(score.alone), percent(score.amplified), change(score.change))
+    return (f"  round {score.round}", *map(escape, cells), str(score.n))
 
 
 def _pair(cell: dict[str, Any] | None) -> str:

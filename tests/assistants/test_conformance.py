@@ -1,6 +1,7 @@
 """Every assistant must pass this; broken ones must not (see the `Broken...` fakes)."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,14 @@ class BrokenProbability(FactTransformer):
         return Answers(answers.tokens, answers.log_prob / 2)
 
 
+def compiled(assistant: Assistant) -> SimpleNamespace:
+    return SimpleNamespace(
+        encode=jax.jit(assistant.encode),
+        answer=jax.jit(assistant.answer),
+        gradient=jax.jit(jax.value_and_grad(assistant.loss, has_aux=True)),
+    )
+
+
 def setting(assistant: Assistant):
     problems = draw_problems(TASK, 0, 1, "train", 6, [1, 2, 3, 1])
     keys = jax.random.split(jax.random.key(5), (6, 4))
@@ -50,6 +59,7 @@ def setting(assistant: Assistant):
 
 def check_regrouping(assistant: Assistant) -> None:
     params, problems, keys = setting(assistant)
+    assistant = compiled(assistant)
     memory = assistant.encode(params, problems.contexts)
     together = assistant.answer(params, memory, problems.questions, keys)
     for row in range(6):
@@ -69,6 +79,7 @@ def check_regrouping(assistant: Assistant) -> None:
 def check_probabilities(assistant: Assistant) -> None:
     """Frequencies of many samples of one question are the probabilities that come with them."""
     params, problems, _ = setting(assistant)
+    assistant = compiled(assistant)
     memory = assistant.encode(params, problems.contexts[:1])
     questions = jnp.broadcast_to(problems.questions[:1, :1], (1, 20_000, TASK.question_length))
     keys = jax.random.split(jax.random.key(9), (1, 20_000))
@@ -105,6 +116,7 @@ def test_a_wrong_probability_is_caught():
 @pytest.mark.parametrize("assistant", ASSISTANTS)
 def test_the_order_of_facts_cannot_matter(assistant):
     params, problems, _ = setting(assistant)
+    assistant = compiled(assistant)
     shuffled = problems.contexts[:, jax.random.permutation(jax.random.key(2), TASK.facts)]
     answers, others = (
         assistant.answer(params, assistant.encode(params, contexts), problems.questions, None)
@@ -117,6 +129,7 @@ def test_the_order_of_facts_cannot_matter(assistant):
 @pytest.mark.parametrize("assistant", ASSISTANTS)
 def test_without_keys_the_likeliest_answer_is_given(assistant):
     params, problems, _ = setting(assistant)
+    assistant = compiled(assistant)
     memory = assistant.encode(params, problems.contexts)
     best = assistant.answer(params, memory, problems.questions, None)
     for seed in range(8):
@@ -128,12 +141,13 @@ def test_without_keys_the_likeliest_answer_is_given(assistant):
 @pytest.mark.parametrize("assistant", ASSISTANTS)
 def test_the_loss_falls_when_its_gradient_is_followed(assistant):
     params, problems, _ = setting(assistant)
+    assistant = compiled(assistant)
     batch = {
         "context": problems.contexts,
         "questions": problems.questions,
         "answers": jnp.full((6, 4, 1), TASK.zero, jnp.int32),
     }
-    (loss, metrics), gradient = jax.value_and_grad(assistant.loss, has_aux=True)(params, batch)
+    (loss, metrics), gradient = assistant.gradient(params, batch)
     step = jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient)
-    assert float(assistant.loss(step, batch)[0]) < float(loss)
+    assert float(assistant.gradient(step, batch)[0][0]) < float(loss)
     assert 0 <= float(metrics["agreement"]) <= 1

@@ -28,15 +28,15 @@ def test_the_loss_is_the_log_probability_of_the_answers_that_were_given():
     assistant = CONFIG.build(Spelled(3))
     params = assistant.init(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 4, [1, 2])
-    memory = assistant.encode(params, problems.contexts)
+    memory = jax.jit(assistant.encode)(params, problems.contexts)
     keys = jax.random.split(jax.random.key(3), (4, 2))
-    answers = assistant.answer(params, memory, problems.questions, keys)
+    answers = jax.jit(assistant.answer)(params, memory, problems.questions, keys)
     batch = {
         "context": problems.contexts,
         "questions": problems.questions,
         "answers": answers.tokens,
     }
-    loss, metrics = assistant.loss(params, batch)
+    loss, metrics = jax.jit(assistant.loss)(params, batch)
     np.testing.assert_allclose(float(loss), -float(jnp.mean(answers.log_prob)), rtol=1e-5)
     np.testing.assert_allclose(float(metrics["loss"]), float(loss))
 
@@ -45,7 +45,7 @@ def test_earlier_tokens_of_an_answer_sway_later_ones_and_not_the_other_way_round
     assistant = CONFIG.build(Spelled(3))
     params = assistant.init(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 2, [1])
-    network, memory = assistant._network(params), assistant.encode(params, problems.contexts)
+    network, memory = assistant._network(params), jax.jit(assistant.encode)(params, problems.contexts)
 
     def logits(answer, place):
         answers = jnp.broadcast_to(jnp.array(answer, jnp.int32), (2, 1, 3))
@@ -61,12 +61,12 @@ def test_encoding_once_gives_what_encoding_for_every_question_gives():
     assistant = CONFIG.build(Wildcard(3))
     params = assistant.init(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 3, [1, 2, 3, 2])
-    memory = assistant.encode(params, problems.contexts)
-    once = assistant.answer(params, memory, problems.questions, None)
+    memory = jax.jit(assistant.encode)(params, problems.contexts)
+    once = jax.jit(assistant.answer)(params, memory, problems.questions, None)
     repeated = jnp.repeat(problems.contexts, 4, axis=0)
-    every_time = assistant.answer(
+    every_time = jax.jit(assistant.answer)(
         params,
-        assistant.encode(params, repeated),
+        jax.jit(assistant.encode)(params, repeated),
         problems.questions.reshape(12, 1, 3),
         None,
     )

@@ -13,7 +13,7 @@ from amplify.problems import draw_problems
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import Task
 
-TASKS: list[Task] = [Wildcard(1), Wildcard(3), Wildcard(4), Wildcard(6)]
+TASKS: list[Task] = [Wildcard(1), Wildcard(3), Wildcard(6)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,13 @@ def overseer_told_the_truth(task: Task):
     problems, _ = problems_of(task)
     everywhere = jnp.ones(problems.questions.shape[:2], bool)
     keys = jax.random.split(jax.random.key(1), everywhere.shape)
-    told = told_the_truth(task, problems.contexts)
-    tree = amplified(task, Simulated(task), told, problems.contexts, depth=1)
-    return problems, tree(problems.questions, everywhere, keys)
+
+    @jax.jit
+    def answer(contexts, questions, everywhere, keys):
+        told = told_the_truth(task, contexts)
+        return amplified(task, Simulated(task), told, contexts, depth=1)(questions, everywhere, keys)
+
+    return problems, answer(problems.contexts, problems.questions, everywhere, keys)
 
 
 def check_overseer(task: Task) -> None:

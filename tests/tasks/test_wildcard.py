@@ -69,7 +69,7 @@ def test_amplified_to_its_own_depth_a_question_needs_no_assistant(depth):
 
     def answers(levels):
         respond = amplified(task, Simulated(task), knows_nothing, context, levels)
-        return respond(questions, where, keys).answer
+        return jax.jit(respond)(questions, where, keys).answer
 
     truth = told_the_truth(task, context)(questions, where, keys).answer
     assert answers(depth).tolist() == truth.tolist()

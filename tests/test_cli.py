@@ -1,0 +1,180 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amplify import cli
+from tests.tiny import TOML, tiny_experiment
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    folder = tiny_experiment(tmp_path_factory.mktemp("cli") / "tiny")
+    done = amplify("round", str(folder), "--n", "1")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def amplify(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """The command in a process of its own, as a person runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "amplify", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line that a command is refused with."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("amplify: ")
+    return captured.err
+
+
+def test_a_round_prints_its_table_and_its_verdict(ran):
+    done = amplify("round", str(ran), "--n", "1")  # done already: only printed
+    assert done.returncode == 0
+    assert "round 1" in done.stdout
+    assert "1 wildcard" in done.stdout
+    assert "round 1 against 0: " in done.stdout
+    assert done.stderr == ""
+
+
+def test_results_for_programs_have_the_promised_keys(ran, capsys):
+    cli.main(["compare", str(ran), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    keys = {"experiment", "round", "split", "class", "alone", "amplified", "ceiling", "n"}
+    assert all(set(row) == keys for row in rows)
+    places = {(row["round"], row["split"], row["class"]) for row in rows}
+    assert len(places) == len(rows) == 2 * 2 * 3
+    first = next(row for row in rows if row["round"] == 0 and row["class"] == "1 wildcard")
+    assert first["experiment"] == "tiny"
+    assert first["ceiling"] == first["amplified"] == 1.0  # the environment answers both halves
+
+
+def test_a_comparison_is_a_picture_and_a_page(ran, tmp_path):
+    folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
+    done = amplify("compare", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (folder / "compare.html").read_text(encoding="utf-8")
+
+
+def test_two_experiments_are_compared_side_by_side(ran, tmp_path):
+    other = Path(shutil.copytree(ran, tmp_path / "other"))
+    done = amplify("compare", str(ran), str(other), "--json")
+    assert {row["experiment"] for row in json.loads(done.stdout)} == {"tiny", "other"}
+
+
+def test_questions_by_hand_are_answered_and_mistakes_do_not_end_the_talk(ran):
+    done = amplify("ask", str(ran), "--round", "1", "--amplify", input="a*b\nnonsense\n*bb\n\n")
+    assert done.returncode == 0, done.stderr
+    assert "'nonsense' is no question: a pattern is 3 of the letters a, b and *" in done.stderr
+    for question in ("a*b →", "aab →", "abb →", "*bb →"):
+        assert question in done.stdout
+    assert "environment, ✓ right" in done.stdout
+    assert "probability" in done.stdout
+
+
+def test_the_tree_of_a_row_is_shown_and_written(ran, tmp_path):
+    folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
+    done = amplify("tree", str(folder), "--round", "1", "--row", "17")
+    assert done.returncode == 0, done.stderr
+    assert "round 1, row 17, question 0" in done.stdout
+    [page] = (folder / "001").glob("tree*.html")
+    assert "environment" in page.read_text(encoding="utf-8")
+
+
+def test_rounds_stop_by_themselves(tmp_path):
+    """A learning rate at which nothing is learned: the first round is no better, and that ends it."""
+    folder = tiny_experiment(tmp_path / "tiny", TOML.replace("1e-2", "1e-12"))
+    done = amplify("rounds", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "001").exists()
+    assert not (folder / "002").exists()
+    assert "stopping" in done.stderr
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
+def test_help_is_for_people(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "usage: amplify" in said
+    assert "wildcard" not in said.split("usage")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["round", "{ran}", "--n", "0"], "a round number is 1 or more, got 0"),
+        (["round", "{ran}", "--n", "-3"], "a round number is 1 or more, got -3"),
+        (["round", "{ran}", "--n", "abc"], "'abc'"),
+        (["round", "{ran}", "--n", ""], "''"),
+        (["round", "{ran}"], "--n"),
+        (["round", "{ran}", "--n", "1", "--redo", "lunch"], "lunch"),
+        (["round", "{ran}", "--m", "1"], "--m"),
+        (["round", "{ran}/nowhere", "--n", "1"], "no such folder"),
+        (["round", "{ran}/001", "--n", "1"], "no such file; an experiment is a folder with an experiment.toml"),
+        (["lunch"], "lunch"),
+        ([], "see amplify --help"),
+        (["ask", "{ran}", "--round", "7"], "round 7 has no checkpoint; rounds that have: 0, 1"),
+        (["ask", "{ran}", "--depth", "0"], "a tree has 1 level or more, got 0"),
+        (["tree", "{ran}", "--round", "0", "--row", "0"], "round 0 has no data; rounds that have: 1"),
+        (["tree", "{ran}", "--round", "1", "--row", "96"], "must be 0 to 95 in round 1, got 96"),
+        (["compare", "{ran}", "{ran}/nowhere"], "no such folder"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_two(ran, capsys, arguments, said):
+    assert said in refused(capsys, *(argument.format(ran=ran) for argument in arguments))
+
+
+def test_nothing_to_compare_says_what_to_run(tmp_path, capsys):
+    folder = tiny_experiment(tmp_path / "tiny")
+    assert f"amplify round {folder} --n 1" in refused(capsys, "compare", str(folder))
+
+
+def test_ctrl_c_says_where_it_stopped_and_that_the_same_command_goes_on(tmp_path):
+    folder = tiny_experiment(tmp_path / "tiny", TOML.replace("steps = 60", "steps = 100000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not (folder / "001" / "data").exists():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 2
+    assert said.strip().splitlines()[-1].endswith("stopped in round 1; the same command goes on from there")
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_rounds_before_whole(ran, tmp_path):
+    """The limit on a file's size stands in for the disk: the kernel refuses the write in the same way."""
+    folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    program = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from amplify.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+main(["round", {str(folder)!r}, "--n", "2"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert all(path.read_bytes() == content for path, content in before.items())
+    again = amplify("round", str(folder), "--n", "2")
+    assert again.returncode == 0, again.stderr

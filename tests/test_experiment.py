@@ -1,0 +1,134 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amplify.errors import AmplifyError
+from amplify.experiment import Questions, read_experiment
+from tests.tiny import TOML, tiny_experiment
+
+
+def reading(tmp_path, toml: str):
+    return read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
+
+
+def with_line(line: str) -> str:
+    """The tiny experiment with a line put under the table it names: `training.stepz = 3`."""
+    key, value = line.split(" = ", 1)
+    table, _, name = key.rpartition(".")
+    if not table:
+        return f"{line}\n{TOML}"
+    return TOML.replace(f"[{table}]\n", f"[{table}]\n{name} = {value}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("training.stepz = 3", "unknown key training.stepz; did you mean steps?"),
+        ("trainning = 3", "unknown key trainning; did you mean training?"),
+        ("task.leters = 3", "unknown key task.leters; did you mean letters?"),
+        ("overseer.noise = 3", "unknown key overseer.noise"),
+        ("zzz = 3", "unknown key zzz; known are seed, task"),
+        ("training.b2 = 1.5", "training.b2 must be less than 1, got 1.5"),
+        ("training.target_horizon = 0", "training.target_horizon must be greater than or equal to 1, got 0"),
+        ('training.target_horizon = "100"', "training.target_horizon must be a valid integer, got '100'"),
+        ("training.target_horizon = 1.5", "training.target_horizon must be a valid integer, got 1.5"),
+        ("training.target_horizon = true", "training.target_horizon must be a valid integer, got True"),
+        ("questions.at_deepest = 1.01", "questions.at_deepest must be less than or equal to 1, got 1.01"),
+        ("questions.deepest = [1, 0]", "questions.deepest.1 must be greater than or equal to 1, got 0"),
+        ("seed = -1", "seed must be greater than or equal to 0, got -1"),
+        ('seed = "x"', "seed must be a valid integer, got 'x'"),
+    ],
+)
+def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
+    with pytest.raises(AmplifyError) as error:
+        reading(tmp_path, with_line(line))
+    assert str(error.value).startswith(f"{tmp_path}/tiny/experiment.toml: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("letters = 3", "letters = 0", "task.letters must be greater than or equal to 1, got 0"),
+        ("letters = 3", "letters = 3.0", "task.letters must be a valid integer, got 3.0"),
+        ('"wildcard"', '"wildcrad"', "task.kind must be one of wildcard"),
+        ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
+        ('"wildcard"', '"gone.py:Task"', "task.kind names"),
+        ('kind = "simulated"', "", "overseer.kind must be one of simulated, got None"),
+        ("batch = 8", "batch = 97", "training.batch must be at most questions.contexts (96), got 97"),
+        ("checkpoint_every = 20", "checkpoint_every = 25", "must be a multiple of training.log_every (10), got 25"),
+        ("[evals]", "evals = 3\n[other]", "evals must be a table, [evals], got 3"),
+        ("heads = 2", "heads = 3", "assistant.heads must divide assistant.width (16), got 3"),
+        ("[task]", "[task", "cannot be read as TOML"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path, was, becomes, said):
+    if becomes.startswith("evals"):
+        toml = "evals = 3\n" + TOML.split("[evals]")[0]
+    else:
+        toml = TOML.replace(was, becomes)
+    with pytest.raises(AmplifyError) as error:
+        reading(tmp_path, toml)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    folder = tiny_experiment(tmp_path / "tiny")
+    (folder / "experiment.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(AmplifyError, match="cannot be read as TOML"):
+        read_experiment(folder / "experiment.toml")
+
+
+def test_the_digest_is_of_values_and_not_of_spelling(tmp_path):
+    ours = reading(tmp_path / "a", TOML)
+    spelt_out = reading(tmp_path / "b", "seed = 0\n" + TOML + "per_depth = 2\n")
+    changed = reading(tmp_path / "c", TOML + "per_depth = 3\n")
+    assert ours.digest == spelt_out.digest
+    assert ours.digest != changed.digest
+
+
+def test_every_key_with_its_value_is_in_the_record(tmp_path):
+    values = reading(tmp_path, TOML).values
+    assert values["training.steps"] == 60
+    assert values["training.gradient_clip"] == 1.0
+    assert values["task.letters"] == 3
+
+
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 64), st.floats(0, 1))
+def test_a_round_asks_up_to_its_depth_and_the_share_at_the_deepest(number, max_depth, count, share):
+    depths = Questions(per_context=count, at_deepest=share).depths(number, max_depth)
+    deepest = min(number, max_depth)
+    assert len(depths) == count
+    assert set(depths) <= set(range(1, deepest + 1))
+    if deepest > 1:
+        assert depths.count(deepest) == round(share * count)
+
+
+def test_depths_by_round_can_be_said_in_the_file():
+    questions = Questions(per_context=2, deepest=(2, 4))
+    assert [max(questions.depths(number, 6)) for number in (1, 2, 3)] == [2, 4, 4]
+    assert max(questions.depths(2, 3)) == 3
+
+
+def test_a_task_beside_the_experiment_file_is_found_and_is_part_of_the_identity(tmp_path):
+    task = "from amplify.tasks.wildcard import Wildcard\nclass Mine(Wildcard):\n    pass\n"
+    toml = TOML.replace('"wildcard"', '"mine.py:Mine"')
+    folder = tiny_experiment(tmp_path / "tiny", toml)
+    (folder / "mine.py").write_text(task)
+    first = read_experiment(folder / "experiment.toml")
+    assert type(first.task).__name__ == "Mine"
+    assert first.task.letters == 3
+    (folder / "mine.py").write_text(task + "# changed\n")
+    assert read_experiment(folder / "experiment.toml").digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("1 / 0", "cannot be imported: ZeroDivisionError"), ("x = 1", "names Mine, which is not in")]
+)
+def test_a_task_file_that_does_not_work_is_named(tmp_path, source, said):
+    folder = tiny_experiment(tmp_path / "tiny", TOML.replace('"wildcard"', '"mine.py:Mine"'))
+    (folder / "mine.py").write_text(source)
+    with pytest.raises(AmplifyError, match=said):
+        read_experiment(folder / "experiment.toml")
