@@ -1,8 +1,9 @@
 """Amplification: an overseer takes questions apart and an assistant answers the pieces.
 
-Everything is traced once for a whole batch and stays on the device: no loop over questions. Primitive sub-questions
-go to the environment, the others to the assistant or, in a deeper tree, to another copy of the overseer. What passed
-through is the interaction. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.
+Everything is traced once for a whole batch and stays on the device: no loop over questions.
+Primitive sub-questions go to the environment, the others to the assistant or, in a deeper tree, to
+another copy of the overseer. What passed through is the interaction. Christiano, Shlegeris and
+Amodei 2018 (arXiv:1810.08575), section 2.
 """
 
 import functools
@@ -40,7 +41,8 @@ def amplify(
 ) -> Interaction:
     """The overseer answers each question, `respond` answering its sub-questions. Consumes the keys.
 
-    Items where `where` is False are carried along, cost nothing where a whole step can be skipped, and mean nothing.
+    Items where `where` is False are carried along, cost nothing where a whole step can be skipped,
+    and mean nothing.
     """
     strategy = overseer(questions, fold_in(keys, 0))
     steps: list[Step] = []
@@ -66,7 +68,8 @@ def amplified(
 ) -> Respond:
     """Answers by `depth` levels of the overseer over the assistant; at 0 the assistant alone.
 
-    A tree of depth d asks the assistant up to steps^d times a question; it is unrolled into one compiled program.
+    A tree of depth d asks the assistant up to steps^d times a question; it is unrolled into one
+    compiled program.
     """
     if depth == 0:
         return assistant
@@ -88,7 +91,8 @@ def with_environment(
     ) -> Interaction:
         primitive = task.is_primitive(questions)
         rest = where & ~primitive
-        # Many steps of many strategies only ever ask the environment: then nobody else is run at all.
+        # Many steps of many strategies only ever ask the environment: then nobody else is run at
+        # all.
         sub = skip_if_none(rest, otherwise, questions, rest, keys)
         told = environment(contexts, questions, fold_in(keys, 0))
         return sub._replace(
@@ -115,7 +119,9 @@ def assistant_alone(assistant: Assistant, params: PyTree[Array], memory: Any) ->
 
 
 def told_the_truth(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
-    """Every question is answered truly: what an overseer makes of this is the ceiling of amplification."""
+    """Every question is answered truly: what an overseer makes of this is the ceiling of
+    amplification.
+    """
     truth = over_questions(task.truth)
 
     def respond(
@@ -123,22 +129,26 @@ def told_the_truth(task: Task, contexts: Int[Array, "batch facts fact_length"]) 
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        return Interaction(questions, truth(contexts, questions), jnp.full(where.shape, ENVIRONMENT))
+        return Interaction(
+            questions, truth(contexts, questions), jnp.full(where.shape, ENVIRONMENT)
+        )
 
     return respond
 
 
-def skip_if_none(
-    where: Bool[Array, "*b"], respond: Respond, *arguments: Array
-) -> Interaction:
-    """`respond(*arguments)`, or zeros in its shape, without running it, if `where` is False everywhere."""
+def skip_if_none(where: Bool[Array, "*b"], respond: Respond, *arguments: Array) -> Interaction:
+    """`respond(*arguments)`, or zeros in its shape, without running it, if `where` is False
+    everywhere.
+    """
     shape = jax.eval_shape(respond, *arguments)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
     return jax.lax.cond(jnp.any(where), lambda: respond(*arguments), lambda: zeros)
 
 
 def over_questions(function: Callable[..., Array]) -> Callable[..., Array]:
-    """`function(context, question, ...)` of one question, for every question of every context of a batch."""
+    """`function(context, question, ...)` of one question, for every question of every context of a
+    batch.
+    """
 
     def of_context(context: Array, *columns: Array) -> Array:
         return jax.vmap(lambda *items: function(context, *items))(*columns)
@@ -172,9 +182,11 @@ def amplify_problems(
     depth: int = 1,
     advance: Callable[[int], Any] = lambda rows: None,
 ) -> Iterator[Amplified]:
-    """Amplified answers to every question of every problem, CHUNK problems at a time, as numpy arrays.
+    """Amplified answers to every question of every problem, CHUNK problems at a time, as numpy
+    arrays.
 
-    Depends on nothing else than its arguments: the same problems in the same chunks give the same trees, bit for bit.
+    Depends on nothing else than its arguments: the same problems in the same chunks give the same
+    trees, bit for bit.
     """
     root = jax.random.key(seed)
     function = functools.partial(_amplify_chunk, task, assistant, overseer, depth, params, root)
@@ -197,7 +209,9 @@ def _amplify_chunk(
     everywhere = jnp.ones(questions.shape[:2], bool)
     tree = respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))
     classes = over_questions(task.class_of)(contexts, questions)
-    return Amplified(tree.answer, classes, jnp.sum(_assistant_answers(tree, everywhere), axis=1), tree)
+    return Amplified(
+        tree.answer, classes, jnp.sum(_assistant_answers(tree, everywhere), axis=1), tree
+    )
 
 
 def _assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:

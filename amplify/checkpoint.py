@@ -1,7 +1,7 @@
 """Checkpoints, by Orbax: a round's finished one, and those of a training that is under way.
 
-Knows pytrees and folders and nothing of what is trained. Orbax writes to a temporary name and renames, so a folder
-that is there is complete.
+Knows pytrees and folders and nothing of what is trained. Orbax writes to a temporary name and
+renames, so a folder that is there is complete.
 """
 
 import contextlib
@@ -19,24 +19,31 @@ from orbax.checkpoint import v1 as ocp
 from amplify.errors import AmplifyError, first_line
 
 
-def save(directory: Path, state: PyTree[Array], batches: grain.DatasetIterator | None = None) -> None:
-    """Saves a finished checkpoint, with the data iterator if there is one; replaces what is there."""
+def save(
+    directory: Path, state: PyTree[Array], batches: grain.DatasetIterator | None = None
+) -> None:
+    """Saves a finished checkpoint, with the data iterator if given; replaces what is there."""
     ocp.save_checkpointables(directory.resolve(), _parts(state, batches), overwrite=True)
 
 
 def restore(directory: Path, like: PyTree[Any]) -> PyTree[Array]:
-    """The state of a finished checkpoint, with the shapes and dtypes of `like`, a tree of `jax.ShapeDtypeStruct`.
+    """The state of a finished checkpoint, with the shapes and dtypes of `like`, a tree of
+    `jax.ShapeDtypeStruct`.
 
     Raises AmplifyError if it is missing, damaged or of another shape.
     """
     try:
         return ocp.load_checkpointables(directory.resolve(), _parts(_placed(like), None))["state"]
     except Exception as error:  # Orbax and TensorStore report damage as whatever they stumble over
-        raise AmplifyError(f"{directory}: missing or damaged checkpoint ({first_line(error)})") from error
+        raise AmplifyError(
+            f"{directory}: missing or damaged checkpoint ({first_line(error)})"
+        ) from error
 
 
 def digest(state: PyTree[Array]) -> str:
-    """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, however it is stored."""
+    """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, however it is
+    stored.
+    """
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         array = np.asarray(leaf)
@@ -53,11 +60,16 @@ class TrainingCheckpoints:
         self._saving: ocp.AsyncResponse | None = None
 
     def save(self, step: int, state: PyTree[Array], batches: grain.DatasetIterator) -> None:
-        """Begins to save; waits only for the one before. The state may be donated as soon as this returns."""
+        """Begins to save; waits only for the one before. The state may be donated as soon as this
+        returns.
+        """
         self.wait()
-        # A copy: Orbax reads from the device's buffers after this returns, and the next step overwrites them.
+        # A copy: Orbax reads from the device's buffers after this returns, and the next step
+        # overwrites them.
         kept = jax.tree.map(jax.numpy.copy, state)
-        self._saving = self._checkpointer.save_checkpointables_async(step, _parts(kept, batches), force=True)
+        self._saving = self._checkpointer.save_checkpointables_async(
+            step, _parts(kept, batches), force=True
+        )
 
     def restore(self, like: PyTree[Array], batches: grain.DatasetIterator) -> PyTree[Array] | None:
         """The newest complete state, the iterator put where it was then; None if there is none."""
@@ -74,7 +86,9 @@ class TrainingCheckpoints:
 
 @contextlib.contextmanager
 def training_checkpoints(directory: Path) -> Iterator[TrainingCheckpoints]:
-    """Opens the checkpoints under `directory`; what a killed process left half-written is cleared away."""
+    """Opens the checkpoints under `directory`; what a killed process left half-written is cleared
+    away.
+    """
     keep = ocp.training.preservation_policies.LatestN(2)
     with ocp.training.Checkpointer(
         directory.resolve(), preservation_policy=keep, cleanup_tmp_directories=True
@@ -89,6 +103,10 @@ def _parts(state: PyTree[Any], batches: grain.DatasetIterator | None) -> dict[st
 
 
 def _placed(like: PyTree[Any]) -> PyTree[jax.ShapeDtypeStruct]:
-    """`like` as shapes on the first device; how several devices share a state is not known here yet."""
+    """`like` as shapes on the first device; how several devices share a state is not known here
+    yet.
+    """
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+    )

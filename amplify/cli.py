@@ -1,4 +1,6 @@
-"""The commands: argument parsing and printing, nothing else. A user's error is one line and exit code 2."""
+"""The commands: argument parsing and printing, nothing else. A user's error is one line and exit
+code 2.
+"""
 
 import contextlib
 import functools
@@ -20,7 +22,9 @@ from amplify.progress import Advance
 
 # Nothing that imports jax is imported here: `--help` and bad arguments answer at once.
 
-Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="its folder")]
+Folder = Annotated[
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="its folder")
+]
 Json = Annotated[bool, tyro.conf.arg(help="print JSON for programs")]
 output, messages = Console(), Console(stderr=True)
 
@@ -34,7 +38,9 @@ def round_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the table."""
+    """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the
+    table.
+    """
     if n < 1:
         raise AmplifyError(f"--n: a round number is 1 or more, got {n}")
     with running(experiment) as (store, go):
@@ -55,14 +61,19 @@ def rounds(
         for number in range(at_most + 1):
             go(number)
             if store.no_longer_improves(number):
-                messages.print(f"round {number} was {store.round(number).verdict['verdict']}: stopping", style="bold")
+                messages.print(
+                    f"round {number} was {store.round(number).verdict['verdict']}: stopping",
+                    style="bold",
+                )
                 break
         show_rounds(store, json)
 
 
 def compare(
     experiment: Folder,
-    other: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(help="a second experiment")] = None,
+    other: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(help="a second experiment")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png."""
@@ -71,7 +82,9 @@ def compare(
 
     stores = [Store(path) for path in (experiment, other) if path is not None]
     if json:
-        print(json_format.dumps([row for store in stores for row in report.results(store)], indent=1))
+        print(
+            json_format.dumps([row for store in stores for row in report.results(store)], indent=1)
+        )
         return
     output.print(report.comparison(stores))
     for path in report.write_comparison(stores):
@@ -80,7 +93,9 @@ def compare(
 
 def ask(
     experiment: Folder,
-    round: Annotated[int | None, tyro.conf.arg(help="whose assistant; the best one if not given")] = None,
+    round: Annotated[
+        int | None, tyro.conf.arg(help="whose assistant; the best one if not given")
+    ] = None,
     amplify: Annotated[bool, tyro.conf.arg(help="show the overseer's tree too")] = False,
     depth: Annotated[int, tyro.conf.arg(help="levels of the tree")] = 1,
     problem: Annotated[int, tyro.conf.arg(help="which held-out problem to ask about")] = 0,
@@ -111,7 +126,9 @@ def tree(
     round: Annotated[int, tyro.conf.arg(help="the round whose data the row is in")],
     row: Annotated[int, tyro.conf.arg(help="row of the round's data set")],
     question: Annotated[int, tyro.conf.arg(help="which of the row's questions")] = 0,
-    depth: Annotated[int, tyro.conf.arg(help="1 is the tree that was trained on; more to look deeper")] = 1,
+    depth: Annotated[
+        int, tyro.conf.arg(help="1 is the tree that was trained on; more to look deeper")
+    ] = 1,
     json: Json = False,
 ) -> None:
     """Show the decomposition tree behind a training row, recomputed; also writes it as HTML."""
@@ -146,11 +163,15 @@ def running(experiment: Path) -> Iterator[tuple[Any, Callable[[int], None]]]:
         try:
             yield store, go
         except KeyboardInterrupt:
-            raise AmplifyError(f"stopped in round {number}; the same command goes on from there") from None
+            raise AmplifyError(
+                f"stopped in round {number}; the same command goes on from there"
+            ) from None
 
 
 def keep_compiled_code() -> None:
-    """Compiled code outlives the process: a later round, or the same one resumed, need not compile again."""
+    """Compiled code outlives the process: a later round, or the same one resumed, need not compile
+    again.
+    """
     import jax
 
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -163,7 +184,12 @@ def progress_bars(prefix: str) -> Callable[[str, int], Any]:
 
     @contextlib.contextmanager
     def watch(what: str, total: int) -> Iterator[Advance]:
-        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=messages, transient=True) as progress:
             bar = progress.add_task(f"{prefix}: {what}", total=total)
             yield lambda done: progress.advance(bar, done)
@@ -181,7 +207,9 @@ def show_rounds(store: Any, json: bool) -> None:
 
 
 COMMANDS = {"round": round_, "rounds": rounds, "compare": compare, "ask": ask, "tree": tree}
-DESCRIPTION = "Iterated amplification, round after round. An experiment is a folder with an experiment.toml."
+DESCRIPTION = (
+    "Iterated amplification, round after round. An experiment is a folder with an experiment.toml."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -216,15 +244,15 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
 
 
 def in_one_line(box: str) -> str:
-    """The parser's complaint, drawn as a heading, then text above a rule, with or without a frame."""
+    """The parser's complaint, drawn as a heading, then text above a rule, framed or not."""
     lines = [line.strip(" │╰╯") for line in box.splitlines()[1:]]
     is_rule = [not line.strip("─-") for line in lines]
     begin = is_rule.index(False)
-    end = (is_rule + [True]).index(True, begin)
+    end = [*is_rule, True].index(True, begin)
     return " ".join(lines[begin:end])
 
 
-def deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+def deferred(command: Any) -> Callable[..., Callable[[], None]]:
     """The command's signature for the parser, which then hands back what is to be called."""
 
     @functools.wraps(command)

@@ -1,8 +1,9 @@
 """Paired statistics of two rounds, and the gate that promotes, rejects or cannot tell.
 
-Both rounds answered the same items, so their difference is taken item by item; items of one problem share its context
-and are not independent, so errors are clustered by problem (Miller 2024, "Adding Error Bars to Evals",
-arXiv:2411.00640, sections 2.2 and 4.2). Knows arrays of right and wrong and nothing of models or files.
+Both rounds answered the same items, so their difference is taken item by item; items of one problem
+share its context and are not independent, so errors are clustered by problem (Miller 2024, "Adding
+Error Bars to Evals", arXiv:2411.00640, sections 2.2 and 4.2). Knows arrays of right and wrong and
+nothing of models or files.
 """
 
 import dataclasses
@@ -14,15 +15,20 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 RESAMPLES = 100_000
-"""Enough that some 20 resamples lie beyond each end of the interval at the error rate that is left for round 10."""
+"""Enough that some 20 resamples lie beyond each end of the interval at the error rate that is left
+for round 10.
+"""
 FEW_DISCORDANT = 10
-"""With fewer problems than this on which the rounds differ, a bootstrap has too little to resample."""
+"""With fewer problems than this on which the rounds differ, a bootstrap has too little to resample.
+"""
 POWER = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Accuracies are fractions; `delta` is after minus before. None where a single problem leaves it undefined."""
+    """Accuracies are fractions; `delta` is after minus before. None where a single problem leaves
+    it undefined.
+    """
 
     items: int
     problems: int
@@ -31,8 +37,10 @@ class Comparison:
     interval: tuple[float, float] | None  # 95%, cluster bootstrap
     wins: int  # items right after and wrong before
     losses: int
-    p_value: float  # exact McNemar, two-sided; takes items as independent, so read it beside the interval
-    smallest_effect: float | None  # true difference that this many items would have shown with 80% power
+    p_value: float  # exact McNemar, two-sided; takes items as independent, the interval does not
+    smallest_effect: (
+        float | None
+    )  # true difference that this many items would have shown with 80% power
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +67,11 @@ def judge(
     error_rate: float,
     worthwhile: float,
 ) -> Verdict:
-    """The gate: is `after` better than `before`, at the share of the error rate that this round may spend?
+    """The gate: is `after` better than `before`, at the share of the error rate that this round may
+    spend?
 
-    Promoted if the decision interval lies above 0: better, however little. Otherwise rejected if it lies below
-    `worthwhile`: an improvement of that size can be ruled out. Otherwise inconclusive.
+    Promoted if the decision interval lies above 0: better, however little. Otherwise rejected if it
+    lies below `worthwhile`: an improvement of that size can be ruled out. Otherwise inconclusive.
 
     Args:
         before, after: whether each item was answered rightly.
@@ -84,7 +93,9 @@ def judge(
         verdict = "rejected"
     else:
         verdict = "inconclusive"
-    return Verdict(verdict, _reason(verdict, comparison, interval, spent), spent, interval, comparison)
+    return Verdict(
+        verdict, _reason(verdict, comparison, interval, spent), spent, interval, comparison
+    )
 
 
 def compare(
@@ -123,10 +134,11 @@ def _compare(
 def spent_error_rate(round_number: int, error_rate: float) -> float:
     """What round n may spend of the error rate: error_rate / (n (n + 1)).
 
-    To go on "as long as it keeps improving" is optional stopping: tested anew each round at the full error rate, some
-    round would be promoted by chance in the end. These shares add up to `error_rate` over all rounds there can be,
-    and by the union bound that needs no independence between rounds. That the best so far was picked on the same
-    items flatters it, not the newcomer, so it errs on the side of not promoting.
+    To go on "as long as it keeps improving" is optional stopping: tested anew each round at the
+    full error rate, some round would be promoted by chance in the end. These shares add up to
+    `error_rate` over all rounds there can be, and by the union bound that needs no independence
+    between rounds. That the best so far was picked on the same items flatters it, not the newcomer,
+    so it errs on the side of not promoting.
     """
     if round_number < 1:
         raise ValueError(f"a round number is 1 or more, got {round_number}")
@@ -138,11 +150,13 @@ def spent_error_rate(round_number: int, error_rate: float) -> float:
 def proportion_interval(
     right: Bool[np.ndarray, " items"], problem: Int[np.ndarray, " items"], error_rate: float = 0.05
 ) -> Proportion:
-    """Accuracy and its interval: Wilson's, for as many independent items as the clustered ones are worth.
+    """Accuracy and its interval: Wilson's, for as many independent items as the clustered ones are
+    worth.
 
-    That number is items / design effect, and no less than the problems (Dean and Pagano 2015, "Evaluating Confidence
-    Interval Methods for Binomial Proportions in Clustered Surveys"). At 0% and 100%, where the design effect cannot
-    be seen, a problem counts as one item, so that the interval never shrinks to a point.
+    That number is items / design effect, and no less than the problems (Dean and Pagano 2015,
+    "Evaluating Confidence Interval Methods for Binomial Proportions in Clustered Surveys"). At 0%
+    and 100%, where the design effect cannot be seen, a problem counts as one item, so that the
+    interval never shrinks to a point.
     """
     if not len(right):
         raise ValueError("no items to take the accuracy of")
@@ -197,8 +211,9 @@ class _Clusters:
         return float(np.sqrt(factor * np.sum(residuals**2)) / self.sizes.sum())
 
     def interval(self, error_rate: float) -> tuple[float, float] | None:
-        """Percentile cluster bootstrap (Efron and Tibshirani 1993, chapters 8 and 13); exact where too few problems
-        differ for that; None for a single problem."""
+        """Percentile cluster bootstrap (Efron and Tibshirani 1993, chapters 8 and 13); exact where
+        too few problems differ for that; None for a single problem.
+        """
         if len(self.sums) < 2:
             return None
         if np.count_nonzero(self.sums) < FEW_DISCORDANT:
@@ -208,10 +223,11 @@ class _Clusters:
 
     @functools.cached_property
     def _resampled_deltas(self) -> Float[np.ndarray, " resamples"]:
-        """The difference in RESAMPLES draws of as many problems with replacement; always the same draws.
+        """The difference in RESAMPLES draws of as many problems with replacement; always the same
+        draws.
 
-        Problems with the same sum and size are interchangeable, so a draw is how many of each *kind* it has: one
-        multinomial over a few kinds instead of an index for every problem.
+        Problems with the same sum and size are interchangeable, so a draw is how many of each
+        *kind* it has: one multinomial over a few kinds instead of an index for every problem.
         """
         kinds, counts = np.unique(np.stack([self.sums, self.sizes]), axis=1, return_counts=True)
         problems = len(self.sums)
@@ -223,8 +239,8 @@ class _Clusters:
 def _exact_interval(clusters: _Clusters, error_rate: float) -> tuple[float, float]:
     """Bounds from the exact (Clopper-Pearson) shares of problems that could be better or worse.
 
-    Where next to nothing differs a bootstrap would claim certainty. A problem that could differ is taken to differ on
-    every item, which makes this wider than need be and never too narrow.
+    Where next to nothing differs a bootstrap would claim certainty. A problem that could differ is
+    taken to differ on every item, which makes this wider than need be and never too narrow.
     """
 
     def at_most(count: int) -> float:

@@ -60,7 +60,9 @@ def write(
             data_dir=folder, dataset_name=name, split="train", filetype_suffix="array_record"
         )
         # One shard: a round's rows are few. One record a group: any row can be read alone.
-        writer = ArrayRecordWriter(str(file.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1")
+        writer = ArrayRecordWriter(
+            str(file.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1"
+        )
         size = 0
         for record in _records(columns):
             writer.write(record)

@@ -1,8 +1,10 @@
-"""Distillation: the JIT-compiled step that trains the next assistant on a round's answers, and its loop.
+"""Distillation: the JIT-compiled step that trains the next assistant on a round's answers, and its
+loop.
 
-The step donates its state and makes no trip to the host; batches are put on the device while it runs. Beside the
-weights it keeps the target network, their exponential moving average: that is what answers sub-questions and is
-evaluated. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3.
+The step donates its state and makes no trip to the host; batches are put on the device while it
+runs. Beside the weights it keeps the target network, their exponential moving average: that is what
+answers sub-questions and is evaluated. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575),
+section 2.3.
 """
 
 import functools
@@ -39,7 +41,9 @@ TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Metrics]]
 def begin(parent: PyTree[Array], training: Training) -> TrainState:
     """The state before the first step: the parent's weights, copied, and a fresh optimizer."""
     copy = functools.partial(jax.tree.map, jnp.copy)
-    return TrainState(jnp.zeros((), jnp.int32), copy(parent), copy(parent), _optimizer(training).init(parent))
+    return TrainState(
+        jnp.zeros((), jnp.int32), copy(parent), copy(parent), _optimizer(training).init(parent)
+    )
 
 
 @functools.cache
@@ -50,12 +54,16 @@ def abstract_state(assistant: Assistant, training: Training) -> TrainState:
 
 @functools.cache
 def make_step(assistant: Assistant, training: Training) -> TrainStep:
-    """The training step: compiled once for an experiment, whatever the round and the batch. Donates the state."""
+    """The training step: compiled once for an experiment, whatever the round and the batch. Donates
+    the state.
+    """
     optimizer = _optimizer(training)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Metrics]:
-        (_, metrics), gradients = jax.value_and_grad(assistant.loss, has_aux=True)(state.params, batch)
+        (_, metrics), gradients = jax.value_and_grad(assistant.loss, has_aux=True)(
+            state.params, batch
+        )
         with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
             updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -80,8 +88,10 @@ def train(
 
     Args:
         batches: endless; one is taken a step, one ahead of the device.
-        save: called with the state and the log every `checkpoint_every` steps but the last, whose state is returned.
-        log: rows `{"step", "loss", ..., "seconds"}`, one every `log_every` steps, appended to; `seconds` are those
+        save: called with the state and the log every `checkpoint_every` steps but the last, whose
+        state is returned.
+        log: rows `{"step", "loss", ..., "seconds"}`, one every `log_every` steps, appended to;
+        `seconds` are those
             that the rows' steps took.
         advance: told of every `log_every` steps, for a progress bar.
 
@@ -108,7 +118,9 @@ def _mean(step: int, interval: list[Metrics], since: float) -> LogRow:
     rows = jax.device_get(interval)
     mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     if not math.isfinite(mean["loss"]):
-        raise AmplifyError(f"the loss is {mean['loss']} at step {step}: try a smaller training.learning_rate")
+        raise AmplifyError(
+            f"the loss is {mean['loss']} at step {step}: try a smaller training.learning_rate"
+        )
     return {"step": step, **mean, "seconds": round(time.monotonic() - since, 3)}
 
 
@@ -127,5 +139,7 @@ def _optimizer(training: Training) -> optax.GradientTransformation:
 
 
 def _averaging_rate(step: Int[Array, ""], horizon: int) -> Float[Array, ""]:
-    """The new weights' share in the target network: 1 / horizon, more at first (a warm-started counter)."""
+    """The new weights' share in the target network: 1 / horizon, more at first (a warm-started
+    counter).
+    """
     return jnp.maximum(1 / horizon, 9 / (10 + step.astype(jnp.float32)))

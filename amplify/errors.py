@@ -4,7 +4,9 @@ import textwrap
 
 
 class AmplifyError(Exception):
-    """A user's error: what is wrong, where, and what is allowed. The commands show it as one line, exit code 2."""
+    """A user's error: what is wrong, where, and what is allowed. The commands show it as one line,
+    exit code 2.
+    """
 
 
 def first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""Evaluation: what the assistant, the assistant amplified once, and the overseer told the truth get right.
+"""Evaluation: what the assistant, the assistant amplified once, and the overseer told the truth get
+right.
 
-Per-item results on held-out problems, kept one by one, because rounds are compared item by item. The items are the
-same in every round of an experiment.
+Per-item results on held-out problems, kept one by one, because rounds are compared item by item.
+The items are the same in every round of an experiment.
 """
 
 import dataclasses
@@ -33,7 +34,9 @@ class Item:
     """One held-out question, and how it was answered: a line of `evals.jsonl`."""
 
     split: str
-    problem: str  # the seed of the problem, "stream:index"; items of one problem are not independent
+    problem: (
+        str  # the seed of the problem, "stream:index"; items of one problem are not independent
+    )
     question: str
     label: str  # the question's class
     truth: str
@@ -60,22 +63,22 @@ def evaluate(
     advance: Callable[[int], Any] = lambda rows: None,
 ) -> list[Item]:
     """Evaluates every different question of every problem once."""
-    problems, root = jax.tree.map(np.asarray, problems), jax.random.key(seed)
-    function = functools.partial(_judge, task, assistant, overseer, params, root)
+    function = functools.partial(_judge, task, assistant, overseer, params, jax.random.key(seed))
     chunks = list(in_chunks(function, CHUNK, problems, advance=advance))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    seeds, questions = np.asarray(problems.seeds), np.asarray(problems.questions)
     return [
         Item(
             split=split,
-            problem="{}:{}".format(*problems.seeds[row]),
-            question=shown(task, problems.questions[row, column]),
+            problem="{}:{}".format(*seeds[row]),
+            question=shown(task, questions[row, column]),
             label=task.classes[judged["class"][row, column]],
             truth=shown(task, judged["truth"][row, column]),
             answer=shown(task, judged["answer"][row, column]),
             probability=round(float(judged["probability"][row, column]), 4),
             **{by: bool(judged[by][row, column]) for by in ("alone", "amplified", "ceiling")},
         )
-        for row, column in _different(problems.questions)
+        for row, column in _different(questions)
     ]
 
 
@@ -95,7 +98,9 @@ def _judge(
     alone = assistant.answer(params, memory, questions, None)
     sampled = assistant_alone(assistant, params, memory)
 
-    def right(tokens: Int[Array, "batch questions answer_length"]) -> Bool[Array, "batch questions"]:
+    def right(
+        tokens: Int[Array, "batch questions answer_length"],
+    ) -> Bool[Array, "batch questions"]:
         return over_questions(task.is_right)(contexts, questions, tokens)
 
     def overseen(respond: Any) -> Bool[Array, "batch questions"]:
@@ -113,7 +118,9 @@ def _judge(
     }
 
 
-def _different(questions: Int[np.ndarray, "batch questions question_length"]) -> list[tuple[int, int]]:
+def _different(
+    questions: Int[np.ndarray, "batch questions question_length"],
+) -> list[tuple[int, int]]:
     """(row, column) of each question that its problem was not asked before."""
     places = []
     for row, asked in enumerate(questions):

@@ -1,7 +1,8 @@
-"""An experiment file, read once into frozen dataclasses; unknown keys and values out of range are refused here.
+"""An experiment file, read once into frozen dataclasses; unknown keys and values out of range are
+refused here.
 
-The resolved values, defaults included, are the experiment's identity: their digest goes into every round's record.
-Nothing below this module reads a configuration; functions take plain values.
+The resolved values, defaults included, are the experiment's identity: their digest goes into every
+round's record. Nothing below this module reads a configuration; functions take plain values.
 """
 
 import dataclasses
@@ -34,13 +35,18 @@ class Questions:
     contexts: Count = 4096
     per_context: Count = 32
     deepest: tuple[Count, ...] = ()
-    """Depth of the deepest questions by round, the last one kept for later rounds; empty: round n asks up to n."""
+    """Depth of the deepest questions by round, the last one kept for later rounds; empty: round n
+    asks up to n.
+    """
     at_deepest: Share = 0.5
-    """Share of a context's questions that are at the deepest depth; the rest take turns below it."""
+    """Share of a context's questions that are at the deepest depth; the rest take turns below it.
+    """
 
     def depths(self, round_number: int, max_depth: int) -> list[int]:
         """The depth of each question of a context, `per_context` of them."""
-        by_round = self.deepest[min(round_number, len(self.deepest)) - 1] if self.deepest else round_number
+        by_round = (
+            self.deepest[min(round_number, len(self.deepest)) - 1] if self.deepest else round_number
+        )
         deepest = min(by_round, max_depth)
         deep = self.per_context if deepest == 1 else round(self.at_deepest * self.per_context)
         return [deepest] * deep + [1 + i % (deepest - 1) for i in range(self.per_context - deep)]
@@ -107,22 +113,30 @@ class Experiment:
 
 
 SECTIONS = {"questions": Questions, "training": Training, "evals": Evals, "gate": Gate}
-KINDS = {"task": TASKS, "assistant": ASSISTANTS, "overseer": OVERSEERS}
+KINDS: dict[str, Mapping[str, type]] = {
+    "task": TASKS,
+    "assistant": ASSISTANTS,
+    "overseer": OVERSEERS,
+}
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Reads `experiment.toml`. Raises AmplifyError naming the file, the key, and what is allowed."""
+    """Reads `experiment.toml`. Raises AmplifyError naming file, key, and what is allowed."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AmplifyError(f"{path}: no such file; an experiment is a folder with an experiment.toml") from None
+        raise AmplifyError(
+            f"{path}: no such file; an experiment is a folder with an experiment.toml"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise AmplifyError(f"{path}: cannot be read as TOML: {error}") from None
     return parse_experiment(table, path)
 
 
 def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
-    """The experiment that a parsed file describes; `path` is named in errors and is where `file.py:Name` kinds lie."""
+    """The experiment that a parsed file describes; `path` is named in errors and is where
+    `file.py:Name` kinds lie.
+    """
     _refuse_unknown(table, ["seed", *KINDS, *SECTIONS], "", path)
     seed = _validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
     values: dict[str, Any] = {"seed": seed}
@@ -161,18 +175,26 @@ def _split_kind(table: Mapping[str, Any], name: str, path: Path) -> tuple[str, d
     section = dict(_table(table, name, path))
     kind = section.pop("kind", None)
     if not isinstance(kind, str):
-        raise AmplifyError(f"{path}: {name}.kind must be one of {', '.join(KINDS[name])}, got {kind!r}")
+        raise AmplifyError(
+            f"{path}: {name}.kind must be one of {', '.join(KINDS[name])}, got {kind!r}"
+        )
     return kind, section
 
 
-def _find_kind(kind: str, kinds: Mapping[str, type], name: str, values: dict[str, Any], path: Path) -> type:
-    """A kind of ours, or `file.py:Name` beside the experiment file, whose source then is part of the identity."""
+def _find_kind(
+    kind: str, kinds: Mapping[str, type], name: str, values: dict[str, Any], path: Path
+) -> type:
+    """A kind of ours, or `file.py:Name` beside the experiment file, whose source then is part of
+    the identity.
+    """
     if kind in kinds:
         return kinds[kind]
     file, _, attribute = kind.partition(":")
     if not file.endswith(".py") or not attribute:
         allowed = f"one of {', '.join(kinds)}, or file.py:Name beside the experiment file"
-        raise AmplifyError(f"{path}: {name}.kind must be {allowed}, got {kind!r}{_nearest(kind, kinds)}")
+        raise AmplifyError(
+            f"{path}: {name}.kind must be {allowed}, got {kind!r}{_nearest(kind, kinds)}"
+        )
     source = path.parent / file
     spec = importlib.util.spec_from_file_location(source.stem, source)
     if spec is None or spec.loader is None or not source.is_file():
@@ -182,7 +204,9 @@ def _find_kind(kind: str, kinds: Mapping[str, type], name: str, values: dict[str
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise AmplifyError(f"{source}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise AmplifyError(
+            f"{source}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, attribute):
         raise AmplifyError(f"{path}: {name}.kind names {attribute}, which is not in {source}")
     return getattr(module, attribute)

@@ -1,11 +1,11 @@
-"""Looking at one answer: questions asked by hand, and the tree behind a training row, recomputed exactly.
+"""Looking at one answer: questions asked by hand, and the tree behind a training row, recomputed
+exactly.
 
-A simulated overseer's trees are not stored: the same problems, overseer and checkpoint in the same chunk give the same
-tree again, bit for bit, and what comes out is held against the data set's row.
+A simulated overseer's trees are not stored: the same problems, overseer and checkpoint in the same
+chunk give the same tree again, bit for bit, and what comes out is held against the data set's row.
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,15 @@ class Found:
 
 
 def training_tree(store: Store, number: int, row: int, question: int, depth: int) -> Found:
-    """The tree behind one question of one training row. Raises AmplifyError if there is no such row, or if the tree
-    that comes out at depth 1 is not the one that the row was made from."""
+    """The tree behind one question of one training row. Raises AmplifyError if there is no such
+    row, or if the tree that comes out at depth 1 is not the one that the row was made from.
+    """
     experiment, this = store.experiment, _finished(store, number, "data")
     asked = experiment.questions
-    for name, value, count in (("row", row, asked.contexts), ("question", question, asked.per_context)):
+    for name, value, count in (
+        ("row", row, asked.contexts),
+        ("question", question, asked.per_context),
+    ):
         if not 0 <= value < count:
             raise AmplifyError(f"--{name}: must be 0 to {count - 1} in round {number}, got {value}")
     if depth < 1:
@@ -53,15 +57,19 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     params, _ = load_assistant(experiment, parent)
     start = row - row % CHUNK
     # The same whole chunk as in the round: another shape might round another way.
-    problems = jax.tree.map(lambda column: column[start : start + CHUNK], draw_round(experiment, number))
+    problems = jax.tree.map(
+        lambda column: column[start : start + CHUNK], draw_round(experiment, number)
+    )
     [chunk] = _amplify(store, params, problems, depth)
     with this.intact("data"):
         dataset.verify(this.data, this.record["stages"]["data"]["digest"])
         stored = dataset.read(this.data)[row]["answers"][question]
-    if depth == 1 and not np.array_equal(chunk.answers[row - start, question], stored):
+    recomputed = np.asarray(chunk.answers)[row - start, question]
+    if depth == 1 and not np.array_equal(recomputed, stored):
+        was, now = (words.shown(experiment.task, answer) for answer in (stored, recomputed))
         raise AmplifyError(
-            f"{this.data}: row {row} cannot be recomputed on this machine: the answer was"
-            f" {words.shown(experiment.task, stored)} and is {words.shown(experiment.task, chunk.answers[row - start, question])}"
+            f"{this.data}: row {row} cannot be recomputed on this machine: the answer was {was}"
+            f" and is {now}"
         )
     context = np.asarray(problems.contexts)[row - start]
     tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
@@ -92,28 +100,36 @@ class Desk:
         """The assistant's answer and its probability, and the truth; or the overseer's tree."""
         experiment = self.store.experiment
         task, assistant = experiment.task, experiment.assistant
-        question = words.read_question(task, text)
-        if bool(task.is_primitive(jnp.asarray(question))):
-            told = task.environment(jnp.asarray(self.problem.contexts)[0], jnp.asarray(question), jax.random.key(0))
-            return f"{words.shown(task, np.asarray(told))}   (a primitive question: the environment answers it)"
+        context, question = self.problem.contexts[0], jnp.asarray(words.read_question(task, text))
+        if bool(task.is_primitive(question)):
+            told = words.shown(
+                task, np.asarray(task.environment(context, question, jax.random.key(0)))
+            )
+            return f"{told}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
         memory = assistant.encode(self.params, problem.contexts)
-        answers = assistant.answer(self.params, memory, jnp.asarray(problem.questions), None)
-        truth = words.shown(task, np.asarray(task.truth(problem.contexts[0], question)))
-        probability = float(jnp.exp(answers.log_prob[0, 0]))
+        answers = assistant.answer(self.params, memory, problem.questions, None)
         said = words.shown(task, np.asarray(answers.tokens)[0, 0])
+        truth = words.shown(task, np.asarray(task.truth(context, question)))
+        probability = float(jnp.exp(answers.log_prob[0, 0]))
         line = f"{said}   (probability {probability:.3f}; the truth is {truth})"
         if self.depth == 0:
             return line
         [chunk] = _amplify(self.store, self.params, problem, self.depth)
-        tree = words.tree(task, np.asarray(problem.contexts)[0], chunk.trees, 0, 0)
+        tree = words.tree(task, np.asarray(context), chunk.trees, 0, 0)
         return report.rich_tree(tree, f"assistant alone: {line}")
 
 
 def _amplify(store: Store, params: PyTree[Array], problems: Problems, depth: int) -> Any:
     experiment = store.experiment
     return amplify_problems(
-        experiment.task, experiment.assistant, experiment.overseer, params, problems, experiment.seed, depth=depth
+        experiment.task,
+        experiment.assistant,
+        experiment.overseer,
+        params,
+        problems,
+        experiment.seed,
+        depth=depth,
     )
 
 
@@ -121,5 +137,7 @@ def _finished(store: Store, number: int, stage: str) -> RoundFolder:
     this = store.round(number)
     if number < 0 or not this.done(stage):
         there = ", ".join(str(n) for n in store.rounds() if store.round(n).done(stage)) or "none"
-        raise AmplifyError(f"{store.path}: round {number} has no {stage}; rounds that have: {there}")
+        raise AmplifyError(
+            f"{store.path}: round {number} has no {stage}; rounds that have: {there}"
+        )
     return this

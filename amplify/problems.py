@@ -1,8 +1,9 @@
 """Draws problems, each from its own seed, and keeps the splits apart.
 
-Which split a problem belongs to is decided by what its context says, not by its seed: two seeds that draw the same
-facts, in whatever order, land in the same split, so nothing held out is ever trained on. A problem can be drawn
-again from its seed alone, which is what makes a simulated overseer's labels traceable.
+Which split a problem belongs to is decided by what its context says, not by its seed: two seeds
+that draw the same facts, in whatever order, land in the same split, so nothing held out is ever
+trained on. A problem can be drawn again from its seed alone, which is what makes a simulated
+overseer's labels traceable.
 """
 
 import functools
@@ -18,7 +19,9 @@ from amplify.errors import AmplifyError
 from amplify.types import Problems, Task
 
 SPLITS = {"select": 0, "final": 1}
-"""Held-out splits, each a sixteenth of all contexts; what falls into no bucket here is for training."""
+"""Held-out splits, each a sixteenth of all contexts; what falls into no bucket here is for
+training.
+"""
 BUCKETS = 16
 CANDIDATES = 4096
 """Contexts drawn at a time while looking for those of a split."""
@@ -29,7 +32,8 @@ EVALS = 0
 def draw_problems(
     task: Task, seed: int, stream: int, split: str, count: int, depths: Sequence[int]
 ) -> Problems:
-    """The first `count` problems of `split` in a stream, with a question of each of `depths` about every one.
+    """The first `count` problems of `split` in a stream, with a question of each of `depths` about
+    every one.
 
     Raises AmplifyError if the task has too few different contexts to fill the split.
     """
@@ -62,7 +66,9 @@ def problem_key(root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Key[Array, ""
 def answer_keys(
     root: Key[Array, ""], seeds: UInt32[Array, "batch 2"], questions: int
 ) -> Key[Array, "batch questions"]:
-    """A key for whatever is sampled while a question is answered: the same however problems are batched."""
+    """A key for whatever is sampled while a question is answered: the same however problems are
+    batched.
+    """
 
     def one(seed: UInt32[Array, "2"]) -> Key[Array, " questions"]:
         key = jax.random.fold_in(problem_key(root, seed), 2)
@@ -74,20 +80,24 @@ def answer_keys(
 def in_chunks(
     function: Callable[..., Any], size: int, *columns: Any, advance: Callable[[int], Any]
 ) -> Iterator[Any]:
-    """Yields `function` of `size` rows at a time as numpy arrays; one shape, so it is compiled once.
+    """Yields `function` of `size` rows at a time as numpy arrays; one shape, so it is compiled
+    once.
 
-    The last chunk is filled up with its first row, and what that gave is cut off. `advance` is told of each chunk's
-    rows when it is done.
+    The last chunk is filled up with its first row, and what that gave is cut off. `advance` is told
+    of each chunk's rows when it is done.
     """
     columns = jax.tree.map(np.asarray, columns)
     rows = len(jax.tree.leaves(columns)[0])
     for start in range(0, rows, size):
         index = np.arange(start, start + size)
         index = np.where(index < rows, index, start)
-        chunk = jax.tree.map(lambda column: column[index], columns)
-        result = jax.tree.map(np.asarray, function(*chunk))
+        result = function(*_rows(columns, index))
+        yield _rows(jax.tree.map(np.asarray, result), slice(rows - start))
         advance(min(size, rows - start))
-        yield jax.tree.map(lambda out: out[: rows - start], result)
+
+
+def _rows(columns: Any, index: Any) -> Any:
+    return jax.tree.map(lambda column: column[index], columns)
 
 
 def _seeds(stream: int, indices: UInt32[np.ndarray, " n"]) -> UInt32[Array, "n 2"]:
@@ -102,7 +112,10 @@ def _buckets(task: Task, root: Key[Array, ""], seeds: UInt32[Array, "n 2"]) -> I
 
 @functools.partial(jax.jit, static_argnums=0)
 def _draw(
-    task: Task, root: Key[Array, ""], seeds: UInt32[Array, "batch 2"], depths: Int[Array, " questions"]
+    task: Task,
+    root: Key[Array, ""],
+    seeds: UInt32[Array, "batch 2"],
+    depths: Int[Array, " questions"],
 ) -> Problems:
     def one(seed: UInt32[Array, "2"]) -> tuple[Array, Array]:
         context = _context(task, root, seed)
@@ -113,7 +126,9 @@ def _draw(
     return Problems(seeds, *jax.vmap(one)(seeds))
 
 
-def _context(task: Task, root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Int[Array, "facts fact_length"]:
+def _context(
+    task: Task, root: Key[Array, ""], seed: UInt32[Array, "2"]
+) -> Int[Array, "facts fact_length"]:
     return task.draw_context(jax.random.fold_in(problem_key(root, seed), 0))
 
 
@@ -126,7 +141,9 @@ def _bucket(context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
 
 
 def _mix(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
-    """The finaliser of MurmurHash3 (Appleby, public domain): every bit of the input sways every bit of the output."""
+    """The finaliser of MurmurHash3 (Appleby, public domain): every bit of the input sways every bit
+    of the output.
+    """
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -1,4 +1,4 @@
-"""How long work reports its progress: `with watch("distilling", 1000) as advance: ... advance(50)`."""
+"""How long work reports its progress: `with watch("distilling", 100) as advance: advance(5)`."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,6 @@
-"""What a record says so that it can be understood on its own: code, versions, device, parent, and what it cost."""
+"""What a record says so that it can be understood on its own: code, versions, device, parent, and
+what it cost.
+"""
 
 import functools
 import importlib.metadata
@@ -13,11 +15,23 @@ import jax
 
 from amplify.experiment import Experiment
 
-PACKAGES = ("amplify", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+PACKAGES = (
+    "amplify",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+)
 
 
 def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The part of a record that is known before a round begins; `parent` is its round and checkpoint digest."""
+    """The part of a record that is known before a round begins; `parent` is its round and
+    checkpoint digest.
+    """
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "parent": parent,
@@ -32,7 +46,9 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
 
 
 def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a round cost, added up over its stages. Seconds are those of the process that finished each stage."""
+    """What a round cost, added up over its stages. Seconds are those of the process that finished
+    each stage.
+    """
     stages = record["stages"].values()
 
     def total(key: str) -> Any:
@@ -51,7 +67,9 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compile_seconds() -> float:
-    """Seconds that JAX has spent so far in this process on tracing, lowering, compiling and loading compiled code."""
+    """Seconds that JAX has spent so far in this process on tracing, lowering, compiling and loading
+    compiled code.
+    """
     return _compile_clock()[0]
 
 
@@ -60,9 +78,9 @@ def _compile_clock() -> list[float]:
     """Starts listening at the first call."""
     total = [0.0]
 
-    def add(event: str, seconds: float, **_: Any) -> None:
+    def add(event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            total[0] += seconds
+            total[0] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(add)
     return total
@@ -72,7 +90,9 @@ def _git(*arguments: str) -> str | None:
     """What git says of the code that runs, or None where there is no repository."""
     here = Path(__file__).parent
     try:
-        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -1,12 +1,13 @@
 """One round, from checkpoint to checkpoint: read this first.
 
-    the best assistant so far, overseen   -> amplified answers, the round's data set       amplification
-    the data set                          -> a child, trained on it from the best          distillation
-    the child, on held-out problems       -> what it gets right, item by item              evaluation
-    the child against the best            -> promoted, rejected or inconclusive            comparison
+    the best assistant so far, overseen   -> amplified answers, the round's data set
+    amplification the data set                          -> a child, trained on it from the best
+    distillation the child, on held-out problems       -> what it gets right, item by item
+    evaluation the child against the best            -> promoted, rejected or inconclusive
+    comparison
 
-Each stage leaves its result in the round's folder before the next begins, and what is there is not done again: a
-round that was killed goes on where it was and ends as if it had not been.
+Each stage leaves its result in the round's folder before the next begins, and what is there is not
+done again: a round that was killed goes on where it was and ends as if it had not been.
 """
 
 import dataclasses
@@ -32,7 +33,9 @@ SAMPLED_TREES = 50
 
 
 def run(store: Store, number: int, watch: Watch) -> RoundFolder:
-    """Round `number`, from the rounds before it, which are there. Round 0 is the untrained assistant."""
+    """Round `number`, from the rounds before it, which are there. Round 0 is the untrained
+    assistant.
+    """
     if number == 0:
         return start(store, watch)
     experiment, best, this = store.experiment, store.best_before(number), store.round(number)
@@ -72,7 +75,9 @@ def draw_round(experiment: Experiment, number: int) -> Problems:
 def write_amplified_answers(
     experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
 ) -> dict[str, Any]:
-    """Amplification: the round's questions, answered by the overseer with the best assistant's help."""
+    """Amplification: the round's questions, answered by the overseer with the best assistant's
+    help.
+    """
     problems = draw_round(experiment, this.number)
     params, digest = load_assistant(experiment, best)
     with watch("amplifying", len(problems.seeds)) as advance:
@@ -99,14 +104,20 @@ def write_amplified_answers(
             "parent": np.full(len(answers), digest),
         },
         name="amplified_answers",
-        description=f"Round {this.number}: questions answered by an overseer and assistant {digest}.",
+        description=f"Round {this.number}: questions answered by an overseer with {digest}.",
     )
     write_lines(this.interactions, sample_trees(experiment, problems, chunks[0]))
     helped = int(sum(chunk.assistant_answers.sum() for chunk in chunks))
-    return {"digest": written, "overseer_answers": answers[..., 0].size, "assistant_answers": helped}
+    return {
+        "digest": written,
+        "overseer_answers": answers[..., 0].size,
+        "assistant_answers": helped,
+    }
 
 
-def sample_trees(experiment: Experiment, problems: Problems, first: Amplified) -> list[dict[str, Any]]:
+def sample_trees(
+    experiment: Experiment, problems: Problems, first: Amplified
+) -> list[dict[str, Any]]:
     """The tree of one question each of the first problems."""
     contexts = np.asarray(problems.contexts)
     places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
@@ -130,9 +141,12 @@ def distill(
             this.data,
             columns=("context", "questions", "answers"),
             batch_size=training.batch,
-            seed=experiment.seed + this.number,
+            seed=(experiment.seed << 32) + this.number,
         )
-    with checkpoint.training_checkpoints(this.training) as saved, watch("distilling", training.steps) as advance:
+    with (
+        checkpoint.training_checkpoints(this.training) as saved,
+        watch("distilling", training.steps) as advance,
+    ):
         resumed = saved.restore(state, batches)
         if resumed is not None:
             state = resumed
@@ -185,13 +199,19 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
                 split=split,
                 advance=advance,
             )
-    return {"digest": write_lines(this.evals, [item.as_row() for item in items]), "items": len(items)}
+    return {
+        "digest": write_lines(this.evals, [item.as_row() for item in items]),
+        "items": len(items),
+    }
 
 
 def judge_child(experiment: Experiment, best: RoundFolder, this: RoundFolder) -> dict[str, Any]:
-    """Comparison: the child's own answers against the best assistant's, on the same items of `select`."""
+    """Comparison: the child's own answers against the best assistant's, on the same items of
+    `select`.
+    """
     before, after = (
-        [item for item in read_evals(round_) if item["split"] == "select"] for round_ in (best, this)
+        [item for item in read_evals(round_) if item["split"] == "select"]
+        for round_ in (best, this)
     )
     verdict = judge(
         np.array([item["alone"] for item in before]),

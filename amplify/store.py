@@ -1,7 +1,8 @@
 """The folders of an experiment: stages done, atomic commits, resume, and which round is best.
 
-Knows files and nothing of models. A stage's results are complete on disk before the record says that it is done, and
-the record is replaced in one rename; whatever else a killed process left behind is made again.
+Knows files and nothing of models. A stage's results are complete on disk before the record says
+that it is done, and the record is replaced in one rename; whatever else a killed process left
+behind is made again.
 """
 
 import contextlib
@@ -28,9 +29,13 @@ class Store:
     """An experiment's folder."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the experiment file. Raises AmplifyError if there is none, or if it changed after rounds were run."""
+        """Reads the experiment file. Raises AmplifyError if there is none, or if it changed after
+        rounds were run.
+        """
         if not path.is_dir():
-            raise AmplifyError(f"{path}: no such folder; an experiment is a folder with an experiment.toml")
+            raise AmplifyError(
+                f"{path}: no such folder; an experiment is a folder with an experiment.toml"
+            )
         self.path = path
         self.experiment: Experiment = read_experiment(path / "experiment.toml")
         for number in self.rounds():
@@ -49,11 +54,15 @@ class Store:
         return RoundFolder(self.path / f"{number:03d}", number)
 
     def best_before(self, number: int) -> "RoundFolder":
-        """The last promoted round before round `number`; round 0, the untrained assistant, if none was."""
+        """The last promoted round before round `number`; round 0, the untrained assistant, if none
+        was.
+        """
         for earlier in range(number - 1, 0, -1):
             verdict = self.round(earlier).verdict
             if verdict is None:
-                raise AmplifyError(f"{self.round(earlier).path}: round {earlier} has no verdict yet; run it first")
+                raise AmplifyError(
+                    f"{self.round(earlier).path}: round {earlier} has no verdict yet; run it first"
+                )
             if verdict["verdict"] == "promoted":
                 return self.round(earlier)
         return self.round(0)
@@ -62,22 +71,27 @@ class Store:
         """Whether the last `patience` rounds up to `number` were all not promoted."""
         last = range(number - self.experiment.gate.patience + 1, number + 1)
         verdicts = [self.round(n).verdict for n in last if n >= 1]
-        unpromoted = [verdict for verdict in verdicts if verdict and verdict["verdict"] != "promoted"]
+        unpromoted = [
+            verdict for verdict in verdicts if verdict and verdict["verdict"] != "promoted"
+        ]
         return len(unpromoted) == self.experiment.gate.patience
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the experiment for this process. The kernel frees it with the process, so it cannot go stale.
+        """Holds the experiment for this process. The kernel frees it with the process, so it cannot
+        go stale.
 
         Raises AmplifyError naming the process that holds it.
         """
-        with open(self.path / ".lock", "a+", encoding="utf-8") as file:
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
-                raise AmplifyError(f"{self.path}: another process (pid {holder}) is running this experiment") from None
+                raise AmplifyError(
+                    f"{self.path}: another process (pid {holder}) is running this experiment"
+                ) from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -89,7 +103,11 @@ class RoundFolder:
 
     def __init__(self, path: Path, number: int) -> None:
         self.path, self.number = path, number
-        self.data, self.checkpoint, self.training = path / "data", path / "checkpoint", path / "training"
+        self.data, self.checkpoint, self.training = (
+            path / "data",
+            path / "checkpoint",
+            path / "training",
+        )
         self.evals, self.metrics = path / "evals.jsonl", path / "metrics.jsonl"
         self.interactions, self.report = path / "interactions.jsonl", path / "report.html"
         self.record: dict[str, Any] = self._read_record()
@@ -98,7 +116,11 @@ class RoundFolder:
         path = self.path / "record.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            return {**record, "stages": dict(record["stages"]), "experiment": dict(record["experiment"])}
+            return {
+                **record,
+                "stages": dict(record["stages"]),
+                "experiment": dict(record["experiment"]),
+            }
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError) as error:
@@ -118,7 +140,8 @@ class RoundFolder:
         ]
         folder = self.path.parent
         raise AmplifyError(
-            f"{folder}/experiment.toml changed after round {self.number} was run: {', '.join(changes)};"
+            f"{folder}/experiment.toml changed after round {self.number} was run:"
+            f" {', '.join(changes)};"
             f" a changed experiment is a new one: mkdir {folder}-2 &&"
             f" mv {folder}/experiment.toml {folder}-2/, and put the old file back"
         )
@@ -142,7 +165,9 @@ class RoundFolder:
         return self.record.get("status") == "done"
 
     def stage(self, name: str, work: Callable[..., Mapping[str, Any]], *arguments: Any) -> None:
-        """Does one stage, unless it is done: `work` leaves complete files behind and returns what to record."""
+        """Does one stage, unless it is done: `work` leaves complete files behind and returns what
+        to record.
+        """
         if self.done(name):
             return
         began, compiled = time.monotonic(), compile_seconds()
@@ -160,7 +185,9 @@ class RoundFolder:
 
     @contextlib.contextmanager
     def intact(self, stage: str) -> Iterator[None]:
-        """While the results of a stage are read: an error about them says how to do the stage again."""
+        """While the results of a stage are read: an error about them says how to do the stage
+        again.
+        """
         try:
             yield
         except AmplifyError as error:
@@ -194,7 +221,7 @@ class RoundFolder:
 def write_atomically(path: Path, text: str) -> None:
     """The file is there whole, as it was before, or not at all, whatever happens meanwhile."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -214,7 +241,9 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def read_lines(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
-    """Reads JSON lines. Raises AmplifyError if they are missing, damaged or not those of the digest."""
+    """Reads JSON lines. Raises AmplifyError if they are missing, damaged or not those of the
+    digest.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         if digest not in (None, hashlib.sha256(text.encode()).hexdigest()):

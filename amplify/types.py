@@ -1,7 +1,9 @@
-"""The words of the program as types: what a task, an overseer and an assistant are, and what passes between them.
+"""The words of the program as types: what a task, an overseer and an assistant are, and what passes
+between them.
 
-This module knows shapes and protocols and nothing else; every other module imports it and it imports none of ours.
-Everything here is a pytree of JAX arrays or a pure function over them, so any of it may be jitted and vmapped.
+This module knows shapes and protocols and nothing else; every other module imports it and it
+imports none of ours. Everything here is a pytree of JAX arrays or a pure function over them, so any
+of it may be jitted and vmapped.
 
 Shapes used throughout:
     batch            problems
@@ -59,12 +61,16 @@ class Step(NamedTuple):
 
 
 Strategy = Generator[Ask, Int[Array, "*b answer_length"], Int[Array, "*b answer_length"]]
-"""Yields an `Ask`, is sent the answers, ..., returns the final answers. Traced once for a whole batch."""
+"""Yields an `Ask`, is sent the answers, ..., returns the final answers. Traced once for a whole
+batch.
+"""
 
 Overseer = Callable[[Int[Array, "*b question_length"], Key[Array, "*b"]], Strategy]
 """Takes questions apart. Sees questions and answers, never a context."""
 
-Respond = Callable[[Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]], Interaction]
+Respond = Callable[
+    [Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]], Interaction
+]
 """Answers questions where the mask is True; elsewhere the answers mean nothing."""
 
 
@@ -72,10 +78,13 @@ Respond = Callable[[Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Arr
 class Task(Protocol):
     """A source of problems that knows the truth about them.
 
-    Functions with a `context` take *one* problem and one question; callers vmap them. `strategy` and `is_primitive`
-    never see a context and work on any leading shape. A task is a frozen dataclass: its fields are the keys of
-    `[task]` in an experiment file, and its value can key a cache of compiled functions.
+    Functions with a `context` take *one* problem and one question; callers vmap them. `strategy`
+    and `is_primitive` never see a context and work on any leading shape. A task is a frozen
+    dataclass: its fields are the keys of `[task]` in an experiment file, and its value can key a
+    cache of compiled functions.
     """
+
+    def __hash__(self) -> int: ...
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -103,7 +112,9 @@ class Task(Protocol):
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        """A question that needs `depth` levels of decomposition (or as near as this context has), 1..max_depth."""
+        """A question that needs `depth` levels of decomposition (or as near as this context has),
+        1..max_depth.
+        """
 
     def truth(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
@@ -131,7 +142,7 @@ class Task(Protocol):
         question: Int[Array, " question_length"],
         key: Key[Array, ""],
     ) -> Int[Array, " answer_length"]:
-        """The environment's answer to a primitive question; what it says to another means nothing."""
+        """The environment's answer to a primitive question; to another it means nothing."""
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
         """The simulated overseer: how a person who knows no facts would take the question apart."""
@@ -148,14 +159,16 @@ class Task(Protocol):
 
 @runtime_checkable
 class Assistant(Protocol):
-    """The model being trained: reads a context once, answers many questions about it. A frozen dataclass."""
+    """The model being trained: reads a context once, answers many questions about it. A frozen
+    dataclass.
+    """
+
+    def __hash__(self) -> int: ...
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         """Untrained parameters."""
 
-    def encode(
-        self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
-    ) -> Any:
+    def encode(self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]) -> Any:
         """What `answer` needs to know of each context, computed once for all its questions."""
 
     def answer(
@@ -165,9 +178,11 @@ class Assistant(Protocol):
         questions: Int[Array, "batch questions question_length"],
         keys: Key[Array, "batch questions"] | None,
     ) -> Answers:
-        """Sampled answers; with `keys` None the likeliest token at each place. Each item uses its own key alone."""
+        """Sampled answers; with `keys` None the likeliest token at each place. Each item uses its
+        own key alone.
+        """
 
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Mean loss a question of `batch` (`context`, `questions`, `answers`), and metrics to log."""
+        """Mean loss a question of `batch` (context, questions, answers), and metrics to log."""

@@ -1,4 +1,4 @@
-"""Tokens as a person reads and types them, and decomposition trees as nested dictionaries of words."""
+"""Tokens as a person reads and types them, and decomposition trees in words."""
 
 import functools
 from typing import Any
@@ -52,9 +52,11 @@ def tree(
     row: int,
     column: int,
 ) -> Tree:
-    """The decomposition tree of one item of a batch of interactions (numpy arrays, two leading axes)."""
+    """The decomposition tree of one item of a batch of interactions (numpy arrays, two leading
+    axes).
+    """
     by = int(interaction.answered_by[row, column])
-    question, answer = interaction.question[row, column], interaction.answer[row, column]
+    question, answer = (np.asarray(x)[row, column] for x in interaction[:2])
     asked = [step.sub for step in interaction.steps if step.asked[row, column]]
     return {
         "question": shown(task, question),

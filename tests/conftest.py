@@ -1,9 +1,13 @@
-"""Strictness for every test: shapes and types checked at run time, no silent promotion, two devices."""
+"""Strictness for every test: shapes and types checked at run time, no silent promotion, two
+devices.
+"""
 
 import os
 
 # Before jax is imported anywhere: as many devices as it takes to notice code that assumes one.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
@@ -16,6 +20,7 @@ install_import_hook("amplify", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Compiling takes longer than hypothesis allows a test by default; the same examples every time keep CI reproducible.
+# Compiling takes longer than hypothesis allows a test by default; the same examples every time keep
+# CI reproducible.
 settings.register_profile("amplify", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("amplify")

@@ -97,7 +97,7 @@ def test_the_tree_of_a_row_is_shown_and_written(ran, tmp_path):
 
 
 def test_rounds_stop_by_themselves(tmp_path):
-    """A learning rate at which nothing is learned: the first round is no better, and that ends it."""
+    """At a learning rate at which nothing is learned the first round is no better: the end."""
     folder = tiny_experiment(tmp_path / "tiny", TOML.replace("1e-2", "1e-12"))
     done = amplify("rounds", str(folder))
     assert done.returncode == 0, done.stderr
@@ -125,14 +125,20 @@ def test_help_is_for_people(command, capsys):
         (["round", "{ran}", "--n", ""], "''"),
         (["round", "{ran}"], "--n"),
         (["round", "{ran}", "--n", "1", "--redo", "lunch"], "lunch"),
-        (["round", "{ran}", "--m", "1"], "--m"),
+        (["round", "{ran}", "--n", "1", "--m", "1"], "--m"),
         (["round", "{ran}/nowhere", "--n", "1"], "no such folder"),
-        (["round", "{ran}/001", "--n", "1"], "no such file; an experiment is a folder with an experiment.toml"),
+        (
+            ["round", "{ran}/001", "--n", "1"],
+            "no such file; an experiment is a folder with an experiment.toml",
+        ),
         (["lunch"], "lunch"),
         ([], "see amplify --help"),
         (["ask", "{ran}", "--round", "7"], "round 7 has no checkpoint; rounds that have: 0, 1"),
         (["ask", "{ran}", "--depth", "0"], "a tree has 1 level or more, got 0"),
-        (["tree", "{ran}", "--round", "0", "--row", "0"], "round 0 has no data; rounds that have: 1"),
+        (
+            ["tree", "{ran}", "--round", "0", "--row", "0"],
+            "round 0 has no data; rounds that have: 1",
+        ),
         (["tree", "{ran}", "--round", "1", "--row", "96"], "must be 0 to 95 in round 1, got 96"),
         (["compare", "{ran}", "{ran}/nowhere"], "no such folder"),
     ],
@@ -157,13 +163,23 @@ def test_ctrl_c_says_where_it_stopped_and_that_the_same_command_goes_on(tmp_path
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 2
-    assert said.strip().splitlines()[-1].endswith("stopped in round 1; the same command goes on from there")
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .endswith("stopped in round 1; the same command goes on from there")
+    )
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_rounds_before_whole(ran, tmp_path):
-    """The limit on a file's size stands in for the disk: the kernel refuses the write in the same way."""
+    """The limit on a file's size stands in for the disk: the kernel refuses the write in the same
+    way.
+    """
     folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     program = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -171,7 +187,9 @@ from amplify.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 main(["round", {str(folder)!r}, "--n", "2"])
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert "File too large" in done.stderr

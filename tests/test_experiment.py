@@ -29,12 +29,30 @@ def with_line(line: str) -> str:
         ("overseer.noise = 3", "unknown key overseer.noise"),
         ("zzz = 3", "unknown key zzz; known are seed, task"),
         ("training.b2 = 1.5", "training.b2 must be less than 1, got 1.5"),
-        ("training.target_horizon = 0", "training.target_horizon must be greater than or equal to 1, got 0"),
-        ('training.target_horizon = "100"', "training.target_horizon must be a valid integer, got '100'"),
-        ("training.target_horizon = 1.5", "training.target_horizon must be a valid integer, got 1.5"),
-        ("training.target_horizon = true", "training.target_horizon must be a valid integer, got True"),
-        ("questions.at_deepest = 1.01", "questions.at_deepest must be less than or equal to 1, got 1.01"),
-        ("questions.deepest = [1, 0]", "questions.deepest.1 must be greater than or equal to 1, got 0"),
+        (
+            "training.target_horizon = 0",
+            "training.target_horizon must be greater than or equal to 1, got 0",
+        ),
+        (
+            'training.target_horizon = "100"',
+            "training.target_horizon must be a valid integer, got '100'",
+        ),
+        (
+            "training.target_horizon = 1.5",
+            "training.target_horizon must be a valid integer, got 1.5",
+        ),
+        (
+            "training.target_horizon = true",
+            "training.target_horizon must be a valid integer, got True",
+        ),
+        (
+            "questions.at_deepest = 1.01",
+            "questions.at_deepest must be less than or equal to 1, got 1.01",
+        ),
+        (
+            "questions.deepest = [1, 0]",
+            "questions.deepest.1 must be greater than or equal to 1, got 0",
+        ),
         ("seed = -1", "seed must be greater than or equal to 0, got -1"),
         ('seed = "x"', "seed must be a valid integer, got 'x'"),
     ],
@@ -56,8 +74,16 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
         ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
         ('"wildcard"', '"gone.py:Task"', "task.kind names"),
         ('kind = "simulated"', "", "overseer.kind must be one of simulated, got None"),
-        ("batch = 8", "batch = 97", "training.batch must be at most questions.contexts (96), got 97"),
-        ("checkpoint_every = 20", "checkpoint_every = 25", "must be a multiple of training.log_every (10), got 25"),
+        (
+            "batch = 8",
+            "batch = 97",
+            "training.batch must be at most questions.contexts (96), got 97",
+        ),
+        (
+            "checkpoint_every = 20",
+            "checkpoint_every = 25",
+            "must be a multiple of training.log_every (10), got 25",
+        ),
         ("[evals]", "evals = 3\n[other]", "evals must be a table, [evals], got 3"),
         ("heads = 2", "heads = 3", "assistant.heads must divide assistant.width (16), got 3"),
         ("[task]", "[task", "cannot be read as TOML"),
@@ -125,7 +151,8 @@ def test_a_task_beside_the_experiment_file_is_found_and_is_part_of_the_identity(
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("1 / 0", "cannot be imported: ZeroDivisionError"), ("x = 1", "names Mine, which is not in")]
+    ("source", "said"),
+    [("1 / 0", "cannot be imported: ZeroDivisionError"), ("x = 1", "names Mine, which is not in")],
 )
 def test_a_task_file_that_does_not_work_is_named(tmp_path, source, said):
     folder = tiny_experiment(tmp_path / "tiny", TOML.replace('"wildcard"', '"mine.py:Mine"'))

@@ -104,18 +104,25 @@ def test_the_first_rounds_labels_are_true_and_half_of_the_second_are_at_depth_tw
     rows = inspection.dataset.read(store.round(1).data)
     truth = jax.vmap(jax.vmap(task.truth, (None, 0)))(problems.contexts, problems.questions)
     assert [row["answers"].tolist() for row in rows] == truth.tolist()
-    wildcards = [(row["questions"] == 3).sum(axis=-1) for row in inspection.dataset.read(store.round(2).data)]
+    wildcards = [
+        (row["questions"] == 3).sum(axis=-1) for row in inspection.dataset.read(store.round(2).data)
+    ]
     assert (np.sort(wildcards, axis=1) == [1, 1, 2, 2]).all()
 
 
 def test_evals_ask_the_same_held_out_items_in_every_round(ran):
     store = Store(ran)
     items = [read_evals(store.round(number)) for number in (0, 1, 2)]
-    asked = [[(item["problem"], item["question"], item["split"]) for item in some] for some in items]
+    asked = [
+        [(item["problem"], item["question"], item["split"]) for item in some] for some in items
+    ]
     assert asked[0] == asked[1] == asked[2]
     assert len(set(asked[0])) == len(asked[0])
     assert all(item["ceiling"] for item in items[0])
-    by_split = {split: {i["problem"] for i in items[0] if i["split"] == split} for split in ("select", "final")}
+    by_split = {
+        split: {i["problem"] for i in items[0] if i["split"] == split}
+        for split in ("select", "final")
+    }
     assert not by_split["select"] & by_split["final"]
 
 
@@ -149,7 +156,9 @@ def test_a_process_killed_at_any_moment_changes_nothing_in_the_end(ran, tmp_path
 
 
 def kill_and_resume(folder: Path, last: int, kills: int, seed: int) -> int:
-    """Runs rounds in a process of its own, killed at random moments and started again; returns how often it was."""
+    """Runs rounds in a process of its own, killed at random moments and started again; returns how
+    often it was.
+    """
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder.parent / "cache")}
     command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", str(last)]
     dice, killed = random.Random(seed), 0
@@ -172,7 +181,7 @@ def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, c
     store = Store(copied)
     store.round(2).undo("checkpoint")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def die_after(steps):
@@ -186,13 +195,13 @@ def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, c
                 nonlocal done
                 done += more
                 if what == "distilling" and done >= steps:
-                    raise Killed
+                    raise KilledError
 
             yield advance
 
         return watch
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         page.run(store, 2, die_after(50))
     steps_seen = []
 
@@ -241,7 +250,9 @@ def test_sampled_trees_are_those_behind_their_rows(ran):
     assert tree == inspection.training_tree(store, 2, kept[7]["row"], kept[7]["column"], 1).tree
 
 
-@pytest.mark.parametrize(("row", "question", "said"), [(96, 0, "0 to 95"), (-1, 0, "0 to 95"), (0, 4, "0 to 3")])
+@pytest.mark.parametrize(
+    ("row", "question", "said"), [(96, 0, "0 to 95"), (-1, 0, "0 to 95"), (0, 4, "0 to 3")]
+)
 def test_a_row_that_is_not_there_is_refused(ran, row, question, said):
     with pytest.raises(AmplifyError, match=said):
         inspection.training_tree(Store(ran), 2, row, question, 1)
@@ -253,16 +264,28 @@ def break_file(path: Path) -> None:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("breakage", [break_file, lambda p: shutil.rmtree(p) if p.is_dir() else p.unlink()])
+@pytest.mark.parametrize(
+    "breakage", [break_file, lambda p: shutil.rmtree(p) if p.is_dir() else p.unlink()]
+)
 @pytest.mark.parametrize(
     ("what", "stage", "use"),
     [
-        ("checkpoint", "checkpoint", lambda store: load_assistant(store.experiment, store.round(1))),
+        (
+            "checkpoint",
+            "checkpoint",
+            lambda store: load_assistant(store.experiment, store.round(1)),
+        ),
         ("evals.jsonl", "evals", lambda store: read_evals(store.round(1))),
-        ("data", "data", lambda store: (store.round(1).undo("checkpoint"), page.run(store, 1, unwatched))),
+        (
+            "data",
+            "data",
+            lambda store: (store.round(1).undo("checkpoint"), page.run(store, 1, unwatched)),
+        ),
     ],
 )
-def test_damage_is_named_with_the_command_that_mends_it_which_does(ran, copied, breakage, what, stage, use):
+def test_damage_is_named_with_the_command_that_mends_it_which_does(
+    ran, copied, breakage, what, stage, use
+):
     breakage(copied / "001" / what)
     with pytest.raises(AmplifyError) as error:
         use(Store(copied))
@@ -276,6 +299,8 @@ def test_damage_is_named_with_the_command_that_mends_it_which_does(ran, copied, 
 
 def test_a_loss_that_is_not_finite_stops_the_round_with_the_step(tmp_path):
     folder = tiny_experiment(tmp_path / "tiny", TOML.replace("1e-2", "1e38"))
-    with pytest.raises(AmplifyError, match=r"the loss is \w+ at step \d+: try a smaller training.learning_rate"):
+    with pytest.raises(
+        AmplifyError, match=r"the loss is \w+ at step \d+: try a smaller training.learning_rate"
+    ):
         run_rounds(folder, 1)
     assert not Store(folder).round(1).done("checkpoint")

@@ -86,7 +86,11 @@ def test_a_damaged_record_is_named_with_what_to_do(folder, damage):
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_experiment(folder):
-    with Store(folder).lock(), pytest.raises(AmplifyError, match=f"pid {os.getpid()}"), Store(folder).lock():
+    with (
+        Store(folder).lock(),
+        pytest.raises(AmplifyError, match=f"pid {os.getpid()}"),
+        Store(folder).lock(),
+    ):
         pass
 
 
@@ -136,6 +140,6 @@ def test_lines_read_back_and_a_changed_one_is_noticed(tmp_path):
     digest = write_lines(path, rows)
     assert read_lines(path, digest) == rows
     path.write_text(path.read_text().replace("1", "2"))
-    with pytest.raises(AmplifyError, match="missing or damaged .not what was written"):
+    with pytest.raises(AmplifyError, match=r"missing or damaged .not what was written"):
         read_lines(path, digest)
     assert json.loads(path.read_text().splitlines()[0]) == {"a": 2}

@@ -1,9 +1,10 @@
 """The fact transformer: encodes a set of facts once, then answers many questions about them.
 
-Facts attend to each other, without positions, so that their order cannot matter; questions attend to the encoded
-facts only, so that one encoding serves every question about a context. The tokens of an answer come one after the
-other: a question with the tokens so far is one query. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575),
-section 2.3 and appendix; there 6 encoder and 3 decoder layers of width 512.
+Facts attend to each other, without positions, so that their order cannot matter; questions attend
+to the encoded facts only, so that one encoding serves every question about a context. The tokens of
+an answer come one after the
+other: a question with the tokens so far is one query. Christiano, Shlegeris and Amodei 2018
+(arXiv:1810.08575), section 2.3 and appendix; there 6 encoder and 3 decoder layers of width 512.
 """
 
 import dataclasses
@@ -35,7 +36,9 @@ class FactTransformerConfig:
     def build(self, task: Task) -> "FactTransformer":
         """The assistant for a task. Raises ValueError if the sizes do not fit together."""
         if self.width % self.heads:
-            raise ValueError(f"assistant.heads must divide assistant.width ({self.width}), got {self.heads}")
+            raise ValueError(
+                f"assistant.heads must divide assistant.width ({self.width}), got {self.heads}"
+            )
         return FactTransformer(self, task)
 
 
@@ -81,17 +84,20 @@ class Block(nnx.Module):
 
 
 class TokenTuple(nnx.Module):
-    """A tuple of tokens as one vector: an embedding per position, concatenated, one linear map; fused into tables."""
+    """A tuple of tokens as one vector: an embedding per position, concatenated, one linear map;
+    fused into tables.
+    """
 
     def __init__(self, length: int, vocabulary: int, width: int, rngs: nnx.Rngs) -> None:
-        # The linear map of concatenated embeddings is a sum of one table a position: that table is learned directly.
+        # The linear map of concatenated embeddings is a sum of one table a position: that table is
+        # learned directly.
         self.tables = nnx.Param(
             jax.random.normal(rngs.params(), (length, vocabulary, width)) * length**-0.5
         )
 
     def __call__(self, tokens: Int[Array, "*b length"]) -> Float[Array, "*b width"]:
         tables = self.tables[...]
-        return sum(tables[place][tokens[..., place]] for place in range(tables.shape[0]))
+        return jnp.sum(tables[jnp.arange(len(tables)), tokens], axis=-2)
 
 
 class Network(nnx.Module):
@@ -107,7 +113,8 @@ class Network(nnx.Module):
             return nnx.vmap(one)(jax.random.split(rngs.params(), layers))
 
         self.fact = TokenTuple(task.fact_length, vocabulary, width, rngs)
-        # A query is a question and the answer's earlier tokens, each raised by one: 0 is "not said yet".
+        # A query is a question and the answer's earlier tokens, each raised by one: 0 is "not said
+        # yet".
         query_length = task.question_length + task.answer_length - 1
         self.query = TokenTuple(query_length, vocabulary + 1, width, rngs)
         self.encoder = blocks(config.encoder_layers) if config.encoder_layers else None
@@ -116,7 +123,9 @@ class Network(nnx.Module):
         self.out_norm = nnx.RMSNorm(width, rngs=rngs)
         self.out = nnx.Linear(width, vocabulary, rngs=rngs)
 
-    def encode(self, contexts: Int[Array, "batch facts fact_length"]) -> Float[Array, "batch facts width"]:
+    def encode(
+        self, contexts: Int[Array, "batch facts fact_length"]
+    ) -> Float[Array, "batch facts width"]:
         x = self.fact(contexts)
         if self.encoder is not None:
             x = scan_layers(self.encoder, x)
@@ -128,7 +137,9 @@ class Network(nnx.Module):
         return self.out(self.out_norm(scan_layers(self.decoder, self.query(queries), memory)))
 
 
-def scan_layers(blocks: Block, x: Float[Array, "batch n width"], *memory: Array) -> Float[Array, "batch n width"]:
+def scan_layers(
+    blocks: Block, x: Float[Array, "batch n width"], *memory: Array
+) -> Float[Array, "batch n width"]:
     """Runs stacked layers in turn; the body is compiled once however many layers there are."""
     graph, stacked = nnx.split(blocks)
 
@@ -140,7 +151,9 @@ def scan_layers(blocks: Block, x: Float[Array, "batch n width"], *memory: Array)
 
 @dataclasses.dataclass(frozen=True)
 class FactTransformer:
-    """The assistant that `Network` makes, as pure functions of its parameters (see `types.Assistant`)."""
+    """The assistant that `Network` makes, as pure functions of its parameters (see
+    `types.Assistant`).
+    """
 
     config: FactTransformerConfig
     task: Task
@@ -160,7 +173,9 @@ class FactTransformer:
         questions: Int[Array, "batch questions question_length"],
         keys: Key[Array, "batch questions"] | None,
     ) -> Answers:
-        """Token by token; see `types.Assistant`. Log-probabilities are those of the distribution sampled from."""
+        """Token by token; see `types.Assistant`. Log-probabilities are those of the distribution
+        sampled from.
+        """
         network = self._network(params)
         tokens = jnp.zeros((*questions.shape[:-1], self.task.answer_length), questions.dtype)
         log_prob = jnp.zeros(questions.shape[:-1])
@@ -180,7 +195,9 @@ class FactTransformer:
         memory = network.encode(batch["context"])
         loss, right = jnp.zeros(()), jnp.ones(answers.shape[:-1], bool)
         for place in range(self.task.answer_length):
-            logits = network.next_token_logits(memory, self._query(batch["questions"], answers, place))
+            logits = network.next_token_logits(
+                memory, self._query(batch["questions"], answers, place)
+            )
             log_probs = jax.nn.log_softmax(logits)
             token = answers[..., place]
             loss -= jnp.mean(jnp.take_along_axis(log_probs, token[..., None], axis=-1))
@@ -197,7 +214,9 @@ class FactTransformer:
         place: int,
     ) -> Int[Array, "*b query_length"]:
         """The question and the first `place` tokens of its answer."""
-        said = jnp.where(jnp.arange(self.task.answer_length - 1) < place, answers[..., :-1] + 1, DONT_KNOW)
+        said = jnp.where(
+            jnp.arange(self.task.answer_length - 1) < place, answers[..., :-1] + 1, DONT_KNOW
+        )
         return jnp.concatenate([questions, said], axis=-1)
 
 

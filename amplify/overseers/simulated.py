@@ -1,4 +1,6 @@
-"""The simulated overseer: the task's own strategy, which stands in for a person and never sees a context."""
+"""The simulated overseer: the task's own strategy, which stands in for a person and never sees a
+context.
+"""
 
 import dataclasses
 

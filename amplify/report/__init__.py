@@ -1,4 +1,6 @@
-"""What a person looks at: tables for the terminal, plots, and self-contained pages. Reads round folders, runs nothing."""
+"""What a person looks at: tables for the terminal, plots, and self-contained pages. Reads round
+folders, runs nothing.
+"""
 
 from amplify.report.pages import write_comparison, write_round_page, write_tree
 from amplify.report.results import results

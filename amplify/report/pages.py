@@ -1,4 +1,6 @@
-"""Self-contained pages: a comparison, a round, a decomposition tree. Everything shown is escaped by the templates."""
+"""Self-contained pages: a comparison, a round, a decomposition tree. Everything shown is escaped by
+the templates.
+"""
 
 import re
 from pathlib import Path
@@ -14,7 +16,9 @@ SHOWN_TREES = 12
 
 
 def write_comparison(stores: list[Store]) -> list[Path]:
-    """`compare.png` and `compare.html` in the first experiment's folder; the second's name is in theirs if there is one."""
+    """`compare.png` and `compare.html` in the first experiment's folder; the second's name is in
+    theirs if there is one.
+    """
     stem = "-".join(["compare", *(store.name for store in stores[1:])])
     picture, page = (stores[0].path / f"{stem}{ending}" for ending in (".png", ".html"))
     by_store = [scores(store, "final") for store in stores]
@@ -42,7 +46,9 @@ def write_comparison(stores: list[Store]) -> list[Path]:
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:
     """`report.html` of a round that has been judged."""
-    shown = [score for score in scores(store, "final") if score.round in (this.number - 1, this.number)]
+    shown = [
+        score for score in scores(store, "final") if score.round in (this.number - 1, this.number)
+    ]
     with this.intact("checkpoint"):
         metrics = read_lines(this.metrics)
     with this.intact("data"):
@@ -69,7 +75,9 @@ def write_tree(folder: Path, title: str, tree: dict[str, Any]) -> Path:
 
 def _render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("amplify.report"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("amplify.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"percent": tables.percent, "change": tables.change}
     return environment.get_template(template).render(**values)

@@ -1,4 +1,6 @@
-"""Plots: matplotlib for files, altair for pages. Both libraries are slow to import and are so only when they draw."""
+"""Plots: matplotlib for files, altair for pages. Both libraries are slow to import and are so only
+when they draw.
+"""
 
 import io
 from pathlib import Path
@@ -6,7 +8,10 @@ from typing import Any
 
 from amplify.report.results import Score
 
-ALONE, AMPLIFIED = "#0072b2", "#d55e00"  # of Okabe and Ito's palette: told apart by colour-blind eyes and in grey
+ALONE, AMPLIFIED = (
+    "#0072b2",
+    "#d55e00",
+)  # of Okabe and Ito's palette: told apart by colour-blind eyes and in grey
 
 
 def draw_rounds(scores: list[Score], path: Path) -> None:
@@ -15,7 +20,9 @@ def draw_rounds(scores: list[Score], path: Path) -> None:
 
     names = list(dict.fromkeys(score.experiment for score in scores))
     labels = list(dict.fromkeys(score.label for score in scores))
-    figure = Figure(figsize=(2.1 + 2.4 * len(labels), 3.4 * len(names)), dpi=160, layout="constrained")
+    figure = Figure(
+        figsize=(2.1 + 2.4 * len(labels), 3.4 * len(names)), dpi=160, layout="constrained"
+    )
     grid = figure.subplots(len(names), len(labels), sharex="row", sharey=True, squeeze=False)
     for row, name in zip(grid, names, strict=True):
         for axes, label in zip(row, labels, strict=True):
@@ -50,7 +57,9 @@ def _draw_class(axes: Any, scores: list[Score], label: str) -> None:
 
 def _name_the_lines(axes: Any) -> None:
     axes.text(0.97, 0.16, "● alone", color=ALONE, transform=axes.transAxes, ha="right", fontsize=9)
-    axes.text(0.97, 0.07, "○ amplified", color=AMPLIFIED, transform=axes.transAxes, ha="right", fontsize=9)
+    axes.text(
+        0.97, 0.07, "○ amplified", color=AMPLIFIED, transform=axes.transAxes, ha="right", fontsize=9
+    )
 
 
 def training_curve(metrics: list[dict[str, Any]]) -> str:
@@ -76,7 +85,9 @@ def training_curve(metrics: list[dict[str, Any]]) -> str:
 
 
 def rounds_chart(scores: list[Score]) -> str:
-    """The same picture for a page, with tooltips: an HTML fragment that carries everything it needs."""
+    """The same picture for a page, with tooltips: an HTML fragment that carries everything it
+    needs.
+    """
     import altair
 
     rows = [
@@ -105,7 +116,9 @@ def rounds_chart(scores: list[Score]) -> str:
         tooltip=["class:N", "round:O", "who:N", *numbers, "n:Q"],
     )
     bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
-    panels = altair.layer(bars, line, data=altair.Data(values=rows)).properties(width=170, height=200)
+    panels = altair.layer(bars, line, data=altair.Data(values=rows)).properties(
+        width=170, height=200
+    )
     by_class = {"title": None, "sort": list(dict.fromkeys(score.label for score in scores))}
     if len({score.experiment for score in scores}) == 1:
         chart = panels.facet(altair.Facet("class:N", **by_class), columns=4)

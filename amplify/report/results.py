@@ -29,7 +29,9 @@ class Score:
 
 
 def results(store: Store) -> list[dict[str, Any]]:
-    """`{"experiment", "round", "split", "class", "alone", "amplified", "ceiling", "n"}`, by round, split and class."""
+    """`{"experiment", "round", "split", "class", "alone", "amplified", "ceiling", "n"}`, by round,
+    split and class.
+    """
     rows = []
     for round_ in judged_rounds(store):
         items = read_evals(round_)
@@ -37,9 +39,17 @@ def results(store: Store) -> list[dict[str, Any]]:
             for label in store.experiment.task.classes:
                 here = _of_class(_of_split(items, split), label)
                 if here:
-                    means = {by: float(np.mean(_right(here, by))) for by in ("alone", "amplified", "ceiling")}
+                    means = {
+                        by: float(np.mean(_right(here, by)))
+                        for by in ("alone", "amplified", "ceiling")
+                    }
                     rows.append(
-                        {"experiment": store.name, "round": round_.number, "split": split, "class": label}
+                        {
+                            "experiment": store.name,
+                            "round": round_.number,
+                            "split": split,
+                            "class": label,
+                        }
                         | means
                         | {"n": len(here)}
                     )
@@ -48,7 +58,9 @@ def results(store: Store) -> list[dict[str, Any]]:
 
 def scores(store: Store, split: str) -> list[Score]:
     """Every round's scores on a split, with intervals, by class and then by round."""
-    by_round = {round_.number: _of_split(read_evals(round_), split) for round_ in judged_rounds(store)}
+    by_round = {
+        round_.number: _of_split(read_evals(round_), split) for round_ in judged_rounds(store)
+    }
     return [
         _score(store.name, number, split, label, _of_class(items, label), by_round.get(number - 1))
         for label in store.experiment.task.classes
@@ -57,7 +69,9 @@ def scores(store: Store, split: str) -> list[Score]:
     ]
 
 
-def _score(name: str, number: int, split: str, label: str, items: Items, before: Items | None) -> Score:
+def _score(
+    name: str, number: int, split: str, label: str, items: Items, before: Items | None
+) -> Score:
     problem = problems_of(items)
     return Score(
         experiment=name,
@@ -65,7 +79,10 @@ def _score(name: str, number: int, split: str, label: str, items: Items, before:
         split=split,
         label=label,
         n=len(items),
-        **{by: proportion_interval(_right(items, by), problem) for by in ("alone", "amplified", "ceiling")},
+        **{
+            by: proportion_interval(_right(items, by), problem)
+            for by in ("alone", "amplified", "ceiling")
+        },
         change=None if before is None else paired(_of_class(before, label), items),
     )
 
@@ -78,7 +95,9 @@ def paired(before: Items, after: Items) -> Comparison | None:
 
 
 def latest_against(ours: Store, theirs: Store, split: str) -> Comparison | None:
-    """The best round of `theirs` against the best of `ours`, paired; None if they did not answer the same items."""
+    """The best round of `theirs` against the best of `ours`, paired; None if they did not answer
+    the same items.
+    """
     items = []
     for store in (ours, theirs):
         last = judged_rounds(store)[-1].number
@@ -91,7 +110,9 @@ def judged_rounds(store: Store) -> list[RoundFolder]:
     rounds = [store.round(number) for number in store.rounds()]
     judged = [round_ for round_ in rounds if round_.done("evals")]
     if not judged:
-        raise AmplifyError(f"{store.path}: no round has been evaluated yet; amplify round {store.path} --n 1")
+        raise AmplifyError(
+            f"{store.path}: no round has been evaluated yet; amplify round {store.path} --n 1"
+        )
     return judged
 
 

@@ -1,8 +1,10 @@
-"""Wildcard search: f gives every word over {a, b} the value -1 or +1; what do the words that match a pattern sum to?
+"""Wildcard search: f gives every word over {a, b} the value -1 or +1; what do the words that match
+a pattern sum to?
 
-A pattern with w wildcards matches 2^w words. The overseer replaces the first wildcard by a and by b and adds the two
-answers, so w levels of decomposition reach patterns without a wildcard, which the environment answers.
-Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and appendix; there with words of 6 letters.
+A pattern with w wildcards matches 2^w words. The overseer replaces the first wildcard by a and by b
+and adds the two answers, so w levels of decomposition reach patterns without a wildcard, which the
+environment answers. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and
+appendix; there with words of 6 letters.
 """
 
 import dataclasses
@@ -125,4 +127,8 @@ class Wildcard:
         return pattern
 
     def show(self, words: list[str]) -> str:
-        return "".join(words) if len(words) != self.fact_length else f"{''.join(words[:-1])} = {words[-1]}"
+        return (
+            "".join(words)
+            if len(words) != self.fact_length
+            else f"{''.join(words[:-1])} = {words[-1]}"
+        )

@@ -67,9 +67,7 @@ def check_regrouping(assistant: Assistant) -> None:
         alone = assistant.encode(params, problems.contexts[one])
         for column in range(4):
             item = slice(column, column + 1)
-            answer = assistant.answer(
-                params, alone, problems.questions[one, item], keys[one, item]
-            )
+            answer = assistant.answer(params, alone, problems.questions[one, item], keys[one, item])
             assert answer.tokens[0, 0].tolist() == together.tokens[row, column].tolist()
             np.testing.assert_allclose(
                 answer.log_prob[0, 0], together.log_prob[row, column], rtol=1e-4

@@ -45,7 +45,10 @@ def test_earlier_tokens_of_an_answer_sway_later_ones_and_not_the_other_way_round
     assistant = CONFIG.build(Spelled(3))
     params = assistant.init(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 2, [1])
-    network, memory = assistant._network(params), jax.jit(assistant.encode)(params, problems.contexts)
+    network, memory = (
+        assistant._network(params),
+        jax.jit(assistant.encode)(params, problems.contexts),
+    )
 
     def logits(answer, place):
         answers = jnp.broadcast_to(jnp.array(answer, jnp.int32), (2, 1, 3))
@@ -82,5 +85,5 @@ def test_heads_that_do_not_divide_the_width_are_refused_by_name(tmp_path):
         "assistant": {"kind": "fact-transformer", "width": 64, "heads": 5},
         "overseer": {"kind": "simulated"},
     }
-    with pytest.raises(AmplifyError, match="assistant.heads must divide assistant.width"):
+    with pytest.raises(AmplifyError, match=r"assistant.heads must divide assistant.width"):
         parse_experiment(table, tmp_path / "experiment.toml")

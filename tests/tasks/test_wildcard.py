@@ -56,7 +56,9 @@ def test_the_order_of_facts_cannot_matter_to_the_truth(drawn, random):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_amplified_to_its_own_depth_a_question_needs_no_assistant(depth):
-    """The recursion bottoms out in the environment: with depth = wildcards, an assistant that knows nothing is enough."""
+    """The recursion bottoms out in the environment: with depth = wildcards, an assistant that knows
+    nothing is enough.
+    """
     task = Wildcard(4)
     context = task.draw_context(jax.random.key(3))[None]
     drawn = jax.vmap(lambda k: task.draw_question(k, context[0], jnp.int32(depth)))
