@@ -155,7 +155,7 @@ def test_a_process_killed_at_any_moment_changes_nothing_in_the_end(ran, tmp_path
     assert outcome(folder) == outcome(ran)
 
 
-def kill_and_resume(folder: Path, last: int, kills: int, seed: int) -> int:
+def kill_and_resume(folder: Path, last: int, kills: int, seed: int, between=(3.0, 8.0)) -> int:
     """Runs rounds in a process of its own, killed at random moments and started again; returns how
     often it was.
     """
@@ -168,7 +168,7 @@ def kill_and_resume(folder: Path, last: int, kills: int, seed: int) -> int:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         if killed < kills:
-            time.sleep(dice.uniform(3.0, 8.0))
+            time.sleep(dice.uniform(*between))
             process.send_signal(signal.SIGKILL)
         _, complaint = process.communicate()
         if process.returncode == 0:

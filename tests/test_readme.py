@@ -1,0 +1,61 @@
+"""The README's worked example is the file that is there, and works."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from amplify import round as page
+from amplify.experiment import parse_experiment
+from amplify.progress import unwatched
+from amplify.store import Store
+from tests.tasks import test_conformance as conformance
+from tests.tiny import TOML, tiny_experiment
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TALLY = (ROOT / "rounds/tally/tally.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tiny_experiment(tmp_path / "tiny", TOML.replace('"wildcard"\nletters = 3', '"tally.py:Tally"\nbits = 8'))
+    (folder / "tally.py").write_text(TALLY, encoding="utf-8")
+    return folder
+
+
+def test_the_worked_example_is_in_the_readme_word_for_word_and_under_sixty_lines():
+    assert f"```python\n{TALLY}```" in README
+    assert len(TALLY.splitlines()) < 60
+
+
+def test_the_worked_example_passes_what_every_task_must(folder):
+    task = Store(folder).experiment.task
+    assert task.bits == 8
+    for name, check in vars(conformance).items():
+        if name.startswith("test_") and "broken" not in name:
+            check(task)
+
+
+def test_the_worked_example_runs_a_round(folder):
+    store = Store(folder)
+    for number in (0, 1):
+        page.run(store, number, unwatched)
+    assert store.round(1).complete
+
+
+def test_every_experiment_here_can_be_read_and_opens_with_its_command():
+    import tomllib
+
+    files = sorted((ROOT / "rounds").glob("*/experiment.toml"))
+    assert len(files) >= 3
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        parse_experiment(tomllib.loads(text), file)
+        assert re.match(r"(#.*\n)+# Run: +make rounds?\b", text), file
+
+
+def test_every_file_that_the_readme_names_is_there():
+    named = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
