@@ -1,112 +1,209 @@
 """Checkpoints, by Orbax: a round's finished one, and those of a training that is under way.
 
-Knows pytrees and folders and nothing of what is trained. Orbax writes to a temporary name and
-renames, so a folder that is there is complete.
+Knows trees of arrays and folders, and nothing of what is trained. A checkpoint is an ordinary Orbax
+one (`ocp.load(folder)` reads it) with the checksums of its files beside them: TensorStore returns
+flipped bits without a word, and Orbax meets a missing file with pages of text. `round` calls it.
 """
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
-from amplify.errors import AmplifyError, first_line
+from amplify.dataset import whole_folder
+from amplify.errors import AmplifyError
+
+CHECKSUMS = "SHA256SUMS"
+"""A checkpoint's list of its files; `sha256sum --check SHA256SUMS` reads it."""
 
 
 def save(
     directory: Path, state: PyTree[Array], batches: grain.DatasetIterator | None = None
 ) -> None:
-    """Saves a finished checkpoint, with the data iterator if given; replaces what is there."""
-    ocp.save_checkpointables(directory.resolve(), _parts(state, batches), overwrite=True)
+    """Saves a finished checkpoint, with the data iterator's place if there is one.
 
-
-def restore(directory: Path, like: PyTree[Any]) -> PyTree[Array]:
-    """The state of a finished checkpoint, with the shapes and dtypes of `like`, a tree of
-    `jax.ShapeDtypeStruct`.
-
-    Raises AmplifyError if it is missing, damaged or of another shape.
+    The folder appears whole or not at all and replaces what is there. Leaves are arrays of any
+    dtype but without empty axes, or typed random keys.
     """
-    try:
-        return ocp.load_checkpointables(directory.resolve(), _parts(_placed(like), None))["state"]
-    except Exception as error:  # Orbax and TensorStore report damage as whatever they stumble over
-        raise AmplifyError(
-            f"{directory}: missing or damaged checkpoint ({first_line(error)})"
-        ) from error
+    _write(directory, state, None if batches is None else batches.get_state())
+
+
+def restore(
+    directory: Path, like: PyTree[Any], batches: grain.DatasetIterator | None = None
+) -> PyTree[Array]:
+    """The state of a finished checkpoint; puts the data iterator, if given, where it was then.
+
+    Args:
+        like: a tree of arrays or `jax.ShapeDtypeStruct`: structure, shapes, dtypes, and where they
+            say so shardings. Without a sharding a leaf goes to the first device.
+
+    Raises:
+        AmplifyError: if the checkpoint is missing or damaged, or if a leaf is not as in `like`.
+    """
+    if damage := _damage(directory):
+        raise AmplifyError(f"{directory}: {damage}")
+    return _read(directory, like, batches)
 
 
 def digest(state: PyTree[Array]) -> str:
-    """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, however it is
-    stored.
-    """
+    """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, wherever it is."""
     total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(jax.tree.map(_plain, state)))
+    for path, leaf in leaves:
         array = np.asarray(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()
 
 
-class TrainingCheckpoints:
-    """The checkpoints of a training under way: the newest two, saved while it goes on."""
-
-    def __init__(self, checkpointer: ocp.training.Checkpointer) -> None:
-        self._checkpointer = checkpointer
-        self._saving: ocp.AsyncResponse | None = None
-
-    def save(self, step: int, state: PyTree[Array], batches: grain.DatasetIterator) -> None:
-        """Begins to save; waits only for the one before. The state may be donated as soon as this
-        returns.
-        """
-        self.wait()
-        # A copy: Orbax reads from the device's buffers after this returns, and the next step
-        # overwrites them.
-        kept = jax.tree.map(jax.numpy.copy, state)
-        self._saving = self._checkpointer.save_checkpointables_async(
-            step, _parts(kept, batches), force=True
-        )
-
-    def restore(self, like: PyTree[Array], batches: grain.DatasetIterator) -> PyTree[Array] | None:
-        """The newest complete state, the iterator put where it was then; None if there is none."""
-        if self._checkpointer.latest is None:
-            return None
-        abstract = _parts(_placed(like), batches)
-        return self._checkpointer.load_checkpointables(self._checkpointer.latest, abstract)["state"]
-
-    def wait(self) -> None:
-        if self._saving is not None:
-            self._saving.result()
-            self._saving = None
-
-
 @contextlib.contextmanager
-def training_checkpoints(directory: Path) -> Iterator[TrainingCheckpoints]:
-    """Opens the checkpoints under `directory`; what a killed process left half-written is cleared
-    away.
+def training_checkpoints(directory: Path) -> Iterator["TrainingCheckpoints"]:
+    """Opens the checkpoints of a training under way; waits for the last to be saved at the end.
+
+    One process at a time: what it finds half-written was left by one that was killed, and goes.
     """
-    keep = ocp.training.preservation_policies.LatestN(2)
-    with ocp.training.Checkpointer(
-        directory.resolve(), preservation_policy=keep, cleanup_tmp_directories=True
-    ) as checkpointer:
-        checkpoints = TrainingCheckpoints(checkpointer)
+    directory.mkdir(parents=True, exist_ok=True)
+    for left_behind in directory.glob(".*.tmp"):
+        shutil.rmtree(left_behind)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint") as worker:
+        checkpoints = TrainingCheckpoints(directory, worker)
         yield checkpoints
         checkpoints.wait()
 
 
-def _parts(state: PyTree[Any], batches: grain.DatasetIterator | None) -> dict[str, Any]:
-    return {"state": state} if batches is None else {"state": state, "data": batches}
+class TrainingCheckpoints:
+    """The newest complete checkpoint of a training under way, in a folder named for its step.
 
-
-def _placed(like: PyTree[Any]) -> PyTree[jax.ShapeDtypeStruct]:
-    """`like` as shapes on the first device; how several devices share a state is not known here
-    yet.
+    Saved by a thread of our own, from a copy made on the device: the training loop is held up for
+    a millisecond, where Orbax's asynchronous saving takes 17 before it returns. A checkpoint is
+    removed once a later one is complete.
     """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
-    )
+
+    def __init__(self, directory: Path, worker: ThreadPoolExecutor) -> None:
+        self._directory, self._worker = directory, worker
+        self._saving: Future[None] | None = None
+
+    def save(self, step: int, state: PyTree[Array], batches: grain.DatasetIterator) -> None:
+        """Begins to save; waits only for the one before, and raises what went wrong with it.
+
+        The state may be donated and the iterator moved on as soon as this returns.
+        """
+        self.wait()
+        self._saving = self._worker.submit(self._save, step, _copy(state), batches.get_state())
+
+    def restore(self, like: PyTree[Any], batches: grain.DatasetIterator) -> PyTree[Array] | None:
+        """The newest complete state, the iterator put where it was then; None if there is none.
+
+        A damaged one counts as none: training goes on from an earlier step and ends the same.
+
+        Raises:
+            AmplifyError: if a leaf is not as in `like`.
+        """
+        for step in sorted(self._steps(), reverse=True):
+            if not _damage(self._directory / str(step)):
+                return _read(self._directory / str(step), like, batches)
+        return None
+
+    def wait(self) -> None:
+        """Waits until what was begun is saved; raises what went wrong with it."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def _save(self, step: int, state: PyTree[Array], place: dict[str, Any]) -> None:
+        _write(self._directory / str(step), state, place)
+        for other in self._steps() - {step}:
+            shutil.rmtree(self._directory / str(other))
+
+    def _steps(self) -> set[int]:
+        return {int(path.name) for path in self._directory.iterdir() if path.name.isdecimal()}
+
+
+@jax.jit
+def _copy(state: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(jnp.copy, state)
+
+
+def _write(directory: Path, state: PyTree[Array], place: dict[str, Any] | None) -> None:
+    with whole_folder(directory) as folder:
+        with _uncompressed():
+            # Orbax takes no relative paths. `place` is plain data and goes where such goes.
+            ocp.save(folder.resolve(), state, custom_metadata={"batches": place})
+        (folder / CHECKSUMS).write_text("".join(_checksums(folder)), encoding="utf-8")
+
+
+def _uncompressed() -> Any:
+    """Weights shrink by a fourteenth for a fifth more work."""
+    context = ocp.Context()
+    context.array_options.saving.use_compression = False
+    return context
+
+
+def _read(
+    directory: Path, like: PyTree[Any], batches: grain.DatasetIterator | None
+) -> PyTree[Array]:
+    stored = ocp.metadata(directory.resolve())
+    found, expected = _describe(stored.metadata), _describe(like)
+    for name in expected | found:  # Orbax itself casts to another dtype without a word
+        was, wanted = found.get(name, "missing"), expected.get(name, "nothing of that name")
+        if was != wanted:
+            raise AmplifyError(f"{directory}: {name} is {was}, expected {wanted}")
+    state = ocp.load(directory.resolve(), jax.tree.map(_placed, like))
+    if batches is not None:
+        batches.set_state(stored.custom_metadata["batches"])
+    return state
+
+
+def _damage(directory: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    if not (directory / CHECKSUMS).is_file():
+        return f"no complete checkpoint here (no {CHECKSUMS})"
+    written = (directory / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    changed = sorted({*_checksums(directory)} ^ {*written.splitlines(keepends=True)})
+    if not changed:
+        return None
+    return f"damaged checkpoint ({changed[0].split()[-1]} is not what was written)"
+
+
+def _checksums(directory: Path) -> Iterator[str]:
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            sha = hashlib.sha256(path.read_bytes()).hexdigest()
+            yield f"{sha}  {path.relative_to(directory).as_posix()}\n"
+
+
+def _describe(tree: PyTree[Any]) -> dict[str, str]:
+    """Every leaf's path, dtype and shape, as stored, in the tree's order."""
+    plain = jax.tree_util.tree_leaves_with_path(jax.tree.map(_abstract, tree))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype} {leaf.shape}"
+        for path, leaf in plain
+    }
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    """A leaf's numbers: a typed random key's data, anything else as it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(_plain, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    here = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)

@@ -48,7 +48,6 @@ def write(
         ValueError: if there are no rows, or not as many in every column.
     """
     import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
 
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -59,15 +58,8 @@ def write(
         file = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=name, split="train", filetype_suffix="array_record"
         )
-        # One shard: a round's rows are few. One record a group: any row can be read alone.
-        writer = ArrayRecordWriter(
-            str(file.sharded_filepath(shard_index=0, num_shards=1)), "group_size:1"
-        )
-        size = 0
-        for record in _records(columns):
-            writer.write(record)
-            size += len(record)
-        writer.close()
+        # One shard: a round's rows are few.
+        size = _write_records(str(file.sharded_filepath(shard_index=0, num_shards=1)), columns)
         split = tfds.core.SplitInfo("train", [rows], size, filename_template=file)
         identity = tfds.core.DatasetIdentity(
             name, tfds.core.Version(version), str(folder), module_name=__name__
@@ -108,7 +100,7 @@ def read(directory: Path) -> Sequence[dict[str, Any]]:
 def batches(
     directory: Path, columns: Sequence[str], *, batch_size: int, seed: int
 ) -> grain.DatasetIterator:
-    """Endless batches of these columns, every epoch in a new order; what is left over is dropped.
+    """Endless batches of what `write` wrote, every epoch in a new order, what is left over dropped.
 
     The iterator goes on exactly where it was after `set_state(get_state())`, or when saved beside a
     model. Batch i is a pure function of data, seed and i: the state is the number i, and there is
@@ -180,6 +172,19 @@ def features(columns: Columns) -> Any:
     return tfds.features.FeaturesDict({name: feature(column) for name, column in columns.items()})
 
 
+def _write_records(path: str, columns: Columns) -> int:
+    """Writes one ArrayRecord file; returns the bytes of all records."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(path, "group_size:1")  # so that any row can be read alone
+    size = 0
+    for record in _records(columns):
+        writer.write(record)
+        size += len(record)
+    writer.close()
+    return size
+
+
 def _records(columns: Columns) -> Iterator[bytes]:
     """Rows as TFDS itself would serialize them, but deterministically and three times as fast.
 
@@ -207,17 +212,20 @@ def _decode(directory: Path, columns: Sequence[str]) -> dict[str, Shaped[np.ndar
     from tensorflow_datasets.proto import tf_example_pb2
 
     source: Any = read(directory)
-    known = source.dataset_info.features
+    stored = source.dataset_info.features
+    known = sorted(name for name in stored if stored[name].np_dtype != np.object_)
     if unknown := [name for name in columns if name not in known]:
-        raise AmplifyError(f"{directory}: no column {unknown[0]!r}; there are {', '.join(known)}")
+        raise AmplifyError(
+            f"{directory}: no column of numbers {unknown[0]!r}; there are {', '.join(known)}"
+        )
     values: dict[str, list[bytes]] = {name: [] for name in columns}
     for record in source.data_source.__getitems__(range(len(source))):
         row = tf_example_pb2.Example.FromString(record).features.feature
         for name in columns:
             values[name].append(row[name].bytes_list.value[0])
     return {
-        name: np.frombuffer(b"".join(values[name]), known[name].np_dtype).reshape(
-            len(source), *known[name].shape
+        name: np.frombuffer(b"".join(values[name]), stored[name].np_dtype).reshape(
+            len(source), *stored[name].shape
         )
         for name in columns
     }

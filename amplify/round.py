@@ -1,10 +1,9 @@
 """One round, from checkpoint to checkpoint: read this first.
 
-    the best assistant so far, overseen   -> amplified answers, the round's data set
-    amplification the data set                          -> a child, trained on it from the best
-    distillation the child, on held-out problems       -> what it gets right, item by item
-    evaluation the child against the best            -> promoted, rejected or inconclusive
-    comparison
+    amplification    the best assistant so far, overseen  ->  answers, the round's data set
+    distillation     the data set                         ->  a child, trained from the best
+    evaluation       the child, on held-out problems      ->  what it gets right, item by item
+    comparison       the child against the best           ->  promoted, rejected, inconclusive
 
 Each stage leaves its result in the round's folder before the next begins, and what is there is not
 done again: a round that was killed goes on where it was and ends as if it had not been.
@@ -33,9 +32,7 @@ SAMPLED_TREES = 50
 
 
 def run(store: Store, number: int, watch: Watch) -> RoundFolder:
-    """Round `number`, from the rounds before it, which are there. Round 0 is the untrained
-    assistant.
-    """
+    """Round `number`; the rounds before it are there. Round 0 is the untrained assistant."""
     if number == 0:
         return start(store, watch)
     experiment, best, this = store.experiment, store.best_before(number), store.round(number)
@@ -44,8 +41,9 @@ def run(store: Store, number: int, watch: Watch) -> RoundFolder:
     this.stage("checkpoint", distill, experiment, best, this, watch)
     this.stage("evals", evaluate_held_out, experiment, this, watch)
     this.stage("verdict", judge_child, experiment, best, this)
-    this.finish(provenance.ledger(this.record))
+    this.note(provenance.ledger(this.record))
     report.write_round_page(store, this)
+    this.finish()
     return this
 
 
@@ -55,7 +53,8 @@ def start(store: Store, watch: Watch) -> RoundFolder:
     this.begin(provenance.describe(experiment, parent=None))
     this.stage("checkpoint", draw_weights, experiment, this)
     this.stage("evals", evaluate_held_out, experiment, this, watch)
-    this.finish(provenance.ledger(this.record))
+    this.note(provenance.ledger(this.record))
+    this.finish()
     return this
 
 

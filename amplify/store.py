@@ -179,9 +179,13 @@ class RoundFolder:
         }
         self._commit({**self.record, "stages": {**self.record["stages"], name: entry}})
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Adds to the record."""
+        self._commit({**self.record, **facts})
+
+    def finish(self) -> None:
         """Marks the round done."""
-        self._commit({**self.record, "status": "done", **facts})
+        self.note({"status": "done"})
 
     @contextlib.contextmanager
     def intact(self, stage: str) -> Iterator[None]:

@@ -19,7 +19,9 @@ TALLY = (ROOT / "rounds/tally/tally.py").read_text(encoding="utf-8")
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    folder = tiny_experiment(tmp_path / "tiny", TOML.replace('"wildcard"\nletters = 3', '"tally.py:Tally"\nbits = 8'))
+    folder = tiny_experiment(
+        tmp_path / "tiny", TOML.replace('"wildcard"\nletters = 3', '"tally.py:Tally"\nbits = 8')
+    )
     (folder / "tally.py").write_text(TALLY, encoding="utf-8")
     return folder
 

@@ -1,4 +1,6 @@
-"""SIGKILL at twenty random moments of four rounds of the default experiment changes nothing in the end."""
+"""SIGKILL at twenty random moments of four rounds of the default experiment changes nothing in the
+end.
+"""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The default experiment as a person runs it: accuracy over seeds, wall time, memory, and where the time goes."""
+"""The default experiment as a person runs it: accuracy over seeds, wall time, memory, and where the
+time goes.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ def test_four_rounds(seed, tmp_path):
     toml = (ROOT / "rounds/wildcard/experiment.toml").read_text(encoding="utf-8")
     folder = tmp_path / "wildcard"
     folder.mkdir()
-    (folder / "experiment.toml").write_text(re.sub(r"^\[task\]", f"seed = {seed}\n\n[task]", toml, flags=re.M))
+    (folder / "experiment.toml").write_text(
+        re.sub(r"^\[task\]", f"seed = {seed}\n\n[task]", toml, flags=re.M)
+    )
     # A cache of compiled code of its own, empty at first: the time of a first run.
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     began = time.monotonic()
@@ -43,16 +47,22 @@ def test_four_rounds(seed, tmp_path):
             elif depth == row["round"] + 1:
                 next_class.append(row["alone"])
     print(f"  classes asked so far: {100 * min(learned):.2f}% at worst")
-    print(f"  the next class after rounds 1, 2, 3: {', '.join(f'{100 * a:.0f}%' for a in next_class)}")
+    print(
+        f"  the next class after rounds 1, 2, 3: {', '.join(f'{100 * a:.0f}%' for a in next_class)}"
+    )
     for number in range(1, 5):
-        print(f"  round {number}: {_training_share(folder / f'{number:03d}'):.0%} of the time after compilation is training")
+        print(
+            f"  round {number}: {_training_share(folder / f'{number:03d}'):.0%} of the time after compilation is training"
+        )
     assert min(learned) >= 0.99
 
 
 def _training_share(folder: Path) -> float:
     """Seconds in the training loop over the round's, both without compilation."""
     record = json.loads((folder / "record.json").read_text())
-    loop = sum(json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines())
+    loop = sum(
+        json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    )
     compiling = record["ledger"]["compile_seconds"]
     in_training = record["stages"]["checkpoint"]["compile_seconds"]
     return (loop - in_training) / (record["ledger"]["seconds"] - compiling)

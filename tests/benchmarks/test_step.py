@@ -21,7 +21,9 @@ EXPERIMENT = read_experiment(ROOT / "rounds/wildcard/experiment.toml")
 
 
 def in_turn(*functions, times=30) -> list[float]:
-    """Median seconds of each function, called one after the other so that a noisy machine strikes all alike."""
+    """Median seconds of each function, called one after the other so that a noisy machine strikes
+    all alike.
+    """
     taken = [[] for _ in functions]
     for _ in range(times):
         for seconds, function in zip(taken, functions, strict=True):
@@ -34,15 +36,19 @@ def in_turn(*functions, times=30) -> list[float]:
 def test_training_step_against_a_bare_one():
     """Target: at most 1.05 times a bare `jax.jit` function over the same arrays.
 
-    The bare step is the transformer written out in jax.numpy over a dictionary of arrays, with optax and the moving
-    average beside it: no flax, no protocols.
+    The bare step is the transformer written out in jax.numpy over a dictionary of arrays, with
+    optax and the moving average beside it: no flax, no protocols.
     """
     assistant, training = EXPERIMENT.assistant, EXPERIMENT.training
     params = assistant.init(jax.random.key(0))
     problems = draw_problems(EXPERIMENT.task, 0, 1, "train", training.batch, [1, 2] * 8)
-    truth = jax.vmap(jax.vmap(EXPERIMENT.task.truth, (None, 0)))(problems.contexts, problems.questions)
+    truth = jax.vmap(jax.vmap(EXPERIMENT.task.truth, (None, 0)))(
+        problems.contexts, problems.questions
+    )
     batch = {"context": problems.contexts, "questions": problems.questions, "answers": truth}
-    ours = Stepper(distillation.make_step(assistant, training), distillation.begin(params, training), batch)
+    ours = Stepper(
+        distillation.make_step(assistant, training), distillation.begin(params, training), batch
+    )
     bare = Stepper(bare_step(training), distillation.begin(bare_params(params), training), batch)
     first_losses = [float(stepper()["loss"]) for stepper in (ours, bare)]
     np.testing.assert_allclose(*first_losses, rtol=1e-5)  # the same step, or the ratio says nothing
@@ -76,7 +82,10 @@ def bare_step(training):
         y = norm(x, p["attention_norm"])
         memory = y if memory is None else memory
         split = lambda z: z.reshape(*z.shape[:-1], heads, -1)  # noqa: E731
-        q, k, v = (split(s @ p["attention"][n]["kernel"]) for n, s in (("query", y), ("key", memory), ("value", memory)))
+        q, k, v = (
+            split(s @ p["attention"][n]["kernel"])
+            for n, s in (("query", y), ("key", memory), ("value", memory))
+        )
         mixed = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         x = x + mixed @ p["attention"]["out"]["kernel"]
         y = jax.nn.relu(norm(x, p["mlp_norm"]) @ p["up"]["kernel"] + p["up"]["bias"])
@@ -112,8 +121,8 @@ def bare_step(training):
 def test_amplification_against_its_forward_passes():
     """Target: 10,000 amplified questions cost at most 1.2 times the assistant's own forward passes.
 
-    At depth 2 and more both sub-questions go to the assistant: one encoding of each context, two answers to each
-    question.
+    At depth 2 and more both sub-questions go to the assistant: one encoding of each context, two
+    answers to each question.
     """
     task, assistant, overseer = EXPERIMENT.task, EXPERIMENT.assistant, EXPERIMENT.overseer
     params, root = assistant.init(jax.random.key(0)), jax.random.key(0)
@@ -131,7 +140,10 @@ def test_amplification_against_its_forward_passes():
         return first, assistant.answer(params, memory, again, keys).tokens
 
     def amplify():
-        return [_amplify_chunk(task, assistant, overseer, 1, params, root, problems).answers for _ in range(chunks)]
+        return [
+            _amplify_chunk(task, assistant, overseer, 1, params, root, problems).answers
+            for _ in range(chunks)
+        ]
 
     def bare():
         return [forward_twice(params, problems) for _ in range(chunks)]
