@@ -3,6 +3,7 @@ devices.
 """
 
 import os
+import tempfile
 
 # Before jax is imported anywhere: as many devices as it takes to notice code that assumes one.
 os.environ["XLA_FLAGS"] = (
@@ -13,6 +14,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# Compiled code is shared by the tests and the processes that they start, and kept nowhere else.
+CACHE = tempfile.TemporaryDirectory(prefix="amplify-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
+jax.config.update("jax_compilation_cache_dir", f"{CACHE.name}/amplify/compiled")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Every signature of ours is checked while tests run, and only then: users do not pay for it.
 install_import_hook("amplify", "beartype.beartype")

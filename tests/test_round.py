@@ -1,5 +1,4 @@
 import json
-import os
 import random
 import shutil
 import signal
@@ -159,12 +158,11 @@ def kill_and_resume(folder: Path, last: int, kills: int, seed: int, between=(3.0
     """Runs rounds in a process of its own, killed at random moments and started again; returns how
     often it was.
     """
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder.parent / "cache")}
     command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", str(last)]
     dice, killed = random.Random(seed), 0
     while True:
         process = subprocess.Popen(
-            command, env=environment, cwd=Path(__file__).parents[1],
+            command, cwd=Path(__file__).parents[1],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         if killed < kills:

@@ -1,5 +1,7 @@
-"""What a person looks at: tables for the terminal, plots, and self-contained pages. Reads round
-folders, runs nothing.
+"""What rounds came to, for people: tables in the terminal, plots, and pages.
+
+Reads only what a Store gives. What is slow to import (matplotlib, altair) is imported where it
+draws.
 """
 
 from amplify.report.pages import write_comparison, write_round_page, write_tree

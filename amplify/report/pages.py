@@ -1,83 +1,166 @@
-"""Self-contained pages: a comparison, a round, a decomposition tree. Everything shown is escaped by
-the templates.
+"""Pages and pictures in files: a comparison, a round, a decomposition tree.
+
+Each is one file that needs nothing else, on a desk or a phone, in light or dark. Templates escape
+whatever they show.
 """
 
+import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from amplify.report import plots, tables
-from amplify.report.results import judged_rounds, scores
-from amplify.store import RoundFolder, Store, read_lines, write_atomically
+from amplify.report import formats, plots
+from amplify.report.curve import curve
+from amplify.report.results import (
+    ALL,
+    across,
+    best,
+    finished_rounds,
+    gains,
+    half_done,
+    read_round,
+    scores,
+)
+from amplify.store import RoundFolder, Store, write_atomically
 
 SHOWN_TREES = 12
 
+DEFINITIONS = {
+    "alone": "Held-out questions that the assistant's target network answers rightly by itself,"
+    " with its likeliest answer.",
+    "change": "Alone, minus the same of the round before, in percentage points, taken question by"
+    " question.",
+    "newly right, wrong": "Questions answered rightly alone that the other round got wrong, and the"
+    " reverse.",
+    "amplified": "Held-out questions that the overseer answers rightly, asking this assistant its"
+    " sub-questions.",
+    "ceiling": "Held-out questions that the overseer answers rightly when every sub-question is"
+    " answered truly: what limits amplification even with a perfect assistant.",
+    "small print": "95% intervals. Questions about one problem are not independent, and intervals"
+    " allow for that.",
+    "verdict": "The gate's decision about all classes together, on the select split. Everything"
+    " else here is of the final split, which decides nothing.",
+    "human time": "Time that people spent answering.",
+    "overseer answers": "Questions that the overseer answered: the labels that the assistant was"
+    " trained on.",
+    "assistant answers": "Sub-questions that the assistant answered for the overseer.",
+    "training steps": "Gradient steps.",
+    "time": "Of the computer, for all stages of the round.",
+    "compiling": "What of that time went into compiling programs.",
+}
+"""Every column in a sentence."""
+
 
 def write_comparison(stores: list[Store]) -> list[Path]:
-    """`compare.png` and `compare.html` in the first experiment's folder; the second's name is in
-    theirs if there is one.
+    """`compare.html` and `.png` in the first experiment's folder; a second's name is in theirs.
+
+    Raises AmplifyError if an experiment has no finished round.
     """
     stem = "-".join(["compare", *(store.name for store in stores[1:])])
-    picture, page = (stores[0].path / f"{stem}{ending}" for ending in (".png", ".html"))
-    by_store = [scores(store, "final") for store in stores]
-    everything = [score for some in by_store for score in some]
-    plots.draw_rounds(everything, picture)
-    html = _render(
+    page, picture = (stores[0].path / f"{stem}{suffix}" for suffix in (".html", ".png"))
+    experiments = [(store, finished_rounds(store)) for store in stores]
+    drawn = [
+        plots.Drawn(store.name, scores(store, rounds), best(rounds).number)
+        for store, rounds in experiments
+    ]
+    text = _render(
         "compare.html",
         title=" and ".join(store.name for store in stores),
-        chart=plots.rounds_chart(everything),
         experiments=[
             {
-                "name": store.name,
-                "scores": some,
-                "rounds": judged_rounds(store),
-                "keys": store.experiment.values,
-                "digest": store.experiment.digest,
+                "store": store,
+                "rounds": rounds,
+                "best": best(rounds),
+                "scores": experiment.scores,
+                "chart": plots.interactive(experiment),
+                "half_done": half_done(store),
             }
-            for store, some in zip(stores, by_store, strict=True)
+            for (store, rounds), experiment in zip(experiments, drawn, strict=True)
         ],
-        against=tables.against(*stores) if len(stores) == 2 else None,
+        across=across(*stores) if len(stores) == 2 else None,
+        keys=_keys([store.experiment.values for store in stores]),
+        definitions=DEFINITIONS,
+        vega=plots.vega(),
     )
-    write_atomically(page, html)
-    return [picture, page]
+    write_atomically(page, text)
+    _write_bytes_atomically(picture, plots.png(drawn))
+    return [page, picture]
+
+
+def _keys(values: list[Any]) -> list[tuple[str, list[Any], bool]]:
+    """Every key of the experiment files, its value in each, whether they differ; those first."""
+    names = dict.fromkeys(key for some in values for key in some)
+    rows = [(key, [some.get(key, formats.MISSING) for some in values]) for key in names]
+    told = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
+    return sorted(told, key=lambda row: not row[2])
 
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:
-    """`report.html` of a round that has been judged."""
-    shown = [
-        score for score in scores(store, "final") if score.round in (this.number - 1, this.number)
+    """`report.html` of a round whose evals are there, in its folder."""
+    after, verdict = read_round(this), this.verdict
+    before = read_round(store.round(verdict["against"])) if verdict else None
+    metrics, trees = _lines(this.metrics), sorted(_lines(this.interactions), key=_all_right)
+    curves = [
+        curve("loss", metrics, "loss", share=False),
+        curve("agreement with the overseer's answers", metrics, "agreement", share=True),
     ]
-    with this.intact("checkpoint"):
-        metrics = read_lines(this.metrics)
-    with this.intact("data"):
-        trees = read_lines(this.interactions)
-    html = _render(
+    text = _render(
         "round.html",
         title=f"{store.name}, round {this.number}",
         this=this,
-        verdict=this.verdict,
-        scores=shown,
-        curve=plots.training_curve(metrics),
+        before=before,
+        gains=gains(store, before, after),
+        curves=[drawn for drawn in curves if drawn is not None],
         trees=trees[:SHOWN_TREES],
+        kept=len(trees),
+        keys=_keys([this.record["experiment"]]),
+        definitions=DEFINITIONS,
     )
-    write_atomically(this.report, html)
+    write_atomically(this.report, text)
     return this.report
 
 
 def write_tree(folder: Path, title: str, tree: dict[str, Any]) -> Path:
     """One decomposition tree, in a file named after its title."""
-    path = folder / f"tree-{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}.html"
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower())[:80].strip("-")
+    path = folder / f"tree-{words or 'untitled'}.html"
     write_atomically(path, _render("tree.html", title=title, tree=tree))
     return path
 
 
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines; none if they are missing, as in round 0, or damaged: pages show what there is."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def _all_right(tree: dict[str, Any]) -> bool:
+    return tree["right"] and all(map(_all_right, tree["steps"]))
+
+
 def _render(template: str, **values: Any) -> str:
+    return _templates().get_template(template).render(values)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("amplify.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"percent": tables.percent, "change": tables.change}
-    return environment.get_template(template).render(**values)
+    environment.globals |= {"formats": formats, "ALL": ALL}
+    return environment
+
+
+def _write_bytes_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.rename(path)

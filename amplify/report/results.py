@@ -1,137 +1,278 @@
-"""Eval items added up: accuracy by round, split and class, with intervals and paired changes."""
+"""What the rounds of an experiment got right, as numbers.
+
+Every table, plot and page of this package starts here. Reads what a Store gives and counts it;
+knows nothing of terminals, pictures or HTML.
+"""
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int, Shaped
 
-from amplify.comparison import Comparison, Proportion, compare, proportion_interval
+from amplify.comparison import Proportion, compare, proportion_interval
 from amplify.errors import AmplifyError
-from amplify.store import RoundFolder, Store, read_evals
+from amplify.store import STAGES, RoundFolder, Store, read_evals
 
-SPLITS = ("select", "final")
-Items = list[dict[str, Any]]
+FINAL = "final"
+"""The split that is reported: it decides nothing, so that choosing rounds cannot flatter it."""
+
+ALL = "all classes"
+
+MEASURES = ("alone", "amplified", "ceiling")
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
-    """How one round does on one class of one split; accuracies are fractions."""
+class Items:
+    """Held-out items as columns, in the order that every round of an experiment has them."""
 
-    experiment: str
-    round: int
-    split: str
-    label: str  # the class
-    n: int  # items
-    alone: Proportion
-    amplified: Proportion
-    ceiling: Proportion
-    change: Comparison | None  # alone, against the round before, item by item
+    split: Shaped[np.ndarray, " items"]
+    label: Shaped[np.ndarray, " items"]  # the question's class
+    problem: Shaped[np.ndarray, " items"]
+    question: Shaped[np.ndarray, " items"]
+    alone: Bool[np.ndarray, " items"]  # True: right
+    amplified: Bool[np.ndarray, " items"]
+    ceiling: Bool[np.ndarray, " items"]
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> "Items":
+        """The rows of an evals.jsonl. Raises KeyError naming what a row lacks."""
+
+        def text(key: str) -> Shaped[np.ndarray, " items"]:
+            return np.array([row[key] for row in rows], dtype=np.str_)
+
+        right = {by: np.array([row[by] for row in rows], dtype=bool) for by in MEASURES}
+        return cls(text("split"), text("class"), text("problem"), text("question"), **right)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def only(self, split: str, label: str = ALL) -> "Items":
+        """The items of one split, and of one class unless it is ALL."""
+        where = (self.split == split) & ((self.label == label) | (label == ALL))
+        return Items(*(getattr(self, field.name)[where] for field in dataclasses.fields(self)))
+
+    def same_as(self, other: "Items") -> bool:
+        """Whether these are the same questions about the same problems, in the same order."""
+        columns = (self.problem, other.problem), (self.question, other.question)
+        return all(np.array_equal(mine, theirs) for mine, theirs in columns)
+
+    def clusters(self) -> Int[np.ndarray, " items"]:
+        """Which problem each item belongs to, as a number."""
+        return np.unique(self.problem, return_inverse=True)[1]
+
+    def accuracy(self, by: str) -> Proportion | None:
+        """The share answered rightly, with its 95% interval; None where there are no items."""
+        return proportion_interval(getattr(self, by), self.clusters()) if len(self) else None
+
+
+class Difference(NamedTuple):
+    """Accuracy after minus before, as fractions."""
+
+    delta: float
+    interval: tuple[float, float] | None  # 95%; None where a single problem leaves it undefined
+    paired: bool  # taken item by item, because both answered the same items
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """A finished round."""
+
+    folder: RoundFolder
+    items: Items
+
+    @property
+    def number(self) -> int:
+        return self.folder.number
+
+    @property
+    def promoted(self) -> bool:
+        return (self.folder.verdict or {}).get("verdict") == "promoted"
+
+
+class Score(NamedTuple):
+    """How one round did on one class of `final`; None where the class has no items."""
+
+    number: int  # the round's
+    items: int
+    alone: Proportion | None
+    amplified: Proportion | None
+    ceiling: Proportion | None
+    change: Difference | None  # of `alone`, to the finished round before; None in the first
 
 
 def results(store: Store) -> list[dict[str, Any]]:
-    """`{"experiment", "round", "split", "class", "alone", "amplified", "ceiling", "n"}`, by round,
-    split and class.
+    """Accuracies by round, split and class, in this order; None where a class has no items.
+
+    Raises AmplifyError if no round is finished.
     """
-    rows = []
-    for round_ in judged_rounds(store):
-        items = read_evals(round_)
-        for split in SPLITS:
-            for label in store.experiment.task.classes:
-                here = _of_class(_of_split(items, split), label)
-                if here:
-                    means = {
-                        by: float(np.mean(_right(here, by)))
-                        for by in ("alone", "amplified", "ceiling")
-                    }
-                    rows.append(
-                        {
-                            "experiment": store.name,
-                            "round": round_.number,
-                            "split": split,
-                            "class": label,
-                        }
-                        | means
-                        | {"n": len(here)}
-                    )
-    return rows
-
-
-def scores(store: Store, split: str) -> list[Score]:
-    """Every round's scores on a split, with intervals, by class and then by round."""
-    by_round = {
-        round_.number: _of_split(read_evals(round_), split) for round_ in judged_rounds(store)
-    }
+    rounds = finished_rounds(store)
     return [
-        _score(store.name, number, split, label, _of_class(items, label), by_round.get(number - 1))
-        for label in store.experiment.task.classes
-        for number, items in by_round.items()
-        if _of_class(items, label)
+        {
+            "experiment": store.name,
+            "round": round_.number,
+            "split": split,
+            "class": label,
+            **{by: float(getattr(items, by).mean()) if len(items) else None for by in MEASURES},
+            "n": len(items),
+        }
+        for round_ in rounds
+        for split in dict.fromkeys(round_.items.split.tolist())
+        for label in classes(store, rounds)
+        for items in [round_.items.only(split, label)]
     ]
 
 
-def _score(
-    name: str, number: int, split: str, label: str, items: Items, before: Items | None
-) -> Score:
-    problem = problems_of(items)
+def finished_rounds(store: Store) -> list[Round]:
+    """All finished rounds with their evals, ascending. Raises AmplifyError if there is none."""
+    folders = [store.round(number) for number in store.rounds()]
+    rounds = [read_round(folder) for folder in folders if folder.complete]
+    if not rounds:
+        raise AmplifyError(
+            f"{store.path}: no finished round yet; run: amplify round {store.path} --n 1"
+        )
+    return rounds
+
+
+def read_round(folder: RoundFolder) -> Round:
+    """A round whose evals are done. Raises AmplifyError if they are not what was written."""
+    try:
+        return Round(folder, Items.of(read_evals(folder)))
+    except KeyError as error:
+        again = f"amplify round {folder.path.parent} --n {folder.number} --redo evals"
+        raise AmplifyError(
+            f"{folder.evals}: a row has no {error}; to do it again: {again}"
+        ) from None
+
+
+def half_done(store: Store) -> list[str]:
+    """A line for each round that was begun and not finished."""
+    folders = [store.round(number) for number in store.rounds()]
+    return [
+        f"round {folder.number} is half done"
+        f" ({', '.join(filter(folder.done, STAGES)) or 'nothing'} so far);"
+        f" to go on: amplify round {store.path} --n {folder.number}"
+        for folder in folders
+        if not folder.complete
+    ]
+
+
+def best(rounds: list[Round]) -> Round:
+    """The last promoted round; the first there is (the untrained assistant) if none was."""
+    return ([round_ for round_ in rounds if round_.promoted] or rounds[:1])[-1]
+
+
+def classes(store: Store, rounds: list[Round]) -> list[str]:
+    """The task's classes, easiest first, and whatever else the evals name."""
+    named = [label for round_ in rounds for label in np.unique(round_.items.label).tolist()]
+    return list(dict.fromkeys([*store.experiment.task.classes, *named]))
+
+
+def scores(store: Store, rounds: list[Round], *, changes: bool = True) -> dict[str, list[Score]]:
+    """Every class, and ALL at the end, in every round; `changes` take longer, and may be None."""
+    return {
+        label: [
+            _score(label, before if changes else None, after)
+            for before, after in zip([None, *rounds], rounds, strict=False)
+        ]
+        for label in [*classes(store, rounds), ALL]
+    }
+
+
+def _score(label: str, before: Round | None, after: Round) -> Score:
+    items = after.items.only(FINAL, label)
     return Score(
-        experiment=name,
-        round=number,
-        split=split,
-        label=label,
-        n=len(items),
-        **{
-            by: proportion_interval(_right(items, by), problem)
-            for by in ("alone", "amplified", "ceiling")
-        },
-        change=None if before is None else paired(_of_class(before, label), items),
+        number=after.number,
+        items=len(items),
+        alone=items.accuracy("alone"),
+        amplified=items.accuracy("amplified"),
+        ceiling=items.accuracy("ceiling"),
+        change=None if before is None else difference(before.items.only(FINAL, label), items),
     )
 
 
-def paired(before: Items, after: Items) -> Comparison | None:
-    """The paired difference, alone; None unless both answered the same items."""
-    if not after or [_identity(item) for item in before] != [_identity(item) for item in after]:
-        return None
-    return compare(_right(before, "alone"), _right(after, "alone"), problems_of(after))
+def difference(before: Items, after: Items) -> Difference | None:
+    """What `after` gets right alone that `before` did not, net; None where either has no items.
 
-
-def latest_against(ours: Store, theirs: Store, split: str) -> Comparison | None:
-    """The best round of `theirs` against the best of `ours`, paired; None if they did not answer
-    the same items.
+    Item by item where both answered the same ones. Otherwise the accuracies are taken as
+    independent, with Newcombe's hybrid interval from their own two (1998, "Interval estimation for
+    the difference between independent proportions", method 10).
     """
-    items = []
-    for store in (ours, theirs):
-        last = judged_rounds(store)[-1].number
-        items.append(_of_split(read_evals(store.best_before(last + 1)), split))
-    return paired(*items)
+    one, two = before.accuracy("alone"), after.accuracy("alone")
+    if one is None or two is None:
+        return None
+    if before.same_as(after):
+        return _paired(before.alone.tobytes(), after.alone.tobytes(), after.clusters().tobytes())
+    delta = two.estimate - one.estimate
+    low = delta - np.hypot(two.estimate - two.low, one.high - one.estimate)
+    high = delta + np.hypot(two.high - two.estimate, one.estimate - one.low)
+    return Difference(delta, (float(low), float(high)), paired=False)
 
 
-def judged_rounds(store: Store) -> list[RoundFolder]:
-    """The rounds that have evals, ascending. Raises AmplifyError if there is none."""
-    rounds = [store.round(number) for number in store.rounds()]
-    judged = [round_ for round_ in rounds if round_.done("evals")]
-    if not judged:
-        raise AmplifyError(
-            f"{store.path}: no round has been evaluated yet; amplify round {store.path} --n 1"
-        )
-    return judged
+@functools.lru_cache(maxsize=4096)
+def _paired(before: bytes, after: bytes, problem: bytes) -> Difference:
+    """Cached: terminal and page show the same differences, and each resamples for some 50 ms."""
+    comparison = compare(
+        np.frombuffer(before, bool), np.frombuffer(after, bool), np.frombuffer(problem, np.intp)
+    )
+    return Difference(comparison.delta, comparison.interval, paired=True)
 
 
-def problems_of(items: Items) -> Any:
-    """Which problem each item belongs to, as integers."""
-    return np.unique([item["problem"] for item in items], return_inverse=True)[1]
+class Gain(NamedTuple):
+    """What one round made of one class of `final`, against another; None if there is nothing."""
+
+    label: str
+    items: int
+    before: Proportion | None  # the other round, alone
+    alone: Proportion | None
+    newly_right: int | None  # items
+    newly_wrong: int | None
+    amplified: Proportion | None
+    ceiling: Proportion | None
 
 
-def _right(items: Items, by: str) -> Any:
-    return np.array([item[by] for item in items], bool)
+def gains(store: Store, before: Round | None, after: Round) -> list[Gain]:
+    """By class, and ALL at the end. Has counts, for which no one need wait, and no intervals of
+    the difference, for which each round's page would take a second."""
+    return [_gain(label, before, after) for label in [*classes(store, [after]), ALL]]
 
 
-def _of_split(items: Items, split: str) -> Items:
-    return [item for item in items if item["split"] == split]
+def _gain(label: str, before: Round | None, after: Round) -> Gain:
+    now = after.items.only(FINAL, label)
+    was = None if before is None else before.items.only(FINAL, label)
+    same = was is not None and was.same_as(now)
+    return Gain(
+        label=label,
+        items=len(now),
+        before=was.accuracy("alone") if was else None,
+        alone=now.accuracy("alone"),
+        newly_right=int(np.sum(now.alone & ~was.alone)) if was and same else None,
+        newly_wrong=int(np.sum(was.alone & ~now.alone)) if was and same else None,
+        amplified=now.accuracy("amplified"),
+        ceiling=now.accuracy("ceiling"),
+    )
 
 
-def _of_class(items: Items, label: str) -> Items:
-    return [item for item in items if item["class"] == label]
+class Across(NamedTuple):
+    """One class in the best rounds of two experiments."""
+
+    label: str
+    one: Proportion | None
+    two: Proportion | None
+    change: Difference | None  # two minus one
 
 
-def _identity(item: dict[str, Any]) -> tuple[str, str]:
-    return item["problem"], item["question"]
+def across(one: Store, two: Store) -> list[Across]:
+    """The classes that both experiments have; ALL only if neither has others."""
+    rounds = finished_rounds(one), finished_rounds(two)
+    labels = classes(one, rounds[0]), classes(two, rounds[1])
+    shared = [label for label in labels[0] if label in labels[1]]
+    if set(labels[0]) == set(labels[1]):
+        shared.append(ALL)
+    tops = best(rounds[0]).items, best(rounds[1]).items
+    return [_across(label, *(top.only(FINAL, label) for top in tops)) for label in shared]
+
+
+def _across(label: str, one: Items, two: Items) -> Across:
+    return Across(label, one.accuracy("alone"), two.accuracy("alone"), difference(one, two))

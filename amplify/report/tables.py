@@ -1,131 +1,212 @@
-"""Tables and trees for the terminal."""
+"""Tables and trees for the terminal. Colour only repeats what a word, a number or a symbol says."""
 
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from amplify.comparison import Comparison, Proportion
-from amplify.report.results import Score, judged_rounds, latest_against, results, scores
+from amplify.comparison import Proportion
+from amplify.report import formats
+from amplify.report.results import (
+    ALL,
+    FINAL,
+    Round,
+    Score,
+    across,
+    best,
+    finished_rounds,
+    half_done,
+    scores,
+)
 from amplify.store import Store
 
-SHOWN_ROUNDS = 6
-"""As many of the latest rounds as fit beside each other in 80 columns."""
-COLOURS = {"promoted": "green", "rejected": "red", "inconclusive": "yellow"}
+STYLES = {
+    "promoted": "green",
+    "rejected": "red",
+    "inconclusive": "yellow",
+    "better": "green",
+    "worse": "red",
+}
+ROUND_WIDTH = len("100.0±0.4") + 2
+
+DETAILS = ("round", "alone", "95%", "change", "95%", "amplified", "95%")
+DETAIL_WIDTHS = (5, 5, 10, 6, 14, 9, 10)
 
 
 def rounds_table(store: Store) -> RenderableType:
-    """Classes × rounds on the `final` split, and each round's verdict."""
-    rounds = judged_rounds(store)
-    shown = rounds[-SHOWN_ROUNDS:]
-    table = Table(
-        title=f"{store.name}: % right on held-out questions, alone/amplified",
-        caption=None if shown == rounds else f"the latest {SHOWN_ROUNDS} of {len(rounds)} rounds",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("class", no_wrap=True)
-    for round_ in shown:
-        table.add_column(f"round {round_.number}", justify="right", no_wrap=True)
-    cells = {(row["class"], row["round"]): row for row in results(store) if row["split"] == "final"}
-    for label in store.experiment.task.classes:
-        row = [cells.get((label, round_.number)) for round_ in shown]
-        table.add_row(label, *(_pair(cell) for cell in row))
-    lines = [_verdict_line(round_.number, round_.verdict) for round_ in shown if round_.verdict]
-    best = store.best_before(rounds[-1].number + 1) if rounds[-1].verdict else None
-    told = [f"best so far: round {best.number}"] if best else []
-    return Group(table, *lines, *told)
+    """Accuracy by class and round, then a line a round. Raises AmplifyError if none is finished."""
+    rounds = finished_rounds(store)
+    return RoundsTable(store, rounds, scores(store, rounds, changes=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundsTable:
+    """Shows as many of the latest rounds as the terminal has room for."""
+
+    store: Store
+    rounds: list[Round]
+    scores: dict[str, list[Score]]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        labels = max(len(label) for label in self.scores) + 2
+        room = max(1, (options.max_width - labels) // ROUND_WIDTH)
+        shown, top = self.rounds[-room:], best(self.rounds)
+        yield _title(self.store, self.scores)
+        yield ""
+        table = _table()
+        table.add_column()
+        for round_ in shown:
+            star = "★ " if round_ is top else ""
+            table.add_column(f"{star}round {round_.number}", justify="right", no_wrap=True)
+        for label, row in self.scores.items():
+            if label == ALL:
+                table.add_section()
+            table.add_row(label, *_cells([score.alone for score in row])[-room:])
+            amplified = [formats.percent_about(score.amplified) for score in row[-room:]]
+            table.add_row("  amplified", *amplified, style="dim")
+        yield table
+        yield ""
+        if len(shown) < len(self.rounds):
+            yield Text(f"These are the latest {len(shown)} of {len(self.rounds)} rounds; for all:")
+            yield Text(f"amplify compare {self.store.path}\n", style="bold")
+        yield _verdicts(shown)
+        yield _notes(self.store, top)
+
+
+def _cells(accuracies: list[Proportion | None]) -> list[Text]:
+    """Coloured where the interval lies clear of the round before's."""
+    cells = [Text(formats.percent_about(accuracy)) for accuracy in accuracies]
+    for cell, before, after in zip(cells[1:], accuracies, accuracies[1:], strict=False):
+        if before and after and after.low > before.high:
+            cell.stylize(STYLES["better"])
+        elif before and after and after.high < before.low:
+            cell.stylize(STYLES["worse"])
+    return cells
 
 
 def comparison(stores: list[Store]) -> RenderableType:
-    """Round over round for each experiment, and the experiments' best rounds against each other."""
-    parts: list[RenderableType] = [_scores_table(store) for store in stores]
+    """Every class and round with intervals, and the change from round to round.
+
+    Of two experiments, each, and then the best round of the one against that of the other.
+    Raises AmplifyError if one of them has no finished round.
+    """
+    parts: list[RenderableType] = []
+    for store in stores:
+        rounds = finished_rounds(store)
+        by_class = scores(store, rounds)
+        top = best(rounds)
+        parts += [_title(store, by_class), ""]
+        parts += [_details(label, row, top) for label, row in by_class.items()]
+        parts += [_verdicts(rounds), _notes(store, top)]
+        parts += [Text("change: alone, to the round before, question by question.\n", style="dim")]
     if len(stores) == 2:
-        parts.append(against(*stores))
+        parts.append(_across(*stores))
     return Group(*parts)
 
 
-def against(ours: Store, theirs: Store) -> str:
-    """One sentence on the best rounds of two experiments."""
-    difference = latest_against(ours, theirs, "final")
-    if difference is None:
-        return f"{ours.name} and {theirs.name} were not asked the same questions: compare their intervals above"
-    return f"best round of {theirs.name} against best of {ours.name}, paired: {change(difference)} points"
+def _details(label: str, row: list[Score], top: Round) -> RenderableType:
+    title = Text.assemble((label, "bold"), (f", {formats.count(row[-1].items, 'question')}", "dim"))
+    if not any(score.items for score in row):
+        return Group(title, "")
+    table = _table()
+    # Of fixed widths, so that the tables of all classes are one to the eye.
+    for name, width in zip(DETAILS, DETAIL_WIDTHS, strict=True):
+        table.add_column(name, justify="right", no_wrap=True, width=width)
+    for score in row:
+        style = STYLES.get(formats.direction(score.change), "")
+        table.add_row(
+            f"{'★ ' if score.number == top.number else ''}{score.number}",
+            formats.percent(score.alone),
+            formats.percent_range(score.alone),
+            Text(formats.points(score.change), style=style),
+            Text(formats.points_range(score.change), style=style),
+            formats.percent(score.amplified),
+            formats.percent_range(score.amplified),
+        )
+    return Group(title, table, "")
+
+
+def _across(one: Store, two: Store) -> RenderableType:
+    rows = across(one, two)
+    names = [f"{store.name} ★ {best(finished_rounds(store)).number}" for store in (one, two)]
+    title = Text.assemble((f"{names[0]} and {names[1]}", "bold"), ": alone, the best round of each")
+    if not rows:
+        return Group(title, "They have no class in common.")
+    table = _table()
+    table.add_column()
+    for name in (*names, "change", "95%", ""):
+        table.add_column(name, justify="right")
+    for row in rows:
+        style = STYLES.get(formats.direction(row.change), "")
+        table.add_row(
+            row.label,
+            formats.percent_about(row.one),
+            formats.percent_about(row.two),
+            Text(formats.points(row.change), style=style),
+            Text(formats.points_range(row.change), style=style),
+            formats.pairing(row.change),
+        )
+    return Group(title, table, Text(formats.PAIRING, style="dim"))
+
+
+def _title(store: Store, by_class: Mapping[str, list[Score]]) -> Text:
+    questions = formats.count(by_class[ALL][-1].items, "held-out question")
+    return Text.assemble(
+        (store.name, "bold"), f": right answers in % of {questions}, with 95% intervals"
+    )
+
+
+def _verdicts(rounds: list[Round]) -> Table:
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(3):
+        lines.add_column(no_wrap=True)
+    for round_ in rounds:
+        verdict, seconds = round_.folder.verdict, round_.folder.record["ledger"]["seconds"]
+        style = STYLES[verdict["verdict"]] if verdict else "dim"
+        lines.add_row(
+            f"round {round_.number}",
+            Text(formats.verdict_words(verdict), style=style),
+            formats.duration(seconds),
+            formats.reason(verdict),
+        )
+    return lines
+
+
+def _notes(store: Store, top: Round) -> Text:
+    lines = [
+        f"★ best round: {top.number}. Verdicts: on the select split."
+        f" Accuracies: on the {FINAL} split.",
+        *half_done(store),
+    ]
+    return Text("\n".join(lines), style="dim")
+
+
+def _table() -> Table:
+    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def rich_tree(tree: dict[str, Any], title: str) -> Tree:
-    """A decomposition tree, `words.Tree`."""
-    root = Tree(Text(title, style="bold"))
+    """A decomposition tree; what people or models wrote is never read as markup."""
+    root = Tree(Text(title, style="bold"), guide_style="dim")
     _grow(root, tree)
     return root
 
 
-def percent(proportion: Proportion) -> str:
-    """`99.6 [98.8, 99.9]`"""
-    return f"{_number(proportion.estimate)} [{_number(proportion.low)}, {_number(proportion.high)}]"
-
-
-def change(comparison: Comparison | None) -> str:
-    """`+22.7 [+21.3, +24.0]` in points."""
-    if comparison is None:
-        return "-"
-    told = f"{100 * comparison.delta:+.1f}"
-    if comparison.interval is None:
-        return told
-    low, high = comparison.interval
-    return f"{told} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _scores_table(store: Store) -> Table:
-    table = Table(
-        title=f"{store.name}, final split: % right [95% interval]",
-        caption="change: alone, against the round before, item by item, in points",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("", "alone", "amplified", "change", "n"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    previous = None
-    for score in scores(store, "final"):
-        if score.label != previous:
-            table.add_section()
-            table.add_row(Text(score.label, style="bold"))
-        previous = score.label
-        table.add_row(*_score_row(score))
-    return table
-
-
-def _score_row(score: Score) -> tuple[str, ...]:
-    cells = (percent(score.alone), percent(score.amplified), change(score.change))
-    return (f"  round {score.round}", *map(escape, cells), str(score.n))
-
-
-def _pair(cell: dict[str, Any] | None) -> str:
-    return "-" if cell is None else f"{_number(cell['alone'])}/{_number(cell['amplified'])}"
-
-
-def _number(fraction: float) -> str:
-    """Per cent, with a decimal where there is one to tell; 100 only if it is."""
-    if fraction in (0, 1):
-        return f"{100 * fraction:.0f}"
-    return f"{min(max(100 * fraction, 0.1), 99.9):.1f}"
-
-
-def _verdict_line(number: int, verdict: dict[str, Any]) -> Text:
-    colour = COLOURS[verdict["verdict"]]
-    said = f"round {number} against {verdict['against']}: "
-    return Text.assemble(said, (verdict["verdict"], colour), f", {verdict['reason']}")
-
-
-def _grow(parent: Tree, tree: dict[str, Any]) -> None:
-    mark, colour = ("✓ right", "green") if tree["right"] else ("✗ wrong", "red")
+def _grow(branch: Tree, tree: Mapping[str, Any]) -> None:
+    mark, style = ("✓ right", "green") if tree["right"] else ("✗ wrong", "red")
     line = Text.assemble(
-        (tree["question"], "bold"), " → ", tree["answer"], f"   {tree['by']}, ", (mark, colour)
+        (f"{tree['question']} → ", ""),
+        (tree["answer"], "bold"),
+        (f"  {tree['by']}  ", "dim"),
+        (mark, style),
     )
-    branch = parent.add(line)
+    below = branch.add(line)
     for step in tree["steps"]:
-        _grow(branch, step)
+        _grow(below, step)

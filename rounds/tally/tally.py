@@ -28,7 +28,7 @@ class Tally:
 
     def truth(self, context, question):
         inside = (context[:, 0] >= question[0]) & (context[:, 0] < question[1])
-        return ZERO + jnp.sum(inside * (context[:, 1] - ZERO), keepdims=True)
+        return ZERO + jnp.sum(jnp.where(inside, context[:, 1] - ZERO, 0), keepdims=True)
 
     def is_right(self, context, question, answer):
         return jnp.all(answer == self.truth(context, question))

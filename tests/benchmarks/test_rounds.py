@@ -51,9 +51,8 @@ def test_four_rounds(seed, tmp_path):
         f"  the next class after rounds 1, 2, 3: {', '.join(f'{100 * a:.0f}%' for a in next_class)}"
     )
     for number in range(1, 5):
-        print(
-            f"  round {number}: {_training_share(folder / f'{number:03d}'):.0%} of the time after compilation is training"
-        )
+        share = _training_share(folder / f"{number:03d}")
+        print(f"  round {number}: {share:.0%} of the time after compilation is training")
     assert min(learned) >= 0.99
 
 

@@ -1,4 +1,4 @@
-"""What our seams cost: the training step and amplification, each beside the same work written bare."""
+"""What our seams cost: the training step and amplification beside the same work written bare."""
 
 import functools
 import statistics
@@ -33,6 +33,12 @@ def in_turn(*functions, times=30) -> list[float]:
     return [statistics.median(seconds) for seconds in taken]
 
 
+def show(what: str, seconds: list[float], target: float) -> None:
+    ours, bare = seconds
+    print(f"\n{what}: {1000 * ours:.2f} ms, bare {1000 * bare:.2f} ms", end="")
+    print(f", ratio {ours / bare:.3f} (target {target})")
+
+
 def test_training_step_against_a_bare_one():
     """Target: at most 1.05 times a bare `jax.jit` function over the same arrays.
 
@@ -53,8 +59,7 @@ def test_training_step_against_a_bare_one():
     first_losses = [float(stepper()["loss"]) for stepper in (ours, bare)]
     np.testing.assert_allclose(*first_losses, rtol=1e-5)  # the same step, or the ratio says nothing
     seconds = in_turn(ours, bare, times=200)
-    print(f"\ntraining step: {1000 * seconds[0]:.2f} ms, bare {1000 * seconds[1]:.2f} ms,"
-          f" ratio {seconds[0] / seconds[1]:.3f} (target 1.05)")  # fmt: skip
+    show("training step", seconds, 1.05)
 
 
 class Stepper:
@@ -150,5 +155,4 @@ def test_amplification_against_its_forward_passes():
 
     amplify(), bare()
     seconds = in_turn(amplify, bare)
-    print(f"\namplifying {chunks * CHUNK * per_context} questions: {1000 * seconds[0]:.0f} ms, forward passes"
-          f" {1000 * seconds[1]:.0f} ms, ratio {seconds[0] / seconds[1]:.3f} (target 1.2)")  # fmt: skip
+    show(f"amplifying {chunks * CHUNK * per_context} questions", seconds, 1.2)

@@ -1,0 +1,71 @@
+"""A training curve as plain geometry, which a template draws as SVG.
+
+Every round has a page with two of these, and to import matplotlib alone takes longer than a round
+may spend on its page.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+WIDTH, HEIGHT = 420, 170
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 26
+
+LOG_FROM = 30
+"""A curve whose largest value is this many times its smallest is drawn on a logarithmic scale."""
+
+
+class Tick(NamedTuple):
+    at: float  # pixels
+    text: str
+
+
+class Curve(NamedTuple):
+    title: str
+    points: list[tuple[float, float]]  # pixels, y downwards
+    steps: list[Tick]
+    values: list[Tick]
+
+
+def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: bool) -> Curve | None:
+    """One metric over training steps; a `share` is drawn from 0 to 100%. None if there is none."""
+    measured = [row for row in metrics if math.isfinite(row.get(key, math.nan))]
+    rows = [(int(row["step"]), float(row[key])) for row in measured]
+    if not rows:
+        return None
+    values = [value for _, value in rows]
+    last = max(step for step, _ in rows)
+    logarithmic = not share and min(values) > 0 and max(values) / min(values) > LOG_FROM
+    ticks = _decades(values) if logarithmic else [0.0, 0.5, 1.0] if share else _round_ticks(values)
+    low, high = ticks[0], ticks[-1]
+
+    def x(step: int) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * step / last, 1)
+
+    def y(value: float) -> float:
+        if logarithmic:
+            part = math.log(value / low) / math.log(high / low)
+        else:
+            part = (value - low) / (high - low)
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * part, 1)
+
+    return Curve(
+        title=f"{title}, on a logarithmic scale" if logarithmic else title,
+        points=[(x(step), y(value)) for step, value in rows],
+        steps=[Tick(x(step), f"{step:,}") for step in (0, last)],
+        values=[Tick(y(tick), f"{100 * tick:.0f}%" if share else f"{tick:g}") for tick in ticks],
+    )
+
+
+def _decades(values: list[float]) -> list[float]:
+    """Powers of ten around the values, every other one or fewer where they are many."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    stride = math.ceil((high - low) / 4)
+    return [10.0**power for power in range(low, high + stride, stride)]
+
+
+def _round_ticks(values: list[float]) -> list[float]:
+    """0 (or lower) and a round number above the values."""
+    low, high = min(0.0, min(values)), max(0.0, max(values))
+    size = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
+    return [math.floor(low / size) * size, max(math.ceil(high / size), 1) * size]

@@ -1,0 +1,725 @@
+"""Tables, plots and pages of fake rounds, each of which learns one class more."""
+
+import dataclasses
+import hashlib
+import html.parser
+import io
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from amplify import report
+from amplify.comparison import Proportion, compare, judge
+from amplify.errors import AmplifyError
+from amplify.report import formats, pages, plots
+from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve
+from amplify.report.results import (
+    ALL,
+    Difference,
+    Items,
+    Score,
+    best,
+    difference,
+    finished_rounds,
+    scores,
+)
+from amplify.store import Store
+
+CLASSES = ("1 wildcard", "2 wildcards", "3 wildcards")
+SCRIPT = "<script>alert(1)</script>"
+MINUS = "\N{MINUS SIGN}"
+LAST = 4
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("rounds") / "wildcard")
+
+
+@pytest.fixture
+def store(tmp_path, finished):
+    return Store(shutil.copytree(finished.path, tmp_path / "wildcard"))
+
+
+def write_experiment(folder, rounds=LAST + 1, items=None, letters=3):
+    """Rounds 0 to `rounds` - 1, finished; `items(number)` are a round's evals."""
+    folder.mkdir()
+    (folder / "experiment.toml").write_text(
+        f'[task]\nkind = "wildcard"\nletters = {letters}\n'
+        '[assistant]\nkind = "fact-transformer"\n[overseer]\nkind = "simulated"\n'
+    )
+    store = Store(folder)
+    for number in range(rounds):
+        write_round(store, number, (items or learning)(number))
+    return Store(folder)
+
+
+def learning(number, problems=40, seed=0):
+    """Round n knows the classes up to the n-th, and amplified one more."""
+    rows = []
+    for split in ("select", "final"):
+        for problem in range(problems):
+            luck = random.Random(f"{seed} {split} {problem}")
+            for level, label in enumerate(CLASSES, 1):
+                for question in range(2):
+                    draw = luck.random()
+                    rows.append(
+                        item(
+                            split=split,
+                            label=label,
+                            problem=f"0:{split}{problem}",
+                            question=f"{'*' * level} {question} {SCRIPT}",
+                            alone=draw < (0.97 if level <= number else 0.2),
+                            amplified=draw < (0.99 if level <= number + 1 else 0.1),
+                        )
+                    )
+    return rows
+
+
+def item(split, label, problem, alone, amplified=True, ceiling=True, question="a*"):
+    return {
+        "class": label, "split": split, "problem": problem, "question": question, "truth": "+2",
+        "answer": "+2", "probability": 0.9, "alone": alone, "amplified": amplified,
+        "ceiling": ceiling,
+    }  # fmt: skip
+
+
+def write_round(store, number, items):
+    path = store.path / f"{number:03d}"
+    path.mkdir()
+    evals = write_lines(path / "evals.jsonl", items)
+    stages = [
+        ("checkpoint", {"digest": f"c{number}" * 16, "steps": 800}),
+        ("evals", {"digest": evals, "items": len(items)}),
+    ]
+    if number:
+        before = store.round(number - 1).evals.read_text().splitlines()
+        verdict = judged([json.loads(line) for line in before], items, number)
+        stages = [
+            ("data", {"digest": "d" * 64}),
+            *stages,
+            ("verdict", {"against": number - 1, **verdict}),
+        ]
+        steps = range(50, 801, 50)
+        metrics = [{"step": n, "loss": 90 / n**1.5, "agreement": 1 - 20 / n} for n in steps]
+        write_lines(path / "metrics.jsonl", metrics)
+        trees = [{"row": row, "column": 0, **tree(right=row != 30)} for row in range(50)]
+        write_lines(path / "interactions.jsonl", trees)
+    record = {
+        "round": number, "status": "done", "began": "2026-11-23T10:48:24+00:00",
+        "parent": {"round": number - 1, "digest": "c" * 64} if number else None,
+        "experiment": json.loads(json.dumps(dict(store.experiment.values))),
+        "experiment_digest": store.experiment.digest, "commit": None, "dirty": True,
+        "python": "3.11.7", "versions": {"jax": "0.10.2"}, "device": "1 x cpu",
+        "stages": {name: {"seconds": 2.5, "compile_seconds": 0.5} | s for name, s in stages},
+        "ledger": {
+            "human_seconds": 0, "overseer_answers": 131072, "assistant_answers": 98304,
+            "training_steps": 800, "seconds": 10.0, "compile_seconds": 2.0,
+        },
+    }  # fmt: skip
+    (path / "record.json").write_text(json.dumps(record))
+
+
+def judged(before, after, number):
+    columns = (
+        [row["alone"] for row in rows if row["split"] == "select"] for rows in (before, after)
+    )
+    problems = [row["problem"] for row in after if row["split"] == "select"]
+    verdict = judge(
+        *map(np.array, columns),
+        np.unique(problems, return_inverse=True)[1],
+        round_number=number,
+        error_rate=0.05,
+        worthwhile=0.01,
+    )
+    return dataclasses.asdict(verdict)
+
+
+def tree(right=True):
+    below = [
+        {"question": "aab", "answer": "+1", "by": "environment", "right": True, "steps": []},
+        {"question": SCRIPT, "answer": "?", "by": "assistant", "right": right, "steps": []},
+    ]
+    return {
+        "question": "*ab [red]",
+        "answer": "+2",
+        "by": "overseer",
+        "right": right,
+        "steps": below,
+    }
+
+
+def write_lines(path, rows):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def change_record(store, number, **changes):
+    path = store.path / f"{number:03d}" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return Store(store.path)
+
+
+def printed(renderable, width=80):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+class Page(html.parser.HTMLParser):
+    """What of a page a browser would load or run, and what it would show."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.loads, self.links, self.scripts, self.shown, self.inside = [], [], [], [], ""
+        self.columns, self.tags = [], set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        self.inside = tag
+        self.tags.add(tag)
+        for name, value in attributes:
+            if name in ("src", "srcset", "data", "action", "poster", "background"):
+                self.loads.append(value)
+            elif name == "href":
+                (self.links if tag == "a" else self.loads).append(value)
+            assert not name.startswith("on")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.inside == "style":
+            self.loads += re.findall(r"url\([^)]*\)|@import", data)
+        else:
+            self.shown.append(data)
+            if self.inside == "th":
+                self.columns.append(data.strip())
+
+    @property
+    def text(self):
+        return " ".join(self.shown)
+
+
+def every_page(store):
+    round_pages = [
+        report.write_round_page(store, round_.folder) for round_ in finished_rounds(store)
+    ]
+    [compare_page, _] = report.write_comparison([store])
+    return [*round_pages, compare_page, report.write_tree(store.path, "row 1", tree())]
+
+
+# --- results -----------------------------------------------------------------------------------
+
+
+def test_results_are_one_row_a_round_split_and_class_in_this_order(tmp_path):
+    def items(number):
+        one, two = CLASSES[:2]
+        return [
+            item("select", one, "0:1", alone=bool(number), amplified=True),
+            item("final", two, "0:2", alone=False, amplified=False, ceiling=False),
+            item("final", one, "0:2", alone=True, amplified=False),
+            item("final", one, "0:3", alone=True, amplified=True),
+            item("final", one, "0:3", alone=False, amplified=False),
+            item("final", one, "0:4", alone=bool(number), amplified=False),
+        ]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
+    nothing = (None, None, None, 0)
+    expected = [
+        (0, "select", "1 wildcard", 0.0, 1.0, 1.0, 1),
+        (0, "select", "2 wildcards", *nothing),
+        (0, "select", "3 wildcards", *nothing),
+        (0, "final", "1 wildcard", 0.5, 0.25, 1.0, 4),
+        (0, "final", "2 wildcards", 0.0, 0.0, 0.0, 1),
+        (0, "final", "3 wildcards", *nothing),
+        (1, "select", "1 wildcard", 1.0, 1.0, 1.0, 1),
+        (1, "select", "2 wildcards", *nothing),
+        (1, "select", "3 wildcards", *nothing),
+        (1, "final", "1 wildcard", 0.75, 0.25, 1.0, 4),
+        (1, "final", "2 wildcards", 0.0, 0.0, 0.0, 1),
+        (1, "final", "3 wildcards", *nothing),
+    ]
+    keys = ("round", "split", "class", "alone", "amplified", "ceiling", "n")
+    assert report.results(store) == [
+        {"experiment": "wildcard", **dict(zip(keys, row, strict=True))} for row in expected
+    ]
+
+
+def test_classes_that_the_task_does_not_name_are_not_dropped(tmp_path):
+    new = [item("final", "renamed", "0:1", alone=True)]
+    store = write_experiment(tmp_path / "wildcard", rounds=1, items=lambda number: new)
+    assert [row["n"] for row in report.results(store)] == [0, 0, 0, 1]
+    assert "renamed" in printed(report.rounds_table(store))
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        report.results,
+        report.rounds_table,
+        lambda store: report.comparison([store]),
+        lambda store: report.write_comparison([store]),
+    ],
+)
+def test_without_a_finished_round_the_command_that_makes_one_is_named(tmp_path, show):
+    store = change_record(write_experiment(tmp_path / "wildcard", rounds=1), 0, status="started")
+    with pytest.raises(AmplifyError) as error:
+        show(store)
+    path = tmp_path / "wildcard"
+    assert str(error.value) == f"{path}: no finished round yet; run: amplify round {path} --n 1"
+
+
+def test_a_half_done_round_is_not_counted_and_how_to_go_on_is_said(store):
+    store = change_record(store, LAST, status="started", stages={"data": {}, "checkpoint": {}})
+    assert max(row["round"] for row in report.results(store)) == LAST - 1
+    line = f"round {LAST} is half done (data, checkpoint so far);"
+    command = f"to go on: amplify round {store.path} --n {LAST}"
+    for show in (report.rounds_table(store), report.comparison([store])):
+        assert f"{line} {command}" in " ".join(printed(show, width=200).split())
+    [page, _] = report.write_comparison([store])
+    assert line in Page(page).text
+
+
+def test_evals_that_are_not_what_was_written_are_refused_with_the_command_to_redo_them(store):
+    (store.path / "001" / "evals.jsonl").write_text("{}\n")
+    with pytest.raises(AmplifyError, match=r"001/evals\.jsonl.* --n 1 --redo evals"):
+        report.results(store)
+
+
+def test_evals_that_lack_a_column_are_refused_by_its_name(tmp_path):
+    rows = [item("final", CLASSES[0], "0:1", alone=True)]
+    del rows[0]["ceiling"]
+    store = write_experiment(tmp_path / "wildcard", rounds=1, items=lambda number: rows)
+    with pytest.raises(AmplifyError, match=r"no 'ceiling'.* --n 0 --redo evals"):
+        report.results(store)
+
+
+def test_the_best_round_is_the_last_promoted_one(store):
+    assert best(finished_rounds(store)).number == 3  # the fourth has nothing left to learn
+    assert best(finished_rounds(store)[:1]).number == 0
+
+
+# --- differences -------------------------------------------------------------------------------
+
+
+def test_the_difference_on_the_same_items_is_the_paired_one_of_the_comparison(store):
+    one, two = (round_.items.only("final", CLASSES[1]) for round_ in finished_rounds(store)[1:3])
+    expected = compare(one.alone, two.alone, one.clusters())
+    assert difference(one, two) == Difference(expected.delta, expected.interval, paired=True)
+    assert expected.delta > 0.5
+
+
+def test_the_difference_on_other_items_is_newcombes():
+    # Newcombe 1998, table II (a), method 10: 56/70 - 48/80 is 0.0524 to 0.3339. Ours are a hair
+    # wider, because a cluster-robust error divides by one problem less.
+    found = difference(counted(48, 80, "a"), counted(56, 70, "b"))
+    assert not found.paired
+    assert found.delta == pytest.approx(0.2)
+    assert found.interval == pytest.approx((0.0524, 0.3339), abs=1e-3)
+
+
+def counted(right, of, name):
+    rows = [item("final", "x", f"{name}{i}", alone=i < right) for i in range(of)]
+    return Items.of(rows)
+
+
+def test_items_in_another_order_are_not_taken_as_pairs():
+    rows = [item("final", "x", f"0:{i}", alone=i < 5) for i in range(20)]
+    assert difference(Items.of(rows), Items.of(rows)).paired
+    assert not difference(Items.of(rows), Items.of(rows[::-1])).paired
+
+
+def test_a_class_without_items_has_no_difference():
+    none = Items.of([])
+    assert difference(none, none) is None
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1.0, "100.0"), (0.99999, "99.9"), (0.5, "50.0"), (0.0001, "0.1"), (0.0, "0.0")],
+)
+def test_100_and_0_per_cent_are_said_only_of_exactly_that(share, text):
+    assert formats.percent(Proportion(share, 0.0, 1.0)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (1.26, "1.3 s"), (75, "75 s"), (600, "10 min"), (9000, "2 h 30 min")],
+)
+def test_durations_are_said_in_the_unit_that_fits(seconds, text):
+    assert formats.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("interval", "side"),
+    [((0.1, 0.3), "better"), ((-0.3, -0.1), "worse"), ((-0.1, 0.1), ""), (None, "")],
+)
+def test_a_change_has_a_direction_only_if_its_interval_has(interval, side):
+    delta = sum(interval) / 2 if interval else 0.2
+    assert formats.direction(Difference(delta, interval, paired=True)) == side
+
+
+# --- in the terminal ---------------------------------------------------------------------------
+
+
+def test_the_rounds_table_shows_every_class_alone_and_amplified_and_every_verdict(store):
+    lines = [" ".join(line.split()) for line in printed(report.rounds_table(store)).splitlines()]
+    assert "round 0 round 1 round 2 ★ round 3 round 4" in lines
+    for label in (*CLASSES, ALL):
+        start = next(i for i, line in enumerate(lines) if line.startswith(label))
+        assert re.fullmatch(rf"{label}( \d+\.\d±\d+\.\d){{5}}", lines[start])
+        assert re.fullmatch(r"amplified( \d+\.\d±\d+\.\d){5}", lines[start + 1])
+    for number, word in enumerate(["· untrained", *["✓ promoted"] * 3]):
+        assert any(line.startswith(f"round {number} {word} 10 s") for line in lines)
+    assert "★ best round: 3." in " ".join(lines)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_of_more_rounds_than_fit_the_latest_are_shown_and_it_is_said(tmp_path, width):
+    def items(number):
+        return learning(min(number, 3), problems=3)
+
+    store = write_experiment(tmp_path / "w", rounds=13, items=items)
+    text = printed(report.rounds_table(store), width)
+    shown = [
+        int(number)
+        for number in re.findall(r"round (\d+)", text.splitlines()[2] + text.splitlines()[3])
+    ]
+    assert shown == list(range(13 - len(shown), 13))
+    assert 1 <= len(shown) < 13
+    assert f"the latest {len(shown)} of 13 rounds" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_the_comparison_shows_each_change_with_its_interval(store):
+    text = printed(report.comparison([store]))
+    rounds = finished_rounds(store)
+    two = CLASSES[1]
+    change = difference(rounds[1].items.only("final", two), rounds[2].items.only("final", two))
+    row = text[text.index(two) :].splitlines()[5].split()
+    low, high = change.interval
+    assert row[0] == "2"
+    assert row[3:7] == [
+        f"{100 * change.delta:+.1f}",
+        f"{100 * low:+.1f}",
+        "to",
+        f"{100 * high:+.1f}",
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_colour_repeats_what_is_also_said(store):
+    plain, coloured = (
+        Console(width=80, file=io.StringIO(), color_system=c, force_terminal=True)
+        for c in (None, "truecolor")
+    )
+    for console in (plain, coloured):
+        console.print(report.comparison([store]))
+    without = re.sub(r"\x1b\[[\d;]*m", "", coloured.file.getvalue())
+    assert without != coloured.file.getvalue()
+    assert without == plain.file.getvalue()
+
+
+def test_two_experiments_on_the_same_questions_are_compared_in_pairs(store, tmp_path):
+    def slower(number):
+        return learning(number - 1)
+
+    other = write_experiment(tmp_path / "slower", rounds=3, items=slower)
+    text = printed(report.comparison([store, other]))
+    last = text[text.index("wildcard ★ 3 and slower ★ 2") :]
+    assert re.search(
+        rf"2 wildcards .* {MINUS}\d+\.\d +{MINUS}\d+\.\d to {MINUS}\d+\.\d +paired", last
+    )
+    assert "unpaired" not in last.partition("Paired: both")[0]
+
+
+def test_two_experiments_on_other_questions_are_compared_unpaired_and_it_is_said(store, tmp_path):
+    def others(number):
+        return [{**row, "problem": f"1:{row['problem']}"} for row in learning(number, seed=1)]
+
+    other = write_experiment(tmp_path / "other", rounds=2, items=others)
+    text = printed(report.comparison([store, other]))
+    rows = text[text.index("wildcard ★ 3 and other ★ 1") :].partition("Paired: both")[0]
+    assert rows.count("unpaired") == len(CLASSES) + 1
+
+
+def test_experiments_without_a_class_in_common_are_said_to_have_none(store, tmp_path, monkeypatch):
+    def strange(number):
+        return [{**row, "class": f"depth {row['class']}"} for row in learning(number)]
+
+    other = write_experiment(tmp_path / "other", rounds=1, items=strange)
+    monkeypatch.setattr(type(other.experiment.task), "classes", ())
+    text = printed(report.comparison([store, other]))
+    assert "They have no class in common." in text
+
+
+def test_a_tree_says_who_answered_and_what_is_right_and_reads_no_markup():
+    lines = printed(report.rich_tree(tree(right=False), "row [b]1[/b]")).splitlines()
+    assert lines == [
+        "row [b]1[/b]",
+        "└── *ab [red] → +2  overseer  ✗ wrong",
+        "    ├── aab → +1  environment  ✓ right",
+        f"    └── {SCRIPT} → ?  assistant  ✗ wrong",
+    ]
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def drawn(store):
+    rounds = finished_rounds(store)
+    return plots.Drawn(store.name, scores(store, rounds), best(rounds).number)
+
+
+def test_each_class_is_shaded_where_it_was_learned(store):
+    steps = {label: plots.last_step(row) for label, row in drawn(store).panels().items()}
+    assert {label: (a.number, b.number) for label, (a, b) in steps.items()} == {
+        "1 wildcard": (0, 1),
+        "2 wildcards": (1, 2),
+        "3 wildcards": (2, 3),
+    }
+
+
+def test_a_class_that_was_never_learned_is_not_shaded():
+    flat = [Score(n, 9, Proportion(0.2, 0.1, 0.3), None, None, None) for n in range(4)]
+    assert plots.last_step(flat) is None
+
+
+def test_the_png_has_a_row_of_panels_for_each_experiment(store, tmp_path):
+    other = write_experiment(tmp_path / "other", rounds=1)
+    sizes = [png_size(plots.png(some)) for some in ([drawn(store)], [drawn(store), drawn(other)])]
+    assert sizes[1] == (sizes[0][0], 2 * sizes[0][1])
+
+
+def png_size(content):
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+
+
+def test_the_same_results_give_the_same_bytes(store):
+    assert plots.png([drawn(store)]) == plots.png([drawn(store)])
+
+
+def test_the_chart_has_every_round_of_every_class_and_can_be_drawn(store):
+    import vl_convert
+
+    spec = plots.interactive(drawn(store))
+    points = spec["data"]["values"]
+    assert {(p["class"], p["round"], p["answered"]): p["right"] for p in points} == {
+        (row["class"], row["round"], by): pytest.approx(row[by], abs=1e-5)
+        for row in report.results(store)
+        if row["split"] == "final"
+        for by in ("alone", "amplified")
+    }
+    svg = vl_convert.vegalite_to_svg({**spec, "spec": {**spec["spec"], "width": 150}})
+    assert all(label in svg for label in CLASSES)
+
+
+def test_nothing_that_draws_is_imported_before_something_is_drawn():
+    code = "import sys, amplify.report; print({'matplotlib', 'altair'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+# --- the training curve ------------------------------------------------------------------------
+
+
+def test_a_curve_over_decades_is_drawn_on_a_logarithmic_scale():
+    metrics = [{"step": 10 * n, "loss": 10.0**-n} for n in range(1, 5)]
+    found = curve("loss", metrics, "loss", share=False)
+    assert [tick.text for tick in found.values] == ["0.0001", "0.001", "0.01", "0.1"]
+    assert [tick.text for tick in found.steps] == ["0", "40"]
+    assert found.points[0][1] == TOP
+    assert found.points[-1] == (WIDTH - RIGHT, HEIGHT - BOTTOM)
+
+
+def test_a_share_is_drawn_from_0_to_100_per_cent():
+    found = curve("agreement", [{"step": 5, "agreement": 0.5}], "agreement", share=True)
+    assert [tick.text for tick in found.values] == ["0%", "50%", "100%"]
+    assert found.points == [(WIDTH - RIGHT, (TOP + HEIGHT - BOTTOM) / 2)]
+
+
+def test_what_is_not_finite_is_left_out_and_nothing_makes_no_curve():
+    metrics = [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": 1.0}, {"step": 3}]
+    assert len(curve("loss", metrics, "loss", share=False).points) == 1
+    assert curve("loss", metrics[:1], "loss", share=False) is None
+    assert curve("loss", [], "loss", share=False) is None
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_a_curve_stays_inside_its_frame(values):
+    metrics = [{"step": 10 * n, "loss": value} for n, value in enumerate(values, 1)]
+    found = curve("loss", metrics, "loss", share=False)
+    assert len(found.points) == len(values)
+    for x, y in found.points:
+        assert LEFT <= x <= WIDTH - RIGHT
+        assert TOP - 0.1 <= y <= HEIGHT - BOTTOM + 0.1
+
+
+# --- pages -------------------------------------------------------------------------------------
+
+
+def test_pages_load_nothing_from_anywhere_and_link_only_to_files_that_are_there(store):
+    for path in every_page(store):
+        page = Page(path)
+        assert page.loads == []
+        assert all((path.parent / link).is_file() for link in page.links)
+    assert Page(store.path / "compare.html").links == [
+        f"{n:03d}/report.html" for n in range(LAST + 1)
+    ]
+
+
+def test_the_page_s_own_scripts_fetch_nothing(store):
+    report.write_comparison([store])
+    chart, vega, own = Page(store.path / "compare.html").scripts
+    assert "vegaEmbed" in vega
+    assert "vegaEmbed(" in own
+    assert not re.search(r"fetch|import|XMLHttp|https?:", own)
+    assert re.findall(r"https?://[^\"]*", chart) == [json.loads(chart)["$schema"]]
+    assert '"url"' not in chart
+
+
+def test_whatever_was_asked_or_named_is_shown_and_never_run(tmp_path):
+    nasty = "</script><img src=x onerror=alert(2)>"
+
+    def items(number):
+        return [{**row, "class": nasty} for row in learning(number, problems=3)]
+
+    store = write_experiment(tmp_path / "<i>name<", rounds=2, items=items)
+    for path in every_page(store):
+        assert SCRIPT not in path.read_text()
+        assert "<i>name" not in path.read_text()
+        assert "img" not in Page(path).tags
+    assert nasty in Page(store.path / "compare.html").text
+    assert SCRIPT in Page(store.path / "001" / "report.html").text
+
+
+def test_nothing_undefined_is_shown(tmp_path):
+    def one_problem(number):
+        return [
+            item("final", CLASSES[0], "0:1", alone=True),
+            item("select", CLASSES[0], "0:2", alone=True),
+        ]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=2, items=one_problem)
+    shown = [Page(path).text for path in every_page(store)]
+    shown += [printed(report.rounds_table(store)), printed(report.comparison([store]))]
+    for text in shown:
+        assert not re.search(r"\b(nan|NaN|None|null|inf|undefined)\b", text)
+    assert all("2 wildcards" in text for text in shown[:3])
+
+
+def test_one_round_alone_is_enough_for_everything(tmp_path):
+    store = write_experiment(tmp_path / "wildcard", rounds=1)
+    assert "Nothing was trained." in Page(every_page(store)[0]).text
+    assert "· untrained" in printed(report.rounds_table(store))
+    assert "change" in printed(report.comparison([store]))
+
+
+def test_a_round_s_page_says_its_verdict_what_it_cost_and_where_it_came_from(store):
+    text = " ".join(Page(report.write_round_page(store, store.round(2))).text.split())
+    verdict = store.round(2).verdict
+    assert f"✓ promoted , {verdict['reason']} (against round 1)." in text
+    found = verdict["comparison"]
+    assert f"{found['wins']} newly right and {found['losses']} newly wrong" in text
+    assert "98,304" in text
+    assert "10 s, 2.0 s of it compiling" in text
+    assert "round 1, checkpoint cccccccccccccccc" in text
+    assert "unknown , with changes not committed" in text
+    assert "training.steps" in text
+
+
+def test_a_round_s_page_counts_what_is_newly_right_by_class(store):
+    rounds = finished_rounds(store)
+    text = " ".join(Page(report.write_round_page(store, store.round(2))).text.split())
+    one, two = (round_.items.only("final", CLASSES[1]).alone for round_ in rounds[1:3])
+    assert f"+{np.sum(two & ~one)} {MINUS}{np.sum(one & ~two)}" in text
+
+
+def test_a_round_s_page_shows_trees_with_a_wrong_answer_first(store):
+    text = Page(report.write_round_page(store, store.round(1))).text
+    assert text.count("environment") == pages.SHOWN_TREES
+    assert text.index("✗ wrong") < text.index("✓ right", text.index("kept in"))
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])
+def test_a_round_s_page_does_without_a_curve_or_trees_that_cannot_be_read(store, damage):
+    damage(store.round(1).metrics)
+    damage(store.round(1).interactions)
+    text = Page(report.write_round_page(store, store.round(1))).text
+    assert "metrics.jsonl is missing or damaged" in text
+    assert "interactions.jsonl is missing or damaged" in text
+    assert CLASSES[0] in text
+
+
+def test_a_round_s_page_is_small_and_the_comparison_no_larger_than_its_chart_s_code(store):
+    *small, compare_page, tree_page = every_page(store)
+    assert all(path.stat().st_size < 40_000 for path in (*small, tree_page))
+    assert compare_page.stat().st_size < len(plots.vega().encode()) + 60_000
+
+
+def test_every_column_is_defined(store):
+    report.write_comparison([store])
+    page = Page(store.path / "compare.html")
+    headings = {heading for heading in page.columns if heading}
+    named = {"round", ALL, *CLASSES}
+    assert headings - named <= pages.DEFINITIONS.keys()
+    assert all(pages.DEFINITIONS[heading] in page.text for heading in headings - named)
+
+
+def test_of_two_experiments_the_keys_that_differ_come_first(store, tmp_path):
+    other = write_experiment(tmp_path / "longer", rounds=1, letters=4)
+    paths = report.write_comparison([store, other])
+    assert [path.name for path in paths] == ["compare-longer.html", "compare-longer.png"]
+    assert {path.parent for path in paths} == {store.path}
+    text = " ".join(Page(paths[0]).text.split())
+    assert "key wildcard longer task.letters 3 4 ≠ differs seed 0 0" in text
+    assert "longer against wildcard" in text
+
+
+def test_a_tree_s_page_is_nested_and_its_name_is_safe(tmp_path):
+    deep = {**tree(), "steps": [tree(right=False), tree()]}
+    path = report.write_tree(tmp_path, "../Row 17, question 0", deep)
+    assert path == tmp_path / "tree-row-17-question-0.html"
+    assert path.read_text().count("<details") == 3
+    assert Page(path).text.count("✗ wrong") == 2
+    assert report.write_tree(tmp_path, "¿?", deep).name == "tree-untitled.html"
+
+
+def test_a_page_that_cannot_be_finished_leaves_the_one_before_as_it_was(store, monkeypatch):
+    paths = [*every_page(store), store.path / "compare.png"]
+    before = [path.read_bytes() for path in paths]
+    changed = change_record(store, 1, device="another")
+    write_round(changed, LAST + 1, learning(LAST + 1))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(store.path), "rename", killed)
+    for write in (
+        lambda: report.write_round_page(changed, changed.round(1)),
+        lambda: report.write_comparison([changed]),
+        lambda: pages._write_bytes_atomically(store.path / "compare.png", b"another"),
+        lambda: report.write_tree(store.path, "row 1", tree(right=False)),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert [path.read_bytes() for path in paths] == before
