@@ -158,6 +158,24 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class GradedTask(Task, Protocol):
+    """A task whose contexts come in sizes, so that a curriculum can begin with small ones."""
+
+    @property
+    def smallest(self) -> int:
+        """The smallest size of context that makes sense."""
+
+    @property
+    def largest(self) -> int:
+        """The size of what `draw_context` draws."""
+
+    def draw_context_of_size(
+        self, key: Key[Array, ""], size: Int[Array, ""]
+    ) -> Int[Array, "facts fact_length"]:
+        """A context of `size` symbols, smallest..largest, filled up with facts of zeros."""
+
+
+@runtime_checkable
 class Assistant(Protocol):
     """The model being trained: reads a context once, answers many questions about it. A frozen
     dataclass.
