@@ -47,7 +47,7 @@ def test_a_round_prints_its_table_and_its_verdict(ran):
     assert done.returncode == 0
     assert "round 1" in done.stdout
     assert "1 wildcard" in done.stdout
-    assert "round 1 against 0: " in done.stdout
+    assert "(against round 0)" in done.stdout
     assert done.stderr == ""
 
 
@@ -83,7 +83,7 @@ def test_questions_by_hand_are_answered_and_mistakes_do_not_end_the_talk(ran):
     assert "'nonsense' is no question: a pattern is 3 of the letters a, b and *" in done.stderr
     for question in ("a*b →", "aab →", "abb →", "*bb →"):
         assert question in done.stdout
-    assert "environment, ✓ right" in done.stdout
+    assert "environment  ✓ right" in done.stdout
     assert "probability" in done.stdout
 
 

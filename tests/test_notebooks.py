@@ -43,6 +43,6 @@ def test_rounds_notebook_runs_top_to_bottom(tmp_path, monkeypatch):
     said = "\n".join(
         output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs
     )
-    assert "round 2 against" in said
+    assert "(against round " in said
     assert "round 2, row 17, question 0" in said
     shutil.rmtree(folder)
