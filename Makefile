@@ -43,6 +43,7 @@ help:
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
 
 round: $(BASE)
+	test -n $(call quoted,$(N)) || { echo "make round: which one? Such as: make round N=3" >&2; exit 2; }
 	$(AMPLIFY) round $(call quoted,$(EXPERIMENT)) --n $(call quoted,$(N))
 
 rounds: $(BASE)
@@ -55,10 +56,11 @@ ask: $(BASE)
 	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
 
 tree: $(BASE)
+	test -n $(call quoted,$(ROUND)$(ROW)) || { echo "make tree: of what? Such as: make tree ROUND=3 ROW=17" >&2; exit 2; }
 	$(AMPLIFY) tree $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND)) --row $(call quoted,$(ROW)) $(if $(QUESTION),--question $(call quoted,$(QUESTION)))
 
 test: $(DEV)
-	$(RUN_PYTHON) -m pytest
+	$(RUN_PYTHON) -m pytest -n logical --dist worksteal
 
 lint: $(DEV)
 	$(RUN_PYTHON) -m ruff check .

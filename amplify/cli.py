@@ -8,6 +8,7 @@ import io
 import json as json_format
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -249,7 +250,9 @@ def in_one_line(box: str) -> str:
     is_rule = [not line.strip("─-") for line in lines]
     begin = is_rule.index(False)
     end = [*is_rule, True].index(True, begin)
-    return " ".join(lines[begin:end])
+    line = " ".join(lines[begin:end])
+    no_number = r"Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)"
+    return re.sub(no_number, r"\1: must be a whole number, got \2", line)
 
 
 def deferred(command: Any) -> Callable[..., Callable[[], None]]:

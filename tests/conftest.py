@@ -15,10 +15,11 @@ import jax
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Compiled code is shared by the tests and the processes that they start, and kept nowhere else.
-CACHE = tempfile.TemporaryDirectory(prefix="amplify-tests-")
-os.environ["XDG_CACHE_HOME"] = CACHE.name
-jax.config.update("jax_compilation_cache_dir", f"{CACHE.name}/amplify/compiled")
+# Compiled code is shared by all who run tests and the processes that they start, and kept nowhere else.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
+    CACHE = tempfile.TemporaryDirectory(prefix="amplify-tests-")
+    os.environ["XDG_CACHE_HOME"] = CACHE.name
+jax.config.update("jax_compilation_cache_dir", f"{os.environ['XDG_CACHE_HOME']}/amplify/compiled")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Every signature of ours is checked while tests run, and only then: users do not pay for it.

@@ -180,7 +180,12 @@ def interactive(drawn: Drawn) -> dict[str, Any]:
     )
     facet = altair.Facet("class:N", title=None, sort=list(shown))
     columns = max(1, min(COLUMNS, len(shown)))
-    panels = layers.properties(height=150).facet(facet, columns=columns, bounds="flush")
+    panels = layers.properties(height=150).facet(
+        facet,
+        columns=columns,
+        bounds="flush",
+        spacing={"row": 72, "column": 20},  # flush panels leave no room for axes and titles
+    )
     # An axis for each panel: shared ones would also be drawn where the last row has no panel.
     return panels.resolve_axis(x="independent").to_dict()
 
