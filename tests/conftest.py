@@ -15,7 +15,7 @@ import jax
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Compiled code is shared by all who run tests and the processes that they start, and kept nowhere else.
+# Compiled code is shared by all tests and the processes that they start, and kept nowhere else.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
     CACHE = tempfile.TemporaryDirectory(prefix="amplify-tests-")
     os.environ["XDG_CACHE_HOME"] = CACHE.name
