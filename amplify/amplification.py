@@ -22,10 +22,12 @@ from amplify.types import (
     Assistant,
     Interaction,
     Overseer,
+    OverseerKind,
     Problems,
     Respond,
     Step,
     Task,
+    Weights,
 )
 
 CHUNK = 128
@@ -104,6 +106,16 @@ def with_environment(
     return respond
 
 
+def helping(
+    task: Task,
+    contexts: Int[Array, "batch facts fact_length"],
+    alone: Respond,
+    sub_answers: str,
+) -> Respond:
+    """Who answers sub-questions: the "assistant", or for the supervised baseline the "truth"."""
+    return alone if sub_answers == "assistant" else told_the_truth(task, contexts)
+
+
 def assistant_alone(assistant: Assistant, params: PyTree[Array], memory: Any) -> Respond:
     """The assistant answers from what it remembers of each context, sampling."""
 
@@ -174,48 +186,54 @@ class Amplified(NamedTuple):
 def amplify_problems(
     task: Task,
     assistant: Assistant,
-    overseer: Overseer,
-    params: PyTree[Array],
+    overseer: OverseerKind,
+    weights: Weights,
     problems: Problems,
     seed: int,
     *,
     depth: int = 1,
+    sub_answers: str = "assistant",
     advance: Callable[[int], Any] = lambda rows: None,
 ) -> Iterator[Amplified]:
     """Amplified answers to every question of every problem, CHUNK problems at a time, as numpy
     arrays.
 
-    Depends on nothing else than its arguments: the same problems in the same chunks give the same
-    trees, bit for bit.
+    Sub-questions are answered by the assistant or, where `sub_answers` is "truth", truly: the
+    supervised baseline. Depends on nothing else than its arguments: the same problems in the same
+    chunks give the same trees, bit for bit.
     """
     root = jax.random.key(seed)
-    function = functools.partial(_amplify_chunk, task, assistant, overseer, depth, params, root)
+    how = (task, assistant, overseer, depth, sub_answers)
+    function = functools.partial(_amplify_chunk, *how, weights, root)
     return in_chunks(function, CHUNK, problems, advance=advance)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _amplify_chunk(
     task: Task,
     assistant: Assistant,
-    overseer: Overseer,
+    overseer: OverseerKind,
     depth: int,
-    params: PyTree[Array],
+    sub_answers: str,
+    weights: Weights,
     root: Key[Array, ""],
     problems: Problems,
 ) -> Amplified:
     contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(params, contexts)
-    respond = amplified(task, overseer, assistant_alone(assistant, params, memory), contexts, depth)
+    memory = assistant.encode(weights.assistant, contexts)
+    alone = assistant_alone(assistant, weights.assistant, memory)
+    helper = helping(task, contexts, alone, sub_answers)
+    respond = amplified(task, overseer.using(weights.overseer), helper, contexts, depth)
     everywhere = jnp.ones(questions.shape[:2], bool)
     tree = respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))
     classes = over_questions(task.class_of)(contexts, questions)
     return Amplified(
-        tree.answer, classes, jnp.sum(_assistant_answers(tree, everywhere), axis=1), tree
+        tree.answer, classes, jnp.sum(count_assistant_answers(tree, everywhere), axis=1), tree
     )
 
 
-def _assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
+def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
     """How many answers of the assistant each item's tree rests on."""
     here = jnp.int32(asked & (tree.answered_by == ASSISTANT))
     below = asked & (tree.answered_by == OVERSEER)
-    return here + sum(_assistant_answers(step.sub, below & step.asked) for step in tree.steps)
+    return here + sum(count_assistant_answers(step.sub, below & step.asked) for step in tree.steps)

@@ -93,15 +93,20 @@ class TrainingCheckpoints:
         self._directory, self._worker = directory, worker
         self._saving: Future[None] | None = None
 
-    def save(self, step: int, state: PyTree[Array], batches: grain.DatasetIterator) -> None:
+    def save(
+        self, step: int, state: PyTree[Array], batches: grain.DatasetIterator | None = None
+    ) -> None:
         """Begins to save; waits only for the one before, and raises what went wrong with it.
 
         The state may be donated and the iterator moved on as soon as this returns.
         """
         self.wait()
-        self._saving = self._worker.submit(self._save, step, _copy(state), batches.get_state())
+        place = None if batches is None else batches.get_state()
+        self._saving = self._worker.submit(self._save, step, _copy(state), place)
 
-    def restore(self, like: PyTree[Any], batches: grain.DatasetIterator) -> PyTree[Array] | None:
+    def restore(
+        self, like: PyTree[Any], batches: grain.DatasetIterator | None = None
+    ) -> PyTree[Array] | None:
         """The newest complete state, the iterator put where it was then; None if there is none.
 
         A damaged one counts as none: training goes on from an earlier step and ends the same.
@@ -120,7 +125,7 @@ class TrainingCheckpoints:
         if saving is not None:
             saving.result()
 
-    def _save(self, step: int, state: PyTree[Array], place: dict[str, Any]) -> None:
+    def _save(self, step: int, state: PyTree[Array], place: dict[str, Any] | None) -> None:
         _write(self._directory / str(step), state, place)
         for other in self._steps() - {step}:
             shutil.rmtree(self._directory / str(other))

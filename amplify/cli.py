@@ -34,7 +34,7 @@ def round_(
     experiment: Folder,
     n: Annotated[int, tyro.conf.arg(help="the round that shall exist, 1 or more")],
     redo: Annotated[
-        Literal["data", "checkpoint", "evals", "verdict"] | None,
+        Literal["overseer", "data", "checkpoint", "evals", "verdict"] | None,
         tyro.conf.arg(help="do this stage of round N again, and those after it"),
     ] = None,
     json: Json = False,

@@ -10,8 +10,8 @@ section 2.3.
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,19 @@ class TrainState(NamedTuple):
     optimizer: PyTree[Array]
 
 
-LogRow = dict[str, float | int]
-"""`{"step", "loss", ..., "seconds"}`: means over the steps since the row before."""
+@runtime_checkable
+class HasStep(Protocol):
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Steps taken."""
+
+
+State = TypeVar("State", bound=HasStep)
+
+LogRow = dict[str, Any]
+"""`{"step", "loss", ..., "seconds"}`: means over the steps since the row before; what a look at
+held-out problems found stands beside them.
+"""
 
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Metrics]]
@@ -57,56 +68,64 @@ def make_step(assistant: Assistant, training: Training) -> TrainStep:
     """The training step: compiled once for an experiment, whatever the round and the batch. Donates
     the state.
     """
-    optimizer = _optimizer(training)
+    return jax.jit(functools.partial(update, assistant, training), donate_argnums=0)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Metrics]:
-        (_, metrics), gradients = jax.value_and_grad(assistant.loss, has_aux=True)(
-            state.params, batch
-        )
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
-            updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        rate = _averaging_rate(state.step, training.target_horizon)
-        target = optax.incremental_update(params, state.target, rate)
-        return TrainState(state.step + 1, params, target, moments), metrics
 
-    return step
+def update(
+    assistant: Assistant, training: Training, state: TrainState, batch: dict[str, Array]
+) -> tuple[TrainState, Metrics]:
+    """One step of gradient descent, and of the target network after it."""
+    (_, metrics), gradients = jax.value_and_grad(assistant.loss, has_aux=True)(state.params, batch)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
+        updates, moments = _optimizer(training).update(gradients, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    rate = _averaging_rate(state.step, training.target_horizon)
+    target = optax.incremental_update(params, state.target, rate)
+    return TrainState(state.step + 1, params, target, moments), metrics
+
+
+def on_batches(
+    assistant: Assistant, training: Training, batches: Iterator[dict[str, np.ndarray]]
+) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
+    """The step that takes its batch from an endless iterator, one ahead of the device."""
+    step = make_step(assistant, training)
+    return lambda state: step(state, jax.device_put(next(batches)))
 
 
 def train(
-    assistant: Assistant,
+    step: Callable[[State], tuple[State, Metrics]],
     training: Training,
-    state: TrainState,
-    batches: Iterator[dict[str, np.ndarray]],
+    state: State,
     *,
-    save: Callable[[TrainState, list[LogRow]], None],
+    look: Callable[[State], Mapping[str, Any]],
+    save: Callable[[State, list[LogRow]], None],
     log: list[LogRow],
     advance: Callable[[int], Any],
-) -> TrainState:
+) -> State:
     """Trains from `state.step` to the last step.
 
     Args:
-        batches: endless; one is taken a step, one ahead of the device.
+        step: what is done at each; donates its argument.
+        look: what else to log of a state; called every `look_every` steps.
         save: called with the state and the log every `checkpoint_every` steps but the last, whose
-        state is returned.
+            state is returned.
         log: rows `{"step", "loss", ..., "seconds"}`, one every `log_every` steps, appended to;
-        `seconds` are those
-            that the rows' steps took.
+            `seconds` are those that the row's steps took, what `look` took left out.
         advance: told of every `log_every` steps, for a progress bar.
 
     Raises:
         AmplifyError: if the loss is no longer finite.
     """
-    step = make_step(assistant, training)
     interval: list[Metrics] = []
     since = time.monotonic()
     with jax.transfer_guard("disallow"):
         for number in range(int(jax.device_get(state.step)) + 1, training.steps + 1):
-            state, metrics = step(state, jax.device_put(next(batches)))
+            state, metrics = step(state)
             interval.append(metrics)
             if number % training.log_every == 0 or number == training.steps:
                 log.append(_mean(number, interval, since))
+                if number % training.look_every == 0 or number == training.steps:
+                    log[-1].update(look(state))
                 interval, since = [], time.monotonic()
                 advance(training.log_every)
             if number % training.checkpoint_every == 0 and number < training.steps:

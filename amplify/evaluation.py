@@ -22,7 +22,7 @@ from amplify.amplification import (
     told_the_truth,
 )
 from amplify.problems import answer_keys, in_chunks
-from amplify.types import Assistant, Overseer, Problems, Task
+from amplify.types import Assistant, OverseerKind, Problems, Respond, Task, Weights
 from amplify.words import shown
 
 CHUNK = 64
@@ -54,8 +54,8 @@ class Item:
 def evaluate(
     task: Task,
     assistant: Assistant,
-    overseer: Overseer,
-    params: PyTree[Array],
+    overseer: OverseerKind,
+    weights: Weights,
     problems: Problems,
     seed: int,
     *,
@@ -63,7 +63,8 @@ def evaluate(
     advance: Callable[[int], Any] = lambda rows: None,
 ) -> list[Item]:
     """Evaluates every different question of every problem once."""
-    function = functools.partial(_judge, task, assistant, overseer, params, jax.random.key(seed))
+    root = jax.random.key(seed)
+    function = functools.partial(_judge, task, assistant, overseer, weights, root)
     chunks = list(in_chunks(function, CHUNK, problems, advance=advance))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     seeds, questions = np.asarray(problems.seeds), np.asarray(problems.questions)
@@ -86,25 +87,25 @@ def evaluate(
 def _judge(
     task: Task,
     assistant: Assistant,
-    overseer: Overseer,
-    params: PyTree[Array],
+    overseer: OverseerKind,
+    weights: Weights,
     root: Key[Array, ""],
     problems: Problems,
 ) -> dict[str, Array]:
     contexts, questions = problems.contexts, problems.questions
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     everywhere = jnp.ones(questions.shape[:2], bool)
-    memory = assistant.encode(params, contexts)
-    alone = assistant.answer(params, memory, questions, None)
-    sampled = assistant_alone(assistant, params, memory)
+    memory = assistant.encode(weights.assistant, contexts)
+    alone = assistant.answer(weights.assistant, memory, questions, None)
+    sampled = assistant_alone(assistant, weights.assistant, memory)
 
     def right(
         tokens: Int[Array, "batch questions answer_length"],
     ) -> Bool[Array, "batch questions"]:
         return over_questions(task.is_right)(contexts, questions, tokens)
 
-    def overseen(respond: Any) -> Bool[Array, "batch questions"]:
-        tree = amplified(task, overseer, respond, contexts, depth=1)
+    def overseen(respond: Respond) -> Bool[Array, "batch questions"]:
+        tree = amplified(task, overseer.using(weights.overseer), respond, contexts, depth=1)
         return right(tree(questions, everywhere, keys).answer)
 
     return {
@@ -116,6 +117,49 @@ def _judge(
         "amplified": overseen(sampled),
         "ceiling": overseen(told_the_truth(task, contexts)),
     }
+
+
+def look(
+    task: Task,
+    assistant: Assistant,
+    overseer: OverseerKind,
+    weights: Weights,
+    student: PyTree[Array],
+    problems: Problems,
+    root: Key[Array, ""],
+) -> dict[str, Any]:
+    """Accuracy while training, on few problems: `{"accuracy": {"target": {class: share}}}`.
+
+    Of the target network, its amplification, the overseer told the truth, and the student whose
+    weights the target network averages. Classes without items are left out.
+    """
+    judged = jax.device_get(_judge(task, assistant, overseer, weights, root, problems))
+    own = jax.device_get(_alone(task, assistant, student, problems))
+    right = {
+        "overseer": judged["ceiling"],
+        "amplified": judged["amplified"],
+        "assistant": own,
+        "target": judged["alone"],
+    }
+    return {
+        "accuracy": {
+            by: {
+                label: round(float(items[judged["class"] == index].mean()), 4)
+                for index, label in enumerate(task.classes)
+                if (judged["class"] == index).any()
+            }
+            for by, items in right.items()
+        }
+    }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _alone(
+    task: Task, assistant: Assistant, params: PyTree[Array], problems: Problems
+) -> Bool[Array, "batch questions"]:
+    memory = assistant.encode(params, problems.contexts)
+    answers = assistant.answer(params, memory, problems.questions, None)
+    return over_questions(task.is_right)(problems.contexts, problems.questions, answers.tokens)
 
 
 def _different(

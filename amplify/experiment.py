@@ -13,15 +13,16 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from amplify.assistants import ASSISTANTS
 from amplify.errors import AmplifyError
 from amplify.overseers import OVERSEERS
+from amplify.overseers.learned import Learned
 from amplify.tasks import TASKS
-from amplify.types import Assistant, Overseer, Task
+from amplify.types import Assistant, GradedTask, OverseerKind, Task
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -41,6 +42,8 @@ class Questions:
     at_deepest: Share = 0.5
     """Share of a context's questions that are at the deepest depth; the rest take turns below it.
     """
+    sub_answers: Literal["assistant", "truth"] = "assistant"
+    """Who answers sub-questions; the truth, for the supervised baseline."""
 
     def depths(self, round_number: int, max_depth: int) -> list[int]:
         """The depth of each question of a context, `per_context` of them."""
@@ -56,6 +59,11 @@ class Questions:
 class Training:
     """`[training]`: how a round's answers are distilled into the next assistant."""
 
+    targets: Literal["stored", "streaming"] = "stored"
+    """The round's data set, written before; or made while training by the target network, from a
+    buffer of `questions.contexts`, about questions of all depths."""
+    amplify_every: Count = 1
+    """With streaming: training steps to a batch of newly amplified contexts."""
     steps: Count = 1000
     batch: Count = 32
     learning_rate: Positive = 2e-3
@@ -67,7 +75,21 @@ class Training:
     target_horizon: Count = 100
     """Steps over which the target network averages the assistant's weights."""
     log_every: Count = 50
+    look_every: Count = 100
+    """Steps between two looks at held-out problems, for the curves."""
     checkpoint_every: Count = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """`[curriculum]`: with streaming, contexts that grow as the assistant agrees with itself."""
+
+    start: Annotated[int, Field(ge=0)] = 0
+    """Size of the first contexts; 0: all are of full size."""
+    agreement: Share = 0.85
+    """Contexts grow by 1 once the target network agrees with more of its own amplified answers."""
+    batches: Count = 50
+    """Batches over which it must, anew at each size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +120,24 @@ class Experiment:
     seed: int
     task: Task
     assistant: Assistant
-    overseer: Overseer
+    overseer: OverseerKind
     questions: Questions
     training: Training
+    curriculum: Curriculum
     evals: Evals
     gate: Gate
     values: Mapping[str, Any] = dataclasses.field(compare=False)
     """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`."""
+
+    @property
+    def overseer_learns(self) -> bool:
+        return isinstance(self.overseer, Learned)
+
+    @property
+    def all_depths(self) -> list[int]:
+        """Depths of a context's questions where a round asks at all of them, in turn."""
+        deepest = self.task.max_depth
+        return [1 + i % deepest for i in range(self.questions.per_context)]
 
     @property
     def digest(self) -> str:
@@ -112,7 +145,13 @@ class Experiment:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-SECTIONS = {"questions": Questions, "training": Training, "evals": Evals, "gate": Gate}
+SECTIONS = {
+    "questions": Questions,
+    "training": Training,
+    "curriculum": Curriculum,
+    "evals": Evals,
+    "gate": Gate,
+}
 KINDS: dict[str, Mapping[str, type]] = {
     "task": TASKS,
     "assistant": ASSISTANTS,
@@ -122,6 +161,11 @@ KINDS: dict[str, Mapping[str, type]] = {
 
 def read_experiment(path: Path) -> Experiment:
     """Reads `experiment.toml`. Raises AmplifyError naming file, key, and what is allowed."""
+    return parse_experiment(_read_table(path), path)
+
+
+def _read_table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's tables, those of its `base` filled in."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,7 +174,24 @@ def read_experiment(path: Path) -> Experiment:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise AmplifyError(f"{path}: cannot be read as TOML: {error}") from None
-    return parse_experiment(table, path)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise AmplifyError(f"{path}: base must be another experiment's folder, got {base!r}")
+    file = path.parent / base / "experiment.toml"
+    if path.resolve() in above:
+        raise AmplifyError(f"{path}: base leads back to this experiment")
+    below = _read_table(file, (*above, path.resolve()))
+    return below | {key: _over(below.get(key), value) for key, value in table.items()}
+
+
+def _over(below: Any, value: Any) -> Any:
+    """A table with what it does not say taken from the one below, if that is of the same kind."""
+    if not isinstance(below, dict) or not isinstance(value, dict):
+        return value
+    same_kind = value.get("kind", below.get("kind")) == below.get("kind")
+    return {**below, **value} if same_kind else value
 
 
 def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
@@ -148,20 +209,41 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     for name, section in SECTIONS.items():
         chosen[name] = _section(section, _table(table, name, path), name, path)
         values |= _flat(chosen[name], name)
-    training = chosen["training"]
-    if training.checkpoint_every % training.log_every:
-        raise AmplifyError(
-            f"{path}: training.checkpoint_every must be a multiple of training.log_every"
-            f" ({training.log_every}), got {training.checkpoint_every}"
-        )
-    if training.batch > chosen["questions"].contexts:
-        raise AmplifyError(
-            f"{path}: training.batch must be at most questions.contexts"
-            f" ({chosen['questions'].contexts}), got {training.batch}"
-        )
+    _check_together(chosen["questions"], chosen["training"], path)
+    _check_curriculum(chosen["task"], chosen["curriculum"], chosen["training"], path)
     chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
     chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
     return Experiment(seed=seed, values=values, **chosen)
+
+
+def _check_together(questions: Questions, training: Training, path: Path) -> None:
+    """Refuses values that are allowed one by one and make no sense together."""
+    for name in ("checkpoint_every", "look_every"):
+        if getattr(training, name) % training.log_every:
+            raise AmplifyError(
+                f"{path}: training.{name} must be a multiple of training.log_every"
+                f" ({training.log_every}), got {getattr(training, name)}"
+            )
+    if training.batch > questions.contexts:
+        raise AmplifyError(
+            f"{path}: training.batch must be at most questions.contexts"
+            f" ({questions.contexts}), got {training.batch}"
+        )
+
+
+def _check_curriculum(task: Task, curriculum: Curriculum, training: Training, path: Path) -> None:
+    if not curriculum.start:
+        return
+    if training.targets != "streaming" or not isinstance(task, GradedTask):
+        raise AmplifyError(
+            f'{path}: curriculum.start needs training.targets = "streaming" and a task whose'
+            " contexts come in sizes"
+        )
+    if not task.smallest <= curriculum.start <= task.largest:
+        raise AmplifyError(
+            f"{path}: curriculum.start must be {task.smallest} to {task.largest},"
+            f" got {curriculum.start}"
+        )
 
 
 def _table(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

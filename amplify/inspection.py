@@ -12,16 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
 from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
 from amplify.amplification import CHUNK, amplify_problems
 from amplify.errors import AmplifyError
 from amplify.problems import EVALS, draw_problems
-from amplify.round import draw_round, load_assistant
+from amplify.stages import draw_round, load_assistant, load_overseer, load_weights
 from amplify.store import RoundFolder, Store
-from amplify.types import Problems
+from amplify.types import Problems, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,13 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     """The tree behind one question of one training row. Raises AmplifyError if there is no such
     row, or if the tree that comes out at depth 1 is not the one that the row was made from.
     """
-    experiment, this = store.experiment, _finished(store, number, "data")
+    experiment = store.experiment
+    if experiment.training.targets == "streaming":
+        raise AmplifyError(
+            f"{store.path}: streamed answers come from weights that were not kept; some trees are"
+            f" in {store.round(number).interactions}"
+        )
+    this = _finished(store, number, "data")
     asked = experiment.questions
     for name, value, count in (
         ("row", row, asked.contexts),
@@ -55,12 +60,13 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
         raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
     parent = store.round(this.record["parent"]["round"])
     params, _ = load_assistant(experiment, parent)
+    weights = Weights(params, load_overseer(experiment, this))
     start = row - row % CHUNK
     # The same whole chunk as in the round: another shape might round another way.
     problems = jax.tree.map(
         lambda column: column[start : start + CHUNK], draw_round(experiment, number)
     )
-    [chunk] = _amplify(store, params, problems, depth)
+    [chunk] = _amplify(store, weights, problems, depth)
     with this.intact("data"):
         dataset.verify(this.data, this.record["stages"]["data"]["digest"])
         stored = dataset.read(this.data)[row]["answers"][question]
@@ -87,7 +93,7 @@ class Desk:
             raise AmplifyError(f"--problem: must be 0 or more, got {problem}")
         experiment = store.experiment
         self.store, self.depth, self.number = store, depth, number
-        self.params, _ = load_assistant(experiment, _finished(store, number, "checkpoint"))
+        self.weights = load_weights(experiment, _finished(store, number, "checkpoint"))
         drawn = draw_problems(experiment.task, experiment.seed, EVALS, "select", problem + 1, [1])
         self.problem: Problems = jax.tree.map(lambda column: column[problem : problem + 1], drawn)
 
@@ -107,29 +113,30 @@ class Desk:
             )
             return f"{told}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
-        memory = assistant.encode(self.params, problem.contexts)
-        answers = assistant.answer(self.params, memory, problem.questions, None)
+        memory = assistant.encode(self.weights.assistant, problem.contexts)
+        answers = assistant.answer(self.weights.assistant, memory, problem.questions, None)
         said = words.shown(task, np.asarray(answers.tokens)[0, 0])
         truth = words.shown(task, np.asarray(task.truth(context, question)))
         probability = float(jnp.exp(answers.log_prob[0, 0]))
         line = f"{said}   (probability {probability:.3f}; the truth is {truth})"
         if self.depth == 0:
             return line
-        [chunk] = _amplify(self.store, self.params, problem, self.depth)
+        [chunk] = _amplify(self.store, self.weights, problem, self.depth)
         tree = words.tree(task, np.asarray(context), chunk.trees, 0, 0)
         return report.rich_tree(tree, f"assistant alone: {line}")
 
 
-def _amplify(store: Store, params: PyTree[Array], problems: Problems, depth: int) -> Any:
+def _amplify(store: Store, weights: Weights, problems: Problems, depth: int) -> Any:
     experiment = store.experiment
     return amplify_problems(
         experiment.task,
         experiment.assistant,
         experiment.overseer,
-        params,
+        weights,
         problems,
         experiment.seed,
         depth=depth,
+        sub_answers=experiment.questions.sub_answers,
     )
 
 

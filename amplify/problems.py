@@ -58,6 +58,41 @@ def draw_again(
     return _draw(task, jax.random.key(seed), seeds, jnp.asarray(depths, jnp.int32))
 
 
+def draw_for_training(
+    task: Task,
+    key: Key[Array, ""],
+    count: int,
+    depths: Sequence[int],
+    size: Int[Array, ""] | None = None,
+) -> tuple[Int[Array, "batch facts fact_length"], Int[Array, "batch questions question_length"]]:
+    """New contexts and questions, inside a compiled step; never one that is held out.
+
+    With a `size`, contexts of it (see `GradedTask`). Consumes the key.
+    """
+
+    def one(key: Key[Array, ""]) -> tuple[Array, Array]:
+        context_key, question_key = jax.random.split(key)
+
+        def draw(attempt: Int[Array, ""]) -> Int[Array, "facts fact_length"]:
+            key = jax.random.fold_in(context_key, attempt)
+            if size is None:
+                return task.draw_context(key)
+            return task.draw_context_of_size(key, size)  # type: ignore[attr-defined]
+
+        def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
+            return state[0] + 1, draw(state[0] + 1)
+
+        first = jnp.zeros((), jnp.int32)
+        held_out = lambda state: _bucket(state[1]) < len(SPLITS)  # noqa: E731
+        _, context = jax.lax.while_loop(held_out, again, (first, draw(first)))
+        keys = jax.vmap(lambda i: jax.random.fold_in(question_key, i))(jnp.arange(len(depths)))
+        return context, jax.vmap(lambda k, d: task.draw_question(k, context, d))(
+            keys, jnp.asarray(depths, jnp.int32)
+        )
+
+    return jax.vmap(one)(jax.random.split(key, count))
+
+
 def problem_key(root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Key[Array, ""]:
     """What everything random about one problem is drawn from."""
     return jax.random.fold_in(jax.random.fold_in(root, seed[0]), seed[1])

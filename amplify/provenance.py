@@ -57,6 +57,7 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ledger": {
             "human_seconds": 0,
+            "demonstrations": total("demonstrations"),
             "overseer_answers": total("overseer_answers"),
             "assistant_answers": total("assistant_answers"),
             "training_steps": total("steps"),

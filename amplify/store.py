@@ -21,8 +21,8 @@ from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment, read_experiment
 from amplify.provenance import compile_seconds
 
-STAGES = ("data", "checkpoint", "evals", "verdict")
-"""In the order in which they are done."""
+STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")
+"""In the order in which they are done; not every experiment has all."""
 
 
 class Store:
@@ -108,6 +108,7 @@ class RoundFolder:
             path / "checkpoint",
             path / "training",
         )
+        self.overseer = path / "overseer"
         self.evals, self.metrics = path / "evals.jsonl", path / "metrics.jsonl"
         self.interactions, self.report = path / "interactions.jsonl", path / "report.html"
         self.record: dict[str, Any] = self._read_record()

@@ -39,6 +39,13 @@ class Answers(NamedTuple):
     log_prob: Float[Array, "*b"]  # natural logarithm of the probability of the whole answer
 
 
+class Weights(NamedTuple):
+    """The parameters of those who answer: nothing for an overseer that learns nothing."""
+
+    assistant: PyTree[Array]
+    overseer: PyTree[Array] | None = None
+
+
 class Ask(NamedTuple):
     """One step of an overseer: a sub-question for every item, and which items really ask it."""
 
@@ -67,6 +74,17 @@ batch.
 
 Overseer = Callable[[Int[Array, "*b question_length"], Key[Array, "*b"]], Strategy]
 """Takes questions apart. Sees questions and answers, never a context."""
+
+
+@runtime_checkable
+class OverseerKind(Protocol):
+    """What an experiment file chose: an overseer, but for the parameters that it may learn."""
+
+    def __hash__(self) -> int: ...
+
+    def using(self, params: Any) -> Overseer:
+        """The overseer with these parameters; None where it has none."""
+
 
 Respond = Callable[
     [Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]], Interaction

@@ -26,7 +26,8 @@ def with_line(line: str) -> str:
         ("training.stepz = 3", "unknown key training.stepz; did you mean steps?"),
         ("trainning = 3", "unknown key trainning; did you mean training?"),
         ("task.leters = 3", "unknown key task.leters; did you mean letters?"),
-        ("overseer.noise = 3", "unknown key overseer.noise"),
+        ("overseer.noyse = 3", "unknown key overseer.noyse; did you mean noise?"),
+        ("overseer.noise = 1.5", "overseer.noise must be less than or equal to 1, got 1.5"),
         ("zzz = 3", "unknown key zzz; known are seed, task"),
         ("training.b2 = 1.5", "training.b2 must be less than 1, got 1.5"),
         (
@@ -73,7 +74,7 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
         ('"wildcard"', '"wildcrad"', "task.kind must be one of wildcard"),
         ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
         ('"wildcard"', '"gone.py:Task"', "task.kind names"),
-        ('kind = "simulated"', "", "overseer.kind must be one of simulated, got None"),
+        ('kind = "simulated"', "", "overseer.kind must be one of simulated, learned, got None"),
         (
             "batch = 8",
             "batch = 97",

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from amplify import distillation, inspection
+from amplify import distillation, inspection, stages
 from amplify import round as page
 from amplify.assistants.fact_transformer import FactTransformer
 from amplify.errors import AmplifyError
 from amplify.progress import unwatched
-from amplify.round import load_assistant
+from amplify.stages import load_assistant
 from amplify.store import Store, read_evals, read_lines
 from tests.tiny import TOML, tiny_experiment
 
@@ -98,7 +98,7 @@ assert "amplify" not in sys.modules and "tensorflow" not in sys.modules
 
 def test_the_first_rounds_labels_are_true_and_half_of_the_second_are_at_depth_two(ran):
     store = Store(ran)
-    problems = page.draw_round(store.experiment, 1)
+    problems = stages.draw_round(store.experiment, 1)
     task = store.experiment.task
     rows = inspection.dataset.read(store.round(1).data)
     truth = jax.vmap(jax.vmap(task.truth, (None, 0)))(problems.contexts, problems.questions)

@@ -3,9 +3,12 @@ context.
 """
 
 import dataclasses
+from typing import Annotated, Any
 
 from jaxtyping import Array, Int, Key
+from pydantic import Field
 
+from amplify.overseers.noisy import with_noise
 from amplify.types import Overseer, Strategy, Task
 
 
@@ -13,15 +16,29 @@ from amplify.types import Overseer, Strategy, Task
 class SimulatedConfig:
     """`[overseer]` of an experiment file."""
 
-    def build(self, task: Task) -> Overseer:
-        return Simulated(task)
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of its answers that are replaced by random ones."""
+
+    def build(self, task: Task) -> "Simulated":
+        """Raises ValueError if the task has no strategy."""
+        if not hasattr(task, "strategy"):
+            raise ValueError(
+                "overseer.kind 'simulated' follows the task's strategy,"
+                f" and {type(task).__name__} has none"
+            )
+        return Simulated(task, self.noise)
 
 
 @dataclasses.dataclass(frozen=True)
 class Simulated:
     task: Task
+    noise: float = 0.0
 
-    def __call__(
+    def using(self, params: Any = None) -> Overseer:
+        """The overseer; it has no parameters."""
+        return with_noise(self._strategy, self.noise, self.task)
+
+    def _strategy(
         self, questions: Int[Array, "*b question_length"], keys: Key[Array, "*b"]
     ) -> Strategy:
         return self.task.strategy(questions)

@@ -46,18 +46,20 @@ def test_earlier_tokens_of_an_answer_sway_later_ones_and_not_the_other_way_round
     params = assistant.init(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 2, [1])
     network, memory = (
-        assistant._network(params),
+        assistant._merge(params),
         jax.jit(assistant.encode)(params, problems.contexts),
     )
 
-    def logits(answer, place):
+    def log_probs(answer, place):
         answers = jnp.broadcast_to(jnp.array(answer, jnp.int32), (2, 1, 3))
         queries = assistant._query(problems.questions, answers, place)
-        return np.asarray(network.next_token_logits(memory, queries))
+        return np.asarray(network.log_probs(memory, queries))
 
-    assert not np.allclose(logits([4, 0, 0], 1), logits([5, 0, 0], 1))
-    assert not np.allclose(logits([0, 0, 0], 0), logits([0, 0, 0], 1))  # "?" said, or nothing yet
-    assert np.array_equal(logits([4, 0, 0], 1), logits([4, 7, 7], 1))
+    assert not np.allclose(log_probs([4, 0, 0], 1), log_probs([5, 0, 0], 1))
+    assert not np.allclose(
+        log_probs([0, 0, 0], 0), log_probs([0, 0, 0], 1)
+    )  # "?" said, or nothing yet
+    assert np.array_equal(log_probs([4, 0, 0], 1), log_probs([4, 7, 7], 1))
 
 
 def test_encoding_once_gives_what_encoding_for_every_question_gives():

@@ -15,6 +15,7 @@ from amplify import distillation
 from amplify.amplification import CHUNK, _amplify_chunk
 from amplify.experiment import read_experiment
 from amplify.problems import draw_problems
+from amplify.types import Weights
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = read_experiment(ROOT / "rounds/wildcard/experiment.toml")
@@ -100,7 +101,7 @@ def bare_step(training):
         return jnp.sum(tables[jnp.arange(len(tables)), tokens], axis=-2)
 
     def loss(params, batch):
-        memory = embed(params["fact"]["tables"], batch["context"])
+        memory = embed(params["row"]["tables"], batch["context"])
         memory, _ = jax.lax.scan(lambda x, p: (layer(x, None, p), None), memory, params["encoder"])
         memory = norm(memory, params["memory_norm"])
         x = embed(params["query"]["tables"], batch["questions"])
@@ -146,7 +147,9 @@ def test_amplification_against_its_forward_passes():
 
     def amplify():
         return [
-            _amplify_chunk(task, assistant, overseer, 1, params, root, problems).answers
+            _amplify_chunk(
+                task, assistant, overseer, 1, "assistant", Weights(params), root, problems
+            ).answers
             for _ in range(chunks)
         ]
 

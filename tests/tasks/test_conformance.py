@@ -38,7 +38,7 @@ def overseer_told_the_truth(task: Task):
     @jax.jit
     def answer(contexts, questions, everywhere, keys):
         told = told_the_truth(task, contexts)
-        return amplified(task, Simulated(task), told, contexts, depth=1)(
+        return amplified(task, Simulated(task).using(), told, contexts, depth=1)(
             questions, everywhere, keys
         )
 

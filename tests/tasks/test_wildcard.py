@@ -70,7 +70,7 @@ def test_amplified_to_its_own_depth_a_question_needs_no_assistant(depth):
         return told._replace(answer=jnp.zeros_like(told.answer))
 
     def answers(levels):
-        respond = amplified(task, Simulated(task), knows_nothing, context, levels)
+        respond = amplified(task, Simulated(task).using(), knows_nothing, context, levels)
         return jax.jit(respond)(questions, where, keys).answer
 
     truth = told_the_truth(task, context)(questions, where, keys).answer

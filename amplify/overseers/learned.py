@@ -1,0 +1,270 @@
+"""The learned overseer: a model that imitates few demonstrations of how questions are taken apart.
+
+It reads an interaction so far, a row for each exchange, and says what comes next: a sub-question to
+ask, or the answer. Like the overseers that it imitates it never sees a context. Christiano,
+Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.2 and appendix, where a causal transformer
+reads the interaction token by token; here one position is a whole exchange, so that there are some
+10 of them in place of 40, and the tokens of an utterance come one after the other.
+"""
+
+import dataclasses
+import functools
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key, PyTree
+from pydantic import Field
+
+from amplify.overseers.noisy import with_noise
+from amplify.transformer import Memory, Size, Transformer
+from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, Strategy, Task
+
+NOTHING, ASK, ANSWER = 0, 1, 2
+"""The first token of an utterance: nothing is said, a sub-question follows, the answer follows."""
+
+FIRST_DEMONSTRATIONS = 500
+"""Demonstrations before the first answer of the learned overseer is used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedConfig:
+    """`[overseer]` of an experiment file."""
+
+    width: Size = 64
+    heads: Size = 4
+    encoder_layers: Annotated[int, Field(ge=0)] = 2
+    decoder_layers: Size = 2
+    mlp_ratio: Size = 4
+    copies: bool = True
+    """Whether a token may be copied from what was said before, by a pointer that is learned."""
+    demonstrations: Annotated[int, Field(ge=FIRST_DEMONSTRATIONS)] = 20_000
+    """The most demonstrations that may be used, over all rounds."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    batch: Size = 64
+    """Demonstrations a training step."""
+    steps: Size = 1000
+    """Training steps a round, where a round's answers are stored before they are distilled."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of its answers that are replaced by random ones."""
+
+    def build(self, task: Task) -> "Learned":
+        """Raises ValueError if there is nothing to learn from, or the sizes do not fit together."""
+        if not hasattr(task, "strategy"):
+            raise ValueError(
+                "overseer.kind 'learned' learns from demonstrations: the task needs a strategy,"
+                f" and {type(task).__name__} has none"
+            )
+        if self.width % self.heads:
+            raise ValueError(
+                f"overseer.heads must divide overseer.width ({self.width}), got {self.heads}"
+            )
+        return Learned(self, task)
+
+
+class Transcript(NamedTuple):
+    """Interactions as the model reads and says them; one exchange more than sub-questions."""
+
+    rows: Int[Array, "*b exchanges row_length"]  # the question, then each sub-question and answer
+    utterances: Int[Array, "*b exchanges utterance_length"]  # what the overseer said to each row
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    config: LearnedConfig
+    task: Task
+
+    @functools.cached_property
+    def asks(self) -> int:
+        """The most sub-questions that a demonstration has."""
+        return count_asks(self.task)
+
+    @property
+    def row_length(self) -> int:
+        return 1 + self.task.question_length + self.task.answer_length  # with its number
+
+    @property
+    def utterance_length(self) -> int:
+        return 1 + max(self.task.question_length, self.task.answer_length)
+
+    def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
+
+    def using(self, params: PyTree[Array]) -> Overseer:
+        """The overseer that these parameters make."""
+        return with_noise(functools.partial(self._strategy, params), self.config.noise, self.task)
+
+    def transcript(self, demonstrated: Interaction) -> Transcript:
+        """What there is to imitate in interactions of depth 1; steps not taken are left out."""
+        shape = demonstrated.question.shape[:-1]
+        rows = self._first_row(demonstrated.question)[..., None, :]
+        asked = jnp.stack([step.asked for step in demonstrated.steps], axis=-1)
+        questions, answers = (
+            jnp.stack([getattr(step.sub, part) for step in demonstrated.steps], axis=-2)
+            for part in ("question", "answer")
+        )
+        order = jnp.argsort(~asked, axis=-1, stable=True)[..., None]
+        taken = jnp.take_along_axis(asked, order[..., 0], axis=-1)[..., None]
+        questions, answers = (
+            jnp.where(taken, jnp.take_along_axis(part, order, axis=-2), 0)
+            for part in (questions, answers)
+        )
+        numbers = jnp.where(taken, 2 + jnp.arange(self.asks)[:, None], 0)
+        rows = jnp.concatenate(
+            [rows, jnp.concatenate([numbers, questions, answers], axis=-1)], axis=-2
+        )
+        sub_questions = self._utterance(jnp.where(taken[..., 0], ASK, NOTHING), questions)
+        silence = jnp.zeros((*shape, 1, self.utterance_length), jnp.int32)
+        asking = jnp.concatenate([sub_questions, silence], axis=-2)
+        answering = self._utterance(jnp.full(shape, ANSWER), demonstrated.answer)[..., None, :]
+        last = jnp.sum(asked, axis=-1)[..., None] == jnp.arange(self.asks + 1)
+        return Transcript(rows, jnp.where(last[..., None], answering, asking))
+
+    def loss(
+        self, params: PyTree[Array], transcript: Transcript
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy in nats a token, half of it that of sub-questions and half of answers.
+
+        Metrics: the loss, and the share of transcripts of which the model's likeliest utterances
+        are all those demonstrated (given what was said before), `exact`.
+        """
+        rows, utterances = transcript
+        network, (batch, exchanges, length) = self._merge(params), utterances.shape
+        earlier = jnp.tril(jnp.ones((exchanges, exchanges), bool))[None]
+        memory = network.encode(rows, earlier)
+        numbers = jnp.broadcast_to(jnp.arange(exchanges)[:, None], (batch, exchanges, length))
+        queries = jnp.stack(
+            [self._query(numbers[..., place], utterances, place) for place in range(length)], -2
+        )
+        flat = queries.reshape(batch, exchanges * length, -1)
+        log_probs = network.log_probs(memory, flat, jnp.repeat(earlier, length, axis=1))
+        log_probs = log_probs.reshape(*utterances.shape, -1)
+        given = jnp.take_along_axis(log_probs, utterances[..., None], axis=-1)[..., 0]
+        kind = utterances[..., :1]
+        lengths = {ASK: 1 + self.task.question_length, ANSWER: 1 + self.task.answer_length}
+        total = jnp.zeros(())
+        right = jnp.ones(utterances.shape, bool)
+        for said, of_this in lengths.items():
+            counts = (kind == said) & (jnp.arange(length) < of_this)
+            total -= jnp.sum(given, where=counts) / jnp.maximum(jnp.sum(counts), 1)
+            right &= ~counts | (jnp.argmax(log_probs, -1) == utterances)
+        loss = total / 2
+        return loss, {"loss": loss, "exact": jnp.mean(jnp.all(right, (1, 2)), dtype=loss.dtype)}
+
+    def _strategy(
+        self,
+        params: PyTree[Array],
+        questions: Int[Array, "*b question_length"],
+        keys: Key[Array, "*b"],
+    ) -> Strategy:
+        """Says the likeliest utterance each time, so that only sub-answers bring chance."""
+        shape, task = questions.shape[:-1], self.task
+        rows = self._first_row(questions)[..., None, :]
+        answered = jnp.zeros(shape, bool)
+        answer = jnp.full((*shape, task.answer_length), DONT_KNOW, questions.dtype)
+        for number in range(self.asks + 1):
+            said = self._say(params, rows)
+            asks = ~answered & (said[..., 0] == ASK)
+            ends = ~answered & ~asks
+            gives = (ends & (said[..., 0] == ANSWER))[..., None]
+            answer = jnp.where(gives, said[..., 1 : 1 + task.answer_length], answer)
+            answered |= ends
+            if number == self.asks:
+                return answer
+            question = said[..., 1 : 1 + task.question_length]
+            told = yield Ask(question, asks)
+            numbers = jnp.full((*shape, 1), 2 + number, questions.dtype)
+            row = jnp.where(asks[..., None], jnp.concatenate([numbers, question, told], -1), 0)
+            rows = jnp.concatenate([rows, row[..., None, :]], axis=-2)
+        return answer
+
+    def _say(
+        self, params: PyTree[Array], rows: Int[Array, "*b exchanges row_length"]
+    ) -> Int[Array, "*b utterance_length"]:
+        """The likeliest next utterance, token by token."""
+        network, exchanges = self._merge(params), rows.shape[-2]
+        flat = rows.reshape(-1, *rows.shape[-2:])
+        memory: Memory = network.encode(
+            flat, jnp.tril(jnp.ones((exchanges, exchanges), bool))[None]
+        )
+        numbers = jnp.full((len(flat),), exchanges - 1, rows.dtype)
+
+        def next_token(said: Array, place: Array) -> tuple[Array, None]:
+            query = self._query(numbers, said, place)
+            log_probs = network.log_probs(memory, query[:, None])[:, 0]
+            return said.at[:, place].set(jnp.argmax(log_probs, -1).astype(said.dtype)), None
+
+        silence = jnp.zeros((len(flat), self.utterance_length), rows.dtype)
+        said, _ = jax.lax.scan(next_token, silence, jnp.arange(self.utterance_length))
+        return said.reshape(*rows.shape[:-2], self.utterance_length)
+
+    def _query(
+        self,
+        numbers: Int[Array, "*b"],
+        utterances: Int[Array, "*b utterance_length"],
+        place: int | Int[Array, ""],
+    ) -> Int[Array, "*b utterance_length"]:
+        """What is asked of the model: which exchange this is, and the utterance's first `place`
+        tokens, each raised by one: 0 is "not said yet".
+        """
+        before = jnp.arange(self.utterance_length - 1) < place
+        said = jnp.where(before, utterances[..., :-1] + 1, 0)
+        return jnp.concatenate([numbers[..., None], said], axis=-1)
+
+    def _first_row(
+        self, questions: Int[Array, "*b question_length"]
+    ) -> Int[Array, "*b row_length"]:
+        shape = questions.shape[:-1]
+        number, answer = jnp.ones((*shape, 1)), jnp.zeros((*shape, self.task.answer_length))
+        parts = [number.astype(questions.dtype), questions, answer.astype(questions.dtype)]
+        return jnp.concatenate(parts, axis=-1)
+
+    def _utterance(
+        self, kind: Int[Array, "*b"], tokens: Int[Array, "*b n"]
+    ) -> Int[Array, "*b utterance_length"]:
+        room = self.utterance_length - 1 - tokens.shape[-1]
+        padding = [(0, 0)] * kind.ndim + [(0, room)]
+        return jnp.concatenate([kind[..., None], jnp.pad(tokens, padding)], axis=-1)
+
+    def _merge(self, params: PyTree[Array]) -> Transformer:
+        return nnx.merge(_graph(self), params)
+
+
+def count_asks(task: Task) -> int:
+    """The most sub-questions that a task's own strategy asks."""
+    asks = 0
+
+    def run(question: Int[Array, " question_length"]) -> Int[Array, " answer_length"]:
+        nonlocal asks
+        strategy = task.strategy(question)
+        try:
+            next(strategy)
+            while True:
+                asks += 1
+                strategy.send(jnp.zeros((task.answer_length,), jnp.int32))
+        except StopIteration as end:
+            return end.value
+
+    jax.eval_shape(run, jnp.zeros((task.question_length,), jnp.int32))
+    return asks
+
+
+def _network(overseer: Learned, rngs: nnx.Rngs) -> Transformer:
+    # Rows and queries begin with the number of an exchange, which may exceed every token.
+    vocabulary = max(len(overseer.task.vocabulary), overseer.asks + 2, ANSWER + 1)
+    return Transformer(
+        overseer.config,
+        row_length=overseer.row_length,
+        row_vocabulary=vocabulary,
+        query_length=overseer.utterance_length,
+        query_vocabulary=vocabulary + 1,
+        vocabulary=vocabulary,
+        rngs=rngs,
+    )
+
+
+@functools.cache
+def _graph(overseer: Learned) -> nnx.GraphDef:
+    """The network without its parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: _network(overseer, nnx.Rngs(0))))

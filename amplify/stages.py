@@ -1,0 +1,393 @@
+"""The stages of a round: each takes an experiment and folders, and leaves its result in one.
+
+What a stage returns goes into the round's record. `round` says in which order they are done; what
+they do is said by the modules that they call.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming, words
+from amplify.amplification import Amplified, amplify_problems
+from amplify.comparison import judge
+from amplify.errors import AmplifyError
+from amplify.evaluation import evaluate
+from amplify.experiment import Experiment
+from amplify.imitation import Apprentice
+from amplify.overseers.learned import Learned
+from amplify.problems import EVALS, SPLITS, draw_problems
+from amplify.progress import Watch
+from amplify.store import RoundFolder, read_evals, read_lines, write_lines
+from amplify.types import Problems, Weights
+
+SAMPLED_TREES = 50
+"""Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
+LOOKED_AT = 64
+"""Held-out contexts that the training curve is about."""
+RANDOM_STAGES = {"overseer": 2**32 - 1, "checkpoint": 2**32 - 2}
+"""Streams of random numbers apart from those of problems, which are numbered by rounds."""
+
+
+def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
+    """Round 0: untrained weights."""
+    params = experiment.assistant.init(jax.random.key(experiment.seed))
+    checkpoint.save(this.checkpoint, distillation.begin(params, experiment.training))
+    return {"digest": checkpoint.digest(params)}
+
+
+def draw_round(experiment: Experiment, number: int) -> Problems:
+    """The problems of a round, the same whenever they are drawn."""
+    asked = experiment.questions
+    depths = asked.depths(number, experiment.task.max_depth)
+    return draw_problems(experiment.task, experiment.seed, number, "train", asked.contexts, depths)
+
+
+def write_amplified_answers(
+    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
+) -> dict[str, Any]:
+    """Amplification: the round's questions, answered by the overseer with the best assistant's
+    help.
+    """
+    problems = draw_round(experiment, this.number)
+    params, digest = load_assistant(experiment, best)
+    weights = Weights(params, load_overseer(experiment, this))
+    with watch("amplifying", len(problems.seeds)) as advance:
+        chunks = list(
+            amplify_problems(
+                experiment.task,
+                experiment.assistant,
+                experiment.overseer,
+                weights,
+                problems,
+                experiment.seed,
+                sub_answers=experiment.questions.sub_answers,
+                advance=advance,
+            )
+        )
+    answers = np.concatenate([chunk.answers for chunk in chunks])
+    written = dataset.write(
+        this.data,
+        {
+            "context": np.asarray(problems.contexts),
+            "questions": np.asarray(problems.questions),
+            "answers": answers,
+            "classes": np.concatenate([chunk.classes for chunk in chunks]),
+            "problem_seed": np.asarray(problems.seeds, np.int64),
+            "parent": np.full(len(answers), digest),
+        },
+        name="amplified_answers",
+        description=f"Round {this.number}: questions answered by an overseer with {digest}.",
+    )
+    write_lines(this.interactions, sample_trees(experiment, problems, chunks[0]))
+    helped = int(sum(chunk.assistant_answers.sum() for chunk in chunks))
+    return {
+        "digest": written,
+        "overseer_answers": answers[..., 0].size,
+        "assistant_answers": helped,
+    }
+
+
+def sample_trees(
+    experiment: Experiment, problems: Problems, first: Amplified
+) -> list[dict[str, Any]]:
+    """The tree of one question each of the first problems."""
+    contexts = np.asarray(problems.contexts)
+    places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
+    return [
+        {"row": row, "column": column}
+        | words.tree(experiment.task, contexts[row], first.trees, row, column)
+        for row, column in places[:SAMPLED_TREES]
+    ]
+
+
+def teach_overseer(
+    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
+) -> dict[str, Any]:
+    """A learned overseer, from where the best round left it: demonstrations with the best
+    assistant's help, and imitation of them.
+    """
+    params, _ = load_assistant(experiment, best)
+    before = load_apprentice(experiment, best)
+    known = int(before.used)
+    apprentice = give_lessons(experiment, this, params, before, watch)
+    checkpoint.save(this.overseer, apprentice)
+    return describe_overseer(apprentice, known)
+
+
+def give_lessons(
+    experiment: Experiment,
+    this: RoundFolder,
+    params: PyTree[Array],
+    apprentice: Apprentice,
+    watch: Watch,
+) -> Apprentice:
+    lesson, root = imitation.make_lesson(experiment), stage_key(experiment, this, "overseer")
+    steps = learned(experiment).config.steps
+    with watch("teaching the overseer", steps) as advance:
+        for number in range(steps):
+            apprentice = lesson(jax.random.fold_in(root, number), params, apprentice)
+            if number % 10 == 9:
+                jax.block_until_ready(apprentice.step)  # a progress bar is about what is done
+                advance(10)
+    return apprentice
+
+
+def describe_overseer(apprentice: Apprentice, known: int) -> dict[str, Any]:
+    """What a record says of it; `known` is how many demonstrations it had before the round."""
+    return {
+        "overseer_digest": checkpoint.digest(apprentice.params),
+        "demonstrations": int(apprentice.used) - known,
+        "demonstrations_so_far": int(apprentice.used),
+        "overseer_loss": round(float(apprentice.validation_loss), 5),
+    }
+
+
+def distill(
+    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
+) -> dict[str, Any]:
+    """Distillation: a child trained on the round's data, from the best assistant's weights."""
+    assistant, training = experiment.assistant, experiment.training
+    params, _ = load_assistant(experiment, best)
+    overseer = load_overseer(experiment, this)
+    with this.intact("data"):
+        dataset.verify(this.data, this.record["stages"]["data"]["digest"])
+        batches = dataset.batches(
+            this.data,
+            columns=("context", "questions", "answers"),
+            batch_size=training.batch,
+            seed=(experiment.seed << 32) + this.number,
+        )
+    with resumable_training(experiment, this, watch) as run:
+        state = run(
+            distillation.on_batches(assistant, training, batches),
+            distillation.abstract_state(assistant, training),
+            lambda: distillation.begin(params, training),
+            lambda state: (Weights(state.target, overseer), state.params),
+            batches,
+        )
+    checkpoint.save(this.checkpoint, state, batches)
+    this.drop_training()
+    return {"digest": checkpoint.digest(state.target), "steps": training.steps}
+
+
+def stream(
+    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
+) -> dict[str, Any]:
+    """Amplification and distillation side by side, from where the best round left off."""
+    params, _ = load_assistant(experiment, best)
+    apprentice = load_apprentice(experiment, best) if experiment.overseer_learns else None
+    known = 0 if apprentice is None else int(apprentice.used)
+    size = best.record["stages"]["checkpoint"].get("size", experiment.curriculum.start)
+    step, root = streaming.make_step(experiment), stage_key(experiment, this, "checkpoint")
+
+    def begin() -> streaming.Stream:
+        first = apprentice
+        if first is not None and not known:
+            first = give_lessons(experiment, this, params, first, watch)
+        return streaming.begin(experiment, params, first, size)
+
+    with resumable_training(experiment, this, watch) as run:
+        state = run(
+            lambda state: step(root, state),
+            jax.eval_shape(lambda: streaming.begin(experiment, params, apprentice, size)),
+            begin,
+            lambda state: (state.weights, state.student.params),
+        )
+    sample = write_streamed_sample(experiment, this, state)
+    facts = {} if state.apprentice is None else describe_overseer(state.apprentice, known)
+    if state.apprentice is not None:
+        checkpoint.save(this.overseer, state.apprentice)
+    checkpoint.save(this.checkpoint, state.student)
+    this.drop_training()
+    return {
+        "digest": checkpoint.digest(state.student.target),
+        "steps": experiment.training.steps,
+        "size": int(state.growth.size),
+        **sample,
+        **facts,
+        **count_answers(experiment, read_lines(this.metrics)),
+    }
+
+
+def count_answers(experiment: Experiment, log: list[dict[str, Any]]) -> dict[str, int]:
+    """How many answers a streaming round took, from its training curve."""
+    training = experiment.training
+    batches = -(-training.steps // training.amplify_every)
+    steps = np.diff([0, *(row["step"] for row in log)])
+    assistants = sum(n * row["assistant_answers"] for n, row in zip(steps, log, strict=True))
+    return {
+        "overseer_answers": batches * training.batch * experiment.questions.per_context,
+        "assistant_answers": round(float(assistants)),
+    }
+
+
+def write_streamed_sample(
+    experiment: Experiment, this: RoundFolder, state: streaming.Stream
+) -> dict[str, Any]:
+    """The buffer's held-out part as a data set, and trees of the final target network."""
+    task, held_out = experiment.task, jax.device_get(streaming.held_out(state.buffer))
+    problems = Problems(
+        jnp.stack([jnp.full_like(held_out["place"], this.number), held_out["place"]], axis=1),
+        jnp.asarray(held_out["context"]),
+        jnp.asarray(held_out["questions"]),
+    )
+    [chunk, *_] = amplify_problems(
+        task, experiment.assistant, experiment.overseer, state.weights, problems, experiment.seed
+    )
+    write_lines(this.interactions, sample_trees(experiment, problems, chunk))
+    columns = {name: held_out[name] for name in ("context", "questions", "answers")}
+    written = dataset.write(
+        this.data,
+        columns,
+        name="amplified_answers",
+        description=f"Round {this.number}: a sample of the streamed answers, never trained on.",
+    )
+    return {"data_digest": written}
+
+
+Run = Callable[..., Any]
+
+
+@contextlib.contextmanager
+def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) -> Iterator[Run]:
+    """`run(step, like, begin, who, batches)` trains, and goes on where a killed process was.
+
+    `like` has the shapes of the state that `begin` makes; `who` says whom to look at.
+    """
+    training, task = experiment.training, experiment.task
+    depths = range(1, task.max_depth + 1)
+    problems = draw_problems(task, experiment.seed, EVALS, "select", LOOKED_AT, depths)
+    root = jax.random.key(experiment.seed)
+    with checkpoint.training_checkpoints(this.training) as saved:
+
+        def run(
+            step: Callable[[Any], Any],
+            like: Any,
+            begin: Callable[[], Any],
+            who: Callable[[Any], tuple[Weights, PyTree[Array]]],
+            batches: grain.DatasetIterator | None = None,
+        ) -> Any:
+            def look(state: Any) -> dict[str, Any]:
+                team = (task, experiment.assistant, experiment.overseer)
+                return evaluation.look(*team, *who(state), problems, root)
+
+            def save(state: Any, log: list[distillation.LogRow]) -> None:
+                write_lines(this.metrics, log)
+                saved.save(int(state.step), state, batches)
+
+            log: list[distillation.LogRow] = []
+            state = saved.restore(like, batches)
+            if state is None:
+                state = begin()
+            elif int(state.step):
+                with this.intact("checkpoint"):
+                    log = [row for row in read_lines(this.metrics) if row["step"] <= state.step]
+            with watch("distilling", training.steps) as advance:
+                advance(int(state.step))
+                state = distillation.train(
+                    step, training, state, look=look, save=save, log=log, advance=advance
+                )
+            write_lines(this.metrics, log)
+            return state
+
+        yield run
+
+
+def stage_key(experiment: Experiment, this: RoundFolder, stage: str) -> Key[Array, ""]:
+    """What is random in one stage of one round; problems have seeds of their own."""
+    root = jax.random.fold_in(jax.random.key(experiment.seed), RANDOM_STAGES[stage])
+    return jax.random.fold_in(root, this.number)
+
+
+def learned(experiment: Experiment) -> Learned:
+    assert isinstance(experiment.overseer, Learned)
+    return experiment.overseer
+
+
+def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
+    """The learned overseer as a round left it; at round 0 it has seen nothing."""
+    overseer, at_once = learned(experiment), experiment.training.batch
+    if round_.number == 0:
+        return imitation.begin(overseer, stage_key(experiment, round_, "overseer"), at_once)
+    stages = round_.record["stages"]
+    stage = "overseer" if "overseer" in stages else "checkpoint"
+    with round_.intact(stage):
+        apprentice = checkpoint.restore(round_.overseer, imitation.abstract(overseer, at_once))
+        if checkpoint.digest(apprentice.params) != stages[stage]["overseer_digest"]:
+            raise AmplifyError(f"{round_.overseer}: not the overseer that was written")
+    return apprentice
+
+
+def load_overseer(experiment: Experiment, round_: RoundFolder) -> PyTree[Array] | None:
+    """The parameters of a round's overseer, if it has any."""
+    return load_apprentice(experiment, round_).params if experiment.overseer_learns else None
+
+
+def load_weights(experiment: Experiment, round_: RoundFolder) -> Weights:
+    """Those of a finished round."""
+    return Weights(load_assistant(experiment, round_)[0], load_overseer(experiment, round_))
+
+
+def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[Array], str]:
+    """The target network of a round's checkpoint, and its digest."""
+    like = distillation.abstract_state(experiment.assistant, experiment.training)
+    with round_.intact("checkpoint"):
+        target = checkpoint.restore(round_.checkpoint, like).target
+        digest = checkpoint.digest(target)
+        if digest != round_.record["stages"]["checkpoint"]["digest"]:
+            raise AmplifyError(f"{round_.checkpoint}: not the checkpoint that was written")
+    return target, digest
+
+
+def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:
+    """Evaluation: the same held-out questions in every round, in two splits that never mix."""
+    evals, task = experiment.evals, experiment.task
+    depths = [depth for depth in range(1, task.max_depth + 1) for _ in range(evals.per_depth)]
+    weights = load_weights(experiment, this)
+    items = []
+    with watch("evaluating", evals.select + evals.final) as advance:
+        for split in SPLITS:
+            problems = draw_problems(
+                task, experiment.seed, EVALS, split, getattr(evals, split), depths
+            )
+            items += evaluate(
+                task,
+                experiment.assistant,
+                experiment.overseer,
+                weights,
+                problems,
+                experiment.seed,
+                split=split,
+                advance=advance,
+            )
+    return {
+        "digest": write_lines(this.evals, [item.as_row() for item in items]),
+        "items": len(items),
+    }
+
+
+def judge_child(experiment: Experiment, best: RoundFolder, this: RoundFolder) -> dict[str, Any]:
+    """Comparison: the child's own answers against the best assistant's, on the same items of
+    `select`.
+    """
+    before, after = (
+        [item for item in read_evals(round_) if item["split"] == "select"]
+        for round_ in (best, this)
+    )
+    verdict = judge(
+        np.array([item["alone"] for item in before]),
+        np.array([item["alone"] for item in after]),
+        np.unique([item["problem"] for item in after], return_inverse=True)[1],
+        round_number=this.number,
+        error_rate=experiment.gate.error_rate,
+        worthwhile=experiment.gate.worthwhile,
+    )
+    return {"against": best.number, **dataclasses.asdict(verdict)}

@@ -1,0 +1,220 @@
+"""A transformer over tuples of tokens: rows are encoded once, queries attend to them, and each
+query is told the distribution of one token.
+
+Rows are a context's facts, or the exchanges of an interaction; queries are questions with what was
+said of their answers so far. A token comes from a learned mixture of the vocabulary and of a
+pointer that copies a token of a row. Knows nothing of tasks; the fact transformer and the learned
+overseer are made of it. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3 and
+appendix.
+"""
+
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+from pydantic import Field
+
+Size = Annotated[int, Field(ge=1)]
+
+
+@runtime_checkable
+class Sizes(Protocol):
+    """What a configuration says about a transformer's size."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def encoder_layers(self) -> int: ...
+    @property
+    def decoder_layers(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> int: ...
+    @property
+    def copies(self) -> bool: ...
+
+
+class Memory(NamedTuple):
+    """Encoded rows, and the rows themselves to copy from."""
+
+    encoded: Float[Array, "batch rows width"]
+    rows: Int[Array, "batch rows row_length"]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of `x` to `memory`, pre-normalised, without biases."""
+
+    def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (
+            nnx.Linear(width, width, use_bias=False, rngs=rngs) for _ in range(4)
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch queries width"],
+        memory: Float[Array, "batch rows width"],
+        sees: Bool[Array, "#batch #queries rows"] | None,
+    ) -> Float[Array, "batch queries width"]:
+        def split(y: Float[Array, "batch n width"]) -> Float[Array, "batch n heads head_width"]:
+            return y.reshape(*y.shape[:-1], self.heads, -1)
+
+        mixed = jax.nn.dot_product_attention(
+            split(self.query(x)),
+            split(self.key(memory)),
+            split(self.value(memory)),
+            mask=None if sees is None else sees[:, None],
+        )
+        return self.out(mixed.reshape(x.shape))
+
+
+class Block(nnx.Module):
+    """One layer: attend (to itself, or to a memory), then think."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, rngs: nnx.Rngs) -> None:
+        self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.attention = Attention(width, heads, rngs)
+        self.mlp_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.up = nnx.Linear(width, mlp_ratio * width, rngs=rngs)
+        self.down = nnx.Linear(mlp_ratio * width, width, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch n width"],
+        memory: Float[Array, "batch rows width"] | None,
+        sees: Bool[Array, "#batch #n rows"] | None,
+    ) -> Float[Array, "batch n width"]:
+        normed = self.attention_norm(x)
+        x = x + self.attention(normed, normed if memory is None else memory, sees)
+        return x + self.down(jax.nn.relu(self.up(self.mlp_norm(x))))
+
+
+class TokenTuple(nnx.Module):
+    """A tuple of tokens as one vector: an embedding per position, concatenated, one linear map;
+    fused into tables.
+    """
+
+    def __init__(self, length: int, vocabulary: int, width: int, rngs: nnx.Rngs) -> None:
+        # The linear map of concatenated embeddings is a sum of one table a position: that table is
+        # learned directly.
+        self.tables = nnx.Param(
+            jax.random.normal(rngs.params(), (length, vocabulary, width)) * length**-0.5
+        )
+
+    def __call__(self, tokens: Int[Array, "*b length"]) -> Float[Array, "*b width"]:
+        tables = self.tables[...]
+        return jnp.sum(tables[jnp.arange(len(tables)), tokens], axis=-2)
+
+
+class Pointer(nnx.Module):
+    """Points at one token of one row: which row by attention, which of its tokens by the query."""
+
+    def __init__(self, width: int, row_length: int, rngs: nnx.Rngs) -> None:
+        self.query = nnx.Linear(width, width, use_bias=False, rngs=rngs)
+        self.place = nnx.Linear(width, row_length, rngs=rngs)
+        self.use = nnx.Linear(width, 1, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch queries width"],
+        memory: Memory,
+        sees: Bool[Array, "#batch #queries rows"] | None,
+        vocabulary_log_probs: Float[Array, "batch queries vocabulary"],
+    ) -> Float[Array, "batch queries vocabulary"]:
+        """The mixture's log-probabilities."""
+        scores = jnp.einsum("bqw,brw->bqr", self.query(x), memory.encoded) * x.shape[-1] ** -0.5
+        row = jax.nn.softmax(scores if sees is None else jnp.where(sees, scores, -1e9))
+        place = jax.nn.softmax(self.place(x))
+        tokens = jax.nn.one_hot(memory.rows, vocabulary_log_probs.shape[-1], dtype=x.dtype)
+        copied = jnp.einsum("bqr,bqp,brpv->bqv", row, place, tokens)
+        use = self.use(x)
+        # A token that stands nowhere has probability 0 of being copied, not a logarithm of -inf.
+        return jnp.logaddexp(
+            jax.nn.log_sigmoid(use) + jnp.log(copied + 1e-20),
+            jax.nn.log_sigmoid(-use) + vocabulary_log_probs,
+        )
+
+
+class Transformer(nnx.Module):
+    """The parameters and the two forward passes."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        row_length: int,
+        row_vocabulary: int,
+        query_length: int,
+        query_vocabulary: int,
+        vocabulary: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        width = sizes.width
+
+        def blocks(layers: int) -> Block:
+            def one(key: Key[Array, ""]) -> Block:
+                return Block(width, sizes.heads, sizes.mlp_ratio, nnx.Rngs(params=key))
+
+            return nnx.vmap(one)(jax.random.split(rngs.params(), layers))
+
+        self.row = TokenTuple(row_length, row_vocabulary, width, rngs)
+        self.query = TokenTuple(query_length, query_vocabulary, width, rngs)
+        self.encoder = blocks(sizes.encoder_layers) if sizes.encoder_layers else None
+        self.memory_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.decoder = blocks(sizes.decoder_layers)
+        self.out_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.out = nnx.Linear(width, vocabulary, rngs=rngs)
+        self.pointer = Pointer(width, row_length, rngs) if sizes.copies else None
+
+    def encode(
+        self,
+        rows: Int[Array, "batch rows row_length"],
+        sees: Bool[Array, "#batch #rows rows"] | None = None,
+    ) -> Memory:
+        """`sees`: True where a row (second axis) may look at another (third); None: everywhere."""
+        x = self.row(rows)
+        if self.encoder is not None:
+            x = scan_layers(self.encoder, x, None, sees)
+        return Memory(self.memory_norm(x), rows)
+
+    def log_probs(
+        self,
+        memory: Memory,
+        queries: Int[Array, "batch queries query_length"],
+        sees: Bool[Array, "#batch #queries rows"] | None = None,
+    ) -> Float[Array, "batch queries vocabulary"]:
+        """Of the token that each query asks for; `sees` is True where a query may look at a row."""
+        x = scan_layers(self.decoder, self.query(queries), memory.encoded, sees)
+        x = self.out_norm(x)
+        log_probs = jax.nn.log_softmax(self.out(x))
+        return log_probs if self.pointer is None else self.pointer(x, memory, sees, log_probs)
+
+
+def scan_layers(
+    blocks: Block,
+    x: Float[Array, "batch n width"],
+    memory: Float[Array, "batch rows width"] | None,
+    sees: Bool[Array, "#batch #n rows"] | None,
+) -> Float[Array, "batch n width"]:
+    """Runs stacked layers in turn; the body is compiled once however many layers there are."""
+    graph, stacked = nnx.split(blocks)
+
+    def layer(x: Array, state: nnx.State) -> tuple[Array, None]:
+        return nnx.merge(graph, state)(x, memory, sees), None
+
+    return jax.lax.scan(layer, x, stacked)[0]
+
+
+def sample(
+    keys: Key[Array, "*b"], place: int | Int[Array, ""], log_probs: Float[Array, "*b vocabulary"]
+) -> Int[Array, "*b"]:
+    """One token an item, each by its own key, so that what is batched together cannot matter."""
+
+    def draw(key: Key[Array, ""], log_probs: Float[Array, " vocabulary"]) -> Int[Array, ""]:
+        return jax.random.categorical(jax.random.fold_in(key, place), log_probs)
+
+    flat = jax.vmap(draw)(keys.reshape(-1), log_probs.reshape(-1, log_probs.shape[-1]))
+    return flat.reshape(keys.shape)
