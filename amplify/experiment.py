@@ -101,6 +101,12 @@ class Evals:
     final: Count = 512
     """Contexts of the split that is only reported."""
     per_depth: Count = 2
+    apart: bool = True
+    """Whether held-out contexts are kept from training; false for tasks that have too few."""
+
+    def depths(self, max_depth: int) -> list[int]:
+        """The depth of each question about a held-out context."""
+        return [depth for depth in range(1, max_depth + 1) for _ in range(self.per_depth)]
 
 
 @dataclasses.dataclass(frozen=True)

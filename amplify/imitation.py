@@ -193,7 +193,11 @@ def _lesson(
     assert isinstance(overseer, Learned)
     draw_key, teach_key, learn_key = jax.random.split(key, 3)
     contexts, questions = draw_for_training(
-        task, draw_key, experiment.training.batch, experiment.all_depths
+        task,
+        draw_key,
+        experiment.training.batch,
+        experiment.all_depths,
+        apart=experiment.evals.apart,
     )
     alone = assistant_alone(assistant, parent, assistant.encode(parent, contexts))
     helper = helping(task, contexts, alone, experiment.questions.sub_answers)

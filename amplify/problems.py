@@ -30,18 +30,29 @@ EVALS = 0
 
 
 def draw_problems(
-    task: Task, seed: int, stream: int, split: str, count: int, depths: Sequence[int]
+    task: Task,
+    seed: int,
+    stream: int,
+    split: str,
+    count: int,
+    depths: Sequence[int],
+    *,
+    apart: bool = True,
 ) -> Problems:
     """The first `count` problems of `split` in a stream, with a question of each of `depths` about
     every one.
 
-    Raises AmplifyError if the task has too few different contexts to fill the split.
+    Splits have no context in common unless `apart` is False, for tasks that have too few contexts
+    to keep any from training: then they only have no draw in common. Raises AmplifyError if the
+    task has too few different contexts to fill the split.
     """
     root = jax.random.key(seed)
     found = np.zeros((0,), np.uint32)
     for start in range(0, 1000 * BUCKETS * max(count, CANDIDATES), CANDIDATES):
         indices = np.arange(start, start + CANDIDATES, dtype=np.uint32)
-        buckets = np.asarray(_buckets(task, root, _seeds(stream, indices)))
+        buckets = indices % BUCKETS
+        if apart:
+            buckets = np.asarray(_buckets(task, root, _seeds(stream, indices)))
         wanted = buckets == SPLITS[split] if split in SPLITS else buckets >= len(SPLITS)
         found = np.concatenate([found, indices[wanted]])
         if len(found) >= count:
@@ -64,8 +75,10 @@ def draw_for_training(
     count: int,
     depths: Sequence[int],
     size: Int[Array, ""] | None = None,
+    *,
+    apart: bool = True,
 ) -> tuple[Int[Array, "batch facts fact_length"], Int[Array, "batch questions question_length"]]:
-    """New contexts and questions, inside a compiled step; never one that is held out.
+    """New contexts and questions, inside a compiled step; none that is held out if `apart`.
 
     With a `size`, contexts of it (see `GradedTask`). Consumes the key.
     """
@@ -82,8 +95,10 @@ def draw_for_training(
         def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
             return state[0] + 1, draw(state[0] + 1)
 
+        def held_out(state: tuple[Array, Array]) -> Array:
+            return apart & (_bucket(state[1]) < len(SPLITS))
+
         first = jnp.zeros((), jnp.int32)
-        held_out = lambda state: _bucket(state[1]) < len(SPLITS)  # noqa: E731
         _, context = jax.lax.while_loop(held_out, again, (first, draw(first)))
         keys = jax.vmap(lambda i: jax.random.fold_in(question_key, i))(jnp.arange(len(depths)))
         return context, jax.vmap(lambda k, d: task.draw_question(k, context, d))(

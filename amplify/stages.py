@@ -30,15 +30,13 @@ from amplify.types import Problems, Weights
 
 SAMPLED_TREES = 50
 """Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
-LOOKED_AT = 64
-"""Held-out contexts that the training curve is about."""
 RANDOM_STAGES = {"overseer": 2**32 - 1, "checkpoint": 2**32 - 2}
 """Streams of random numbers apart from those of problems, which are numbered by rounds."""
 
 
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     """Round 0: untrained weights."""
-    params = experiment.assistant.init(jax.random.key(experiment.seed))
+    params = jax.jit(experiment.assistant.init)(jax.random.key(experiment.seed))
     checkpoint.save(this.checkpoint, distillation.begin(params, experiment.training))
     return {"digest": checkpoint.digest(params)}
 
@@ -47,7 +45,22 @@ def draw_round(experiment: Experiment, number: int) -> Problems:
     """The problems of a round, the same whenever they are drawn."""
     asked = experiment.questions
     depths = asked.depths(number, experiment.task.max_depth)
-    return draw_problems(experiment.task, experiment.seed, number, "train", asked.contexts, depths)
+    return draw_problems(
+        experiment.task,
+        experiment.seed,
+        number,
+        "train",
+        asked.contexts,
+        depths,
+        apart=experiment.evals.apart,
+    )
+
+
+def draw_held_out(experiment: Experiment, split: str, count: int) -> Problems:
+    """The first problems of a split, the same in every round."""
+    task, evals = experiment.task, experiment.evals
+    depths = evals.depths(task.max_depth)
+    return draw_problems(task, experiment.seed, EVALS, split, count, depths, apart=evals.apart)
 
 
 def write_amplified_answers(
@@ -192,7 +205,7 @@ def stream(
         first = apprentice
         if first is not None and not known:
             first = give_lessons(experiment, this, params, first, watch)
-        return streaming.begin(experiment, params, first, size)
+        return on_device(streaming.begin(experiment, params, first, size))
 
     with resumable_training(experiment, this, watch) as run:
         state = run(
@@ -263,8 +276,7 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     `like` has the shapes of the state that `begin` makes; `who` says whom to look at.
     """
     training, task = experiment.training, experiment.task
-    depths = range(1, task.max_depth + 1)
-    problems = draw_problems(task, experiment.seed, EVALS, "select", LOOKED_AT, depths)
+    problems = draw_held_out(experiment, "select", evaluation.CHUNK)
     root = jax.random.key(experiment.seed)
     with checkpoint.training_checkpoints(this.training) as saved:
 
@@ -307,6 +319,11 @@ def stage_key(experiment: Experiment, this: RoundFolder, stage: str) -> Key[Arra
     return jax.random.fold_in(root, this.number)
 
 
+def on_device(tree: PyTree[Array]) -> PyTree[Array]:
+    """Committed to the device, as what was loaded is, or a step would be compiled for each."""
+    return jax.device_put(tree, jax.devices()[0])
+
+
 def learned(experiment: Experiment) -> Learned:
     assert isinstance(experiment.overseer, Learned)
     return experiment.overseer
@@ -316,7 +333,8 @@ def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
     """The learned overseer as a round left it; at round 0 it has seen nothing."""
     overseer, at_once = learned(experiment), experiment.training.batch
     if round_.number == 0:
-        return imitation.begin(overseer, stage_key(experiment, round_, "overseer"), at_once)
+        key = stage_key(experiment, round_, "overseer")
+        return on_device(jax.jit(imitation.begin, static_argnums=(0, 2))(overseer, key, at_once))
     stages = round_.record["stages"]
     stage = "overseer" if "overseer" in stages else "checkpoint"
     with round_.intact(stage):
@@ -349,17 +367,14 @@ def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[
 
 def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
-    evals, task = experiment.evals, experiment.task
-    depths = [depth for depth in range(1, task.max_depth + 1) for _ in range(evals.per_depth)]
+    evals = experiment.evals
     weights = load_weights(experiment, this)
     items = []
     with watch("evaluating", evals.select + evals.final) as advance:
         for split in SPLITS:
-            problems = draw_problems(
-                task, experiment.seed, EVALS, split, getattr(evals, split), depths
-            )
+            problems = draw_held_out(experiment, split, getattr(evals, split))
             items += evaluate(
-                task,
+                experiment.task,
                 experiment.assistant,
                 experiment.overseer,
                 weights,

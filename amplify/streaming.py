@@ -142,7 +142,12 @@ def _amplify(experiment: Experiment, key: Key[Array, ""], state: Stream) -> Ampl
     draw_key, teach_key, answer_key, alone_key = jax.random.split(key, 4)
     size = state.growth.size if experiment.curriculum.start else None
     contexts, questions = draw_for_training(
-        task, draw_key, experiment.training.batch, experiment.all_depths, size
+        task,
+        draw_key,
+        experiment.training.batch,
+        experiment.all_depths,
+        size,
+        apart=experiment.evals.apart,
     )
     target = state.student.target
     alone = assistant_alone(assistant, target, assistant.encode(target, contexts))

@@ -1,5 +1,7 @@
 """Tasks: one file each. `TASKS` names those that an experiment file may choose."""
 
+from amplify.tasks.assignments import Assignments
+from amplify.tasks.permutation import Permutation
 from amplify.tasks.wildcard import Wildcard
 
-TASKS = {"wildcard": Wildcard}
+TASKS = {"assignments": Assignments, "permutation": Permutation, "wildcard": Wildcard}

@@ -10,10 +10,20 @@ import pytest
 from amplify.amplification import amplified, over_questions, told_the_truth
 from amplify.overseers.simulated import Simulated
 from amplify.problems import draw_problems
+from amplify.tasks.assignments import Assignments
+from amplify.tasks.permutation import Permutation
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import Task
 
-TASKS: list[Task] = [Wildcard(1), Wildcard(3), Wildcard(6)]
+TASKS: list[Task] = [
+    Wildcard(1),
+    Wildcard(3),
+    Wildcard(6),
+    Permutation(4, 3),
+    Permutation(9, 4),
+    Assignments(5, 2),
+    Assignments(12, 3),
+]
 
 
 @dataclasses.dataclass(frozen=True)
