@@ -195,7 +195,9 @@ def grow(
     grows = (batches > curriculum.batches) & (agreement > curriculum.agreement)
     grows &= growth.size < task.largest
     return Growth(
-        growth.size + grows, jnp.where(grows, 0.0, agreement), jnp.where(grows, 0, batches)
+        growth.size + jnp.where(grows, 1, 0),
+        jnp.where(grows, 0.0, agreement),
+        jnp.where(grows, 0, batches),
     )
 
 

@@ -2,6 +2,14 @@
 
 from amplify.tasks.assignments import Assignments
 from amplify.tasks.permutation import Permutation
+from amplify.tasks.shortest_path import ShortestPath
+from amplify.tasks.union_find import UnionFind
 from amplify.tasks.wildcard import Wildcard
 
-TASKS = {"assignments": Assignments, "permutation": Permutation, "wildcard": Wildcard}
+TASKS = {
+    "assignments": Assignments,
+    "permutation": Permutation,
+    "shortest-path": ShortestPath,
+    "union-find": UnionFind,
+    "wildcard": Wildcard,
+}

@@ -12,6 +12,8 @@ from amplify.overseers.simulated import Simulated
 from amplify.problems import draw_problems
 from amplify.tasks.assignments import Assignments
 from amplify.tasks.permutation import Permutation
+from amplify.tasks.shortest_path import ShortestPath
+from amplify.tasks.union_find import UnionFind
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import Task
 
@@ -23,6 +25,10 @@ TASKS: list[Task] = [
     Permutation(9, 4),
     Assignments(5, 2),
     Assignments(12, 3),
+    ShortestPath(4, 5),
+    ShortestPath(9, 16),
+    UnionFind(4, 2),
+    UnionFind(9, 3),
 ]
 
 
