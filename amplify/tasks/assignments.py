@@ -113,7 +113,7 @@ class Assignments:
             jnp.stack([jnp.full(count, a_kind), variable, first, second], axis=1),
         )
         a, b = value[first], value[second]
-        needed = jnp.zeros((tokens, tokens), bool).at[a, b].set(~direct & present)
+        needed = jnp.zeros((tokens, tokens), bool).at[a, b].max(~direct & present)
         needed = needed.at[DONT_KNOW].set(False)
         a, b = jnp.nonzero(needed, size=self.facts - count, fill_value=0)
         entries = jnp.stack([jnp.full(len(a), f_kind), a, b, f[a, b]], axis=1)

@@ -38,7 +38,7 @@ class Forest(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class UnionFind:
-    """Tokens: variables, values, the depths 0, 1, ..., then the words below. Facts are (given, x, v)
+    """Tokens: variables, values, depths 0, 1, ..., then the words below. Facts are (given, x, v)
     and (equal, x, y), each edge once.
     """
 
