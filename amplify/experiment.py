@@ -216,6 +216,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
         chosen[name] = _section(section, _table(table, name, path), name, path)
         values |= _flat(chosen[name], name)
     _check_together(chosen["questions"], chosen["training"], path)
+    _check_strategy(chosen["task"], values["overseer.kind"], path)
     _check_curriculum(chosen["task"], chosen["curriculum"], chosen["training"], path)
     chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
     chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
@@ -234,6 +235,15 @@ def _check_together(questions: Questions, training: Training, path: Path) -> Non
         raise AmplifyError(
             f"{path}: training.batch must be at most questions.contexts"
             f" ({questions.contexts}), got {training.batch}"
+        )
+
+
+def _check_strategy(task: Any, kind: str, path: Path) -> None:
+    """A task of one's own need not say how it is taken apart; nobody can then be shown."""
+    if kind in OVERSEERS and not hasattr(task, "strategy"):
+        raise AmplifyError(
+            f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
+            f" from, and {type(task).__name__} has none"
         )
 
 

@@ -247,8 +247,9 @@ def write_streamed_sample(
 ) -> dict[str, Any]:
     """The buffer's held-out part as a data set, and trees of the final target network."""
     task, held_out = experiment.task, jax.device_get(streaming.held_out(state.buffer))
+    place = jnp.asarray(held_out["place"])
     problems = Problems(
-        jnp.stack([jnp.full_like(held_out["place"], this.number), held_out["place"]], axis=1),
+        jnp.stack([jnp.full_like(place, this.number), place], axis=1).astype(jnp.uint32),
         jnp.asarray(held_out["context"]),
         jnp.asarray(held_out["questions"]),
     )

@@ -187,7 +187,7 @@ def grow(
     """
     knows = jnp.any(amplified != DONT_KNOW, axis=-1)
     agrees = knows & jnp.all(alone == amplified, axis=-1)
-    share = jnp.sum(agrees) / jnp.maximum(jnp.sum(knows), 1)
+    share = jnp.sum(agrees, dtype=jnp.float32) / jnp.maximum(jnp.sum(knows, dtype=jnp.float32), 1)
     batches = growth.batches + 1
     # A plain mean at first, then one that forgets.
     weight = jnp.maximum(1 / curriculum.batches, 1 / batches.astype(jnp.float32))

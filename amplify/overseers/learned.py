@@ -50,12 +50,7 @@ class LearnedConfig:
     """Share of its answers that are replaced by random ones."""
 
     def build(self, task: Task) -> "Learned":
-        """Raises ValueError if there is nothing to learn from, or the sizes do not fit together."""
-        if not hasattr(task, "strategy"):
-            raise ValueError(
-                "overseer.kind 'learned' learns from demonstrations: the task needs a strategy,"
-                f" and {type(task).__name__} has none"
-            )
+        """Raises ValueError if the sizes do not fit together."""
         if self.width % self.heads:
             raise ValueError(
                 f"overseer.heads must divide overseer.width ({self.width}), got {self.heads}"
@@ -110,7 +105,9 @@ class Learned:
             jnp.where(taken, jnp.take_along_axis(part, order, axis=-2), 0)
             for part in (questions, answers)
         )
-        numbers = jnp.where(taken, 2 + jnp.arange(self.asks)[:, None], 0)
+        numbers = jnp.where(
+            taken, 2 + jax.lax.broadcasted_iota(jnp.int32, taken.shape, taken.ndim - 2), 0
+        )
         rows = jnp.concatenate(
             [rows, jnp.concatenate([numbers, questions, answers], axis=-1)], axis=-2
         )
@@ -118,8 +115,9 @@ class Learned:
         silence = jnp.zeros((*shape, 1, self.utterance_length), jnp.int32)
         asking = jnp.concatenate([sub_questions, silence], axis=-2)
         answering = self._utterance(jnp.full(shape, ANSWER), demonstrated.answer)[..., None, :]
-        last = jnp.sum(asked, axis=-1)[..., None] == jnp.arange(self.asks + 1)
-        return Transcript(rows, jnp.where(last[..., None], answering, asking))
+        exchange = jax.lax.broadcasted_iota(jnp.int32, asking.shape, asking.ndim - 2)
+        last = jnp.sum(asked, axis=-1)[..., None, None]
+        return Transcript(rows, jnp.where(exchange == last, answering, asking))
 
     def loss(
         self, params: PyTree[Array], transcript: Transcript
@@ -142,12 +140,14 @@ class Learned:
         log_probs = log_probs.reshape(*utterances.shape, -1)
         given = jnp.take_along_axis(log_probs, utterances[..., None], axis=-1)[..., 0]
         kind = utterances[..., :1]
+        place = jax.lax.broadcasted_iota(jnp.int32, utterances.shape, 2)
         lengths = {ASK: 1 + self.task.question_length, ANSWER: 1 + self.task.answer_length}
         total = jnp.zeros(())
         right = jnp.ones(utterances.shape, bool)
         for said, of_this in lengths.items():
-            counts = (kind == said) & (jnp.arange(length) < of_this)
-            total -= jnp.sum(given, where=counts) / jnp.maximum(jnp.sum(counts), 1)
+            counts = (kind == said) & (place < of_this)
+            count = jnp.maximum(jnp.sum(counts, dtype=given.dtype), 1)
+            total -= jnp.sum(given, where=counts) / count
             right &= ~counts | (jnp.argmax(log_probs, -1) == utterances)
         loss = total / 2
         return loss, {"loss": loss, "exact": jnp.mean(jnp.all(right, (1, 2)), dtype=loss.dtype)}

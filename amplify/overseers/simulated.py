@@ -20,12 +20,6 @@ class SimulatedConfig:
     """Share of its answers that are replaced by random ones."""
 
     def build(self, task: Task) -> "Simulated":
-        """Raises ValueError if the task has no strategy."""
-        if not hasattr(task, "strategy"):
-            raise ValueError(
-                "overseer.kind 'simulated' follows the task's strategy,"
-                f" and {type(task).__name__} has none"
-            )
         return Simulated(task, self.noise)
 
 

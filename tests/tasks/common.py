@@ -1,5 +1,7 @@
 """What the tests of several tasks share."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,12 @@ from amplify.words import read_question, shown
 
 def say(task: Task, context, text: str) -> str:
     """The truth about a question, both as a person reads them."""
-    question = jnp.asarray(read_question(task, text))
-    return shown(task, np.asarray(task.truth(context, question)))
+    return shown(task, np.asarray(_truth(task, context, read_question(task, text))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _truth(task: Task, context, question):
+    return task.truth(context, question)
 
 
 def play(task: Task, question: str, answers: list[str]) -> tuple[list[str], str]:

@@ -1,0 +1,207 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amplify import imitation
+from amplify.amplification import amplified, told_the_truth
+from amplify.errors import AmplifyError
+from amplify.experiment import parse_experiment
+from amplify.overseers.learned import ANSWER, ASK, LearnedConfig, count_asks
+from amplify.overseers.simulated import Simulated
+from amplify.problems import draw_problems
+from amplify.tasks.assignments import Assignments
+from amplify.tasks.permutation import Permutation
+from amplify.tasks.shortest_path import ShortestPath
+from amplify.tasks.wildcard import Wildcard
+from amplify.words import read_question
+
+TASK = Permutation(4, 3)
+CONFIG = LearnedConfig(width=32, encoder_layers=1, decoder_layers=1, batch=32)
+OVERSEER = CONFIG.build(TASK)
+
+
+@pytest.mark.parametrize(
+    ("task", "asks"),
+    [(Wildcard(3), 2), (Permutation(4, 3), 3), (Assignments(5, 2), 5), (ShortestPath(4, 5), 9)],
+)
+def test_a_strategys_sub_questions_are_counted(task, asks):
+    assert count_asks(task) == asks
+
+
+def demonstrations(count: int):
+    """Interactions of the simulated overseer that is told the truth, one a context."""
+    problems = draw_problems(TASK, 0, 1, "train", count, [1, 2], apart=False)
+    everywhere = jnp.ones((count, 2), bool)
+
+    @jax.jit
+    def run(contexts, questions):
+        told = told_the_truth(TASK, contexts)
+        respond = amplified(TASK, Simulated(TASK).using(), told, contexts, depth=1)
+        return respond(questions, everywhere, jax.random.split(jax.random.key(0), (count, 2)))
+
+    return problems, run(problems.contexts, problems.questions)
+
+
+def test_a_transcript_says_each_exchange_and_leaves_out_steps_not_taken():
+    _, tree = demonstrations(16)
+    transcript = OVERSEER.transcript(tree)
+    for row, column in np.ndindex(16, 2):
+        asked = [step for step in tree.steps if bool(step.asked[row, column])]
+        rows = np.asarray(transcript.rows[row, column])
+        said = np.asarray(transcript.utterances[row, column])
+        assert rows[0].tolist() == [1, *tree.question[row, column].tolist(), 0]
+        for number, step in enumerate(asked):
+            question = step.sub.question[row, column].tolist()
+            answer = step.sub.answer[row, column].tolist()
+            assert rows[1 + number].tolist() == [2 + number, *question, *answer]
+            assert said[number].tolist() == [ASK, *question]
+        assert said[len(asked)].tolist() == [ANSWER, *tree.answer[row, column].tolist(), 0, 0, 0]
+        assert not rows[1 + len(asked) :].any()
+        assert not said[1 + len(asked) :].any()
+
+
+def test_what_is_said_later_cannot_sway_what_is_said_before():
+    """Else imitation would see the answers that it is to give."""
+    _, tree = demonstrations(4)
+    whole = jax.tree.map(lambda part: part[:, 0], OVERSEER.transcript(tree))
+    params = OVERSEER.init(jax.random.key(0))
+
+    def first_asks(transcript):
+        only = jnp.zeros_like(transcript.utterances).at[:, 0].set(transcript.utterances[:, 0])
+        return float(OVERSEER.loss(params, transcript._replace(utterances=only))[0])
+
+    changed = whole._replace(rows=whole.rows.at[:, 1:].set(1))
+    np.testing.assert_allclose(first_asks(whole), first_asks(changed), rtol=1e-6)
+
+
+def taught(steps: int, at_once: int = 64):
+    """An apprentice that is shown demonstrations as it wants them."""
+
+    @jax.jit
+    def lesson(apprentice, key):
+        contexts, questions, teach, learn = jax.random.split(key, 4)
+        drawn = jax.vmap(TASK.draw_context)(jax.random.split(contexts, at_once))
+        asked = jax.vmap(
+            lambda key, context: jax.vmap(lambda k, depth: TASK.draw_question(k, context, depth))(
+                jax.random.split(key), jnp.array([1, 2])
+            )
+        )(jax.random.split(questions, at_once), drawn)
+        helper = told_the_truth(TASK, drawn)
+        apprentice = imitation.teach(OVERSEER, apprentice, TASK, helper, drawn, asked, teach)
+        return imitation.ask_for_more(OVERSEER, imitation.learn(OVERSEER, apprentice, learn))
+
+    apprentice = imitation.begin(OVERSEER, jax.random.key(1), at_once)
+    for number in range(steps):
+        apprentice = lesson(apprentice, jax.random.fold_in(jax.random.key(2), number))
+    return apprentice
+
+
+@pytest.fixture(scope="module")
+def apprentice():
+    return taught(400)
+
+
+def test_imitation_reproduces_held_out_demonstrations(apprentice):
+    _, tree = demonstrations(512)
+    held_out = jax.tree.map(lambda part: part[:, 1], OVERSEER.transcript(tree))
+    _, metrics = jax.jit(OVERSEER.loss)(apprentice.params, held_out)
+    assert float(metrics["exact"]) >= 0.99
+    assert float(apprentice.validation_loss) < 0.01
+
+
+def test_demonstrations_are_used_as_the_budget_says(apprentice):
+    assert 500 <= int(apprentice.used) < 500 + 400
+    assert int(apprentice.used) == int(apprentice.wanted)
+
+
+def test_driven_it_takes_questions_apart_as_it_was_shown(apprentice):
+    problems, tree = demonstrations(64)
+    everywhere = jnp.ones((64, 2), bool)
+
+    @jax.jit
+    def run(contexts, questions):
+        told = told_the_truth(TASK, contexts)
+        bound = OVERSEER.using(apprentice.params)
+        respond = amplified(TASK, bound, told, contexts, depth=1)
+        return respond(questions, everywhere, jax.random.split(jax.random.key(0), (64, 2)))
+
+    learned = run(problems.contexts, problems.questions)
+    assert np.mean(np.asarray(learned.answer == tree.answer)) >= 0.98
+    for shown, said in zip(tree.steps, learned.steps, strict=True):
+        same = jnp.where(
+            shown.asked, said.asked & jnp.all(shown.sub.question == said.sub.question, -1), True
+        )
+        assert float(jnp.mean(same)) >= 0.98
+
+
+@pytest.mark.parametrize(("loss", "rate"), [(0.5, 1.0), (0.1, 1.0), (0.05, 0.1), (0.001, 0.01)])
+def test_the_budget_slows_down_as_imitation_gets_better(loss, rate):
+    apprentice = imitation.begin(OVERSEER, jax.random.key(0), 8)
+    apprentice = apprentice._replace(validation_loss=jnp.float32(loss))
+    more = imitation.ask_for_more(OVERSEER, apprentice)
+    np.testing.assert_allclose(float(more.wanted), 500 + rate, rtol=1e-6)
+
+
+def test_the_cap_on_demonstrations_holds():
+    overseer = dataclasses.replace(CONFIG, demonstrations=500).build(TASK)
+    apprentice = imitation.begin(overseer, jax.random.key(0), 8)
+    assert float(imitation.ask_for_more(overseer, apprentice).wanted) == 500
+
+
+@pytest.mark.parametrize(
+    ("overseer", "said"),
+    [
+        ({"kind": "learned", "demonstrations": 499}, "overseer.demonstrations must be greater"),
+        ({"kind": "learned", "noise": -0.1}, "overseer.noise must be greater than or equal to 0"),
+        ({"kind": "learned", "width": 30}, "overseer.heads must divide overseer.width (30)"),
+        ({"kind": "simulated", "noise": 2}, "overseer.noise must be less than or equal to 1"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(tmp_path, overseer, said):
+    table = {
+        "task": {"kind": "wildcard"},
+        "assistant": {"kind": "fact-transformer"},
+        "overseer": overseer,
+    }
+    with pytest.raises(AmplifyError) as error:
+        parse_experiment(table, tmp_path / "experiment.toml")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["simulated", "learned"])
+def test_there_must_be_somebody_to_follow_or_to_learn_from(tmp_path, kind):
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses\n\n@dataclasses.dataclass(frozen=True)\nclass Mine:\n    pass\n"
+    )
+    table = {
+        "task": {"kind": "mine.py:Mine"},
+        "assistant": {"kind": "fact-transformer"},
+        "overseer": {"kind": kind},
+    }
+    with pytest.raises(AmplifyError, match=f"'{kind}' needs a task with a strategy.* Mine has"):
+        parse_experiment(table, tmp_path / "experiment.toml")
+
+
+def test_noise_replaces_its_share_of_answers_by_any_token():
+    overseer = dataclasses.replace(CONFIG, noise=0.4).build(TASK)
+    noisy, clean = (o.using(OVERSEER.init(jax.random.key(0))) for o in (overseer, OVERSEER))
+    question = jnp.asarray(read_question(TASK, "2^3"))
+    questions = jnp.broadcast_to(question, (8000, *question.shape))
+    keys = jax.random.split(jax.random.key(3), 8000)
+
+    def answer(overseer):
+        strategy = overseer(questions, keys)
+        try:
+            next(strategy)
+            while True:
+                strategy.send(jnp.ones((8000, 1), jnp.int32))
+        except StopIteration as end:
+            return end.value
+
+    same = float(jnp.mean(answer(noisy) == answer(clean)))
+    # A random token, "don't know" among them, is what the overseer would have said one time in 5.
+    assert abs(same - (1 - 0.4 * 4 / 5)) < 0.02

@@ -1,0 +1,282 @@
+"""Streaming rounds: the buffer, the curriculum, whole rounds, and that a kill changes nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amplify import round as page
+from amplify import stages, streaming
+from amplify.amplification import amplify_problems
+from amplify.errors import AmplifyError
+from amplify.experiment import Curriculum, read_experiment
+from amplify.inspection import training_tree
+from amplify.progress import unwatched
+from amplify.store import Store, read_lines
+from amplify.tasks.permutation import Permutation
+from amplify.types import DONT_KNOW, Problems, Weights
+from tests.tiny import tiny_experiment
+
+TOML = """
+[task]
+kind = "permutation"
+symbols = 5
+bits = 3
+
+[assistant]
+kind = "fact-transformer"
+width = 16
+heads = 2
+encoder_layers = 0
+decoder_layers = 1
+
+[overseer]
+kind = "learned"
+width = 16
+heads = 2
+encoder_layers = 0
+decoder_layers = 1
+batch = 16
+steps = 20
+
+[questions]
+contexts = 120
+per_context = 4
+
+[training]
+targets = "streaming"
+amplify_every = 2
+steps = 60
+batch = 16
+learning_rate = 1e-2
+warmup_steps = 5
+log_every = 10
+look_every = 20
+checkpoint_every = 20
+
+[curriculum]
+start = 3
+agreement = 0.0
+batches = 5
+
+[evals]
+select = 24
+final = 24
+"""
+
+
+def run(folder: Path, last: int) -> Store:
+    store = Store(folder)
+    for number in range(last + 1):
+        page.run(store, number, unwatched)
+    return store
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tiny_experiment(tmp_path_factory.mktemp("streaming") / "tiny", TOML)
+    return run(folder, 2)
+
+
+def outcome(store: Store, number: int) -> list[str]:
+    """Everything that a round decided."""
+    this = store.round(number)
+    stages_ = this.record["stages"]
+    checkpoint = {
+        key: value for key, value in stages_["checkpoint"].items() if not key.endswith("seconds")
+    }
+    return [json.dumps(checkpoint, sort_keys=True), stages_["evals"]["digest"]]
+
+
+def test_a_streaming_round_leaves_what_a_stored_one_does(ran):
+    this = ran.round(1)
+    assert this.complete
+    for path in (this.data, this.checkpoint, this.overseer, this.interactions, this.report):
+        assert path.exists(), path
+    assert not this.training.exists()
+    ledger = this.record["ledger"]
+    assert ledger["overseer_answers"] == 30 * 16 * 4
+    assert ledger["training_steps"] == 60
+    assert 500 <= ledger["demonstrations"] <= 500 + 20 + 60
+    trees = read_lines(this.interactions)
+    assert trees
+    assert {"question", "answer", "steps", "right"} <= set(trees[0])
+
+
+def test_the_next_round_goes_on_with_the_overseer_and_the_size_of_its_parent(ran):
+    first, second = (ran.round(number).record["stages"]["checkpoint"] for number in (1, 2))
+    assert first["size"] > 3
+    parent = ran.round(2).record["parent"]["round"]
+    so_far = first["demonstrations_so_far"] if parent == 1 else 0
+    assert second["demonstrations_so_far"] == so_far + second["demonstrations"]
+
+
+def test_the_curve_looks_at_who_answers_and_counts_demonstrations(ran):
+    rows = read_lines(ran.round(1).metrics)
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    looked = [row for row in rows if "accuracy" in row]
+    assert [row["step"] for row in looked] == [20, 40, 60]
+    for row in looked:
+        assert set(row["accuracy"]) == {"overseer", "amplified", "assistant", "target"}
+        assert set(row["accuracy"]["target"]) == set(ran.experiment.task.classes)
+    assert rows[0]["demonstrations"] <= rows[-1]["demonstrations"]
+
+
+def test_everything_is_compiled_once(ran):
+    assert streaming.make_step(ran.experiment)._cache_size() == 1
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 25, 45])
+def test_a_killed_streaming_round_ends_as_one_that_was_not(ran, tmp_path, after, monkeypatch):
+    folder = tmp_path / "tiny"
+    shutil.copytree(ran.path, folder)
+    shutil.rmtree(folder / "001")
+    shutil.rmtree(folder / "002")
+    step, seen = streaming.make_step(ran.experiment), []
+
+    def dying(experiment):
+        def one(root, state):
+            seen.append(1)
+            if len(seen) == after:
+                raise KilledError
+            return step(root, state)
+
+        return one
+
+    store = Store(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming, "make_step", dying)
+        with pytest.raises(KilledError):
+            page.run(store, 1, unwatched)
+    page.run(Store(folder), 1, unwatched)
+    assert outcome(Store(folder), 1) == outcome(ran, 1)
+
+
+def test_streamed_answers_have_no_tree_to_recompute(ran):
+    with pytest.raises(AmplifyError, match="streamed answers come from weights that were not kept"):
+        training_tree(ran, 1, 0, 0, 1)
+
+
+def test_the_buffer_trains_on_no_held_out_place_and_on_nothing_unfilled(tmp_path):
+    experiment = read_experiment(tiny_experiment(tmp_path / "tiny", TOML) / "experiment.toml")
+    buffer = streaming.begin(
+        experiment, experiment.assistant.init(jax.random.key(0)), None, 3
+    ).buffer
+    place = jnp.arange(120, dtype=jnp.int32)
+    marked = buffer._replace(contexts=buffer.contexts + place[:, None, None])
+    for written, filled in ((16, 16), (96, 96), (500, 120)):
+        now = marked._replace(written=jnp.int32(written))
+        drawn = {
+            int(context[0, 0])
+            for seed in range(40)
+            for context in streaming._draw(now, jax.random.key(seed), 50)["context"]
+        }
+        assert drawn == {n for n in range(filled) if n % 10 != 9}
+        kept = streaming.held_out(now)["place"].tolist()
+        assert kept == [n for n in range(filled) if n % 10 == 9]
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "known", "grows"), [(0.9, 1.0, True), (0.8, 1.0, False), (0.9, 0.1, True)]
+)
+def test_contexts_grow_when_the_target_network_agrees_with_itself(agreeing, known, grows):
+    """On more than 85 % of what is known, over more than 50 batches."""
+    curriculum, task = Curriculum(start=3), Permutation(8, 3)
+    growth = streaming.Growth(jnp.int32(3), jnp.zeros(()), jnp.int32(0))
+    amplified = jnp.where(jnp.arange(100) < int(100 * known), 1, DONT_KNOW)[None, :, None]
+    agreed = jnp.arange(100) < int(100 * known * agreeing)
+    alone = jnp.where(agreed[None, :, None], amplified, 2)
+    sizes = []
+    for _ in range(52):
+        growth = streaming.grow(curriculum, task, growth, alone, amplified)
+        sizes.append(int(growth.size))
+    assert sizes[:50] == [3] * 50
+    assert sizes[50] == (4 if grows else 3)
+    assert int(growth.batches) == (1 if grows else 52)
+
+
+def test_contexts_never_grow_beyond_the_task():
+    curriculum, task = Curriculum(start=3), Permutation(3, 3)
+    growth = streaming.Growth(jnp.int32(3), jnp.float32(1), jnp.int32(60))
+    answers = jnp.ones((1, 4, 1), jnp.int32)
+    assert int(streaming.grow(curriculum, task, growth, answers, answers).size) == 3
+
+
+def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran, tmp_path):
+    """With a greedy assistant, so that it does not matter which random keys each way uses."""
+    toml = TOML.replace("decoder_layers = 1", 'decoder_layers = 1\nsampling = "greedy"', 1)
+    experiment = read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
+    teacher = stages.load_assistant(ran.experiment, ran.round(1))[0]
+    apprentice = stages.load_apprentice(ran.experiment, ran.round(1))
+    state = streaming.begin(experiment, teacher, apprentice, 4)
+    amplify = jax.jit(lambda key, state: streaming._amplify(experiment, key, state))
+    streamed = amplify(jax.random.key(1), state).buffer
+    contexts, questions = streamed.contexts[:16], streamed.questions[:16]
+    seeds = jnp.stack([jnp.ones(16, jnp.uint32), jnp.arange(16, dtype=jnp.uint32)], axis=1)
+    [stored] = amplify_problems(
+        experiment.task,
+        experiment.assistant,
+        experiment.overseer,
+        Weights(teacher, apprentice.params),
+        Problems(seeds, contexts, questions),
+        seed=5,
+    )
+    gradient = jax.jit(jax.grad(experiment.assistant.loss, has_aux=True))
+    one, other = (
+        gradient(teacher, {"context": contexts, "questions": questions, "answers": answers})[0]
+        for answers in (streamed.answers[:16], jnp.asarray(stored.answers))
+    )
+    assert int(streamed.written) == 16
+    assert len(np.unique(stored.answers)) > 1
+    for mine, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("start = 3", "start = 9", "curriculum.start must be 2 to 5, got 9"),
+        ('targets = "streaming"', 'targets = "stored"', "curriculum.start needs training.targets"),
+        ('targets = "streaming"', 'targets = "streamed"', "training.targets must be 'stored' or"),
+        ("look_every = 20", "look_every = 25", "training.look_every must be a multiple of"),
+        ("bits = 3", "bits = 0", "task.bits must be greater than or equal to 2, got 0"),
+        ("[task]", "base = 3\n[task]", "base must be another experiment's folder, got 3"),
+        ("[task]", 'base = "."\n[task]', "base leads back to this experiment"),
+        ("[task]", 'base = "../none"\n[task]', "none/experiment.toml: no such file"),
+    ],
+)
+def test_bad_files_are_one_clear_line(tmp_path, was, becomes, said):
+    folder = tiny_experiment(tmp_path / "tiny", TOML.replace(was, becomes))
+    with pytest.raises(AmplifyError) as error:
+        read_experiment(folder / "experiment.toml")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_experiment_can_be_another_with_one_line_changed(tmp_path):
+    tiny_experiment(tmp_path / "tiny", TOML)
+    base = 'base = "../tiny"\n'
+    other = tiny_experiment(tmp_path / "other", base + '[questions]\nsub_answers = "truth"\n')
+    simple = tiny_experiment(tmp_path / "simple", base + '[overseer]\nkind = "simulated"\n')
+    one, two, three = (
+        read_experiment(folder / "experiment.toml") for folder in (tmp_path / "tiny", other, simple)
+    )
+    changed = {key for key, value in one.values.items() if two.values[key] != value}
+    assert changed == {"questions.sub_answers"}
+    assert not three.overseer_learns
+
+
+def test_every_experiment_file_of_the_project_is_valid():
+    root = Path(__file__).parents[1]
+    files = sorted(root.glob("rounds/*/experiment.toml"))
+    assert len(files) > 10
+    for file in files:
+        assert read_experiment(file).values["seed"] == 0
