@@ -30,7 +30,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree test lint bench clean distclean
+.PHONY: help round rounds compare ask tree test lint bench regression clean distclean
 .SILENT:
 
 help:
@@ -40,6 +40,7 @@ help:
 	echo "make ask [ROUND=3]                            ask a checkpoint questions by hand"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make test | lint | bench                      what it says"
+	echo "make regression                               a published table, run again beside the reference"
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
 
 round: $(BASE)
@@ -69,6 +70,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(RUN_PYTHON) -m pytest tests/benchmarks -q -s
+
+regression: $(DEV)
+	$(RUN_PYTHON) -m tests.benchmarks.regression
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .hypothesis .benchmarks dist

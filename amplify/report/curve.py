@@ -20,19 +20,45 @@ class Tick(NamedTuple):
     text: str
 
 
+class Line(NamedTuple):
+    name: str  # of the style that it is drawn in
+    points: list[tuple[float, float]]  # pixels, y downwards
+
+
 class Curve(NamedTuple):
     title: str
-    points: list[tuple[float, float]]  # pixels, y downwards
+    lines: list[Line]  # the most important one last, over the others
     steps: list[Tick]
     values: list[Tick]
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        return self.lines[-1].points
+
+
+MEASURES = ("overseer", "amplified", "assistant", "target")
+"""Whose accuracy is looked at while training."""
+
+
+def accuracy(label: str, metrics: Sequence[dict[str, Any]]) -> Curve | None:
+    """The accuracy of all who answer, on one class of questions; None if nobody looked."""
+    looked = [row for row in metrics if label in row.get("accuracy", {}).get("target", {})]
+    rows = {
+        by: [(int(row["step"]), float(row["accuracy"][by][label])) for row in looked]
+        for by in MEASURES
+    }
+    return _draw(label, rows, share=True) if looked else None
 
 
 def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: bool) -> Curve | None:
     """One metric over training steps; a `share` is drawn from 0 to 100%. None if there is none."""
     measured = [row for row in metrics if math.isfinite(row.get(key, math.nan))]
     rows = [(int(row["step"]), float(row[key])) for row in measured]
-    if not rows:
-        return None
+    return _draw(title, {"target": rows}, share=share) if rows else None
+
+
+def _draw(title: str, lines: dict[str, list[tuple[int, float]]], *, share: bool) -> Curve:
+    rows = [row for line in lines.values() for row in line]
     values = [value for _, value in rows]
     last = max(step for step, _ in rows)
     logarithmic = not share and min(values) > 0 and max(values) / min(values) > LOG_FROM
@@ -51,7 +77,10 @@ def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: boo
 
     return Curve(
         title=f"{title}, on a logarithmic scale" if logarithmic else title,
-        points=[(x(step), y(value)) for step, value in rows],
+        lines=[
+            Line(name, [(x(step), y(value)) for step, value in line])
+            for name, line in lines.items()
+        ],
         steps=[Tick(x(step), f"{step:,}") for step in (0, last)],
         values=[Tick(y(tick), f"{100 * tick:.0f}%" if share else f"{tick:g}") for tick in ticks],
     )

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from amplify.report import formats, plots
-from amplify.report.curve import curve
+from amplify.report.curve import accuracy, curve
 from amplify.report.results import (
     ALL,
     across,
@@ -27,6 +27,14 @@ from amplify.report.results import (
 from amplify.store import RoundFolder, Store, write_atomically
 
 SHOWN_TREES = 12
+
+LOOKED_AT = {
+    "target": "target network",
+    "assistant": "the weights that it averages",
+    "amplified": "amplified",
+    "overseer": "overseer told the truth",
+}
+"""Who the lines of the training curves are about."""
 
 DEFINITIONS = {
     "alone": "Held-out questions that the assistant's target network answers rightly by itself,"
@@ -44,6 +52,7 @@ DEFINITIONS = {
     "verdict": "The gate's decision about all classes together, on the select split. Everything"
     " else here is of the final split, which decides nothing.",
     "human time": "Time that people spent answering.",
+    "demonstrations": "Questions that were taken apart for the overseer to learn from.",
     "overseer answers": "Questions that the overseer answered: the labels that the assistant was"
     " trained on.",
     "assistant answers": "Sub-questions that the assistant answered for the overseer.",
@@ -106,7 +115,12 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     curves = [
         curve("loss", metrics, "loss", share=False),
         curve("agreement with the overseer's answers", metrics, "agreement", share=True),
+        curve("demonstrations so far", metrics, "demonstrations", share=False),
+        curve("overseer's validation loss", metrics, "overseer_loss", share=False),
+        curve("size of contexts", metrics, "size", share=False),
     ]
+    lineage = _lineage(store, this)
+    looks = [accuracy(label, lineage) for label in store.experiment.task.classes]
     text = _render(
         "round.html",
         title=f"{store.name}, round {this.number}",
@@ -114,6 +128,8 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         before=before,
         gains=gains(store, before, after),
         curves=[drawn for drawn in curves if drawn is not None],
+        looks=[drawn for drawn in looks if drawn is not None],
+        looked_at=LOOKED_AT,
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         keys=_keys([this.record["experiment"]]),
@@ -121,6 +137,17 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     )
     write_atomically(this.report, text)
     return this.report
+
+
+def _lineage(store: Store, this: RoundFolder) -> list[dict[str, Any]]:
+    """The training curves of a round and of those that it descends from, one after the other."""
+    rows = _lines(this.metrics)
+    parent = this.record.get("parent")
+    if not parent or not parent["round"]:
+        return rows
+    before = _lineage(store, store.round(parent["round"]))
+    start = before[-1]["step"] if before else 0
+    return before + [{**row, "step": row["step"] + start} for row in rows]
 
 
 def write_tree(folder: Path, title: str, tree: dict[str, Any]) -> Path:
