@@ -28,7 +28,8 @@ RECENT = 50
 VALIDATE_EVERY = 10
 """Training steps between two looks at those."""
 SETTLED = 0.01
-"""Validation loss, in nats a token, below which an apprentice trains only when it validates."""
+"""Validation loss, in nats a demonstration, below which an apprentice trains only when it
+validates."""
 
 
 class Apprentice(NamedTuple):
@@ -37,7 +38,7 @@ class Apprentice(NamedTuple):
     demonstrations: Transcript  # room for all that may be used, and a batch
     used: Int[Array, ""]  # demonstrations there are
     wanted: Float[Array, ""]  # that the budget allows by now
-    validation_loss: Float[Array, ""]  # nats a token, averaged over some ten looks
+    validation_loss: Float[Array, ""]  # nats a demonstration, averaged over some five looks
     step: Int[Array, ""]
 
 
@@ -149,9 +150,9 @@ def _train(
 def _validate(overseer: Learned, apprentice: Apprentice, key: Key[Array, ""]) -> Float[Array, ""]:
     """The validation loss, what it was before counting for four fifths."""
     batch = _draw(overseer, apprentice, key, held_out=True)
-    loss, _ = overseer.loss(apprentice.params, batch)
-    before = apprentice.validation_loss
-    return jnp.where(jnp.isfinite(before), 0.8 * before + 0.2 * loss, loss)
+    _, metrics = overseer.loss(apprentice.params, batch)
+    before, now = apprentice.validation_loss, metrics["nats"]
+    return jnp.where(jnp.isfinite(before), 0.8 * before + 0.2 * now, now)
 
 
 def _draw(

@@ -124,8 +124,9 @@ class Learned:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Cross-entropy in nats a token, half of it that of sub-questions and half of answers.
 
-        Metrics: the loss, and the share of transcripts of which the model's likeliest utterances
-        are all those demonstrated (given what was said before), `exact`.
+        Metrics: `nats`, the negative log-probability of all that was said in a transcript, a mean
+        over transcripts; and `exact`, the share of them in which the model's likeliest tokens are
+        all those demonstrated, given what was said before.
         """
         rows, utterances = transcript
         network, (batch, exchanges, length) = self._merge(params), utterances.shape
@@ -142,15 +143,16 @@ class Learned:
         kind = utterances[..., :1]
         place = jax.lax.broadcasted_iota(jnp.int32, utterances.shape, 2)
         lengths = {ASK: 1 + self.task.question_length, ANSWER: 1 + self.task.answer_length}
-        total = jnp.zeros(())
+        total, nats = jnp.zeros(()), jnp.zeros(())
         right = jnp.ones(utterances.shape, bool)
         for said, of_this in lengths.items():
             counts = (kind == said) & (place < of_this)
             count = jnp.maximum(jnp.sum(counts, dtype=given.dtype), 1)
             total -= jnp.sum(given, where=counts) / count
+            nats -= jnp.sum(given, where=counts) / batch
             right &= ~counts | (jnp.argmax(log_probs, -1) == utterances)
-        loss = total / 2
-        return loss, {"loss": loss, "exact": jnp.mean(jnp.all(right, (1, 2)), dtype=loss.dtype)}
+        exact = jnp.mean(jnp.all(right, (1, 2)), dtype=nats.dtype)
+        return total / 2, {"nats": nats, "exact": exact}
 
     def _strategy(
         self,
