@@ -88,6 +88,7 @@ def test_what_amplification_adds_to_a_step(size):
     pairs = training.batch * experiment.questions.per_context
     print(
         f"\n{size} size on {jax.devices()[0].device_kind}: {pairs / seconds[0]:,.0f} pairs of"
-        f" question and answer a second trained on, one batch in {training.amplify_every} newly amplified;"
+        f" question and answer a second trained on, one batch in"
+        f" {training.amplify_every} newly amplified;"
         f" {seconds[0] / seconds[1]:.2f} times the step without amplification (target 2)"
     )
