@@ -17,8 +17,8 @@ from rich.tree import Tree as RichTree
 from amplify import dataset, report, words
 from amplify.amplification import CHUNK, amplify_problems
 from amplify.errors import AmplifyError
-from amplify.problems import EVALS, draw_problems
-from amplify.stages import draw_round, load_assistant, load_overseer, load_weights
+from amplify.loading import load_assistant, load_overseer, load_weights
+from amplify.stages import draw_held_out, draw_round
 from amplify.store import RoundFolder, Store
 from amplify.types import Problems, Weights
 
@@ -94,7 +94,7 @@ class Desk:
         experiment = store.experiment
         self.store, self.depth, self.number = store, depth, number
         self.weights = load_weights(experiment, _finished(store, number, "checkpoint"))
-        drawn = draw_problems(experiment.task, experiment.seed, EVALS, "select", problem + 1, [1])
+        drawn = draw_held_out(experiment, "select", problem + 1)
         self.problem: Problems = jax.tree.map(lambda column: column[problem : problem + 1], drawn)
 
     def introduction(self) -> str:

@@ -13,16 +13,23 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, PyTree
 
 from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming, words
 from amplify.amplification import Amplified, amplify_problems
 from amplify.comparison import judge
-from amplify.errors import AmplifyError
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
 from amplify.imitation import Apprentice
-from amplify.overseers.learned import Learned
+from amplify.loading import (
+    learned,
+    load_apprentice,
+    load_assistant,
+    load_overseer,
+    load_weights,
+    on_device,
+    stage_key,
+)
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
@@ -30,8 +37,6 @@ from amplify.types import Problems, Weights
 
 SAMPLED_TREES = 50
 """Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
-RANDOM_STAGES = {"overseer": 2**32 - 1, "checkpoint": 2**32 - 2}
-"""Streams of random numbers apart from those of problems, which are numbered by rounds."""
 
 
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
@@ -312,58 +317,6 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
             return state
 
         yield run
-
-
-def stage_key(experiment: Experiment, this: RoundFolder, stage: str) -> Key[Array, ""]:
-    """What is random in one stage of one round; problems have seeds of their own."""
-    root = jax.random.fold_in(jax.random.key(experiment.seed), RANDOM_STAGES[stage])
-    return jax.random.fold_in(root, this.number)
-
-
-def on_device(tree: PyTree[Array]) -> PyTree[Array]:
-    """Committed to the device, as what was loaded is, or a step would be compiled for each."""
-    return jax.device_put(tree, jax.devices()[0])
-
-
-def learned(experiment: Experiment) -> Learned:
-    assert isinstance(experiment.overseer, Learned)
-    return experiment.overseer
-
-
-def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
-    """The learned overseer as a round left it; at round 0 it has seen nothing."""
-    overseer, at_once = learned(experiment), experiment.training.batch
-    if round_.number == 0:
-        key = stage_key(experiment, round_, "overseer")
-        return on_device(jax.jit(imitation.begin, static_argnums=(0, 2))(overseer, key, at_once))
-    stages = round_.record["stages"]
-    stage = "overseer" if "overseer" in stages else "checkpoint"
-    with round_.intact(stage):
-        apprentice = checkpoint.restore(round_.overseer, imitation.abstract(overseer, at_once))
-        if checkpoint.digest(apprentice.params) != stages[stage]["overseer_digest"]:
-            raise AmplifyError(f"{round_.overseer}: not the overseer that was written")
-    return apprentice
-
-
-def load_overseer(experiment: Experiment, round_: RoundFolder) -> PyTree[Array] | None:
-    """The parameters of a round's overseer, if it has any."""
-    return load_apprentice(experiment, round_).params if experiment.overseer_learns else None
-
-
-def load_weights(experiment: Experiment, round_: RoundFolder) -> Weights:
-    """Those of a finished round."""
-    return Weights(load_assistant(experiment, round_)[0], load_overseer(experiment, round_))
-
-
-def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[Array], str]:
-    """The target network of a round's checkpoint, and its digest."""
-    like = distillation.abstract_state(experiment.assistant, experiment.training)
-    with round_.intact("checkpoint"):
-        target = checkpoint.restore(round_.checkpoint, like).target
-        digest = checkpoint.digest(target)
-        if digest != round_.record["stages"]["checkpoint"]["digest"]:
-            raise AmplifyError(f"{round_.checkpoint}: not the checkpoint that was written")
-    return target, digest
 
 
 def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from amplify import distillation, inspection, stages
 from amplify import round as page
 from amplify.assistants.fact_transformer import FactTransformer
 from amplify.errors import AmplifyError
+from amplify.loading import load_assistant
 from amplify.progress import unwatched
-from amplify.stages import load_assistant
 from amplify.store import Store, read_evals, read_lines
 from tests.tiny import TOML, tiny_experiment
 

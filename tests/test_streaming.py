@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from amplify import loading, streaming
 from amplify import round as page
-from amplify import stages, streaming
 from amplify.amplification import amplify_problems
 from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum, read_experiment
@@ -214,8 +214,8 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
     """With a greedy assistant, so that it does not matter which random keys each way uses."""
     toml = TOML.replace("decoder_layers = 1", 'decoder_layers = 1\nsampling = "greedy"', 1)
     experiment = read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
-    teacher = stages.load_assistant(ran.experiment, ran.round(1))[0]
-    apprentice = stages.load_apprentice(ran.experiment, ran.round(1))
+    teacher = loading.load_assistant(ran.experiment, ran.round(1))[0]
+    apprentice = loading.load_apprentice(ran.experiment, ran.round(1))
     state = streaming.begin(experiment, teacher, apprentice, 4)
     amplify = jax.jit(lambda key, state: streaming._amplify(experiment, key, state))
     streamed = amplify(jax.random.key(1), state).buffer

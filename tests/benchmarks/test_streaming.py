@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from amplify import distillation, imitation, stages, streaming
+from amplify import distillation, imitation, loading, streaming
 from amplify import round as page
 from amplify.experiment import parse_experiment, read_experiment
 from amplify.progress import unwatched
@@ -68,12 +68,12 @@ def test_what_amplification_adds_to_a_step(size):
     experiment = parse_experiment(PAPER, ROOT / "experiment.toml") if size == "paper" else LAPTOP
     training, root = experiment.training, jax.random.key(0)
     params = jax.jit(experiment.assistant.init)(root)
-    apprentice = imitation.begin(stages.learned(experiment), root, training.batch)
+    apprentice = imitation.begin(loading.learned(experiment), root, training.batch)
     # An apprentice that has learned trains and is shown something now and then, and not each step.
     apprentice = apprentice._replace(
         validation_loss=apprentice.validation_loss * 0 + 0.001, used=apprentice.used + 500
     )
-    state = stages.on_device(streaming.begin(experiment, params, apprentice, 0))
+    state = loading.on_device(streaming.begin(experiment, params, apprentice, 0))
     whole = functools.partial(streaming.make_step(experiment), root)
     update = jax.jit(
         lambda student, buffer, key: distillation.update(
