@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from amplify.assistants import ASSISTANTS
 from amplify.errors import AmplifyError
 from amplify.overseers import OVERSEERS
-from amplify.overseers.learned import Learned
+from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, LearnedConfig
 from amplify.tasks import TASKS
 from amplify.types import Assistant, GradedTask, OverseerKind, Task
 
@@ -217,6 +217,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
         values |= _flat(chosen[name], name)
     _check_together(chosen["questions"], chosen["training"], path)
     _check_strategy(chosen["task"], values["overseer.kind"], path)
+    _check_lessons(chosen["overseer"], chosen["training"], path)
     _check_curriculum(chosen["task"], chosen["curriculum"], chosen["training"], path)
     chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
     chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
@@ -235,6 +236,17 @@ def _check_together(questions: Questions, training: Training, path: Path) -> Non
         raise AmplifyError(
             f"{path}: training.batch must be at most questions.contexts"
             f" ({questions.contexts}), got {training.batch}"
+        )
+
+
+def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
+    if not isinstance(overseer, LearnedConfig):
+        return
+    least = -(-FIRST_DEMONSTRATIONS // training.batch)
+    if overseer.steps < least:
+        raise AmplifyError(
+            f"{path}: overseer.steps must be at least {least}, so that {FIRST_DEMONSTRATIONS}"
+            f" demonstrations come together, one a context of a batch; got {overseer.steps}"
         )
 
 
@@ -322,7 +334,9 @@ def _validate(kind: Any, value: Any, name: str, path: Path) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([name, *map(str, first["loc"])])
-        said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        if first["type"] == "value_error":  # fields that do not fit together, in their own words
+            raise AmplifyError(f"{path}: {key}.{first['ctx']['error']}") from None
+        said = first["msg"].removeprefix("Input should be ")
         raise AmplifyError(f"{path}: {key} must be {said}, got {first['input']!r}") from None
 
 

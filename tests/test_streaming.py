@@ -41,7 +41,7 @@ heads = 2
 encoder_layers = 0
 decoder_layers = 1
 batch = 16
-steps = 20
+steps = 32
 
 [questions]
 contexts = 120
@@ -101,7 +101,7 @@ def test_a_streaming_round_leaves_what_a_stored_one_does(ran):
     ledger = this.record["ledger"]
     assert ledger["overseer_answers"] == 30 * 16 * 4
     assert ledger["training_steps"] == 60
-    assert 500 <= ledger["demonstrations"] <= 500 + 20 + 60
+    assert 500 <= ledger["demonstrations"] <= 500 + 32 + 60
     trees = read_lines(this.interactions)
     assert trees
     assert {"question", "answer", "steps", "right"} <= set(trees[0])
@@ -248,6 +248,22 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
         ('targets = "streaming"', 'targets = "streamed"', "training.targets must be 'stored' or"),
         ("look_every = 20", "look_every = 25", "training.look_every must be a multiple of"),
         ("bits = 3", "bits = 0", "task.bits must be greater than or equal to 2, got 0"),
+        (
+            "steps = 32",
+            "steps = 31",
+            "overseer.steps must be at least 32, so that 500 demonstrations",
+        ),
+        ("symbols = 5", "symbols = 1", "task.symbols must be greater than or equal to 2, got 1"),
+        (
+            'kind = "permutation"\nsymbols = 5\nbits = 3',
+            'kind = "assignments"\nvalues = 12',
+            "task.values must be fewer than variables (10), got 12",
+        ),
+        (
+            'kind = "permutation"\nsymbols = 5\nbits = 3',
+            'kind = "shortest-path"\nedges = 100',
+            "task.edges must be at most 56 between 8 vertices, got 100",
+        ),
         ("[task]", "base = 3\n[task]", "base must be another experiment's folder, got 3"),
         ("[task]", 'base = "."\n[task]', "base leads back to this experiment"),
         ("[task]", 'base = "../none"\n[task]', "none/experiment.toml: no such file"),
@@ -272,3 +288,14 @@ def test_an_experiment_can_be_another_with_one_line_changed(tmp_path):
     changed = {key for key, value in one.values.items() if two.values[key] != value}
     assert changed == {"questions.sub_answers"}
     assert not three.overseer_learns
+
+
+def test_a_stored_round_teaches_its_overseer_first(tmp_path):
+    """And the tree behind a row is recomputed with the overseer as it was then."""
+    toml = TOML.replace('targets = "streaming"', 'targets = "stored"').split("[curriculum]")[0]
+    folder = tiny_experiment(tmp_path / "tiny", toml)
+    this = run(folder, 1).round(1)
+    assert list(this.record["stages"]) == ["overseer", "data", "checkpoint", "evals", "verdict"]
+    assert this.record["ledger"]["demonstrations"] == 32 * 16
+    tree = training_tree(Store(folder), 1, row=3, question=1, depth=1).tree
+    assert tree["by"] == "overseer"

@@ -21,13 +21,9 @@ TASKS: list[Task] = [
     Wildcard(1),
     Wildcard(3),
     Wildcard(6),
-    Permutation(4, 3),
     Permutation(9, 4),
-    Assignments(5, 2),
     Assignments(12, 3),
-    ShortestPath(4, 5),
     ShortestPath(9, 16),
-    UnionFind(4, 2),
     UnionFind(9, 3),
 ]
 
