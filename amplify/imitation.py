@@ -104,8 +104,8 @@ def teach(
 
 
 def ask_for_more(overseer: Learned, apprentice: Apprentice) -> Apprentice:
-    """The budget rule, once a training step of the assistant: one demonstration more while the
-    validation loss is 0.1 or above, a tenth of one below that, a hundredth below 0.01.
+    """The budget rule, once a training step of the assistant (or a lesson): one demonstration more
+    while the validation loss is 0.1 or above, a tenth of one below that, a hundredth below 0.01.
     """
     loss = apprentice.validation_loss
     rate = jnp.where(loss >= 0.1, 1.0, jnp.where(loss >= 0.01, 0.1, 0.01))
@@ -203,4 +203,4 @@ def _lesson(
     alone = assistant_alone(assistant, parent, assistant.encode(parent, contexts))
     helper = helping(task, contexts, alone, experiment.questions.sub_answers)
     apprentice = teach(overseer, apprentice, task, helper, contexts, questions, teach_key)
-    return learn(overseer, apprentice, learn_key)
+    return ask_for_more(overseer, learn(overseer, apprentice, learn_key))
