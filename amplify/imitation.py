@@ -104,13 +104,13 @@ def teach(
 
 
 def ask_for_more(overseer: Learned, apprentice: Apprentice) -> Apprentice:
-    """The budget rule, once a training step of the assistant (or a lesson): one demonstration more
-    while the validation loss is 0.1 or above, a tenth of one below that, a hundredth below 0.01.
+    """The budget rule, once a training step of the assistant (or a lesson): so many demonstrations
+    more while the validation loss is 0.1 or above, a tenth of that below, a hundredth below 0.01.
     """
-    loss = apprentice.validation_loss
-    rate = jnp.where(loss >= 0.1, 1.0, jnp.where(loss >= 0.01, 0.1, 0.01))
-    most = float(overseer.config.demonstrations)
-    return apprentice._replace(wanted=jnp.minimum(apprentice.wanted + rate, most))
+    loss, config = apprentice.validation_loss, overseer.config
+    share = jnp.where(loss >= 0.1, 1.0, jnp.where(loss >= 0.01, 0.1, 0.01))
+    wanted = apprentice.wanted + config.demonstrations_per_step * share
+    return apprentice._replace(wanted=jnp.minimum(wanted, float(config.demonstrations)))
 
 
 def learn(overseer: Learned, apprentice: Apprentice, key: Key[Array, ""]) -> Apprentice:

@@ -37,15 +37,37 @@ class Sizes(Protocol):
     def copies(self) -> bool: ...
 
 
+KeysAndValues = tuple[Float[Array, "..."], Float[Array, "..."]]
+"""What attention remembers of a memory's rows, each of shape (batch, rows, heads, head_width); with
+a layer axis in front where it is that of stacked layers.
+"""
+
+
 class Memory(NamedTuple):
-    """Encoded rows, and the rows themselves to copy from."""
+    """Encoded rows, what each layer that attends to them needs of them, and the rows themselves to
+    copy from. However often queries come, this is computed once.
+    """
 
     encoded: Float[Array, "batch rows width"]
+    layers: KeysAndValues
     rows: Int[Array, "batch rows row_length"]
+
+    def with_more(self, new: "Memory") -> "Memory":
+        """With more rows after those that there are, which were encoded on their own."""
+        # The axis of rows follows that of the batch, which follows that of layers where there is
+        # one.
+        keys, values = (
+            jnp.concatenate(both, axis=2) for both in zip(self.layers, new.layers, strict=True)
+        )
+        encoded, rows = (
+            jnp.concatenate(both, axis=1)
+            for both in ((self.encoded, new.encoded), (self.rows, new.rows))
+        )
+        return Memory(encoded, (keys, values), rows)
 
 
 class Attention(nnx.Module):
-    """Multi-head attention of `x` to `memory`, pre-normalised, without biases."""
+    """Multi-head attention, without biases."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
         self.heads = heads
@@ -53,26 +75,26 @@ class Attention(nnx.Module):
             nnx.Linear(width, width, use_bias=False, rngs=rngs) for _ in range(4)
         )
 
+    def remember(self, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
+        return self._split(self.key(memory)), self._split(self.value(memory))
+
     def __call__(
         self,
         x: Float[Array, "batch queries width"],
-        memory: Float[Array, "batch rows width"],
+        remembered: KeysAndValues,
         sees: Bool[Array, "#batch #queries rows"] | None,
     ) -> Float[Array, "batch queries width"]:
-        def split(y: Float[Array, "batch n width"]) -> Float[Array, "batch n heads head_width"]:
-            return y.reshape(*y.shape[:-1], self.heads, -1)
-
-        mixed = jax.nn.dot_product_attention(
-            split(self.query(x)),
-            split(self.key(memory)),
-            split(self.value(memory)),
-            mask=None if sees is None else sees[:, None],
-        )
+        keys, values = remembered
+        mask = None if sees is None else sees[:, None]
+        mixed = jax.nn.dot_product_attention(self._split(self.query(x)), keys, values, mask=mask)
         return self.out(mixed.reshape(x.shape))
+
+    def _split(self, x: Float[Array, "batch n width"]) -> Float[Array, "batch n heads head_width"]:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
 class Block(nnx.Module):
-    """One layer: attend (to itself, or to a memory), then think."""
+    """One layer, pre-normalised: attend (to itself, or to a memory), then think."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, rngs: nnx.Rngs) -> None:
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
@@ -84,11 +106,12 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch n width"],
-        memory: Float[Array, "batch rows width"] | None,
+        remembered: KeysAndValues | None,
         sees: Bool[Array, "#batch #n rows"] | None,
     ) -> Float[Array, "batch n width"]:
         normed = self.attention_norm(x)
-        x = x + self.attention(normed, normed if memory is None else memory, sees)
+        remembered = self.attention.remember(normed) if remembered is None else remembered
+        x = x + self.attention(normed, remembered, sees)
         return x + self.down(jax.nn.relu(self.up(self.mlp_norm(x))))
 
 
@@ -178,7 +201,8 @@ class Transformer(nnx.Module):
         x = self.row(rows)
         if self.encoder is not None:
             x = scan_layers(self.encoder, x, None, sees)
-        return Memory(self.memory_norm(x), rows)
+        encoded = self.memory_norm(x)
+        return Memory(encoded, remember_in_layers(self.decoder, encoded), rows)
 
     def log_probs(
         self,
@@ -187,25 +211,32 @@ class Transformer(nnx.Module):
         sees: Bool[Array, "#batch #queries rows"] | None = None,
     ) -> Float[Array, "batch queries vocabulary"]:
         """Of the token that each query asks for; `sees` is True where a query may look at a row."""
-        x = scan_layers(self.decoder, self.query(queries), memory.encoded, sees)
+        x = scan_layers(self.decoder, self.query(queries), memory.layers, sees)
         x = self.out_norm(x)
         log_probs = jax.nn.log_softmax(self.out(x))
         return log_probs if self.pointer is None else self.pointer(x, memory, sees, log_probs)
 
 
+def remember_in_layers(blocks: Block, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
+    """What each of stacked layers remembers of a memory."""
+    graph, stacked = nnx.split(blocks)
+    return jax.vmap(lambda state: nnx.merge(graph, state).attention.remember(memory))(stacked)
+
+
 def scan_layers(
     blocks: Block,
     x: Float[Array, "batch n width"],
-    memory: Float[Array, "batch rows width"] | None,
+    remembered: KeysAndValues | None,
     sees: Bool[Array, "#batch #n rows"] | None,
 ) -> Float[Array, "batch n width"]:
     """Runs stacked layers in turn; the body is compiled once however many layers there are."""
     graph, stacked = nnx.split(blocks)
 
-    def layer(x: Array, state: nnx.State) -> tuple[Array, None]:
-        return nnx.merge(graph, state)(x, memory, sees), None
+    def layer(x: Array, of_layer: tuple[nnx.State, KeysAndValues | None]) -> tuple[Array, None]:
+        state, remembered = of_layer
+        return nnx.merge(graph, state)(x, remembered, sees), None
 
-    return jax.lax.scan(layer, x, stacked)[0]
+    return jax.lax.scan(layer, x, (stacked, remembered))[0]
 
 
 def sample(

@@ -38,8 +38,7 @@ decoder_layers = 1
 kind = "learned"
 width = 16
 heads = 2
-encoder_layers = 0
-decoder_layers = 1
+layers = 1
 batch = 16
 steps = 32
 

@@ -34,13 +34,16 @@ class LearnedConfig:
 
     width: Size = 64
     heads: Size = 4
-    encoder_layers: Annotated[int, Field(ge=0)] = 2
-    decoder_layers: Size = 2
+    layers: Size = 1
     mlp_ratio: Size = 4
     copies: bool = True
     """Whether a token may be copied from what was said before, by a pointer that is learned."""
     demonstrations: Annotated[int, Field(ge=FIRST_DEMONSTRATIONS)] = 20_000
     """The most demonstrations that may be used, over all rounds."""
+    demonstrations_per_step: Annotated[float, Field(gt=0)] = 1.0
+    """How many more may be used for each training step of the assistant, while imitation is poor.
+    The paper's assistant takes a hundred times as many steps as a small one needs.
+    """
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     batch: Size = 64
     """Demonstrations a training step."""
@@ -48,6 +51,14 @@ class LearnedConfig:
     """Training steps a round, where a round's answers are stored before they are distilled."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of its answers that are replaced by random ones."""
+
+    @property
+    def encoder_layers(self) -> int:
+        return 0  # exchanges do not look at each other, so that none is ever encoded again
+
+    @property
+    def decoder_layers(self) -> int:
+        return self.layers
 
     def build(self, task: Task) -> "Learned":
         """Raises ValueError if the sizes do not fit together."""
@@ -131,7 +142,7 @@ class Learned:
         rows, utterances = transcript
         network, (batch, exchanges, length) = self._merge(params), utterances.shape
         earlier = jnp.tril(jnp.ones((exchanges, exchanges), bool))[None]
-        memory = network.encode(rows, earlier)
+        memory = network.encode(rows)
         numbers = jnp.broadcast_to(jnp.arange(exchanges)[:, None], (batch, exchanges, length))
         queries = jnp.stack(
             [self._query(numbers[..., place], utterances, place) for place in range(length)], -2
@@ -162,11 +173,12 @@ class Learned:
     ) -> Strategy:
         """Says the likeliest utterance each time, so that only sub-answers bring chance."""
         shape, task = questions.shape[:-1], self.task
-        rows = self._first_row(questions)[..., None, :]
+        network = self._merge(params)
+        memory = network.encode(_items(self._first_row(questions)[..., None, :]))
         answered = jnp.zeros(shape, bool)
         answer = jnp.full((*shape, task.answer_length), DONT_KNOW, questions.dtype)
         for number in range(self.asks + 1):
-            said = self._say(params, rows)
+            said = self._say(network, memory).reshape(*shape, -1)
             asks = ~answered & (said[..., 0] == ASK)
             ends = ~answered & ~asks
             gives = (ends & (said[..., 0] == ANSWER))[..., None]
@@ -178,28 +190,21 @@ class Learned:
             told = yield Ask(question, asks)
             numbers = jnp.full((*shape, 1), 2 + number, questions.dtype)
             row = jnp.where(asks[..., None], jnp.concatenate([numbers, question, told], -1), 0)
-            rows = jnp.concatenate([rows, row[..., None, :]], axis=-2)
+            memory = memory.with_more(network.encode(_items(row[..., None, :])))
         return answer
 
-    def _say(
-        self, params: PyTree[Array], rows: Int[Array, "*b exchanges row_length"]
-    ) -> Int[Array, "*b utterance_length"]:
+    def _say(self, network: Transformer, memory: Memory) -> Int[Array, "items utterance_length"]:
         """The likeliest next utterance, token by token."""
-        network, exchanges = self._merge(params), rows.shape[-2]
-        flat = rows.reshape(-1, *rows.shape[-2:])
-        memory: Memory = network.encode(
-            flat, jnp.tril(jnp.ones((exchanges, exchanges), bool))[None]
-        )
-        numbers = jnp.full((len(flat),), exchanges - 1, rows.dtype)
+        items, exchanges, _ = memory.rows.shape
+        numbers = jnp.full((items,), exchanges - 1, memory.rows.dtype)
 
         def next_token(said: Array, place: Array) -> tuple[Array, None]:
             query = self._query(numbers, said, place)
             log_probs = network.log_probs(memory, query[:, None])[:, 0]
             return said.at[:, place].set(jnp.argmax(log_probs, -1).astype(said.dtype)), None
 
-        silence = jnp.zeros((len(flat), self.utterance_length), rows.dtype)
-        said, _ = jax.lax.scan(next_token, silence, jnp.arange(self.utterance_length))
-        return said.reshape(*rows.shape[:-2], self.utterance_length)
+        silence = jnp.zeros((items, self.utterance_length), memory.rows.dtype)
+        return jax.lax.scan(next_token, silence, jnp.arange(self.utterance_length))[0]
 
     def _query(
         self,
@@ -231,6 +236,10 @@ class Learned:
 
     def _merge(self, params: PyTree[Array]) -> Transformer:
         return nnx.merge(_graph(self), params)
+
+
+def _items(rows: Int[Array, "*b exchanges row_length"]) -> Int[Array, "items exchanges row_length"]:
+    return rows.reshape(-1, *rows.shape[-2:])
 
 
 def count_asks(task: Task) -> int:

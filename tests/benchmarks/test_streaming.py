@@ -52,7 +52,7 @@ PAPER = {
         "decoder_layers": 3,
     },
     "overseer": {
-        "kind": "learned", "width": 128, "heads": 4, "encoder_layers": 2, "decoder_layers": 2,
+        "kind": "learned", "width": 128, "heads": 4, "layers": 4,
     },
     "questions": {"contexts": 10_000, "per_context": 64},
     "training": {"targets": "streaming", "batch": 50},

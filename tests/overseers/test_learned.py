@@ -19,7 +19,7 @@ from amplify.tasks.wildcard import Wildcard
 from amplify.words import read_question
 
 TASK = Permutation(4, 3)
-CONFIG = LearnedConfig(width=32, encoder_layers=1, decoder_layers=1, batch=32)
+CONFIG = LearnedConfig(width=32, batch=32)
 OVERSEER = CONFIG.build(TASK)
 
 
@@ -143,6 +143,13 @@ def test_the_budget_slows_down_as_imitation_gets_better(loss, rate):
     apprentice = apprentice._replace(validation_loss=jnp.float32(loss))
     more = imitation.ask_for_more(OVERSEER, apprentice)
     np.testing.assert_allclose(float(more.wanted), 500 + rate, rtol=1e-6)
+
+
+def test_a_larger_allowance_scales_the_budget():
+    overseer = dataclasses.replace(CONFIG, demonstrations_per_step=10.0).build(TASK)
+    apprentice = imitation.begin(overseer, jax.random.key(0), 8)
+    apprentice = apprentice._replace(validation_loss=jnp.float32(0.05))
+    assert float(imitation.ask_for_more(overseer, apprentice).wanted) == 501
 
 
 def test_the_cap_on_demonstrations_holds():
