@@ -1,0 +1,364 @@
+"""A decoder-only language model, one module with the switches that its families need.
+
+Sequences may continue a past that many of them share: a context is read once, and every question
+about it is a short sequence after it. Layers are stacked and scanned; what differs from layer to
+layer (window, rotary frequencies) is scanned along as numbers. Vaswani et al. 2017
+(arXiv:1706.03762); rotary positions: Su et al. 2021 (arXiv:2104.09864); keys shared by groups of
+heads: Ainslie et al. 2023 (arXiv:2305.13245). Knows nothing of files: see `pretrained`.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Key
+
+NOWHERE = -1
+"""Position of what is only there to fill up a shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """Positions as rotations of queries and keys."""
+
+    theta: float
+    scaling: Literal["default", "linear", "llama3"] = "default"
+    factor: float = 1.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    trained_positions: int = 8192  # before the scaling of Llama 3
+
+    def frequencies(self, head_width: int) -> np.ndarray:
+        """Radians a position, of shape (head_width / 2,)."""
+        plain = self.theta ** -(np.arange(0, head_width, 2, dtype=np.float32) / head_width)
+        if self.scaling == "default":
+            return plain
+        if self.scaling == "linear":
+            return plain / self.factor
+        # Llama 3 slows down what turns less than `low` times within the positions trained on,
+        # leaves what turns more than `high` times, and goes from one to the other in between.
+        turns = self.trained_positions * plain / (2 * np.pi)
+        low, high = self.low_frequency_factor, self.high_frequency_factor
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        return (kept + (1 - kept) / self.factor) * plain
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """All that a model's shapes and arithmetic depend on."""
+
+    vocabulary: int
+    positions: int  # of the longest sequence
+    width: int
+    heads: int
+    key_heads: int  # each serves heads / key_heads heads
+    head_width: int
+    hidden: int  # width of the MLP
+    windows: tuple[int, ...]  # by layer: how many tokens back a token sees; 0: all
+    rotary: tuple[Rotary, ...] = ()  # by layer; none: learned positions
+    norm: Literal["rms", "layer"] = "rms"
+    norm_offset: float = 0.0  # what is added to a norm's scale
+    norm_epsilon: float = 1e-6
+    norms_heads: bool = False  # queries and keys are normalised, head by head
+    norms_outputs: bool = False  # what attention and MLP give is normalised too
+    activation: Literal["silu", "gelu"] = "silu"
+    gated: bool = True  # the MLP
+    biased: frozenset[str] = frozenset()  # of the linear maps: "query_key_value", "out", "mlp"
+    attention_scale: float | None = None  # None: 1 / sqrt(head_width)
+    attention_cap: float | None = None  # scores are squeezed into -cap..cap
+    logit_cap: float | None = None
+    embedding_scale: float = 1.0
+    tied: bool = True  # the output is the embedding, transposed
+
+    @property
+    def layers(self) -> int:
+        return len(self.windows)
+
+
+class Past(NamedTuple):
+    """What was read before and is shared: keys and values, and where their tokens stand."""
+
+    keys: Float[Array, "layers batch length key_heads head_width"]
+    values: Float[Array, "layers batch length key_heads head_width"]
+    positions: Int[Array, "batch length"]  # NOWHERE: padding
+
+
+class Scratch(NamedTuple):
+    """Room for the keys and values of sequences, which only they themselves see."""
+
+    keys: Float[Array, "layers batch n room key_heads head_width"]
+    values: Float[Array, "layers batch n room key_heads head_width"]
+    positions: Int[Array, "batch n room"]  # NOWHERE: still empty, or padding
+
+    def with_room(self, more: int) -> "Scratch":
+        """For so many more tokens a sequence."""
+        room = [(0, 0), (0, 0), (0, more)]
+        keys, values = (
+            jnp.pad(part, [(0, 0), *room, (0, 0), (0, 0)]) for part in (self.keys, self.values)
+        )
+        return Scratch(keys, values, jnp.pad(self.positions, room, constant_values=NOWHERE))
+
+
+Rotation = tuple[Float[Array, "..."], Float[Array, "..."]]
+"""Cosines and sines by which queries and keys are turned."""
+KeysAndValues = tuple[Float[Array, "..."], Float[Array, "..."]]
+"""Of one layer."""
+
+
+class Norm(nnx.Module):
+    def __init__(self, of: Architecture, width: int) -> None:
+        self.kind, self.offset, self.epsilon = of.norm, of.norm_offset, of.norm_epsilon
+        self.scale = nnx.Param(jnp.full((width,), 1 - of.norm_offset))
+        self.bias = nnx.Param(jnp.zeros((width,))) if of.norm == "layer" else None
+
+    def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
+        wide = x.astype(jnp.float32)
+        if self.bias is not None:
+            wide -= jnp.mean(wide, -1, keepdims=True)
+        wide *= jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + self.epsilon)
+        wide *= along_last(self.scale[...] + self.offset, wide)
+        if self.bias is not None:
+            wide += along_last(self.bias[...], wide)
+        return wide.astype(x.dtype)
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias`, computed in the dtype of x, whatever the parameters are kept in."""
+
+    def __init__(self, into: int, out: int, biased: bool, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (into, out)) * into**-0.5)
+        self.bias = nnx.Param(jnp.zeros((out,))) if biased else None
+
+    def __call__(self, x: Float[Array, "*b into"]) -> Float[Array, "*b out"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + along_last(self.bias[...], y)
+
+
+class Attention(nnx.Module):
+    def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
+        self.of = of
+        inner, shared = of.heads * of.head_width, of.key_heads * of.head_width
+        biased = "query_key_value" in of.biased
+        self.query = Linear(of.width, inner, biased, rngs)
+        self.key = Linear(of.width, shared, biased, rngs)
+        self.value = Linear(of.width, shared, biased, rngs)
+        self.out = Linear(inner, of.width, "out" in of.biased, rngs)
+        self.query_norm = Norm(of, of.head_width) if of.norms_heads else None
+        self.key_norm = Norm(of, of.head_width) if of.norms_heads else None
+
+    def read(
+        self, x: Float[Array, "batch n length width"], rotation: Rotation | None
+    ) -> tuple[Float[Array, "batch n length heads head_width"], KeysAndValues]:
+        """Queries, and the keys and values of the same tokens."""
+        query, key, value = (
+            part.reshape(*x.shape[:-1], -1, self.of.head_width)
+            for part in (self.query(x), self.key(x), self.value(x))
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        return query, (key, value)
+
+    def __call__(
+        self,
+        query: Float[Array, "batch n length heads head_width"],
+        own: KeysAndValues,
+        past: KeysAndValues | None,
+        sees: Bool[Array, "batch n length past_and_own"],
+    ) -> Float[Array, "batch n length width"]:
+        """To the tokens of the sequence itself, and to a past that all n of a batch share."""
+        batch, n, length = query.shape[:3]
+        grouped = query.reshape(batch, n, length, self.of.key_heads, -1, self.of.head_width)
+        scores = jnp.einsum("bntkgd,bnskd->bnkgts", grouped, own[0])
+        if past is not None:
+            # One product for all that share the past: this is what makes many questions cheap.
+            before = jnp.einsum("bntkgd,bskd->bnkgts", grouped, past[0])
+            scores = jnp.concatenate([before, scores], -1)
+        scale = self.of.attention_scale or self.of.head_width**-0.5
+        scores = capped(scores.astype(jnp.float32) * scale, self.of.attention_cap)
+        weights = jax.nn.softmax(jnp.where(sees[:, :, None, None], scores, -1e30))
+        weights = weights.astype(query.dtype)
+        of_past = 0 if past is None else past[0].shape[1]
+        mixed = jnp.einsum("bnkgts,bnskd->bntkgd", weights[..., of_past:], own[1])
+        if past is not None:
+            mixed += jnp.einsum("bnkgts,bskd->bntkgd", weights[..., :of_past], past[1])
+        return self.out(mixed.reshape(batch, n, length, -1))
+
+
+class MLP(nnx.Module):
+    def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
+        biased = "mlp" in of.biased
+        self.activation = jax.nn.silu if of.activation == "silu" else jax.nn.gelu
+        self.gate = Linear(of.width, of.hidden, biased, rngs) if of.gated else None
+        self.up = Linear(of.width, of.hidden, biased, rngs)
+        self.down = Linear(of.hidden, of.width, biased, rngs)
+
+    def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
+        up = self.up(x)
+        hidden = self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up
+        return self.down(hidden)
+
+
+class Layer(nnx.Module):
+    def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
+        self.attention_norm, self.mlp_norm = Norm(of, of.width), Norm(of, of.width)
+        self.attention, self.mlp = Attention(of, rngs), MLP(of, rngs)
+        after = of.norms_outputs
+        self.attention_out_norm = Norm(of, of.width) if after else None
+        self.mlp_out_norm = Norm(of, of.width) if after else None
+
+    def __call__(
+        self,
+        x: Float[Array, "batch n length width"],
+        rotation: Rotation | None,
+        past: KeysAndValues | None,
+        scratch: KeysAndValues | None,
+        slot: Int[Array, ""] | int,
+        sees: Bool[Array, "batch n length past_and_own"],
+    ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
+        """The next x; and the tokens' keys and values, in their place in the scratch, if any."""
+        query, own = self.attention.read(self.attention_norm(x), rotation)
+        if scratch is not None:
+            key, value = (
+                jax.lax.dynamic_update_slice_in_dim(room, new.astype(room.dtype), slot, axis=2)
+                for room, new in zip(scratch, own, strict=True)
+            )
+            own = key, value
+        y = self.attention(query, own, past, sees)
+        x += y if self.attention_out_norm is None else self.attention_out_norm(y)
+        y = self.mlp(self.mlp_norm(x))
+        return x + (y if self.mlp_out_norm is None else self.mlp_out_norm(y)), own
+
+
+class CausalLM(nnx.Module):
+    """The parameters and the forward pass. Computes in `dtype`; parameters keep theirs."""
+
+    def __init__(self, of: Architecture, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
+        self.of, self.dtype = of, dtype
+        normal = jax.random.normal
+
+        def layer(key: Key[Array, ""]) -> Layer:
+            return Layer(of, nnx.Rngs(params=key))
+
+        self.embedding = nnx.Param(normal(rngs.params(), (of.vocabulary, of.width)) * 0.02)
+        self.positions = (
+            None if of.rotary else nnx.Param(normal(rngs.params(), (of.positions, of.width)) * 0.02)
+        )
+        self.layers = nnx.vmap(layer)(jax.random.split(rngs.params(), of.layers))
+        self.out_norm = Norm(of, of.width)
+        self.out = None if of.tied else Linear(of.width, of.vocabulary, False, rngs)
+
+    def read(
+        self,
+        tokens: Int[Array, "batch n length"],
+        positions: Int[Array, "batch n length"],
+        *,
+        segments: Int[Array, "batch n length"] | None = None,
+        past: Past | None = None,
+        scratch: Scratch | None = None,
+        slot: Int[Array, ""] | int = 0,
+    ) -> tuple[Float[Array, "batch n length width"], Scratch]:
+        """What the model makes of each token, before it is turned into logits.
+
+        Args:
+            tokens: n sequences that continue the same past, if there is one.
+            positions: of the tokens, counted from the beginning of the past; NOWHERE for padding.
+            segments: tokens see their own segment alone; None: all are of one.
+            past: what all n sequences of a batch see in front of them.
+            scratch: what the sequences themselves read before; None: nothing.
+            slot: from where on the tokens are written into the scratch.
+
+        Returns:
+            The outputs, and the scratch with the tokens in it (theirs alone if there was none).
+        """
+        own = positions
+        if scratch is not None:
+            own = jax.lax.dynamic_update_slice_in_dim(scratch.positions, positions, slot, axis=2)
+        ages = [ages_of(positions, own)]
+        if segments is not None:
+            same = segments[..., None] == segments[..., None, :]
+            ages[0] = jnp.where(same, ages[0], UNSEEN)
+        if past is not None:
+            ages.insert(0, ages_of(positions, past.positions[:, None]))
+        age = jnp.concatenate(ages, axis=-1)
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(x: Array, of_layer: Any) -> tuple[Array, KeysAndValues]:
+            state, window, frequencies, past, scratch = of_layer
+            rotation = None if frequencies is None else rotations(positions, frequencies)
+            sees = (age >= 0) & (age < window)
+            return nnx.merge(graph, state)(x, rotation, past, scratch, slot, sees)
+
+        of_layers = (
+            stacked,
+            jnp.asarray([window or self.of.positions for window in self.of.windows]),
+            self._frequencies(),
+            past and (past.keys, past.values),
+            scratch and (scratch.keys, scratch.values),
+        )
+        x, (keys, values) = jax.lax.scan(layer, self._embed(tokens, positions), of_layers)
+        return self.out_norm(x), Scratch(keys, values, own)
+
+    def logits(self, x: Float[Array, "*b width"]) -> Float[Array, "*b vocabulary"]:
+        """Of the token that follows, in float32."""
+        tied = self.embedding[...].astype(x.dtype).T
+        logits = x @ tied if self.out is None else self.out(x)
+        return capped(logits.astype(jnp.float32), self.of.logit_cap)
+
+    def _embed(
+        self, tokens: Int[Array, "batch n length"], positions: Int[Array, "batch n length"]
+    ) -> Float[Array, "batch n length width"]:
+        x = self.embedding[...][tokens].astype(self.dtype)
+        x *= jnp.asarray(self.of.embedding_scale, self.dtype)
+        if self.positions is None:
+            return x
+        return x + self.positions[...][jnp.maximum(positions, 0)].astype(self.dtype)
+
+    def _frequencies(self) -> Float[Array, "layers half"] | None:
+        if not self.of.rotary:
+            return None
+        return jnp.asarray([rotary.frequencies(self.of.head_width) for rotary in self.of.rotary])
+
+
+UNSEEN = -1
+"""Age of a token that may not be looked at."""
+
+
+def ages_of(
+    positions: Int[Array, "batch n length"], of: Int[Array, "batch #n seen"]
+) -> Int[Array, "batch n length seen"]:
+    """How far back each token stands, seen from each; below 0: later, or padding."""
+    age = positions[..., None] - of[..., None, :]
+    return jnp.where(of[..., None, :] == NOWHERE, UNSEEN, age)
+
+
+def rotations(
+    positions: Int[Array, "*b"], frequencies: Float[Array, " half"]
+) -> tuple[Float[Array, "*b 1 half"], Float[Array, "*b 1 half"]]:
+    """Cosines and sines by which the heads of each token are turned."""
+    angles = jnp.einsum("...,f->...f", positions.astype(jnp.float32), frequencies)[..., None, :]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "*b heads head_width"],
+    rotation: tuple[Float[Array, "*b 1 half"], Float[Array, "*b 1 half"]],
+) -> Float[Array, "*b heads head_width"]:
+    """Turns pairs of a head's numbers, each one from its first half and one from its second."""
+    cos, sin = (part.astype(x.dtype) for part in rotation)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def along_last(vector: Float[Array, " n"], x: Float[Array, "*b n"]) -> Float[Array, "*ones n"]:
+    """The vector in the dtype of x, shaped to be combined with its last axis."""
+    return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def capped(scores: Float[Array, "*b"], cap: float | None) -> Float[Array, "*b"]:
+    return scores if cap is None else cap * jnp.tanh(scores / cap)
