@@ -144,6 +144,21 @@ def tree(
     output.print(f"wrote {found.write_html()}")
 
 
+def export(
+    experiment: Folder,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a new folder")],
+    round: Annotated[
+        int | None, tyro.conf.arg(help="whose assistant; the best one if not given")
+    ] = None,
+) -> None:
+    """Write a language model's weights as a folder that transformers opens."""
+    from amplify import inspection
+    from amplify.store import Store
+
+    number = inspection.export_weights(Store(experiment), round, out)
+    output.print(f"wrote {out}, the assistant of round {number}")
+
+
 @contextlib.contextmanager
 def running(experiment: Path) -> Iterator[tuple[Any, Callable[[int], None]]]:
     """An experiment, locked, and what runs a round of it unless it is done."""
@@ -207,7 +222,14 @@ def show_rounds(store: Any, json: bool) -> None:
         output.print(report.rounds_table(store))
 
 
-COMMANDS = {"round": round_, "rounds": rounds, "compare": compare, "ask": ask, "tree": tree}
+COMMANDS = {
+    "round": round_,
+    "rounds": rounds,
+    "compare": compare,
+    "ask": ask,
+    "tree": tree,
+    "export": export,
+}
 DESCRIPTION = (
     "Iterated amplification, round after round. An experiment is a folder with an experiment.toml."
 )

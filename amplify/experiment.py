@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from amplify.assistants import ASSISTANTS
+from amplify.assistants.language_model import LanguageModelConfig
 from amplify.errors import AmplifyError
 from amplify.overseers import OVERSEERS
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, LearnedConfig
@@ -219,6 +220,8 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     _check_strategy(chosen["task"], values["overseer.kind"], path)
     _check_lessons(chosen["overseer"], chosen["training"], path)
     _check_curriculum(chosen["task"], chosen["curriculum"], chosen["training"], path)
+    if isinstance(chosen["assistant"], LanguageModelConfig):
+        chosen["assistant"] = chosen["assistant"].beside(path.parent)
     chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
     chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
     return Experiment(seed=seed, values=values, **chosen)
@@ -343,7 +346,7 @@ def _validate(kind: Any, value: Any, name: str, path: Path) -> Any:
 def _built(build: Any, task: Task, path: Path) -> Any:
     try:
         return build(task)
-    except ValueError as error:
+    except (AmplifyError, ValueError) as error:
         raise AmplifyError(f"{path}: {error}") from None
 
 

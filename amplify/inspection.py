@@ -20,7 +20,7 @@ from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_overseer, load_weights
 from amplify.stages import draw_held_out, draw_round
 from amplify.store import RoundFolder, Store
-from amplify.types import Problems, Weights
+from amplify.types import HasWeights, Problems, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +82,27 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     return Found(this, f"round {number}, row {row}, question {question}", tree)
 
 
+def export_weights(store: Store, number: int | None, out: Path) -> int:
+    """Writes a round's assistant, the best one's if `number` is None, as a folder that
+    transformers opens. Returns the round's number.
+    """
+    assistant = store.experiment.assistant
+    if not isinstance(assistant, HasWeights):
+        raise AmplifyError(
+            f"{store.path}: only a language model can be exported, and the assistant is none"
+        )
+    number = _best(store) if number is None else number
+    params, _ = load_assistant(store.experiment, _finished(store, number, "checkpoint"))
+    assistant.export(params, out)
+    return number
+
+
 class Desk:
     """Where a person asks a checkpoint questions about one held-out problem."""
 
     def __init__(self, store: Store, number: int | None, problem: int, depth: int) -> None:
         """`number` None asks the best checkpoint; `depth` 0 asks the assistant alone."""
-        if number is None:
-            number = store.best_before(max(store.rounds(), default=0) + 1).number
+        number = _best(store) if number is None else number
         if problem < 0:
             raise AmplifyError(f"--problem: must be 0 or more, got {problem}")
         experiment = store.experiment
@@ -138,6 +152,10 @@ def _amplify(store: Store, weights: Weights, problems: Problems, depth: int) -> 
         depth=depth,
         sub_answers=experiment.questions.sub_answers,
     )
+
+
+def _best(store: Store) -> int:
+    return store.best_before(max(store.rounds(), default=0) + 1).number
 
 
 def _finished(store: Store, number: int, stage: str) -> RoundFolder:

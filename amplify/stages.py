@@ -33,15 +33,18 @@ from amplify.loading import (
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
-from amplify.types import Problems, Weights
+from amplify.types import HasWeights, Problems, Weights
 
 SAMPLED_TREES = 50
 """Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
 
 
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
-    """Round 0: untrained weights."""
-    params = jax.jit(experiment.assistant.init)(jax.random.key(experiment.seed))
+    """Round 0: untrained weights, or those that the assistant was given."""
+    assistant = experiment.assistant
+    params = assistant.load() if isinstance(assistant, HasWeights) else None
+    if params is None:
+        params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
     checkpoint.save(this.checkpoint, distillation.begin(params, experiment.training))
     return {"digest": checkpoint.digest(params)}
 

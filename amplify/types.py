@@ -15,6 +15,7 @@ Token 0 pads and, as the whole of an answer, says "don't know".
 """
 
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -222,3 +223,20 @@ class Assistant(Protocol):
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean loss a question of `batch` (context, questions, answers), and metrics to log."""
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """An assistant whose weights come from somewhere and can go there again."""
+
+    def load(self) -> PyTree[Array] | None:
+        """Its weights, in the shape of those that `init` draws; None: they are to be drawn.
+
+        Raises AmplifyError if they cannot be read.
+        """
+
+    def export(self, params: PyTree[Array], out: Path) -> None:
+        """Writes a folder that others open.
+
+        Raises AmplifyError if it is there already, or there is nothing to make it like.
+        """

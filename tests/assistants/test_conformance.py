@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 
 from amplify.assistants.fact_transformer import FactTransformer, FactTransformerConfig
+from amplify.assistants.language_model import LanguageModelConfig
 from amplify.problems import draw_problems
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import Answers, Assistant
 
 TASK = Wildcard(3)
 SMALL = FactTransformerConfig(width=16, heads=2, encoder_layers=1, decoder_layers=2)
-ASSISTANTS: list[Assistant] = [
+FACT_TRANSFORMERS: list[Assistant] = [
     SMALL.build(TASK),
     dataclasses.replace(SMALL, encoder_layers=0, temperature=0.5).build(TASK),
+]
+SMALL_MODEL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
+ASSISTANTS: list[Assistant] = [
+    *FACT_TRANSFORMERS,
+    SMALL_MODEL.build(TASK),
+    dataclasses.replace(SMALL_MODEL, temperature=0.7, top_p=0.9).build(TASK),
 ]
 
 
@@ -111,7 +118,7 @@ def test_a_wrong_probability_is_caught():
         check_probabilities(BrokenProbability(SMALL, TASK))
 
 
-@pytest.mark.parametrize("assistant", ASSISTANTS)
+@pytest.mark.parametrize("assistant", FACT_TRANSFORMERS)
 def test_the_order_of_facts_cannot_matter(assistant):
     params, problems, _ = setting(assistant)
     assistant = compiled(assistant)

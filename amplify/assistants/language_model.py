@@ -1,0 +1,335 @@
+"""The language model: reads a context as one long sequence, and answers in words, one by one.
+
+A context is read once; every question about it is a short sequence after it, so that a hundred
+questions cost little more than one (see `causal_lm`). The model's words are the task's tokens: in a
+model trained from nothing they are its vocabulary, in a pretrained one each is a token of its
+tokenizer. Token 0 pads, and ends an answer.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from pydantic import Field
+
+from amplify.assistants import pretrained
+from amplify.assistants.causal_lm import NOWHERE, Architecture, CausalLM, Past, Rotary, Scratch
+from amplify.errors import AmplifyError
+from amplify.transformer import Size, sample
+from amplify.types import Answers, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig:
+    """`[assistant]` of an experiment file."""
+
+    pretrained: str = ""
+    """A Hugging Face folder, from the experiment's own; the sizes below then mean nothing."""
+    width: Size = 64
+    heads: Size = 4
+    key_heads: Size = 4
+    layers: Size = 4
+    mlp_ratio: Size = 4
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What is computed in; weights are kept and trained in float32."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Only the likeliest tokens, so many that they have this share of the probability, are sampled
+    from."""
+    sampling: Literal["sampled", "greedy"] = "sampled"
+    """How the assistant answers sub-questions: by its distribution, or its likeliest tokens."""
+
+    def beside(self, folder: Path) -> "LanguageModelConfig":
+        """With the path of the checkpoint seen from that folder."""
+        return dataclasses.replace(
+            self, pretrained=self.pretrained and str(folder / self.pretrained)
+        )
+
+    def build(self, task: Task) -> "LanguageModel":
+        """The assistant for a task.
+
+        Raises:
+            ValueError: if the sizes do not fit together.
+            AmplifyError: if the folder is no checkpoint, not supported, or does not fit the task.
+        """
+        if self.pretrained:
+            opened = pretrained.open_folder(Path(self.pretrained))
+            words = _words_of_tokenizer(task, opened)
+            return _checked(LanguageModel(self, task, opened.architecture, words))
+        for name, into in [("heads", "width"), ("key_heads", "heads")]:
+            if getattr(self, into) % getattr(self, name):
+                raise ValueError(
+                    f"assistant.{name} must divide assistant.{into} ({getattr(self, into)}),"
+                    f" got {getattr(self, name)}"
+                )
+        if self.width // self.heads % 2:
+            raise ValueError(
+                f"assistant.width must be an even multiple of assistant.heads ({self.heads}),"
+                f" got {self.width}"
+            )
+        return LanguageModel(self, task, _small(self, task), _words_of_its_own(task))
+
+
+class Words(NamedTuple):
+    """Which token of the model stands for what."""
+
+    of_task: tuple[int, ...]  # for each token of the task
+    begin: tuple[int, ...]  # before a context
+    stop: tuple[int, ...]  # after each fact
+    answer: tuple[int, ...]  # between a question and its answer
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """The assistant, as pure functions of its parameters (see `types.Assistant`)."""
+
+    config: LanguageModelConfig
+    task: Task
+    architecture: Architecture
+    words: Words
+
+    def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
+
+    def load(self) -> PyTree[Array] | None:
+        """The weights that rounds begin with, if they come from a folder."""
+        if not self.config.pretrained:
+            return None
+        opened = pretrained.open_folder(Path(self.config.pretrained))
+        return pretrained.load(opened, dtype=jnp.float32)
+
+    def export(self, params: PyTree[Array], out: Path) -> None:
+        """Writes a folder that transformers opens, like the one that the weights came from."""
+        if not self.config.pretrained:
+            raise AmplifyError(
+                "only a pretrained assistant can be exported: its folder has the configuration and"
+                " the tokenizer that belong to the weights"
+            )
+        pretrained.export(pretrained.open_folder(Path(self.config.pretrained)), params, out)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest context."""
+        task, words = self.task, self.words
+        return len(words.begin) + task.facts * (task.fact_length + len(words.stop))
+
+    def encode(
+        self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
+    ) -> Past:
+        tokens, there = self._read_out(contexts)
+        positions = jnp.where(there, jnp.cumsum(there, axis=-1) - 1, NOWHERE)
+        _, scratch = self._merge(params).read(tokens[:, None], positions[:, None])
+        return Past(scratch.keys[:, :, 0], scratch.values[:, :, 0], positions)
+
+    def answer(
+        self,
+        params: PyTree[Array],
+        memory: Past,
+        questions: Int[Array, "batch questions question_length"],
+        keys: Key[Array, "batch questions"] | None,
+    ) -> Answers:
+        """Word by word, until 0 is said; see `types.Assistant`. Log-probabilities are those of the
+        distribution sampled from, the 0 included.
+        """
+        network, length = self._merge(params), self.task.answer_length
+        keys = None if self.config.sampling == "greedy" else keys
+        tokens, positions = self._ask(memory, questions)
+        x, scratch = network.read(tokens, positions, past=memory)
+        first = self._say(network, keys, 0, x[:, :, -1], jnp.ones(questions.shape[:-1], bool))
+
+        def next_word(before: _Said, place: Array) -> tuple[_Said, tuple[Array, Array]]:
+            token, scratch, position = before
+            slot, word = tokens.shape[-1] + place - 1, self._spell(token)[..., None]
+            x, scratch = network.read(word, position, past=memory, scratch=scratch, slot=slot)
+            token, log_prob = self._say(network, keys, place, x[:, :, -1], token != 0)
+            return _Said(token, scratch, position + 1), (token, log_prob)
+
+        begin = _Said(first[0], scratch.with_room(length - 1), positions[:, :, -1:] + 1)
+        _, rest = jax.lax.scan(next_word, begin, jnp.arange(1, length))
+        said, log_prob = (
+            jnp.concatenate([one[None], others]) for one, others in zip(first, rest, strict=True)
+        )
+        return Answers(jnp.moveaxis(said, 0, -1).astype(questions.dtype), jnp.sum(log_prob, 0))
+
+    def _say(
+        self,
+        network: CausalLM,
+        keys: Key[Array, "batch questions"] | None,
+        place: int | Int[Array, ""],
+        x: Float[Array, "batch questions width"],
+        speaks: Bool[Array, "batch questions"],
+    ) -> tuple[Int[Array, "batch questions"], Float[Array, "batch questions"]]:
+        """A token and its log-probability; both are 0 where no more is said."""
+        log_probs = self._distribution(network, x)
+        token = jnp.argmax(log_probs, -1) if keys is None else sample(keys, place, log_probs)
+        log_prob = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+        return jnp.where(speaks, token, 0), jnp.where(speaks, log_prob, 0.0)
+
+    def loss(
+        self, params: PyTree[Array], batch: dict[str, Array]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy of the answers in nats, summed over their words, a mean over questions."""
+        network, answers = self._merge(params), batch["answers"]
+        past = self.encode(params, batch["context"])
+        tokens, positions = self._ask(past, batch["questions"])
+        asked = tokens.shape[-1]
+        tokens = jnp.concatenate([tokens, self._spell(answers[..., :-1])], -1)
+        after = jnp.arange(1, answers.shape[-1])[None, None]
+        positions = jnp.concatenate([positions, positions[..., -1:] + after], -1)
+        x, _ = network.read(tokens, positions, past=past)
+        log_probs = jax.nn.log_softmax(self._logits(network, x[:, :, asked - 1 :]))
+        given = jnp.take_along_axis(log_probs, answers[..., None], axis=-1)[..., 0]
+        said = _until_stop(answers)
+        loss = -jnp.mean(jnp.sum(given, -1, where=said))
+        right = jnp.all((jnp.argmax(log_probs, -1) == answers) | ~said, -1)
+        return loss, {"loss": loss, "agreement": jnp.mean(right, dtype=loss.dtype)}
+
+    def _read_out(
+        self, contexts: Int[Array, "batch facts fact_length"]
+    ) -> tuple[Int[Array, "batch length"], Bool[Array, "batch length"]]:
+        """A context as the model reads it, and which tokens are there at all."""
+        batch = len(contexts)
+        there = contexts != 0
+        any_ = jnp.any(there, -1, keepdims=True)
+        stop = self._repeat(self.words.stop, contexts.shape[:2])
+        facts = jnp.concatenate([self._spell(contexts), stop], -1)
+        there = jnp.concatenate([there, jnp.broadcast_to(any_, stop.shape)], -1)
+        begin = self._repeat(self.words.begin, (batch,))
+        return (
+            jnp.concatenate([begin, facts.reshape(batch, -1)], -1),
+            jnp.concatenate([jnp.ones(begin.shape, bool), there.reshape(batch, -1)], -1),
+        )
+
+    def _ask(
+        self, past: Past, questions: Int[Array, "batch questions question_length"]
+    ) -> tuple[Int[Array, "batch questions asked"], Int[Array, "batch questions asked"]]:
+        """Questions as the model reads them after a context, and the positions of their tokens."""
+        answer = self._repeat(self.words.answer, questions.shape[:2])
+        tokens = jnp.concatenate([self._spell(questions), answer], -1)
+        there = jnp.concatenate([questions != 0, jnp.ones(answer.shape, bool)], -1)
+        first = jnp.max(past.positions, axis=-1)[:, None, None] + 1
+        positions = jnp.where(there, first + jnp.cumsum(there, axis=-1) - 1, NOWHERE)
+        return tokens, positions
+
+    def _distribution(
+        self, network: CausalLM, x: Float[Array, "*b width"]
+    ) -> Float[Array, "*b vocabulary"]:
+        """Log-probabilities of the task's tokens, as they are sampled."""
+        log_probs = jax.nn.log_softmax(self._logits(network, x) / self.config.temperature)
+        if self.config.top_p == 1:
+            return log_probs
+        # A token is left out if those likelier than it have the share together.
+        ordered = jnp.sort(log_probs, axis=-1, descending=True)
+        before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
+        kept = jnp.where(before < self.config.top_p, ordered, jnp.inf)
+        least = jnp.min(kept, axis=-1, keepdims=True)
+        return jax.nn.log_softmax(jnp.where(log_probs >= least, log_probs, -jnp.inf))
+
+    def _logits(
+        self, network: CausalLM, x: Float[Array, "*b width"]
+    ) -> Float[Array, "*b vocabulary"]:
+        """Of the task's tokens; the model's others are never said."""
+        return network.logits(x)[..., jnp.asarray(self.words.of_task)]
+
+    def _spell(self, tokens: Int[Array, "*b"]) -> Int[Array, "*b"]:
+        """The model's tokens for the task's."""
+        return jnp.asarray(self.words.of_task, jnp.int32)[tokens]
+
+    def _repeat(self, tokens: tuple[int, ...], shape: tuple[int, ...]) -> Int[Array, "*b n"]:
+        return jnp.broadcast_to(jnp.asarray(tokens, jnp.int32), (*shape, len(tokens)))
+
+    def _merge(self, params: PyTree[Array]) -> CausalLM:
+        return nnx.merge(_graph(self), params)
+
+
+class _Said(NamedTuple):
+    """What saying the next word depends on."""
+
+    token: Int[Array, "batch questions"]
+    scratch: Scratch
+    position: Int[Array, "batch questions 1"]  # of the token
+
+
+def _until_stop(answers: Int[Array, "*b answer_length"]) -> Bool[Array, "*b answer_length"]:
+    """True up to the first 0, which is said too."""
+    zero = jnp.int32(answers == 0)
+    return jnp.cumsum(zero, axis=-1) == zero
+
+
+def _small(config: LanguageModelConfig, task: Task) -> Architecture:
+    """A model of our own: Llama's plan, with the task's tokens and three more."""
+    words = _words_of_its_own(task)
+    longest = 2 + task.facts * (task.fact_length + 1) + task.question_length + task.answer_length
+    return Architecture(
+        vocabulary=1 + max(*words.begin, *words.stop, *words.answer),
+        positions=longest,
+        width=config.width,
+        heads=config.heads,
+        key_heads=config.key_heads,
+        head_width=config.width // config.heads,
+        hidden=config.mlp_ratio * config.width,
+        windows=(0,) * config.layers,
+        rotary=(Rotary(10_000.0),) * config.layers,
+    )
+
+
+def _words_of_its_own(task: Task) -> Words:
+    size = len(task.vocabulary)
+    return Words(tuple(range(size)), (size,), (size + 1,), (size + 2,))
+
+
+def _words_of_tokenizer(task: Task, opened: pretrained.Pretrained) -> Words:
+    """A token for each of the task's words. Raises AmplifyError if one takes several."""
+    from transformers import AutoTokenizer  # takes seconds, and most experiments need none of it
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(opened.folder, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise AmplifyError(f"{opened.folder}: tokenizer: {str(error).splitlines()[0]}") from None
+    largest = opened.architecture.vocabulary
+
+    def only(text: str) -> tuple[int, ...]:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1 or ids[0] >= largest:
+            raise AmplifyError(
+                f"{opened.folder}: the tokenizer has no single token for {text!r}, a word of the"
+                " task"
+            )
+        return tuple(ids)
+
+    if tokenizer.eos_token_id is None:
+        raise AmplifyError(f"{opened.folder}: the tokenizer has no end-of-sequence token")
+    begin = tokenizer.bos_token_id
+    said = [only(f" {word}")[0] for word in task.vocabulary[1:]]
+    return Words(
+        (tokenizer.eos_token_id, *said),
+        (tokenizer.eos_token_id if begin is None else begin,),
+        only("\n"),
+        only(":"),
+    )
+
+
+def _checked(model: LanguageModel) -> LanguageModel:
+    task = model.task
+    longest = model.context_length + task.question_length + 1 + task.answer_length
+    if longest > model.architecture.positions:
+        raise AmplifyError(
+            f"{model.config.pretrained}: a context of this task with a question takes up to"
+            f" {longest} tokens, but the model has {model.architecture.positions} positions"
+        )
+    return model
+
+
+def _network(model: LanguageModel, rngs: nnx.Rngs) -> CausalLM:
+    return CausalLM(model.architecture, rngs, jnp.dtype(model.config.dtype))
+
+
+@functools.cache
+def _graph(model: LanguageModel) -> nnx.GraphDef:
+    """The network without its parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: _network(model, nnx.Rngs(0))))
