@@ -8,6 +8,7 @@ heads: Ainslie et al. 2023 (arXiv:2305.13245). Knows nothing of files: see `pret
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -78,29 +79,46 @@ class Architecture:
     def layers(self) -> int:
         return len(self.windows)
 
+    @property
+    def out_scale(self) -> float:
+        """What a layer adds is drawn smaller, so that all layers together add no more than what
+        they are added to (Radford et al. 2019, section 2.3).
+        """
+        return (2 * self.layers) ** -0.5
+
 
 class Past(NamedTuple):
     """What was read before and is shared: keys and values, and where their tokens stand."""
 
-    keys: Float[Array, "layers batch length key_heads head_width"]
-    values: Float[Array, "layers batch length key_heads head_width"]
+    keys: Float[Array, "layers batch key_heads length head_width"]
+    values: Float[Array, "layers batch key_heads length head_width"]
     positions: Int[Array, "batch length"]  # NOWHERE: padding
 
 
 class Scratch(NamedTuple):
     """Room for the keys and values of sequences, which only they themselves see."""
 
-    keys: Float[Array, "layers batch n room key_heads head_width"]
-    values: Float[Array, "layers batch n room key_heads head_width"]
+    keys: Float[Array, "layers batch key_heads n room head_width"]
+    values: Float[Array, "layers batch key_heads n room head_width"]
     positions: Int[Array, "batch n room"]  # NOWHERE: still empty, or padding
 
     def with_room(self, more: int) -> "Scratch":
         """For so many more tokens a sequence."""
-        room = [(0, 0), (0, 0), (0, more)]
-        keys, values = (
-            jnp.pad(part, [(0, 0), *room, (0, 0), (0, 0)]) for part in (self.keys, self.values)
-        )
-        return Scratch(keys, values, jnp.pad(self.positions, room, constant_values=NOWHERE))
+        room = [(0, 0)] * 4 + [(0, more), (0, 0)]
+        keys, values = (jnp.pad(part, room) for part in (self.keys, self.values))
+        positions = jnp.pad(self.positions, room[2:5], constant_values=NOWHERE)
+        return Scratch(keys, values, positions)
+
+    def as_past(self) -> Past:
+        """Of the first sequence of each batch, for others to go on from."""
+        return Past(self.keys[:, :, :, 0], self.values[:, :, :, 0], self.positions[:, 0])
+
+
+class Sight(NamedTuple):
+    """Which token sees which."""
+
+    own: Bool[Array, "batch n length own"]
+    past: Bool[Array, "batch n length before"] | None
 
 
 Rotation = tuple[Float[Array, "..."], Float[Array, "..."]]
@@ -129,8 +147,11 @@ class Norm(nnx.Module):
 class Linear(nnx.Module):
     """`x @ kernel + bias`, computed in the dtype of x, whatever the parameters are kept in."""
 
-    def __init__(self, into: int, out: int, biased: bool, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (into, out)) * into**-0.5)
+    def __init__(
+        self, into: int, out: int, biased: bool, rngs: nnx.Rngs, scale: float = 1.0
+    ) -> None:
+        kernel = jax.random.normal(rngs.params(), (into, out)) * scale * into**-0.5
+        self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros((out,))) if biased else None
 
     def __call__(self, x: Float[Array, "*b into"]) -> Float[Array, "*b out"]:
@@ -146,14 +167,16 @@ class Attention(nnx.Module):
         self.query = Linear(of.width, inner, biased, rngs)
         self.key = Linear(of.width, shared, biased, rngs)
         self.value = Linear(of.width, shared, biased, rngs)
-        self.out = Linear(inner, of.width, "out" in of.biased, rngs)
+        self.out = Linear(inner, of.width, "out" in of.biased, rngs, of.out_scale)
         self.query_norm = Norm(of, of.head_width) if of.norms_heads else None
         self.key_norm = Norm(of, of.head_width) if of.norms_heads else None
 
     def read(
         self, x: Float[Array, "batch n length width"], rotation: Rotation | None
-    ) -> tuple[Float[Array, "batch n length heads head_width"], KeysAndValues]:
-        """Queries, and the keys and values of the same tokens."""
+    ) -> tuple[Float[Array, "batch key_heads n length group head_width"], KeysAndValues]:
+        """Queries, and the keys and values of the same tokens. Heads come first: what is multiplied
+        later lies in memory as it is read.
+        """
         query, key, value = (
             part.reshape(*x.shape[:-1], -1, self.of.head_width)
             for part in (self.query(x), self.key(x), self.value(x))
@@ -162,32 +185,61 @@ class Attention(nnx.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        return query, (key, value)
+        query = query.reshape(*x.shape[:-1], self.of.key_heads, -1, self.of.head_width)
+        key, value = (jnp.moveaxis(part, 3, 1) for part in (key, value))
+        return jnp.moveaxis(query, 3, 1), (key, value)
 
     def __call__(
         self,
-        query: Float[Array, "batch n length heads head_width"],
+        query: Float[Array, "batch key_heads n length group head_width"],
         own: KeysAndValues,
         past: KeysAndValues | None,
-        sees: Bool[Array, "batch n length past_and_own"],
+        sees: Sight,
     ) -> Float[Array, "batch n length width"]:
-        """To the tokens of the sequence itself, and to a past that all n of a batch share."""
-        batch, n, length = query.shape[:3]
-        grouped = query.reshape(batch, n, length, self.of.key_heads, -1, self.of.head_width)
-        scores = jnp.einsum("bntkgd,bnskd->bnkgts", grouped, own[0])
-        if past is not None:
-            # One product for all that share the past: this is what makes many questions cheap.
-            before = jnp.einsum("bntkgd,bskd->bnkgts", grouped, past[0])
-            scores = jnp.concatenate([before, scores], -1)
+        """To the tokens of the sequence itself, and to a past that all n of a batch share.
+
+        The softmax runs over both without putting them side by side: both are weighed against the
+        same largest score, and the sum is divided by at the end.
+        """
+        batch, _, n, length = query.shape[:4]
+        scores = [self._scores(query, own[0], sees.own)]
+        values = [own[1]]
+        if past is not None and sees.past is not None:
+            scores.append(self._scores(query, past[0], sees.past))
+            values.append(past[1])
+        top = functools.reduce(
+            jnp.maximum, (jnp.max(part, axis=-1, keepdims=True) for part in scores)
+        )
+        weights = [jnp.exp(part - jax.lax.stop_gradient(top)) for part in scores]
+        total = sum(jnp.sum(part, axis=-1, keepdims=True) for part in weights)
+        mixed = sum(
+            _times(part.astype(query.dtype), value)
+            for part, value in zip(weights, values, strict=True)
+        )
+        mixed = mixed / jnp.asarray(total, query.dtype)
+        return self.out(jnp.moveaxis(mixed, 1, 3).reshape(batch, n, length, -1))
+
+    def _scores(
+        self,
+        query: Float[Array, "batch key_heads n length group head_width"],
+        keys: Float[Array, "batch key_heads *n seen head_width"],
+        sees: Bool[Array, "batch n length seen"],
+    ) -> Float[Array, "batch key_heads n length group seen"]:
+        """In float32; far below all others where nothing may be seen."""
         scale = self.of.attention_scale or self.of.head_width**-0.5
-        scores = capped(scores.astype(jnp.float32) * scale, self.of.attention_cap)
-        weights = jax.nn.softmax(jnp.where(sees[:, :, None, None], scores, -1e30))
-        weights = weights.astype(query.dtype)
-        of_past = 0 if past is None else past[0].shape[1]
-        mixed = jnp.einsum("bnkgts,bnskd->bntkgd", weights[..., of_past:], own[1])
-        if past is not None:
-            mixed += jnp.einsum("bnkgts,bskd->bntkgd", weights[..., :of_past], past[1])
-        return self.out(mixed.reshape(batch, n, length, -1))
+        scores = _times(query, jnp.swapaxes(keys, -1, -2)).astype(jnp.float32) * scale
+        return jnp.where(sees[:, None, :, :, None], capped(scores, self.of.attention_cap), -1e30)
+
+
+def _times(
+    left: Float[Array, "batch key_heads n length group inner"],
+    right: Float[Array, "batch key_heads *n inner outer"],
+) -> Float[Array, "batch key_heads n length group outer"]:
+    """One product for each sequence; where all n share the right side, one for all: this is what
+    makes many questions about one context cheap.
+    """
+    shape = (*right.shape[:-2], -1, left.shape[-1])
+    return (left.reshape(shape) @ right).reshape(*left.shape[:-1], right.shape[-1])
 
 
 class MLP(nnx.Module):
@@ -196,7 +248,7 @@ class MLP(nnx.Module):
         self.activation = jax.nn.silu if of.activation == "silu" else jax.nn.gelu
         self.gate = Linear(of.width, of.hidden, biased, rngs) if of.gated else None
         self.up = Linear(of.width, of.hidden, biased, rngs)
-        self.down = Linear(of.hidden, of.width, biased, rngs)
+        self.down = Linear(of.hidden, of.width, biased, rngs, of.out_scale)
 
     def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
         up = self.up(x)
@@ -219,13 +271,13 @@ class Layer(nnx.Module):
         past: KeysAndValues | None,
         scratch: KeysAndValues | None,
         slot: Int[Array, ""] | int,
-        sees: Bool[Array, "batch n length past_and_own"],
+        sees: Sight,
     ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
         """The next x; and the tokens' keys and values, in their place in the scratch, if any."""
         query, own = self.attention.read(self.attention_norm(x), rotation)
         if scratch is not None:
             key, value = (
-                jax.lax.dynamic_update_slice_in_dim(room, new.astype(room.dtype), slot, axis=2)
+                jax.lax.dynamic_update_slice_in_dim(room, new.astype(room.dtype), slot, axis=3)
                 for room, new in zip(scratch, own, strict=True)
             )
             own = key, value
@@ -245,7 +297,8 @@ class CausalLM(nnx.Module):
         def layer(key: Key[Array, ""]) -> Layer:
             return Layer(of, nnx.Rngs(params=key))
 
-        self.embedding = nnx.Param(normal(rngs.params(), (of.vocabulary, of.width)) * 0.02)
+        embedding = normal(rngs.params(), (of.vocabulary, of.width)) * of.width**-0.5
+        self.embedding = nnx.Param(embedding)
         self.positions = (
             None if of.rotary else nnx.Param(normal(rngs.params(), (of.positions, of.width)) * 0.02)
         )
@@ -279,19 +332,17 @@ class CausalLM(nnx.Module):
         own = positions
         if scratch is not None:
             own = jax.lax.dynamic_update_slice_in_dim(scratch.positions, positions, slot, axis=2)
-        ages = [ages_of(positions, own)]
+        own_ages = ages_of(positions, own)
         if segments is not None:
             same = segments[..., None] == segments[..., None, :]
-            ages[0] = jnp.where(same, ages[0], UNSEEN)
-        if past is not None:
-            ages.insert(0, ages_of(positions, past.positions[:, None]))
-        age = jnp.concatenate(ages, axis=-1)
+            own_ages = jnp.where(same, own_ages, UNSEEN)
+        ages = own_ages, past and ages_of(positions, past.positions[:, None])
         graph, stacked = nnx.split(self.layers)
 
         def layer(x: Array, of_layer: Any) -> tuple[Array, KeysAndValues]:
             state, window, frequencies, past, scratch = of_layer
             rotation = None if frequencies is None else rotations(positions, frequencies)
-            sees = (age >= 0) & (age < window)
+            sees = Sight(*jax.tree.map(lambda age: (age >= 0) & (age < window), ages))
             return nnx.merge(graph, state)(x, rotation, past, scratch, slot, sees)
 
         of_layers = (

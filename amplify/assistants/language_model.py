@@ -113,6 +113,11 @@ class LanguageModel:
         pretrained.export(pretrained.open_folder(Path(self.config.pretrained)), params, out)
 
     @property
+    def ignores_padding(self) -> bool:
+        """Whether questions and answers may be trained on without the zeros that all end with."""
+        return True
+
+    @property
     def context_length(self) -> int:
         """Tokens of the longest context."""
         task, words = self.task, self.words
@@ -124,7 +129,7 @@ class LanguageModel:
         tokens, there = self._read_out(contexts)
         positions = jnp.where(there, jnp.cumsum(there, axis=-1) - 1, NOWHERE)
         _, scratch = self._merge(params).read(tokens[:, None], positions[:, None])
-        return Past(scratch.keys[:, :, 0], scratch.values[:, :, 0], positions)
+        return scratch.as_past()
 
     def answer(
         self,
@@ -275,6 +280,7 @@ def _small(config: LanguageModelConfig, task: Task) -> Architecture:
         hidden=config.mlp_ratio * config.width,
         windows=(0,) * config.layers,
         rotary=(Rotary(10_000.0),) * config.layers,
+        embedding_scale=config.width**0.5,  # as in Gemma: what layers add must not drown it
     )
 
 
