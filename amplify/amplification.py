@@ -25,6 +25,7 @@ from amplify.types import (
     OverseerKind,
     Problems,
     Respond,
+    SearchedTask,
     Step,
     Task,
     Weights,
@@ -116,18 +117,39 @@ def helping(
     return alone if sub_answers == "assistant" else told_the_truth(task, contexts)
 
 
-def assistant_alone(assistant: Assistant, params: PyTree[Array], memory: Any) -> Respond:
-    """The assistant answers from what it remembers of each context, sampling."""
+def assistant_alone(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    contexts: Int[Array, "batch facts fact_length"],
+) -> Respond:
+    """The assistant answers, sampling. Contexts that are given are encoded once; where they are
+    found, each batch of questions finds its own.
+    """
+    given = None if isinstance(task, SearchedTask) else assistant.encode(params, contexts)
 
     def respond(
         questions: Int[Array, "batch questions question_length"],
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
+        memory = given
+        if memory is None:
+            asked = jnp.where(where[..., None], questions, 0)
+            memory = assistant.encode(params, read_for(task, contexts, asked))
         answers = assistant.answer(params, memory, questions, keys)
         return Interaction(questions, answers.tokens, jnp.full(where.shape, ASSISTANT))
 
     return respond
+
+
+def read_for(
+    task: Task,
+    contexts: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+) -> Int[Array, "batch read read_length"]:
+    """What the assistant reads to answer questions: what is given, or what they find."""
+    return task.find(questions) if isinstance(task, SearchedTask) else contexts
 
 
 def told_the_truth(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
@@ -177,6 +199,7 @@ def fold_in(keys: Key[Array, "*b"], data: int) -> Key[Array, "*b"]:
 class Amplified(NamedTuple):
     """What a round's data set is made of."""
 
+    read: Int[Array, "batch facts fact_length"]  # the contexts, given or found
     answers: Int[Array, "batch questions answer_length"]
     classes: Int[Array, "batch questions"]
     assistant_answers: Int[Array, " batch"]  # sub-questions that the assistant answered
@@ -220,15 +243,18 @@ def _amplify_chunk(
     problems: Problems,
 ) -> Amplified:
     contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(weights.assistant, contexts)
-    alone = assistant_alone(assistant, weights.assistant, memory)
+    alone = assistant_alone(task, assistant, weights.assistant, contexts)
     helper = helping(task, contexts, alone, sub_answers)
     respond = amplified(task, overseer.using(weights.overseer), helper, contexts, depth)
     everywhere = jnp.ones(questions.shape[:2], bool)
     tree = respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))
     classes = over_questions(task.class_of)(contexts, questions)
     return Amplified(
-        tree.answer, classes, jnp.sum(count_assistant_answers(tree, everywhere), axis=1), tree
+        read_for(task, contexts, questions),
+        tree.answer,
+        classes,
+        jnp.sum(count_assistant_answers(tree, everywhere), axis=1),
+        tree,
     )
 
 

@@ -98,7 +98,12 @@ def read(directory: Path) -> Sequence[dict[str, Any]]:
 
 
 def batches(
-    directory: Path, columns: Sequence[str], *, batch_size: int, seed: int
+    directory: Path,
+    columns: Sequence[str],
+    *,
+    batch_size: int,
+    seed: int,
+    without_padding: bool = False,
 ) -> grain.DatasetIterator:
     """Endless batches of what `write` wrote, every epoch in a new order, what is left over dropped.
 
@@ -113,11 +118,14 @@ def batches(
     Args:
         columns: of numbers; each becomes an array [batch_size, ...].
         seed: 0 to 2**64 - 1.
+        without_padding: leave out the last places of a column where every row has zeros, but one.
 
     Raises:
         AmplifyError: if the data set is missing or damaged, lacks a column, or is too small.
     """
     rows = _decode(directory, columns)
+    if without_padding:
+        rows = {name: _without_padding(column) for name, column in rows.items()}
     count = len(rows[columns[0]])
     epoch_batches = count // batch_size
     if epoch_batches == 0:
@@ -132,6 +140,12 @@ def batches(
     numbers = grain.MapDataset.range(sys.maxsize)  # as good as endless
     unhurried = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     return iter(numbers.map(batch).to_iter_dataset(unhurried))
+
+
+def _without_padding(rows: Shaped[np.ndarray, "rows ..."]) -> Shaped[np.ndarray, "rows ..."]:
+    """The last zero is left, to say that nothing follows."""
+    used = np.flatnonzero(rows.reshape(-1, rows.shape[-1]).any(axis=0))
+    return rows[..., : used.max(initial=0) + 2]
 
 
 def epoch_order(seed: int, rows: int, epoch: int) -> Int[np.ndarray, " rows"]:

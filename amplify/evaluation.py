@@ -19,11 +19,22 @@ from amplify.amplification import (
     amplified,
     assistant_alone,
     over_questions,
+    read_for,
     told_the_truth,
 )
 from amplify.problems import answer_keys, in_chunks
-from amplify.types import Assistant, OverseerKind, Problems, Respond, Task, Weights
+from amplify.types import (
+    Assistant,
+    OverseerKind,
+    Problems,
+    Respond,
+    SearchedTask,
+    Task,
+    Weights,
+)
 from amplify.words import shown
+
+JUDGED = ("alone", "amplified", "ceiling", "found")
 
 CHUNK = 64
 """Contexts evaluated at a time."""
@@ -45,9 +56,12 @@ class Item:
     alone: bool  # the assistant's likeliest answer is right
     amplified: bool  # the overseer's is, with the assistant's sampled sub-answers
     ceiling: bool  # the overseer's is, with true sub-answers
+    found: bool | None = None  # all that the truth rests on was found; None: nothing is searched
 
     def as_row(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
+        if row["found"] is None:
+            del row["found"]
         return {"class": row.pop("label"), **row}
 
 
@@ -77,7 +91,7 @@ def evaluate(
             truth=shown(task, judged["truth"][row, column]),
             answer=shown(task, judged["answer"][row, column]),
             probability=round(float(judged["probability"][row, column]), 4),
-            **{by: bool(judged[by][row, column]) for by in ("alone", "amplified", "ceiling")},
+            **{by: bool(judged[by][row, column]) for by in JUDGED if by in judged},
         )
         for row, column in _different(questions)
     ]
@@ -95,9 +109,10 @@ def _judge(
     contexts, questions = problems.contexts, problems.questions
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     everywhere = jnp.ones(questions.shape[:2], bool)
-    memory = assistant.encode(weights.assistant, contexts)
+    read = read_for(task, contexts, questions)
+    memory = assistant.encode(weights.assistant, read)
     alone = assistant.answer(weights.assistant, memory, questions, None)
-    sampled = assistant_alone(assistant, weights.assistant, memory)
+    sampled = assistant_alone(task, assistant, weights.assistant, contexts)
 
     def right(
         tokens: Int[Array, "batch questions answer_length"],
@@ -108,7 +123,12 @@ def _judge(
         tree = amplified(task, overseer.using(weights.overseer), respond, contexts, depth=1)
         return right(tree(questions, everywhere, keys).answer)
 
-    return {
+    found = (
+        {"found": over_questions(task.supports)(read, questions)}
+        if isinstance(task, SearchedTask)
+        else {}
+    )
+    return found | {
         "class": over_questions(task.class_of)(contexts, questions),
         "truth": over_questions(task.truth)(contexts, questions),
         "answer": alone.tokens,
@@ -157,7 +177,7 @@ def look(
 def _alone(
     task: Task, assistant: Assistant, params: PyTree[Array], problems: Problems
 ) -> Bool[Array, "batch questions"]:
-    memory = assistant.encode(params, problems.contexts)
+    memory = assistant.encode(params, read_for(task, problems.contexts, problems.questions))
     answers = assistant.answer(params, memory, problems.questions, None)
     return over_questions(task.is_right)(problems.contexts, problems.questions, answers.tokens)
 

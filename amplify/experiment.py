@@ -23,7 +23,7 @@ from amplify.errors import AmplifyError
 from amplify.overseers import OVERSEERS
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, LearnedConfig
 from amplify.tasks import TASKS
-from amplify.types import Assistant, GradedTask, OverseerKind, Task
+from amplify.types import Assistant, GradedTask, OverseerKind, SearchedTask, Task
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -219,6 +219,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     _check_together(chosen["questions"], chosen["training"], path)
     _check_strategy(chosen["task"], values["overseer.kind"], path)
     _check_lessons(chosen["overseer"], chosen["training"], path)
+    _check_given(chosen["task"], chosen["training"], path)
     _check_curriculum(chosen["task"], chosen["curriculum"], chosen["training"], path)
     if isinstance(chosen["assistant"], LanguageModelConfig):
         chosen["assistant"] = chosen["assistant"].beside(path.parent)
@@ -259,6 +260,14 @@ def _check_strategy(task: Any, kind: str, path: Path) -> None:
         raise AmplifyError(
             f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
             f" from, and {type(task).__name__} has none"
+        )
+
+
+def _check_given(task: Any, training: Training, path: Path) -> None:
+    if training.targets == "streaming" and isinstance(task, SearchedTask):
+        raise AmplifyError(
+            f'{path}: training.targets = "streaming" is for tasks whose contexts are given; where'
+            ' they are found, it must be "stored"'
         )
 
 

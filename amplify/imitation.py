@@ -200,7 +200,7 @@ def _lesson(
         experiment.all_depths,
         apart=experiment.evals.apart,
     )
-    alone = assistant_alone(assistant, parent, assistant.encode(parent, contexts))
+    alone = assistant_alone(task, assistant, parent, contexts)
     helper = helping(task, contexts, alone, experiment.questions.sub_answers)
     apprentice = teach(overseer, apprentice, task, helper, contexts, questions, teach_key)
     return ask_for_more(overseer, learn(overseer, apprentice, learn_key))

@@ -15,12 +15,12 @@ import numpy as np
 from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
-from amplify.amplification import CHUNK, amplify_problems
+from amplify.amplification import CHUNK, amplify_problems, read_for
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_overseer, load_weights
 from amplify.stages import draw_held_out, draw_round
 from amplify.store import RoundFolder, Store
-from amplify.types import HasWeights, Problems, Weights
+from amplify.types import HasWeights, Problems, SearchedTask, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +113,11 @@ class Desk:
 
     def introduction(self) -> str:
         task = self.store.experiment.task
+        if isinstance(task, SearchedTask):
+            questions = np.asarray(self.problem.questions)[0]
+            asked = [words.shown(task, question) for question in questions]
+            title = f"{self.store.name}, round {self.number}. Questions such as:"
+            return "\n  ".join([title, *asked])
         facts = [words.shown(task, fact) for fact in np.asarray(self.problem.contexts)[0]]
         return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
 
@@ -127,7 +132,8 @@ class Desk:
             )
             return f"{told}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
-        memory = assistant.encode(self.weights.assistant, problem.contexts)
+        read = read_for(task, problem.contexts, problem.questions)
+        memory = assistant.encode(self.weights.assistant, read)
         answers = assistant.answer(self.weights.assistant, memory, problem.questions, None)
         said = words.shown(task, np.asarray(answers.tokens)[0, 0])
         truth = words.shown(task, np.asarray(task.truth(context, question)))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt32
+from jaxtyping import Array, Bool, Int, Key, UInt32
 
 from amplify.errors import AmplifyError
 from amplify.types import Problems, Task
@@ -96,7 +96,7 @@ def draw_for_training(
             return state[0] + 1, draw(state[0] + 1)
 
         def held_out(state: tuple[Array, Array]) -> Array:
-            return apart & (_bucket(state[1]) < len(SPLITS))
+            return apart & is_held_out(state[1])
 
         first = jnp.zeros((), jnp.int32)
         _, context = jax.lax.while_loop(held_out, again, (first, draw(first)))
@@ -106,6 +106,11 @@ def draw_for_training(
         )
 
     return jax.vmap(one)(jax.random.split(key, count))
+
+
+def is_held_out(context: Int[Array, "facts fact_length"]) -> Bool[Array, ""]:
+    """Whether a context is of a split that is kept from training."""
+    return _bucket(context) < len(SPLITS)
 
 
 def problem_key(root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Key[Array, ""]:

@@ -97,7 +97,7 @@ def write_amplified_answers(
     written = dataset.write(
         this.data,
         {
-            "context": np.asarray(problems.contexts),
+            "context": np.concatenate([chunk.read for chunk in chunks]),
             "questions": np.asarray(problems.questions),
             "answers": answers,
             "classes": np.concatenate([chunk.classes for chunk in chunks]),
@@ -183,6 +183,7 @@ def distill(
         batches = dataset.batches(
             this.data,
             columns=("context", "questions", "answers"),
+            without_padding=getattr(assistant, "ignores_padding", False),
             batch_size=training.batch,
             seed=(experiment.seed << 32) + this.number,
         )

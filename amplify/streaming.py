@@ -150,7 +150,7 @@ def _amplify(experiment: Experiment, key: Key[Array, ""], state: Stream) -> Ampl
         apart=experiment.evals.apart,
     )
     target = state.student.target
-    alone = assistant_alone(assistant, target, assistant.encode(target, contexts))
+    alone = assistant_alone(task, assistant, target, contexts)
     helper = helping(task, contexts, alone, experiment.questions.sub_answers)
     apprentice = state.apprentice
     if apprentice is not None:

@@ -195,6 +195,25 @@ class GradedTask(Task, Protocol):
 
 
 @runtime_checkable
+class SearchedTask(Protocol):
+    """A task whose contexts are not given: what its questions find is what the assistant reads.
+    `draw_context` then draws what the questions of a problem have in common.
+    """
+
+    def find(
+        self, questions: Int[Array, "batch questions question_length"]
+    ) -> Int[Array, "batch facts fact_length"]:
+        """What all questions of a problem find together. A question of zeros finds nothing."""
+
+    def supports(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+    ) -> Bool[Array, ""]:
+        """Whether all that the true answer rests on is in what was found."""
+
+
+@runtime_checkable
 class Assistant(Protocol):
     """The model being trained: reads a context once, answers many questions about it. A frozen
     dataclass.

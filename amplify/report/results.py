@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, Shaped
 from amplify.comparison import Proportion, compare, proportion_interval
 from amplify.errors import AmplifyError
 from amplify.store import STAGES, RoundFolder, Store, read_evals
+from amplify.types import SearchedTask
 
 FINAL = "final"
 """The split that is reported: it decides nothing, so that choosing rounds cannot flatter it."""
@@ -34,6 +35,7 @@ class Items:
     alone: Bool[np.ndarray, " items"]  # True: right
     amplified: Bool[np.ndarray, " items"]
     ceiling: Bool[np.ndarray, " items"]
+    found: Bool[np.ndarray, " items"]  # what the answer rests on was there to be read
 
     @classmethod
     def of(cls, rows: list[dict[str, Any]]) -> "Items":
@@ -43,6 +45,7 @@ class Items:
             return np.array([row[key] for row in rows], dtype=np.str_)
 
         right = {by: np.array([row[by] for row in rows], dtype=bool) for by in MEASURES}
+        right["found"] = np.array([row.get("found", True) for row in rows], dtype=bool)
         return cls(text("split"), text("class"), text("problem"), text("question"), **right)
 
     def __len__(self) -> int:
@@ -50,7 +53,13 @@ class Items:
 
     def only(self, split: str, label: str = ALL) -> "Items":
         """The items of one split, and of one class unless it is ALL."""
-        where = (self.split == split) & ((self.label == label) | (label == ALL))
+        return self._where((self.split == split) & ((self.label == label) | (label == ALL)))
+
+    def if_found(self) -> "Items":
+        """Those items whose passages a search found; all where nothing is searched."""
+        return self._where(self.found)
+
+    def _where(self, where: Bool[np.ndarray, " items"]) -> "Items":
         return Items(*(getattr(self, field.name)[where] for field in dataclasses.fields(self)))
 
     def same_as(self, other: "Items") -> bool:
@@ -99,6 +108,8 @@ class Score(NamedTuple):
     alone: Proportion | None
     amplified: Proportion | None
     ceiling: Proportion | None
+    found: Proportion | None  # questions whose passages a search found; None if nothing is searched
+    alone_if_found: Proportion | None
     change: Difference | None  # of `alone`, to the finished round before; None in the first
 
 
@@ -116,12 +127,26 @@ def results(store: Store) -> list[dict[str, Any]]:
             "class": label,
             **{by: float(getattr(items, by).mean()) if len(items) else None for by in MEASURES},
             "n": len(items),
+            **(_retrieval(items) if is_searched(store) else {}),
         }
         for round_ in rounds
         for split in dict.fromkeys(round_.items.split.tolist())
         for label in classes(store, rounds)
         for items in [round_.items.only(split, label)]
     ]
+
+
+def is_searched(store: Store) -> bool:
+    """Whether what the assistant reads is found by a search, and may be missed."""
+    return isinstance(store.experiment.task, SearchedTask)
+
+
+def _retrieval(items: Items) -> dict[str, float | None]:
+    found = items.if_found()
+    return {
+        "found": float(items.found.mean()) if len(items) else None,
+        "alone_if_found": float(found.alone.mean()) if len(found) else None,
+    }
 
 
 def finished_rounds(store: Store) -> list[Round]:
@@ -173,14 +198,14 @@ def scores(store: Store, rounds: list[Round], *, changes: bool = True) -> dict[s
     """Every class, and ALL at the end, in every round; `changes` take longer, and may be None."""
     return {
         label: [
-            _score(label, before if changes else None, after)
+            _score(label, before if changes else None, after, is_searched(store))
             for before, after in zip([None, *rounds], rounds, strict=False)
         ]
         for label in [*classes(store, rounds), ALL]
     }
 
 
-def _score(label: str, before: Round | None, after: Round) -> Score:
+def _score(label: str, before: Round | None, after: Round, searched: bool) -> Score:
     items = after.items.only(FINAL, label)
     return Score(
         number=after.number,
@@ -188,6 +213,8 @@ def _score(label: str, before: Round | None, after: Round) -> Score:
         alone=items.accuracy("alone"),
         amplified=items.accuracy("amplified"),
         ceiling=items.accuracy("ceiling"),
+        found=items.accuracy("found") if searched else None,
+        alone_if_found=items.if_found().accuracy("alone") if searched else None,
         change=None if before is None else difference(before.items.only(FINAL, label), items),
     )
 

@@ -21,6 +21,7 @@ from amplify.report.results import (
     best,
     finished_rounds,
     half_done,
+    is_searched,
     scores,
 )
 from amplify.store import Store
@@ -71,6 +72,12 @@ class RoundsTable:
             table.add_row(label, *_cells([score.alone for score in row])[-room:])
             amplified = [formats.percent_about(score.amplified) for score in row[-room:]]
             table.add_row("  amplified", *amplified, style="dim")
+            if is_searched(self.store):
+                for name, shares in (
+                    ("  passages found", [score.found for score in row[-room:]]),
+                    ("  alone, if found", [score.alone_if_found for score in row[-room:]]),
+                ):
+                    table.add_row(name, *map(formats.percent_about, shares), style="dim")
         yield table
         yield ""
         if len(shown) < len(self.rounds):

@@ -2,6 +2,7 @@
 
 from amplify.tasks.assignments import Assignments
 from amplify.tasks.permutation import Permutation
+from amplify.tasks.search import Search
 from amplify.tasks.shortest_path import ShortestPath
 from amplify.tasks.union_find import UnionFind
 from amplify.tasks.wildcard import Wildcard
@@ -9,6 +10,7 @@ from amplify.tasks.wildcard import Wildcard
 TASKS = {
     "assignments": Assignments,
     "permutation": Permutation,
+    "search": Search,
     "shortest-path": ShortestPath,
     "union-find": UnionFind,
     "wildcard": Wildcard,

@@ -1,0 +1,103 @@
+"""Text as tokens and back, for tasks in plain language; and how tasks do their work on the host.
+
+A task's token t is the tokenizer's token t - 1: 0 pads, ends a text, and alone says "don't know".
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from amplify.errors import AmplifyError, first_line
+
+NOTHING = "<?>"
+"""What token 0 looks like in a vocabulary: no tokenizer's token looks like this."""
+
+
+class Spelling:
+    """What a tokenizer makes of texts."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        size = tokenizer.get_vocab_size(with_added_tokens=True)
+        tokens = (tokenizer.id_to_token(number) or "" for number in range(size))
+        self.vocabulary = (NOTHING, *tokens)
+        self._tokens = functools.lru_cache(maxsize=1 << 18)(self._encode)
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Without any at its ends that mark them. Beginnings are spelled like what stands after a
+        space, so that a name is the same tokens wherever it stands.
+        """
+        return self._tokens(text)
+
+    def write(self, texts: Sequence[str], length: int) -> Int[np.ndarray, "n length"]:
+        """Rows of tokens, cut off after `length`."""
+        rows = np.zeros((len(texts), length), np.int32)
+        for row, text in zip(rows, texts, strict=True):
+            tokens = self.tokens(text)[:length]
+            row[: len(tokens)] = tokens
+        return rows
+
+    def read(self, rows: Int[np.ndarray, "n length"]) -> list[str]:
+        """The texts of rows of tokens, up to the first 0."""
+        ends = np.where((rows == 0).any(-1), (rows == 0).argmax(-1), rows.shape[-1])
+        ids = [(row[:end] - 1).tolist() for row, end in zip(rows, ends, strict=True)]
+        return [text.strip() for text in self._tokenizer.decode_batch(ids)]
+
+    def show(self, words: Sequence[str]) -> str:
+        """The text of words of the vocabulary."""
+        known = [word for word in words if word != NOTHING]
+        decoder = self._tokenizer.decoder
+        text = decoder.decode(known) if decoder is not None else " ".join(known)
+        return text.strip() or "?"
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        if not text:
+            return ()
+        ids = self._tokenizer.encode(" " + text, add_special_tokens=False).ids
+        return tuple(number + 1 for number in ids)
+
+
+def learn_spelling(texts: Iterable[str], size: int) -> Spelling:
+    """A byte-level BPE tokenizer of at most so many tokens (256 at least), learned from texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
+    )
+    tokenizer.train_from_iterator((" " + text for text in texts), trainer)
+    return Spelling(tokenizer)
+
+
+def open_spelling(folder: Path) -> Spelling:
+    """The tokenizer of a checkpoint folder. Raises AmplifyError if there is none."""
+    file = folder / "tokenizer.json"
+    try:
+        return Spelling(Tokenizer.from_file(str(file)))
+    except Exception as error:  # tokenizers raises plain Exceptions
+        raise AmplifyError(f"{file}: cannot be read: {first_line(error)}") from None
+
+
+def on_host(
+    function: Callable[..., np.ndarray], shape: tuple[int, ...], *columns: Int[Array, "*b _"]
+) -> Int[Array, "..."]:
+    """Integers of `shape` for each item; the function is given numpy columns [items, _].
+
+    For work on words, which is none for an accelerator; a pure function all the same.
+    """
+    lead = columns[0].shape[:-1]
+
+    def call(*columns: Any) -> np.ndarray:
+        lead = columns[0].shape[:-1]
+        rows = [np.asarray(column).reshape(-1, column.shape[-1]) for column in columns]
+        return np.asarray(function(*rows), np.int32).reshape((*lead, *shape))
+
+    result = jax.ShapeDtypeStruct((*lead, *shape), np.int32)
+    return jax.pure_callback(call, result, *columns, vmap_method="broadcast_all")
