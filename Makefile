@@ -30,7 +30,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree test lint bench regression clean distclean
+.PHONY: help round rounds compare ask tree export test lint bench regression paper clean distclean
 .SILENT:
 
 help:
@@ -39,8 +39,10 @@ help:
 	echo "make compare [WITH=rounds/other]              round over round: table, compare.png, compare.html"
 	echo "make ask [ROUND=3]                            ask a checkpoint questions by hand"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
+	echo "make export OUT=folder [ROUND=3]              a language model's weights, for transformers to open"
 	echo "make test | lint | bench                      what it says"
 	echo "make regression                               a published table, run again beside the reference"
+	echo "make paper                                    the paper's five tasks beside their supervised baselines"
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
 
 round: $(BASE)
@@ -60,6 +62,10 @@ tree: $(BASE)
 	test -n $(call quoted,$(ROUND)$(ROW)) || { echo "make tree: of what? Such as: make tree ROUND=3 ROW=17" >&2; exit 2; }
 	$(AMPLIFY) tree $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND)) --row $(call quoted,$(ROW)) $(if $(QUESTION),--question $(call quoted,$(QUESTION)))
 
+export: $(BASE)
+	test -n $(call quoted,$(OUT)) || { echo "make export: to which folder? Such as: make export OUT=mine" >&2; exit 2; }
+	$(AMPLIFY) export $(call quoted,$(EXPERIMENT)) $(call quoted,$(OUT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
+
 test: $(DEV)
 	$(RUN_PYTHON) -m pytest -n logical --dist worksteal
 
@@ -73,6 +79,9 @@ bench: $(DEV)
 
 regression: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.regression
+
+paper: $(DEV)
+	$(RUN_PYTHON) -m tests.benchmarks.paper
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .hypothesis .benchmarks dist

@@ -1,12 +1,13 @@
 """Documents, and a real search engine over them.
 
-The engine is bm25s (Lu 2024, arXiv:2407.03618), kept in memory: over 28,672 documents a search
-takes 0.4 ms, where SQLite's FTS5, asked for any of the same words, takes 25. Knows nothing of
+The engine is bm25s (Lu 2024, arXiv:2407.03618), kept in memory: over 40,960 documents a search
+takes 0.2 ms, where SQLite's FTS5, asked for any of the same words, takes 11. Knows nothing of
 questions or tokens.
 """
 
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,6 +23,8 @@ class Collection:
 
     def __init__(self, documents: Sequence[Document]) -> None:
         import bm25s  # takes a second, and most experiments search nothing
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says what it builds
 
         self.documents = tuple(documents)
         self._engine = bm25s.BM25()
