@@ -16,9 +16,6 @@ TOML = """
 kind = "search"
 regions = 64
 hops = 2
-vocabulary_size = 400
-passage_length = 40
-question_length = 40
 {task}
 
 [assistant]
@@ -134,9 +131,7 @@ def test_streaming_is_refused_where_contexts_are_found(tmp_path, capsys):
 def test_sizes_that_cannot_work_are_one_clear_line(task, said, tmp_path, capsys):
     folder = tmp_path / "search"
     folder.mkdir()
-    names = [line.split(" = ")[0] for line in task.splitlines()]
-    lines = [line for line in TOML.splitlines() if line.split(" = ")[0] not in names]
-    text = "\n".join(lines).format(task=task, training="")
+    text = TOML.format(task=task, training="")
     (folder / "experiment.toml").write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit, match="2"):
         main(["round", str(folder), "--n", "1"])

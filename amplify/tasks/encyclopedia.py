@@ -2,7 +2,7 @@
 questions that can be asked about them.
 
 The world is made of regions. What is said in one names nothing of another, so that a region can be
-held out with every entity in it. Every name is a word of its own, drawn from syllables; everything
+held out with every entity in it. A name is two words, each of them in many names; everything
 follows from the seed. Knows nothing of tokens, searches or overseers.
 """
 
@@ -80,7 +80,9 @@ SIZE = len(KINDS)
 ONSETS = (*"bdfghjklmnprstvwz", "br", "dr", "gr", "kl", "pl", "st", "tr")
 VOWELS = tuple("aeiou")
 CODAS = tuple("lmnrstx")
-NAMES = (len(ONSETS) * len(VOWELS)) ** 2 * len(CODAS)
+WORDS = 300
+"""Words that are first ones of names; as many others are last ones."""
+NAMES = WORDS**2
 """How many names there are."""
 
 
@@ -221,6 +223,13 @@ def generate(regions: int, seed: int) -> Encyclopedia:
 
 
 def _name(number: int) -> str:
+    first, last = divmod(number, WORDS)
+    return f"{_word(2 * first)} {_word(2 * last + 1)}"
+
+
+def _word(number: int) -> str:
+    """Two syllables. The factor has none in common with their number: no word comes twice."""
+    number = number * 7919 % ((len(ONSETS) * len(VOWELS)) ** 2 * len(CODAS))
     parts = []
     for syllables in (CODAS, VOWELS, ONSETS, VOWELS, ONSETS):
         number, place = divmod(number, len(syllables))

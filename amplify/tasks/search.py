@@ -1,7 +1,7 @@
 """Questions over a collection of documents that take several hops.
 
-"In which country is the birthplace of the founder of Zelto?" Contexts are not given but found: each
-question is searched for, and what the engine returns is what the assistant reads. The overseer
+"In which country is the birthplace of the founder of Zelto Pim?" Contexts are not given but found:
+each question is searched for, and what the engine returns is what the assistant reads. The overseer
 searches and reads a sentence where one hop is asked for; a longer question it takes apart by its
 grammar: it asks for what stands inside, and then for the outermost hop from there.
 """
@@ -36,7 +36,7 @@ from amplify.types import Ask, Strategy
 SEARCH = "search:"
 """How a question begins that the engine answers, with the sentence that matches best."""
 
-EXAMPLE = "In which country is the birthplace of the founder of Zelto?"
+EXAMPLE = "In which country is the birthplace of the founder of Zelto Pim?"
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -58,7 +58,7 @@ class Search:
     """Of the longest questions."""
     seed: int = 0
     """Of the encyclopedia."""
-    vocabulary_size: Annotated[int, Field(ge=300)] = 1024
+    vocabulary_size: Annotated[int, Field(ge=300)] = 2048
     """Tokens of the tokenizer that is learned from the encyclopedia."""
     hits: Count = 1
     """Passages that a question's own search gives."""
@@ -66,9 +66,9 @@ class Search:
     """Searches after it, for names that stand in the passages found."""
     passages: Count = 10
     """Passages that the questions of a problem share: the context."""
-    passage_length: Count = 24
-    question_length: Count = 24
-    answer_length: Count = 16
+    passage_length: Count = 20
+    question_length: Count = 20
+    answer_length: Count = 12
 
     def __post_init__(self) -> None:
         _library(self)  # now, where what does not fit can be told from what was asked for
@@ -274,8 +274,8 @@ def _library(task: Search) -> Library:
     """Raises ValueError if texts do not fit into the lengths that the task gives them."""
     world = generate(task.regions, task.seed)
     texts = [text for _, text in world.documents]
-    # Each entity's name in each question about it: the words of questions come as often as names.
-    said = [ask(name, chain) for name, _ in world.documents for chain in chains(2)[::4]]
+    chain_of = itertools.cycle(chains(2))  # so that words of questions come as often as names
+    said = [ask(name, chain) for (name, _), chain in zip(world.documents, chain_of, strict=False)]
     spelling = learn_spelling([*texts, *said, SEARCH * len(texts)], task.vocabulary_size)
     name = max(world.numbers, key=lambda name: len(spelling.tokens(name)))
     longest = {

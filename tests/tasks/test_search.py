@@ -31,7 +31,7 @@ from amplify.tasks.search import SEARCH, Search, ask_inside, ask_last_hop, concl
 from amplify.tasks.spelling import learn_spelling
 from amplify.words import read_question, shown, tree
 
-TASK = Search(regions=128, vocabulary_size=400, passage_length=40, question_length=40)
+TASK = Search(regions=128)
 WORLD = generate(128, 0)
 SPELLING = learn_spelling([text for _, text in WORLD.documents], 400)
 
@@ -212,8 +212,8 @@ def test_questions_read_back_as_they_are_shown_and_others_are_refused():
         assert read_question(TASK, shown(TASK, question)).tolist() == question.tolist()
     with pytest.raises(ValueError, match="a question is such as"):
         TASK.parse("hello")
-    with pytest.raises(ValueError, match="at most 40 tokens"):
-        TASK.parse(f"{SEARCH} {'long ' * 40}")
+    with pytest.raises(ValueError, match="at most 20 tokens"):
+        TASK.parse(f"{SEARCH} {'long ' * 24}")
 
 
 DOCUMENTS = [
