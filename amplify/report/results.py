@@ -108,9 +108,9 @@ class Score(NamedTuple):
     alone: Proportion | None
     amplified: Proportion | None
     ceiling: Proportion | None
-    found: Proportion | None  # questions whose passages a search found; None if nothing is searched
-    alone_if_found: Proportion | None
     change: Difference | None  # of `alone`, to the finished round before; None in the first
+    found: Proportion | None = None  # of passages, by a search; None where nothing is searched
+    alone_if_found: Proportion | None = None
 
 
 def results(store: Store) -> list[dict[str, Any]]:
