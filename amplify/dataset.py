@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def batches(
     *,
     batch_size: int,
     seed: int,
-    without_padding: bool = False,
+    lay_out: Callable[[Columns], Columns] = dict,
 ) -> grain.DatasetIterator:
     """Endless batches of what `write` wrote, every epoch in a new order, what is left over dropped.
 
@@ -118,18 +118,17 @@ def batches(
     Args:
         columns: of numbers; each becomes an array [batch_size, ...].
         seed: 0 to 2**64 - 1.
-        without_padding: leave out the last places of a column where every row has zeros, but one.
+        lay_out: makes the columns that batches are taken from, of those read, row by row.
 
     Raises:
         AmplifyError: if the data set is missing or damaged, lacks a column, or is too small.
     """
-    rows = _decode(directory, columns)
-    if without_padding:
-        rows = {name: _without_padding(column) for name, column in rows.items()}
-    count = len(rows[columns[0]])
+    given = _decode(directory, columns)
+    count = len(given[columns[0]])
     epoch_batches = count // batch_size
     if epoch_batches == 0:
         raise AmplifyError(f"{directory}: {count} rows are too few for batches of {batch_size}")
+    rows = lay_out(given)
     order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, seed, count))
 
     def batch(number: int) -> dict[str, Shaped[np.ndarray, "batch ..."]]:
@@ -140,12 +139,6 @@ def batches(
     numbers = grain.MapDataset.range(sys.maxsize)  # as good as endless
     unhurried = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     return iter(numbers.map(batch).to_iter_dataset(unhurried))
-
-
-def _without_padding(rows: Shaped[np.ndarray, "rows ..."]) -> Shaped[np.ndarray, "rows ..."]:
-    """The last zero is left, to say that nothing follows."""
-    used = np.flatnonzero(rows.reshape(-1, rows.shape[-1]).any(axis=0))
-    return rows[..., : used.max(initial=0) + 2]
 
 
 def epoch_order(seed: int, rows: int, epoch: int) -> Int[np.ndarray, " rows"]:

@@ -33,7 +33,7 @@ from amplify.loading import (
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
-from amplify.types import HasWeights, Problems, Weights
+from amplify.types import HasWeights, LaysOut, Problems, Weights
 
 SAMPLED_TREES = 50
 """Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
@@ -183,9 +183,9 @@ def distill(
         batches = dataset.batches(
             this.data,
             columns=("context", "questions", "answers"),
-            without_padding=getattr(assistant, "ignores_padding", False),
             batch_size=training.batch,
             seed=(experiment.seed << 32) + this.number,
+            lay_out=assistant.lay_out if isinstance(assistant, LaysOut) else dict,
         )
     with resumable_training(experiment, this, watch) as run:
         state = run(

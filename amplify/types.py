@@ -14,10 +14,11 @@ Shapes used throughout:
 Token 0 pads and, as the whole of an answer, says "don't know".
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 DONT_KNOW = 0
@@ -259,3 +260,11 @@ class HasWeights(Protocol):
 
         Raises AmplifyError if it is there already, or there is nothing to make it like.
         """
+
+
+@runtime_checkable
+class LaysOut(Protocol):
+    """An assistant that would train on a data set's rows in another form, made of all at once."""
+
+    def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Columns with an entry for each row, which `loss` takes in place of those given."""

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from amplify import dataset
@@ -138,15 +137,3 @@ def test_sizes_that_cannot_work_are_one_clear_line(task, said, tmp_path, capsys)
     line = capsys.readouterr().err
     assert said in line
     assert line.count("\n") == 1
-
-
-def test_padding_that_no_row_uses_is_left_out(tmp_path):
-    columns = {"answers": np.array([[[3, 0, 0, 0]], [[5, 6, 0, 0]]], np.int32)}
-    dataset.write(tmp_path / "data", columns, name="rows", description="Answers.")
-    how = {"columns": ["answers"], "batch_size": 2, "seed": 0}
-    [whole, less] = (
-        next(dataset.batches(tmp_path / "data", without_padding=bare, **how))["answers"]
-        for bare in (False, True)
-    )
-    assert whole.shape == (2, 1, 4)
-    assert less.tolist() == whole[..., :3].tolist()

@@ -8,17 +8,20 @@ tokenizer. Token 0 pads, and ends an answer.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.assistants import pretrained
 from amplify.assistants.causal_lm import NOWHERE, Architecture, CausalLM, Past, Rotary, Scratch
+from amplify.assistants.packing import PADDING, Packed, pack
 from amplify.errors import AmplifyError
 from amplify.transformer import Size, sample
 from amplify.types import Answers, Task
@@ -113,11 +116,6 @@ class LanguageModel:
         pretrained.export(pretrained.open_folder(Path(self.config.pretrained)), params, out)
 
     @property
-    def ignores_padding(self) -> bool:
-        """Whether questions and answers may be trained on without the zeros that all end with."""
-        return True
-
-    @property
     def context_length(self) -> int:
         """Tokens of the longest context."""
         task, words = self.task, self.words
@@ -126,10 +124,7 @@ class LanguageModel:
     def encode(
         self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
     ) -> Past:
-        tokens, there = self._read_out(contexts)
-        positions = jnp.where(there, jnp.cumsum(there, axis=-1) - 1, NOWHERE)
-        _, scratch = self._merge(params).read(tokens[:, None], positions[:, None])
-        return scratch.as_past()
+        return _remember(self._merge(params), self._read_out(contexts))
 
     def answer(
         self,
@@ -143,8 +138,9 @@ class LanguageModel:
         """
         network, length = self._merge(params), self.task.answer_length
         keys = None if self.config.sampling == "greedy" else keys
-        tokens, positions = self._ask(memory, questions)
-        x, scratch = network.read(tokens, positions, past=memory)
+        tokens = self._ask(questions)
+        positions = _behind(memory, _distances(tokens))
+        x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=memory)
         first = self._say(network, keys, 0, x[:, :, -1], jnp.ones(questions.shape[:-1], bool))
 
         def next_word(before: _Said, place: Array) -> tuple[_Said, tuple[Array, Array]]:
@@ -179,47 +175,71 @@ class LanguageModel:
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Cross-entropy of the answers in nats, summed over their words, a mean over questions."""
-        network, answers = self._merge(params), batch["answers"]
-        past = self.encode(params, batch["context"])
-        tokens, positions = self._ask(past, batch["questions"])
-        asked = tokens.shape[-1]
-        tokens = jnp.concatenate([tokens, self._spell(answers[..., :-1])], -1)
-        after = jnp.arange(1, answers.shape[-1])[None, None]
-        positions = jnp.concatenate([positions, positions[..., -1:] + after], -1)
-        x, _ = network.read(tokens, positions, past=past)
-        log_probs = jax.nn.log_softmax(self._logits(network, x[:, :, asked - 1 :]))
-        given = jnp.take_along_axis(log_probs, answers[..., None], axis=-1)[..., 0]
+        network = self._merge(params)
+        packed = Packed(**batch) if "segments" in batch else self._one_to_a_line(batch)
+        past = _remember(network, packed.context)
+        x, _ = network.read(
+            jnp.maximum(packed.tokens, 0),
+            _behind(past, packed.distances),
+            segments=packed.segments,
+            past=past,
+        )
+        places, said = jnp.maximum(packed.places, 0), packed.words != PADDING
+        x = jnp.take_along_axis(x, places[..., None], axis=2)
+        log_probs = jax.nn.log_softmax(self._logits(network, x))
+        words = jnp.maximum(packed.words, 0)
+        given = jnp.take_along_axis(log_probs, words[..., None], axis=-1)[..., 0]
+        wrong = said & (jnp.argmax(log_probs, -1) != words)
+        question = jnp.take_along_axis(packed.segments, places, axis=2)
+        first, flawed = _by_question(jnp.where(said, question, PADDING), wrong)
+        questions = jnp.maximum(jnp.sum(first), 1).astype(log_probs.dtype)
+        loss = -jnp.sum(given, where=said) / questions
+        agreement = jnp.sum(first & ~flawed).astype(loss.dtype) / questions
+        return loss, {"loss": loss, "agreement": agreement}
+
+    def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A data set's rows as they are trained on, see `packing`."""
+        return pack(jax.jit(self._one_to_a_line)(dict(rows)))
+
+    def _one_to_a_line(self, rows: Mapping[str, Array]) -> Packed:
+        """Each question, and what of its answer the next word is said after."""
+        asked, answers = self._ask(rows["questions"]), rows["answers"]
         said = _until_stop(answers)
-        loss = -jnp.mean(jnp.sum(given, -1, where=said))
-        right = jnp.all((jnp.argmax(log_probs, -1) == answers) | ~said, -1)
-        return loss, {"loss": loss, "agreement": jnp.mean(right, dtype=loss.dtype)}
+        heard = jnp.where(said[..., 1:], self._spell(answers[..., :-1]), PADDING)
+        tokens = jnp.concatenate([asked, heard], -1)
+        number = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None, :, None], tokens.shape)
+        place = asked.shape[-1] - 1 + jnp.arange(answers.shape[-1])[None, None]
+        return Packed(
+            self._read_out(rows["context"]),
+            tokens,
+            _distances(tokens),
+            jnp.where(tokens == PADDING, PADDING, number),
+            jnp.where(said, place, PADDING),
+            jnp.where(said, answers, PADDING),
+        )
 
     def _read_out(
         self, contexts: Int[Array, "batch facts fact_length"]
-    ) -> tuple[Int[Array, "batch length"], Bool[Array, "batch length"]]:
-        """A context as the model reads it, and which tokens are there at all."""
-        batch = len(contexts)
+    ) -> Int[Array, "batch length"]:
+        """A context as the model reads it, with PADDING where nothing stands."""
         there = contexts != 0
-        any_ = jnp.any(there, -1, keepdims=True)
-        stop = self._repeat(self.words.stop, contexts.shape[:2])
-        facts = jnp.concatenate([self._spell(contexts), stop], -1)
-        there = jnp.concatenate([there, jnp.broadcast_to(any_, stop.shape)], -1)
-        begin = self._repeat(self.words.begin, (batch,))
-        return (
-            jnp.concatenate([begin, facts.reshape(batch, -1)], -1),
-            jnp.concatenate([jnp.ones(begin.shape, bool), there.reshape(batch, -1)], -1),
+        stop = jnp.where(
+            jnp.any(there, -1, keepdims=True),
+            self._repeat(self.words.stop, contexts.shape[:2]),
+            PADDING,
         )
+        facts = jnp.concatenate([jnp.where(there, self._spell(contexts), PADDING), stop], -1)
+        begin = self._repeat(self.words.begin, contexts.shape[:1])
+        return jnp.concatenate([begin, facts.reshape(len(contexts), -1)], -1)
 
     def _ask(
-        self, past: Past, questions: Int[Array, "batch questions question_length"]
-    ) -> tuple[Int[Array, "batch questions asked"], Int[Array, "batch questions asked"]]:
-        """Questions as the model reads them after a context, and the positions of their tokens."""
-        answer = self._repeat(self.words.answer, questions.shape[:2])
-        tokens = jnp.concatenate([self._spell(questions), answer], -1)
-        there = jnp.concatenate([questions != 0, jnp.ones(answer.shape, bool)], -1)
-        first = jnp.max(past.positions, axis=-1)[:, None, None] + 1
-        positions = jnp.where(there, first + jnp.cumsum(there, axis=-1) - 1, NOWHERE)
-        return tokens, positions
+        self, questions: Int[Array, "batch questions question_length"]
+    ) -> Int[Array, "batch questions asked"]:
+        """Questions as the model reads them after a context, with PADDING before the marker of the
+        answer.
+        """
+        asked = jnp.where(questions != 0, self._spell(questions), PADDING)
+        return jnp.concatenate([asked, self._repeat(self.words.answer, questions.shape[:2])], -1)
 
     def _distribution(
         self, network: CausalLM, x: Float[Array, "*b width"]
@@ -258,6 +278,36 @@ class _Said(NamedTuple):
     token: Int[Array, "batch questions"]
     scratch: Scratch
     position: Int[Array, "batch questions 1"]  # of the token
+
+
+def _remember(network: CausalLM, context: Int[Array, "batch length"]) -> Past:
+    """A context's keys and values."""
+    positions = jnp.where(context == PADDING, NOWHERE, _distances(context) - 1)
+    _, scratch = network.read(jnp.maximum(context, 0)[:, None], positions[:, None])
+    return scratch.as_past()
+
+
+def _distances(tokens: Int[Array, "*b length"]) -> Int[Array, "*b length"]:
+    """Of each token from what is in front of the first, counted from 1."""
+    there = tokens != PADDING
+    return jnp.where(there, jnp.cumsum(there, axis=-1), PADDING)
+
+
+def _behind(
+    past: Past, distances: Int[Array, "batch lines room"]
+) -> Int[Array, "batch lines room"]:
+    """Positions of tokens that stand so far behind a past."""
+    last = jnp.max(past.positions, axis=-1)[:, None, None]
+    return jnp.where(distances == PADDING, NOWHERE, last + distances)
+
+
+def _by_question(
+    question: Int[Array, "*b said"], wrong: Bool[Array, "*b said"]
+) -> tuple[Bool[Array, "*b said"], Bool[Array, "*b said"]]:
+    """Of each word: whether it is its answer's first, and whether any of its answer is wrong."""
+    same = question[..., :, None] == question[..., None, :]
+    first = (question != PADDING) & ~jnp.any(jnp.tril(same, -1), axis=-1)
+    return first, jnp.any(same & wrong[..., None, :], axis=-1)
 
 
 def _until_stop(answers: Int[Array, "*b answer_length"]) -> Bool[Array, "*b answer_length"]:

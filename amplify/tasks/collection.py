@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Document(NamedTuple):
     title: str
@@ -33,17 +35,24 @@ class Collection:
         self._engine.index(self._words(texts), show_progress=False)
         self._known: dict[tuple[str, int], tuple[int, ...]] = {}
         self._titles = {title: number for number, (title, _) in enumerate(self.documents)}
+        self._longest_title = max((len(title.split()) for title in self._titles), default=1)
 
     def search(self, queries: Sequence[str], hits: int) -> list[tuple[int, ...]]:
         """Numbers of the documents that match each query best, at most `hits`, best first."""
-        new = [q for q in dict.fromkeys(queries) if (q, hits) not in self._known]
-        if new:
-            count = min(hits, len(self.documents))
-            found, scores = self._engine.retrieve(self._words(new), k=count, show_progress=False)
-            for query, row, score in zip(new, found.tolist(), scores.tolist(), strict=True):
-                matching = (number for number, s in zip(row, score, strict=True) if s > 0)
-                self._known[query, hits] = tuple(matching)
+        for query in dict.fromkeys(queries):
+            if (query, hits) not in self._known:
+                self._known[query, hits] = self._best(query, hits)
         return [self._known[query, hits] for query in queries]
+
+    def _best(self, query: str, hits: int) -> tuple[int, ...]:
+        """The engine's own choice of the best would weigh all documents, and most match nothing."""
+        [words] = self._words([query], return_ids=False)
+        if not words:
+            return ()
+        scores = self._engine.get_scores(words)
+        matching = np.flatnonzero(scores > 0)
+        order = np.argsort(-scores[matching], kind="stable")[:hits]
+        return tuple(matching[order].tolist())
 
     def follow(self, queries: Sequence[str], hits: int, follow_ups: int) -> list[tuple[int, ...]]:
         """What each query finds, and then searches for names that stand in what was found, as many
@@ -75,10 +84,9 @@ class Collection:
         """Titles of other documents that stand in a document, in the order in which they do."""
         title, text = self.documents[number]
         words = re.findall(r"\w+", text)
-        longest = max((len(known.split()) for known in self._titles), default=1)
         names = (
             " ".join(words[start : start + length])
             for start in range(len(words))
-            for length in range(longest, 0, -1)
+            for length in range(self._longest_title, 0, -1)
         )
         return tuple(dict.fromkeys(n for n in names if n in self._titles and n != title))
