@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from jaxtyping import Array, Float, Int, PyTree
 
 from amplify.errors import AmplifyError
 from amplify.experiment import Training
-from amplify.types import Assistant
+from amplify.types import Assistant, TrainsPart
 
 
 class TrainState(NamedTuple):
@@ -49,18 +50,19 @@ Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Metrics]]
 
 
-def begin(parent: PyTree[Array], training: Training) -> TrainState:
+def begin(assistant: Assistant, parent: PyTree[Array], training: Training) -> TrainState:
     """The state before the first step: the parent's weights, copied, and a fresh optimizer."""
     copy = functools.partial(jax.tree.map, jnp.copy)
+    trained, _ = split(assistant, parent)
     return TrainState(
-        jnp.zeros((), jnp.int32), copy(parent), copy(parent), _optimizer(training).init(parent)
+        jnp.zeros((), jnp.int32), copy(parent), copy(parent), _optimizer(training).init(trained)
     )
 
 
 @functools.cache
 def abstract_state(assistant: Assistant, training: Training) -> TrainState:
     """Shapes and dtypes of the state, nothing allocated."""
-    return jax.eval_shape(lambda: begin(assistant.init(jax.random.key(0)), training))
+    return jax.eval_shape(lambda: begin(assistant, assistant.init(jax.random.key(0)), training))
 
 
 @functools.cache
@@ -75,13 +77,58 @@ def update(
     assistant: Assistant, training: Training, state: TrainState, batch: dict[str, Array]
 ) -> tuple[TrainState, Metrics]:
     """One step of gradient descent, and of the target network after it."""
-    (_, metrics), gradients = jax.value_and_grad(assistant.loss, has_aux=True)(state.params, batch)
+    trained, kept = split(assistant, state.params)
+
+    def loss(trained: PyTree[Array], batch: dict[str, Array]) -> tuple[Array, Metrics]:
+        return assistant.loss(join(assistant, trained, kept), batch)
+
+    metrics, gradients = mean_gradients(loss, trained, batch, training.accumulate)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
-        updates, moments = _optimizer(training).update(gradients, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
+        updates, moments = _optimizer(training).update(gradients, state.optimizer, trained)
+    trained = optax.apply_updates(trained, updates)
     rate = _averaging_rate(state.step, training.target_horizon)
-    target = optax.incremental_update(params, state.target, rate)
-    return TrainState(state.step + 1, params, target, moments), metrics
+    before, target_kept = split(assistant, state.target)
+    target = join(assistant, optax.incremental_update(trained, before, rate), target_kept)
+    return TrainState(state.step + 1, join(assistant, trained, kept), target, moments), metrics
+
+
+def split(assistant: Assistant, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
+    """What of the parameters is trained, and what is not."""
+    return assistant.split(params) if isinstance(assistant, TrainsPart) else (params, ())
+
+
+def join(assistant: Assistant, trained: PyTree[Array], kept: PyTree[Array]) -> PyTree[Array]:
+    return assistant.join(trained, kept) if isinstance(assistant, TrainsPart) else trained
+
+
+def mean_gradients(
+    loss: Callable[[PyTree[Array], dict[str, Array]], tuple[Array, Metrics]],
+    trained: PyTree[Array],
+    batch: dict[str, Array],
+    parts: int,
+) -> tuple[Metrics, PyTree[Array]]:
+    """Metrics and gradients of a batch, taken in so many parts after one another.
+
+    Every row has as many questions, and the loss is a mean over them: parts weigh the same.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        gradients, metrics = gradient(trained, batch)
+        return metrics, gradients
+
+    def part(total: Any, rows: dict[str, Array]) -> tuple[Any, None]:
+        gradients, metrics = gradient(trained, rows)
+        return jax.tree.map(jnp.add, total, (metrics, gradients)), None
+
+    # Each part takes every so manieth row: wherever rows are spread over devices, parts are too.
+    rows = jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0), batch
+    )
+    first = jax.tree.map(lambda leaf: leaf[0], rows)
+    shapes = jax.eval_shape(lambda: gradient(trained, first)[::-1])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(part, zeros, rows)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
 def on_batches(
@@ -151,10 +198,28 @@ def _optimizer(training: Training) -> optax.GradientTransformation:
         decay_steps=training.steps,
         end_value=training.learning_rate * training.final_learning_rate,
     )
-    return optax.chain(
-        optax.clip_by_global_norm(training.gradient_clip),
-        optax.adam(schedule, b2=training.b2),
-    )
+    if training.optimizer == "adam":
+        descent = optax.adam(schedule, b2=training.b2)
+    else:
+        descent = optax.contrib.muon(
+            schedule,
+            adam_b2=training.b2,
+            consistent_rms=0.2,  # steps as large as Adam's: Liu et al. 2025 (arXiv:2502.16982)
+            muon_weight_dimension_numbers=_matrices_of_layers,
+        )
+    return optax.chain(optax.clip_by_global_norm(training.gradient_clip), descent)
+
+
+def _matrices_of_layers(params: PyTree[Array]) -> PyTree[Any]:
+    """The axes of those parameters that Muon is for, stacked over layers; None for others. Jordan
+    et al. 2024 (kellerjordan.github.io/posts/muon).
+    """
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+
+    def of(path: tuple[Any, ...], leaf: Array) -> Any:
+        return axes if "kernel" in jax.tree_util.keystr(path) and leaf.ndim == 3 else None
+
+    return jax.tree_util.tree_map_with_path(of, params)
 
 
 def _averaging_rate(step: Int[Array, ""], horizon: int) -> Float[Array, ""]:

@@ -67,6 +67,10 @@ class Training:
     """With streaming: training steps to a batch of newly amplified contexts."""
     steps: Count = 1000
     batch: Count = 32
+    accumulate: Count = 1
+    """Parts that a batch is taken in, one after another, where it does not fit at once."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Muon for the matrices inside layers, and Adam for the rest."""
     learning_rate: Positive = 2e-3
     final_learning_rate: Share = 0.05
     """The cosine schedule's end, as a share of `learning_rate`."""
@@ -236,6 +240,11 @@ def _check_together(questions: Questions, training: Training, path: Path) -> Non
                 f"{path}: training.{name} must be a multiple of training.log_every"
                 f" ({training.log_every}), got {getattr(training, name)}"
             )
+    if training.batch % training.accumulate:
+        raise AmplifyError(
+            f"{path}: training.accumulate must divide training.batch ({training.batch}),"
+            f" got {training.accumulate}"
+        )
     if training.batch > questions.contexts:
         raise AmplifyError(
             f"{path}: training.batch must be at most questions.contexts"

@@ -45,7 +45,7 @@ def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     params = assistant.load() if isinstance(assistant, HasWeights) else None
     if params is None:
         params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
-    checkpoint.save(this.checkpoint, distillation.begin(params, experiment.training))
+    checkpoint.save(this.checkpoint, distillation.begin(assistant, params, experiment.training))
     return {"digest": checkpoint.digest(params)}
 
 
@@ -191,7 +191,7 @@ def distill(
         state = run(
             distillation.on_batches(assistant, training, batches),
             distillation.abstract_state(assistant, training),
-            lambda: distillation.begin(params, training),
+            lambda: distillation.begin(assistant, params, training),
             lambda state: (Weights(state.target, overseer), state.params),
             batches,
         )

@@ -69,7 +69,7 @@ def begin(
 
     return Stream(
         jnp.zeros((), jnp.int32),
-        distillation.begin(parent, experiment.training),
+        distillation.begin(experiment.assistant, parent, experiment.training),
         apprentice,
         Buffer(
             room(task.facts, task.fact_length),

@@ -268,3 +268,14 @@ class LaysOut(Protocol):
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Columns with an entry for each row, which `loss` takes in place of those given."""
+
+
+@runtime_checkable
+class TrainsPart(Protocol):
+    """An assistant of whose parameters only some are trained."""
+
+    def split(self, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Those that are trained, and those that stay as they are."""
+
+    def join(self, trained: PyTree[Array], kept: PyTree[Array]) -> PyTree[Array]:
+        """The parameters that `split` took apart."""

@@ -9,6 +9,7 @@ heads: Ainslie et al. 2023 (arXiv:2305.13245). Knows nothing of files: see `pret
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -74,6 +75,7 @@ class Architecture:
     logit_cap: float | None = None
     embedding_scale: float = 1.0
     tied: bool = True  # the output is the embedding, transposed
+    lora: "LoRA | None" = None  # beside every linear map inside a layer
 
     @property
     def layers(self) -> int:
@@ -144,19 +146,45 @@ class Norm(nnx.Module):
         return wide.astype(x.dtype)
 
 
+class LoRA(NamedTuple):
+    """A map of low rank beside a linear one, trained in its stead. Hu et al. 2021
+    (arXiv:2106.09685).
+    """
+
+    rank: int
+    alpha: float  # what it gives counts alpha / rank
+
+
 class Linear(nnx.Module):
     """`x @ kernel + bias`, computed in the dtype of x, whatever the parameters are kept in."""
 
     def __init__(
-        self, into: int, out: int, biased: bool, rngs: nnx.Rngs, scale: float = 1.0
+        self,
+        into: int,
+        out: int,
+        rngs: nnx.Rngs,
+        *,
+        biased: bool = False,
+        scale: float = 1.0,
+        lora: LoRA | None = None,
     ) -> None:
-        kernel = jax.random.normal(rngs.params(), (into, out)) * scale * into**-0.5
-        self.kernel = nnx.Param(kernel)
+        self.lora = lora
+        self.kernel = nnx.Param(_drawn(rngs, into, out) * scale)
         self.bias = nnx.Param(jnp.zeros((out,))) if biased else None
+        # At first the low map gives nothing: its second half is zero.
+        self.low_in = nnx.LoRAParam(_drawn(rngs, into, lora.rank)) if lora else None
+        self.low_out = nnx.LoRAParam(jnp.zeros((lora.rank, out))) if lora else None
 
     def __call__(self, x: Float[Array, "*b into"]) -> Float[Array, "*b out"]:
         y = x @ self.kernel[...].astype(x.dtype)
+        if self.lora and self.low_in is not None and self.low_out is not None:
+            low = x @ self.low_in[...].astype(x.dtype) @ self.low_out[...].astype(x.dtype)
+            y += low * jnp.asarray(self.lora.alpha / self.lora.rank, x.dtype)
         return y if self.bias is None else y + along_last(self.bias[...], y)
+
+
+def _drawn(rngs: nnx.Rngs, into: int, out: int) -> Float[Array, "into out"]:
+    return jax.random.normal(rngs.params(), (into, out)) * into**-0.5
 
 
 class Attention(nnx.Module):
@@ -164,10 +192,12 @@ class Attention(nnx.Module):
         self.of = of
         inner, shared = of.heads * of.head_width, of.key_heads * of.head_width
         biased = "query_key_value" in of.biased
-        self.query = Linear(of.width, inner, biased, rngs)
-        self.key = Linear(of.width, shared, biased, rngs)
-        self.value = Linear(of.width, shared, biased, rngs)
-        self.out = Linear(inner, of.width, "out" in of.biased, rngs, of.out_scale)
+        self.query = Linear(of.width, inner, rngs, biased=biased, lora=of.lora)
+        self.key = Linear(of.width, shared, rngs, biased=biased, lora=of.lora)
+        self.value = Linear(of.width, shared, rngs, biased=biased, lora=of.lora)
+        self.out = Linear(
+            inner, of.width, rngs, biased="out" in of.biased, scale=of.out_scale, lora=of.lora
+        )
         self.query_norm = Norm(of, of.head_width) if of.norms_heads else None
         self.key_norm = Norm(of, of.head_width) if of.norms_heads else None
 
@@ -244,11 +274,11 @@ def _times(
 
 class MLP(nnx.Module):
     def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
-        biased = "mlp" in of.biased
         self.activation = jax.nn.silu if of.activation == "silu" else jax.nn.gelu
-        self.gate = Linear(of.width, of.hidden, biased, rngs) if of.gated else None
-        self.up = Linear(of.width, of.hidden, biased, rngs)
-        self.down = Linear(of.hidden, of.width, biased, rngs, of.out_scale)
+        how: dict[str, Any] = {"biased": "mlp" in of.biased, "lora": of.lora}
+        self.gate = Linear(of.width, of.hidden, rngs, **how) if of.gated else None
+        self.up = Linear(of.width, of.hidden, rngs, **how)
+        self.down = Linear(of.hidden, of.width, rngs, scale=of.out_scale, **how)
 
     def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
         up = self.up(x)
@@ -304,7 +334,7 @@ class CausalLM(nnx.Module):
         )
         self.layers = nnx.vmap(layer)(jax.random.split(rngs.params(), of.layers))
         self.out_norm = Norm(of, of.width)
-        self.out = None if of.tied else Linear(of.width, of.vocabulary, False, rngs)
+        self.out = None if of.tied else Linear(of.width, of.vocabulary, rngs)
 
     def read(
         self,
@@ -374,6 +404,19 @@ class CausalLM(nnx.Module):
         if not self.of.rotary:
             return None
         return jnp.asarray([rotary.frequencies(self.of.head_width) for rotary in self.of.rotary])
+
+
+def with_lora_merged(lora: LoRA | None, params: nnx.State) -> dict[str, Any]:
+    """Parameters that say the same without LoRA: its maps added to those that they stand beside."""
+
+    def merged(params: Mapping[str, Any]) -> dict[str, Any]:
+        if lora is None or "low_in" not in params:
+            return {k: merged(v) if isinstance(v, Mapping) else v for k, v in params.items()}
+        low = jnp.matmul(params["low_in"], params["low_out"]) * (lora.alpha / lora.rank)
+        rest = {k: v for k, v in params.items() if k not in ("low_in", "low_out")}
+        return rest | {"kernel": params["kernel"] + low}
+
+    return merged(nnx.to_pure_dict(params))
 
 
 UNSEEN = -1

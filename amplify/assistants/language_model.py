@@ -20,7 +20,16 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.assistants import pretrained
-from amplify.assistants.causal_lm import NOWHERE, Architecture, CausalLM, Past, Rotary, Scratch
+from amplify.assistants.causal_lm import (
+    NOWHERE,
+    Architecture,
+    CausalLM,
+    LoRA,
+    Past,
+    Rotary,
+    Scratch,
+    with_lora_merged,
+)
 from amplify.assistants.packing import PADDING, Packed, pack
 from amplify.errors import AmplifyError
 from amplify.transformer import Size, sample
@@ -40,6 +49,10 @@ class LanguageModelConfig:
     mlp_ratio: Size = 4
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What is computed in; weights are kept and trained in float32."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Train maps of this rank beside those of the checkpoint, which stays as it is; 0: train all.
+    """
+    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Only the likeliest tokens, so many that they have this share of the probability, are sampled
@@ -63,7 +76,14 @@ class LanguageModelConfig:
         if self.pretrained:
             opened = pretrained.open_folder(Path(self.pretrained))
             words = _words_of_tokenizer(task, opened)
-            return _checked(LanguageModel(self, task, opened.architecture, words))
+            lora = LoRA(self.lora_rank, self.lora_alpha) if self.lora_rank else None
+            architecture = dataclasses.replace(opened.architecture, lora=lora)
+            return _checked(LanguageModel(self, task, architecture, words))
+        if self.lora_rank:
+            raise ValueError(
+                "assistant.lora_rank is for a pretrained assistant: beside weights that nothing"
+                " has trained, there is nothing to adapt"
+            )
         for name, into in [("heads", "width"), ("key_heads", "heads")]:
             if getattr(self, into) % getattr(self, name):
                 raise ValueError(
@@ -104,7 +124,21 @@ class LanguageModel:
         if not self.config.pretrained:
             return None
         opened = pretrained.open_folder(Path(self.config.pretrained))
-        return pretrained.load(opened, dtype=jnp.float32)
+        loaded = pretrained.load(opened, dtype=jnp.float32)
+        if self.architecture.lora is None:
+            return loaded
+        adapters, _ = self.split(self.init(jax.random.key(0)))
+        return self.join(adapters, loaded)
+
+    def split(self, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
+        """With LoRA, its maps are trained and all else is kept."""
+        if self.architecture.lora is None:
+            return params, nnx.State({})
+        adapters, kept = nnx.split_state(params, nnx.LoRAParam, ...)
+        return adapters, kept
+
+    def join(self, trained: PyTree[Array], kept: PyTree[Array]) -> PyTree[Array]:
+        return nnx.merge_state(trained, kept)
 
     def export(self, params: PyTree[Array], out: Path) -> None:
         """Writes a folder that transformers opens, like the one that the weights came from."""
@@ -113,7 +147,8 @@ class LanguageModel:
                 "only a pretrained assistant can be exported: its folder has the configuration and"
                 " the tokenizer that belong to the weights"
             )
-        pretrained.export(pretrained.open_folder(Path(self.config.pretrained)), params, out)
+        opened = pretrained.open_folder(Path(self.config.pretrained))
+        pretrained.export(opened, with_lora_merged(self.architecture.lora, params), out)
 
     @property
     def context_length(self) -> int:

@@ -471,7 +471,7 @@ def export(pretrained: Pretrained, params: PyTree[Array], out: Path) -> None:
 
 def _flat(params: PyTree[Any]) -> dict[str, Any]:
     """By path, joined by dots."""
-    flat = flatten_dict(nnx.to_pure_dict(params))
+    flat = flatten_dict(nnx.to_pure_dict(params) if isinstance(params, nnx.State) else params)
     return {".".join(path): leaf for path, leaf in flat.items()}
 
 

@@ -54,9 +54,13 @@ def test_training_step_against_a_bare_one():
     )
     batch = {"context": problems.contexts, "questions": problems.questions, "answers": truth}
     ours = Stepper(
-        distillation.make_step(assistant, training), distillation.begin(params, training), batch
+        distillation.make_step(assistant, training),
+        distillation.begin(assistant, params, training),
+        batch,
     )
-    bare = Stepper(bare_step(training), distillation.begin(bare_params(params), training), batch)
+    bare = Stepper(
+        bare_step(training), distillation.begin(assistant, bare_params(params), training), batch
+    )
     first_losses = [float(stepper()["loss"]) for stepper in (ours, bare)]
     np.testing.assert_allclose(*first_losses, rtol=1e-5)  # the same step, or the ratio says nothing
     seconds = in_turn(ours, bare, times=200)

@@ -1,0 +1,122 @@
+"""The training step: parts of a batch, optimizers, and parameters that are not trained."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amplify import distillation
+from amplify.assistants.causal_lm import LoRA, with_lora_merged
+from amplify.assistants.fact_transformer import FactTransformerConfig
+from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
+from amplify.experiment import Training
+from amplify.problems import draw_problems
+from amplify.tasks.wildcard import Wildcard
+
+TASK = Wildcard(3)
+SIZES = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
+MODEL = SIZES.build(TASK)
+ADAPTED = dataclasses.replace(
+    MODEL, architecture=dataclasses.replace(MODEL.architecture, lora=LoRA(2, 8.0))
+)
+TRAINING = Training(steps=20, batch=8, warmup_steps=1, learning_rate=0.01)
+
+
+def batch(rows: int = 8) -> dict[str, np.ndarray]:
+    problems = draw_problems(TASK, 0, 1, "train", rows, [1, 2, 3, 1])
+    truth = jax.vmap(jax.vmap(TASK.truth, (None, 0)))(problems.contexts, problems.questions)
+    columns = {"context": problems.contexts, "questions": problems.questions, "answers": truth}
+    return jax.tree.map(np.asarray, columns)
+
+
+def trained(assistant, training: Training = TRAINING, steps: int = 3):
+    params = assistant.init(jax.random.key(0))
+    state = distillation.begin(assistant, params, training)
+    step = distillation.make_step(assistant, training)
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, batch())
+        losses.append(float(metrics["loss"]))
+    return params, state, losses
+
+
+@pytest.mark.parametrize("assistant", [MODEL, FactTransformerConfig(width=16).build(TASK)])
+def test_a_batch_in_parts_is_the_same_step(assistant):
+    _, whole, losses = trained(assistant)
+    in_parts = dataclasses.replace(TRAINING, accumulate=4)
+    _, parts, their_losses = trained(assistant, in_parts)
+    np.testing.assert_allclose(losses, their_losses, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), whole.params, parts.params
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_every_optimizer_moves_every_parameter_and_lowers_the_loss(optimizer):
+    training = dataclasses.replace(TRAINING, optimizer=optimizer)
+    before, after, losses = trained(MODEL, training, steps=10)
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(jax.tree.leaves(jax.tree.map(_differs, before, after.params)))
+
+
+def test_muon_goes_about_as_far_in_every_direction_inside_layers_alone():
+    def spread(optimizer: str, *path: str) -> float:
+        """Of the first step along a matrix: the farthest direction against the middle one."""
+        training = dataclasses.replace(TRAINING, optimizer=optimizer, warmup_steps=0)
+        before, after, _ = trained(MODEL, training, steps=1)
+        moved = np.asarray(_at(after.params, path) - _at(before, path))
+        far = np.linalg.svd(moved.reshape(-1, *moved.shape[-2:])[0], compute_uv=False)
+        return float(far.max() / np.median(far))
+
+    inside = ("layers", "mlp", "down", "kernel")
+    assert spread("muon", *inside) < 2 < spread("adam", *inside)
+    assert spread("muon", "embedding") == pytest.approx(spread("adam", "embedding"), rel=0.2)
+
+
+def test_lora_leaves_the_rest_untouched():
+    before, after, losses = trained(ADAPTED, steps=10)
+    assert losses[-1] < losses[0]
+    adapters, base = ADAPTED.split(before)
+    for state in (after.params, after.target):
+        trained_adapters, kept = ADAPTED.split(state)
+        assert all(jax.tree.leaves(jax.tree.map(_same, base, kept)))
+        assert all(jax.tree.leaves(jax.tree.map(_differs, adapters, trained_adapters)))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(after.optimizer))
+    assert moments < 3 * sum(leaf.size for leaf in jax.tree.leaves(adapters))
+
+
+def test_lora_begins_as_the_model_itself_and_can_be_merged_into_it():
+    before, after, _ = trained(ADAPTED, steps=10)
+    plain = ADAPTED.split(before)[1]
+    assert _loss(MODEL, plain) == _loss(ADAPTED, before)
+    merged = jax.tree.unflatten(
+        jax.tree.structure(MODEL.init(jax.random.key(0))),
+        jax.tree.leaves(with_lora_merged(LoRA(2, 8.0), after.params)),
+    )
+    np.testing.assert_allclose(_loss(MODEL, merged), _loss(ADAPTED, after.params), rtol=1e-5)
+    assert _loss(MODEL, merged) < 0.95 * _loss(MODEL, plain)
+
+
+def test_lora_needs_something_to_stand_beside():
+    with pytest.raises(ValueError, match=r"assistant.lora_rank is for a pretrained assistant"):
+        dataclasses.replace(SIZES, lora_rank=2).build(TASK)
+
+
+def _loss(model: LanguageModel, params) -> float:
+    return float(jax.jit(model.loss)(params, batch())[0])
+
+
+def _at(params, path: tuple[str, ...]) -> jax.Array:
+    for name in path:
+        params = params[name]
+    return jnp.asarray(params[...])
+
+
+def _same(a, b) -> bool:
+    return bool(jnp.array_equal(a, b))
+
+
+def _differs(a, b) -> bool:
+    return not _same(a, b)
