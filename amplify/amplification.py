@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from amplify.problems import answer_keys, in_chunks
+from amplify.problems import TOGETHER, answer_keys, in_chunks
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -31,7 +32,7 @@ from amplify.types import (
     Weights,
 )
 
-CHUNK = 128
+CHUNK = 2 * TOGETHER
 """Contexts amplified at a time."""
 
 
@@ -217,18 +218,19 @@ def amplify_problems(
     depth: int = 1,
     sub_answers: str = "assistant",
     advance: Callable[[int], Any] = lambda rows: None,
+    place: Sharding | None = None,
 ) -> Iterator[Amplified]:
     """Amplified answers to every question of every problem, CHUNK problems at a time, as numpy
     arrays.
 
     Sub-questions are answered by the assistant or, where `sub_answers` is "truth", truly: the
     supervised baseline. Depends on nothing else than its arguments: the same problems in the same
-    chunks give the same trees, bit for bit.
+    chunks give the same trees, bit for bit. `place`: where the contexts of a chunk lie.
     """
     root = jax.random.key(seed)
     how = (task, assistant, overseer, depth, sub_answers)
     function = functools.partial(_amplify_chunk, *how, weights, root)
-    return in_chunks(function, CHUNK, problems, advance=advance)
+    return in_chunks(function, CHUNK, problems, advance=advance, place=place)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from amplify.errors import AmplifyError
 from amplify.experiment import Training
+from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.types import Assistant, TrainsPart
 
 
@@ -66,11 +67,16 @@ def abstract_state(assistant: Assistant, training: Training) -> TrainState:
 
 
 @functools.cache
-def make_step(assistant: Assistant, training: Training) -> TrainStep:
+def make_step(assistant: Assistant, training: Training, mesh: Mesh = ONE_DEVICE) -> TrainStep:
     """The training step: compiled once for an experiment, whatever the round and the batch. Donates
     the state.
     """
-    return jax.jit(functools.partial(update, assistant, training), donate_argnums=0)
+    step = functools.partial(update, assistant, training)
+    if mesh == ONE_DEVICE:
+        return jax.jit(step, donate_argnums=0)
+    # The state goes out as it came in, or the next step would be compiled for another place.
+    out = mesh.of_tree(abstract_state(assistant, training)), None
+    return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
 def update(
@@ -132,11 +138,14 @@ def mean_gradients(
 
 
 def on_batches(
-    assistant: Assistant, training: Training, batches: Iterator[dict[str, np.ndarray]]
+    assistant: Assistant,
+    training: Training,
+    batches: Iterator[dict[str, np.ndarray]],
+    mesh: Mesh = ONE_DEVICE,
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
     """The step that takes its batch from an endless iterator, one ahead of the device."""
-    step = make_step(assistant, training)
-    return lambda state: step(state, jax.device_put(next(batches)))
+    step = make_step(assistant, training, mesh)
+    return lambda state: step(state, jax.device_put(next(batches), mesh.of_rows))
 
 
 def train(

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from amplify.assistants import ASSISTANTS
-from amplify.assistants.language_model import LanguageModelConfig
 from amplify.errors import AmplifyError
+from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.overseers import OVERSEERS
+from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, LearnedConfig
+from amplify.problems import TOGETHER
 from amplify.tasks import TASKS
 from amplify.types import Assistant, GradedTask, OverseerKind, SearchedTask, Task
 
@@ -137,6 +140,7 @@ class Experiment:
     curriculum: Curriculum
     evals: Evals
     gate: Gate
+    mesh: Mesh = dataclasses.field(compare=False)
     values: Mapping[str, Any] = dataclasses.field(compare=False)
     """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`."""
 
@@ -209,24 +213,27 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     """The experiment that a parsed file describes; `path` is named in errors and is where
     `file.py:Name` kinds lie.
     """
-    _refuse_unknown(table, ["seed", *KINDS, *SECTIONS], "", path)
+    _refuse_unknown(table, ["seed", *KINDS, *SECTIONS, "mesh"], "", path)
     seed = _validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
     values: dict[str, Any] = {"seed": seed}
     chosen: dict[str, Any] = {}
     for name, kinds in KINDS.items():
         kind, rest = _split_kind(table, name, path)
-        chosen[name] = _section(_find_kind(kind, kinds, name, values, path), rest, name, path)
-        values |= {f"{name}.kind": kind} | _flat(chosen[name], name)
+        found = _find_kind(kind, kinds, name, values, path)
+        chosen[name] = _section(found, rest | _paths(found, rest, path), name, path)
+        said = {f"{name}.{key}": rest[key] for key in _paths(found, rest, path)}
+        values |= {f"{name}.kind": kind} | _flat(chosen[name], name) | said
     for name, section in SECTIONS.items():
         chosen[name] = _section(section, _table(table, name, path), name, path)
         values |= _flat(chosen[name], name)
+    chosen["mesh"] = _section(Mesh, _table(table, "mesh", path), "mesh", path)
     _check_together(chosen["questions"], chosen["training"], path)
+    _check_mesh(chosen["mesh"], chosen["training"], path)
     _check_strategy(chosen["task"], values["overseer.kind"], path)
     _check_lessons(chosen["overseer"], chosen["training"], path)
     _check_given(chosen["task"], chosen["training"], path)
+    _check_speaks(chosen["overseer"], chosen["training"], path)
     _check_curriculum(chosen["task"], chosen["curriculum"], chosen["training"], path)
-    if isinstance(chosen["assistant"], LanguageModelConfig):
-        chosen["assistant"] = chosen["assistant"].beside(path.parent)
     chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
     chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
     return Experiment(seed=seed, values=values, **chosen)
@@ -252,6 +259,21 @@ def _check_together(questions: Questions, training: Training, path: Path) -> Non
         )
 
 
+def _check_mesh(mesh: Mesh, training: Training, path: Path) -> None:
+    if mesh != ONE_DEVICE and training.targets == "streaming":
+        raise AmplifyError(
+            f'{path}: training.targets = "streaming" runs on one device; with a [mesh] it must be'
+            ' "stored"'
+        )
+    at_once = math.gcd(training.batch // training.accumulate, TOGETHER)
+    if at_once % mesh.row_shares:
+        raise AmplifyError(
+            f"{path}: mesh.data x mesh.fsdp must divide training.batch / training.accumulate"
+            f" ({training.batch // training.accumulate}) and {TOGETHER}, the contexts that are"
+            f" answered at a time; got {mesh.row_shares}"
+        )
+
+
 def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
     if not isinstance(overseer, LearnedConfig):
         return
@@ -265,7 +287,7 @@ def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
 
 def _check_strategy(task: Any, kind: str, path: Path) -> None:
     """A task of one's own need not say how it is taken apart; nobody can then be shown."""
-    if kind in OVERSEERS and not hasattr(task, "strategy"):
+    if kind in ("simulated", "learned") and not hasattr(task, "strategy"):
         raise AmplifyError(
             f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
             f" from, and {type(task).__name__} has none"
@@ -277,6 +299,14 @@ def _check_given(task: Any, training: Training, path: Path) -> None:
         raise AmplifyError(
             f'{path}: training.targets = "streaming" is for tasks whose contexts are given; where'
             ' they are found, it must be "stored"'
+        )
+
+
+def _check_speaks(overseer: Any, training: Training, path: Path) -> None:
+    if training.targets == "streaming" and isinstance(overseer, LanguageModelOverseerConfig):
+        raise AmplifyError(
+            f'{path}: training.targets must be "stored" where a language model oversees: it is too'
+            " slow to be asked at every step"
         )
 
 
@@ -341,6 +371,18 @@ def _find_kind(
     if not hasattr(module, attribute):
         raise AmplifyError(f"{path}: {name}.kind names {attribute}, which is not in {source}")
     return getattr(module, attribute)
+
+
+def _paths(kind: type, section: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Those values that are paths, seen from here; in the file they are seen from its folder. What
+    is not there may be the name of something elsewhere.
+    """
+    named = {key: section.get(key) for key in getattr(kind, "PATHS", ())}
+    return {
+        key: str(path.parent / name)
+        for key, name in named.items()
+        if isinstance(name, str) and name and (path.parent / name).exists()
+    }
 
 
 def _section(kind: type, section: Mapping[str, Any], name: str, path: Path) -> Any:

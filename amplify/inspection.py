@@ -157,6 +157,7 @@ def _amplify(store: Store, weights: Weights, problems: Problems, depth: int) -> 
         experiment.seed,
         depth=depth,
         sub_answers=experiment.questions.sub_answers,
+        place=experiment.mesh.of_rows,
     )
 
 

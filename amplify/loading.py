@@ -25,7 +25,7 @@ def load_weights(experiment: Experiment, round_: RoundFolder) -> Weights:
 
 def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[Array], str]:
     """The target network of a round's checkpoint, and its digest."""
-    like = distillation.abstract_state(experiment.assistant, experiment.training)
+    like = abstract_state(experiment)
     with round_.intact("checkpoint"):
         target = checkpoint.restore(round_.checkpoint, like).target
         digest = checkpoint.digest(target)
@@ -44,11 +44,13 @@ def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
     overseer, at_once = learned(experiment), experiment.training.batch
     if round_.number == 0:
         key = stage_key(experiment, round_, "overseer")
-        return on_device(jax.jit(imitation.begin, static_argnums=(0, 2))(overseer, key, at_once))
+        begin = jax.jit(imitation.begin, static_argnums=(0, 2))
+        return experiment.mesh.place(begin(overseer, key, at_once))
     stages = round_.record["stages"]
     stage = "overseer" if "overseer" in stages else "checkpoint"
     with round_.intact(stage):
-        apprentice = checkpoint.restore(round_.overseer, imitation.abstract(overseer, at_once))
+        like = experiment.mesh.place(imitation.abstract(overseer, at_once))
+        apprentice = checkpoint.restore(round_.overseer, like)
         if checkpoint.digest(apprentice.params) != stages[stage]["overseer_digest"]:
             raise AmplifyError(f"{round_.overseer}: not the overseer that was written")
     return apprentice
@@ -59,9 +61,10 @@ def learned(experiment: Experiment) -> Learned:
     return experiment.overseer
 
 
-def on_device(tree: PyTree[Array]) -> PyTree[Array]:
-    """Committed to the device, as what was loaded is, or a step would be compiled for each."""
-    return jax.device_put(tree, jax.devices()[0])
+def abstract_state(experiment: Experiment) -> distillation.TrainState:
+    """Shapes of the assistant in training, and where they lie."""
+    state = distillation.abstract_state(experiment.assistant, experiment.training)
+    return experiment.mesh.place(state)
 
 
 def stage_key(experiment: Experiment, this: RoundFolder, stage: str) -> Key[Array, ""]:

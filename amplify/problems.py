@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, UInt32
 
 from amplify.errors import AmplifyError
@@ -25,6 +26,8 @@ training.
 BUCKETS = 16
 CANDIDATES = 4096
 """Contexts drawn at a time while looking for those of a split."""
+TOGETHER = 64
+"""Contexts that are answered at a time, or a multiple of it."""
 EVALS = 0
 """The stream of seeds that evals draw from; round n draws from stream n."""
 
@@ -133,20 +136,24 @@ def answer_keys(
 
 
 def in_chunks(
-    function: Callable[..., Any], size: int, *columns: Any, advance: Callable[[int], Any]
+    function: Callable[..., Any],
+    size: int,
+    *columns: Any,
+    advance: Callable[[int], Any],
+    place: Sharding | None = None,
 ) -> Iterator[Any]:
     """Yields `function` of `size` rows at a time as numpy arrays; one shape, so it is compiled
     once.
 
     The last chunk is filled up with its first row, and what that gave is cut off. `advance` is told
-    of each chunk's rows when it is done.
+    of each chunk's rows when it is done. `place`: where the rows lie.
     """
     columns = jax.tree.map(np.asarray, columns)
     rows = len(jax.tree.leaves(columns)[0])
     for start in range(0, rows, size):
         index = np.arange(start, start + size)
         index = np.where(index < rows, index, start)
-        result = function(*_rows(columns, index))
+        result = function(*jax.device_put(_rows(columns, index), place))
         yield _rows(jax.tree.map(np.asarray, result), slice(rows - start))
         advance(min(size, rows - start))
 

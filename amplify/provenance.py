@@ -2,6 +2,7 @@
 what it cost.
 """
 
+import dataclasses
 import functools
 import importlib.metadata
 import platform
@@ -42,6 +43,7 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "mesh": dataclasses.asdict(experiment.mesh),
     }
 
 

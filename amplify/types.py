@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 DONT_KNOW = 0
 """The token that pads and, as an answer, says "don't know"."""
+
+FAILED = -1
+"""Every token of an answer that was not had: nothing is learned from it, and it is never right."""
 
 ASSISTANT, ENVIRONMENT, OVERSEER = 0, 1, 2
 """Who gave an answer: the values of `Interaction.answered_by`."""
@@ -178,6 +182,17 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class SpokenTask(Protocol):
+    """A task whose answers are more than words of the vocabulary, one after another."""
+
+    def parse_answer(self, text: str) -> list[str]:
+        """An answer as a person, or a language model, types it -> words of the vocabulary.
+
+        Raises ValueError, saying what an answer looks like.
+        """
+
+
+@runtime_checkable
 class GradedTask(Task, Protocol):
     """A task whose contexts come in sizes, so that a curriculum can begin with small ones."""
 
@@ -245,12 +260,18 @@ class Assistant(Protocol):
         """Mean loss a question of `batch` (context, questions, answers), and metrics to log."""
 
 
+Place = Callable[[str, tuple[int, ...]], Sharding]
+
+
 @runtime_checkable
 class HasWeights(Protocol):
     """An assistant whose weights come from somewhere and can go there again."""
 
-    def load(self) -> PyTree[Array] | None:
+    def load(self, place: Place) -> PyTree[Array] | None:
         """Its weights, in the shape of those that `init` draws; None: they are to be drawn.
+
+        Args:
+            place: where a parameter of that path and shape goes.
 
         Raises AmplifyError if they cannot be read.
         """

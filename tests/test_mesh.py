@@ -1,0 +1,143 @@
+"""Rounds on many devices: the same as on one but for rounding, and saved for any other mesh.
+
+Whole rounds run in processes of their own, which are given eight devices.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from amplify import distillation
+from amplify.assistants.language_model import LanguageModelConfig
+from amplify.cli import main
+from amplify.experiment import Training
+from amplify.mesh import Mesh
+from amplify.tasks.wildcard import Wildcard
+from tests.tiny import TOML, tiny_experiment
+
+LANGUAGE_MODEL = TOML.replace(
+    'kind = "fact-transformer"\nwidth = 16\nheads = 2\nencoder_layers = 0\ndecoder_layers = 1',
+    'kind = "language-model"\nwidth = 32\nlayers = 2\nheads = 4\nkey_heads = 2',
+)
+MESHES = {
+    "fact transformer": (TOML, "[mesh]\ndata = 8"),
+    "language model": (LANGUAGE_MODEL, "[mesh]\ndata = 2\nfsdp = 2\ntensor = 2"),
+}
+
+
+def play_round(folder: Path, number: int, devices: int) -> None:
+    """A round on so many CPU devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    done = subprocess.run(
+        [sys.executable, "-m", "amplify", "round", str(folder), "--n", str(number)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
+
+
+def losses(folder: Path, number: int) -> list[float]:
+    lines = (folder / f"{number:03}/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def record(folder: Path, number: int) -> dict:
+    return json.loads((folder / f"{number:03}/record.json").read_text(encoding="utf-8"))
+
+
+def answers(folder: Path, number: int) -> list[str]:
+    lines = (folder / f"{number:03}/evals.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["answer"] for line in lines]
+
+
+@pytest.fixture(scope="module", params=MESHES)
+def rounds(request, tmp_path_factory):
+    """A round on one device and one on many, all with eight devices there."""
+    toml, mesh = MESHES[request.param]
+    root = tmp_path_factory.mktemp("meshes")
+    for name, text in (("one", toml), ("many", toml + mesh)):
+        play_round(tiny_experiment(root / name, text), 1, devices=8)
+    return root
+
+
+def test_eight_devices_give_the_losses_of_one(rounds):
+    np.testing.assert_allclose(losses(rounds / "many", 1), losses(rounds / "one", 1), rtol=2e-3)
+    same = np.equal(answers(rounds / "many", 1), answers(rounds / "one", 1))
+    assert same.mean() > 0.95
+
+
+def test_what_eight_devices_saved_two_go_on_from(rounds):
+    file = rounds / "many" / "experiment.toml"
+    toml, _, _ = file.read_text(encoding="utf-8").partition("[mesh]")
+    file.write_text(f"{toml}[mesh]\nfsdp = 2", encoding="utf-8")
+    play_round(rounds / "many", 2, devices=2)
+    after, before = record(rounds / "many", 2), record(rounds / "many", 1)
+    assert after["experiment_digest"] == before["experiment_digest"]
+    assert before["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2} or before["mesh"]["data"] == 8
+    assert after["mesh"] == {"data": 1, "fsdp": 2, "tensor": 1}
+    parent = record(rounds / "many", after["parent"]["round"])
+    assert after["parent"]["digest"] == parent["stages"]["checkpoint"]["digest"]
+    assert losses(rounds / "many", 2)[-1] < losses(rounds / "many", 1)[0]
+
+
+def test_large_matrices_are_spread_and_all_else_is_everywhere():
+    mesh = Mesh(fsdp=1, tensor=2)
+    into = mesh.of_weight("params.layers.mlp.up.kernel", (3, 8, 16))
+    out = mesh.of_weight("optimizer.1.mu.layers.attention.out.kernel", (3, 8, 16))
+    assert into.spec == PartitionSpec(None, "fsdp", "tensor")
+    assert out.spec == PartitionSpec(None, "tensor", "fsdp")
+    assert mesh.of_weight("params.embedding", (12, 8)).spec == PartitionSpec("tensor", "fsdp")
+    assert mesh.of_weight("params.embedding", (11, 8)).spec == PartitionSpec(None, "fsdp")
+    assert mesh.of_weight("params.out_norm.scale", (8,)).spec == PartitionSpec()
+    placed = mesh.place({"up": {"kernel": np.zeros((3, 8, 16), np.float32)}})
+    [share, other] = placed["up"]["kernel"].addressable_shards
+    assert share.data.shape == other.data.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weights_and_their_moments_lie_in_shares(optimizer):
+    model = LanguageModelConfig(width=32, heads=4, key_heads=2, layers=2).build(Wildcard(3))
+    training = Training(steps=10, optimizer=optimizer)
+    mesh = Mesh(tensor=2)
+    state = mesh.place(distillation.begin(model, jax.jit(model.init)(jax.random.key(0)), training))
+    for name in ("query", "key", "value", "out"):
+        kernel = state.params["layers"]["attention"][name]["kernel"][...]
+        assert kernel.addressable_shards[0].data.size == kernel.size // 2
+    sizes = [leaf.size for leaf in jax.tree.leaves(state)]
+    shares = [leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state)]
+    assert sum(shares) < 0.6 * sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"),
+    [
+        ("[mesh]\ndata = 4\ntensor = 8", "takes 32 devices (data 4 x fsdp 1 x tensor 8)"),
+        ("[mesh]\ndata = 3", "mesh.data x mesh.fsdp must divide"),
+        ("[mesh]\ndata = 0", "mesh.data must be greater than or equal to 1"),
+        ("[mesh]\nmodel = 2", "model"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_one_clear_line(mesh, said, tmp_path, capsys):
+    folder = tiny_experiment(tmp_path / "tiny", TOML + mesh)
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(folder), "--n", "1"])
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_streaming_says_that_it_takes_one_device(tmp_path, capsys):
+    toml = TOML.replace("[training]", '[training]\ntargets = "streaming"') + "[mesh]\ndata = 2"
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(tiny_experiment(tmp_path / "tiny", toml)), "--n", "1"])
+    assert 'targets = "streaming" runs on one device' in capsys.readouterr().err
+    assert jax.device_count() >= 2
