@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify.amplification import (
@@ -22,7 +23,8 @@ from amplify.amplification import (
     read_for,
     told_the_truth,
 )
-from amplify.problems import answer_keys, in_chunks
+from amplify.overseers.language_model import check_failed
+from amplify.problems import TOGETHER, answer_keys, in_chunks
 from amplify.types import (
     Assistant,
     OverseerKind,
@@ -36,7 +38,7 @@ from amplify.words import shown
 
 JUDGED = ("alone", "amplified", "ceiling", "found")
 
-CHUNK = 64
+CHUNK = TOGETHER
 """Contexts evaluated at a time."""
 
 
@@ -75,12 +77,17 @@ def evaluate(
     *,
     split: str,
     advance: Callable[[int], Any] = lambda rows: None,
+    place: Sharding | None = None,
 ) -> list[Item]:
-    """Evaluates every different question of every problem once."""
+    """Evaluates every different question of every problem once. `place`: where contexts lie.
+
+    Raises AmplifyError if the overseer gives too many of them no answer.
+    """
     root = jax.random.key(seed)
     function = functools.partial(_judge, task, assistant, overseer, weights, root)
-    chunks = list(in_chunks(function, CHUNK, problems, advance=advance))
+    chunks = list(in_chunks(function, CHUNK, problems, advance=advance, place=place))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    check_failed(overseer, judged["amplified_answer"])
     seeds, questions = np.asarray(problems.seeds), np.asarray(problems.questions)
     return [
         Item(
@@ -119,9 +126,11 @@ def _judge(
     ) -> Bool[Array, "batch questions"]:
         return over_questions(task.is_right)(contexts, questions, tokens)
 
-    def overseen(respond: Respond) -> Bool[Array, "batch questions"]:
+    def overseen(respond: Respond) -> Int[Array, "batch questions answer_length"]:
         tree = amplified(task, overseer.using(weights.overseer), respond, contexts, depth=1)
-        return right(tree(questions, everywhere, keys).answer)
+        return tree(questions, everywhere, keys).answer
+
+    helped = overseen(sampled)
 
     found = (
         {"found": over_questions(task.supports)(read, questions)}
@@ -134,8 +143,9 @@ def _judge(
         "answer": alone.tokens,
         "probability": jnp.exp(alone.log_prob),
         "alone": right(alone.tokens),
-        "amplified": overseen(sampled),
-        "ceiling": overseen(told_the_truth(task, contexts)),
+        "amplified": right(helped),
+        "amplified_answer": helped,
+        "ceiling": right(overseen(told_the_truth(task, contexts))),
     }
 
 

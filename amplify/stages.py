@@ -22,14 +22,15 @@ from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
 from amplify.imitation import Apprentice
 from amplify.loading import (
+    abstract_state,
     learned,
     load_apprentice,
     load_assistant,
     load_overseer,
     load_weights,
-    on_device,
     stage_key,
 )
+from amplify.overseers.language_model import check_failed
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
@@ -41,11 +42,12 @@ SAMPLED_TREES = 50
 
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     """Round 0: untrained weights, or those that the assistant was given."""
-    assistant = experiment.assistant
-    params = assistant.load() if isinstance(assistant, HasWeights) else None
+    assistant, mesh = experiment.assistant, experiment.mesh
+    params = assistant.load(mesh.of_weight) if isinstance(assistant, HasWeights) else None
     if params is None:
         params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
-    checkpoint.save(this.checkpoint, distillation.begin(assistant, params, experiment.training))
+    state = distillation.begin(assistant, mesh.place(params), experiment.training)
+    checkpoint.save(this.checkpoint, state)
     return {"digest": checkpoint.digest(params)}
 
 
@@ -91,9 +93,11 @@ def write_amplified_answers(
                 experiment.seed,
                 sub_answers=experiment.questions.sub_answers,
                 advance=advance,
+                place=experiment.mesh.of_rows,
             )
         )
     answers = np.concatenate([chunk.answers for chunk in chunks])
+    failed = check_failed(experiment.overseer, answers)
     written = dataset.write(
         this.data,
         {
@@ -111,8 +115,9 @@ def write_amplified_answers(
     helped = int(sum(chunk.assistant_answers.sum() for chunk in chunks))
     return {
         "digest": written,
-        "overseer_answers": answers[..., 0].size,
+        "overseer_answers": answers[..., 0].size - failed,
         "assistant_answers": helped,
+        **({"failed": failed} if failed else {}),
     }
 
 
@@ -189,9 +194,9 @@ def distill(
         )
     with resumable_training(experiment, this, watch) as run:
         state = run(
-            distillation.on_batches(assistant, training, batches),
-            distillation.abstract_state(assistant, training),
-            lambda: distillation.begin(assistant, params, training),
+            distillation.on_batches(assistant, training, batches, experiment.mesh),
+            abstract_state(experiment),
+            lambda: experiment.mesh.place(distillation.begin(assistant, params, training)),
             lambda state: (Weights(state.target, overseer), state.params),
             batches,
         )
@@ -214,7 +219,7 @@ def stream(
         first = apprentice
         if first is not None and not known:
             first = give_lessons(experiment, this, params, first, watch)
-        return on_device(streaming.begin(experiment, params, first, size))
+        return experiment.mesh.place(streaming.begin(experiment, params, first, size))
 
     with resumable_training(experiment, this, watch) as run:
         state = run(
@@ -287,7 +292,8 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     """
     training, task = experiment.training, experiment.task
     problems = draw_held_out(experiment, "select", evaluation.CHUNK)
-    root = jax.random.key(experiment.seed)
+    problems = jax.device_put(problems, experiment.mesh.of_rows)
+    root = experiment.mesh.place(jax.random.key(experiment.seed))
     with checkpoint.training_checkpoints(this.training) as saved:
 
         def run(
@@ -340,6 +346,7 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
                 experiment.seed,
                 split=split,
                 advance=advance,
+                place=experiment.mesh.of_rows,
             )
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),

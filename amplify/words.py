@@ -8,7 +8,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from amplify.errors import AmplifyError
-from amplify.types import ASSISTANT, DONT_KNOW, ENVIRONMENT, OVERSEER, Interaction, Task
+from amplify.types import (
+    ASSISTANT,
+    DONT_KNOW,
+    ENVIRONMENT,
+    FAILED,
+    OVERSEER,
+    Interaction,
+    SpokenTask,
+    Task,
+)
 
 ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
 
@@ -23,6 +32,8 @@ def shown(task: Task, tokens: Int[np.ndarray, " length"]) -> str:
 
 @functools.lru_cache(maxsize=100_000)
 def _text(task: Task, tokens: tuple[int, ...]) -> str:
+    if FAILED in tokens:
+        return "(none was had)"
     vocabulary = _vocabulary(task)
     words = [vocabulary[token] for token in tokens]
     while len(words) > 1 and words[-1] == vocabulary[DONT_KNOW]:
@@ -41,8 +52,29 @@ def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
         words = task.parse(text)
     except ValueError as error:
         raise AmplifyError(f"{text!r} is no question: {error}") from None
-    tokens = {word: token for token, word in enumerate(_vocabulary(task))}
-    return np.array([tokens[word] for word in words], np.int32)
+    return _tokens(task, words)
+
+
+def read_answer(task: Task, text: str) -> Int[np.ndarray, " answer_length"]:
+    """The tokens of an answer that was typed. Raises AmplifyError saying what is allowed."""
+    try:
+        words = task.parse_answer(text) if isinstance(task, SpokenTask) else text.split()
+        tokens = _tokens(task, words)
+    except (ValueError, KeyError) as error:
+        raise AmplifyError(f"{text!r} is no answer: {error}") from None
+    if not 0 < len(tokens) <= task.answer_length:
+        raise AmplifyError(f"{text!r} is no answer: it must have 1 to {task.answer_length} tokens")
+    return np.pad(tokens, (0, task.answer_length - len(tokens)))
+
+
+def _tokens(task: Task, words: list[str]) -> Int[np.ndarray, " words"]:
+    numbers = _numbers(task)
+    return np.array([numbers[word] for word in words], np.int32)
+
+
+@functools.cache
+def _numbers(task: Task) -> dict[str, int]:
+    return {word: token for token, word in enumerate(_vocabulary(task))}
 
 
 def tree(

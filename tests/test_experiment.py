@@ -74,7 +74,11 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
         ('"wildcard"', '"wildcrad"', "task.kind must be one of assignments, permutation"),
         ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
         ('"wildcard"', '"gone.py:Task"', "task.kind names"),
-        ('kind = "simulated"', "", "overseer.kind must be one of simulated, learned, got None"),
+        (
+            'kind = "simulated"',
+            "",
+            "overseer.kind must be one of simulated, learned, language-model, got None",
+        ),
         (
             "batch = 8",
             "batch = 97",

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.transformer import Memory, Size, Transformer, sample
-from amplify.types import DONT_KNOW, Answers, GradedTask, Task
+from amplify.types import DONT_KNOW, FAILED, Answers, GradedTask, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +89,17 @@ class FactTransformer:
         network, answers = self._merge(params), batch["answers"]
         sees = self._present(batch["context"])
         memory = network.encode(batch["context"], sees)
-        loss, right = jnp.zeros(()), jnp.ones(answers.shape[:-1], bool)
+        had = answers[..., 0] != FAILED
+        count = jnp.maximum(jnp.sum(had), 1).astype(jnp.float32)
+        answers = jnp.maximum(answers, 0)
+        loss, right = jnp.zeros(()), had
         for place in range(self.task.answer_length):
             query = self._query(batch["questions"], answers, place)
             log_probs, token = network.log_probs(memory, query, sees), answers[..., place]
-            loss -= jnp.mean(jnp.take_along_axis(log_probs, token[..., None], axis=-1))
+            given = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+            loss -= jnp.sum(given, where=had) / count
             right &= jnp.argmax(log_probs, -1) == token
-        return loss, {"loss": loss, "agreement": jnp.mean(right, dtype=loss.dtype)}
+        return loss, {"loss": loss, "agreement": jnp.sum(right).astype(loss.dtype) / count}
 
     def _merge(self, params: PyTree[Array]) -> Transformer:
         return nnx.merge(_graph(self.config, self.task), params)
