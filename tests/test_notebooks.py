@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from amplify.tasks.encyclopedia import generate
+from tests.checkpoints import checkpoint_folder
 from tests.tiny import tiny_experiment
 
 ROOT = Path(__file__).parents[1]
@@ -46,3 +48,33 @@ def test_rounds_notebook_runs_top_to_bottom(tmp_path, monkeypatch):
     assert "(against round " in said
     assert "round 2, row 17, question 0" in said
     shutil.rmtree(folder)
+
+
+def test_language_model_notebook_runs_top_to_bottom(tmp_path, monkeypatch):
+    """With a tiny checkpoint in a folder, and few questions."""
+    texts = [f" {text}" for _, text in generate(256, 0).documents]
+    checkpoint_folder(tmp_path / "checkpoint", texts=texts, tokens=1500, positions=2048)
+    for name in ("search", "search-pretrained"):
+        shutil.copytree(ROOT / "rounds" / name, tmp_path / "rounds" / name)
+    file = tmp_path / "rounds/search/experiment.toml"
+    text, changed = re.subn(r"= 128\n", "= 16\n", file.read_text(encoding="utf-8"))
+    assert changed == 2
+    file.write_text(text, encoding="utf-8")
+    notebook = nbformat.read(ROOT / "colab" / "language_model.ipynb", as_version=4)
+    settings, changes = notebook.cells[1], {
+        "CHECKPOINT": repr("checkpoint"),
+        "CONTEXTS": "32",
+        "STEPS": "2",
+        "REGIONS": "256",
+    }  # fmt: skip
+    for name, value in changes.items():
+        settings.source, changed = re.subn(
+            rf"(?m)^{name} = \S+", f"{name} = {value}", settings.source
+        )
+        assert changed == 1
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    assert (tmp_path / "exported" / "model.safetensors").is_file()

@@ -1,14 +1,19 @@
 """Rounds whose contexts are found by a search, from the questions to the table."""
 
 import json
+import shutil
 
 import pytest
+import torch
+import transformers
 
 from amplify import dataset
 from amplify.cli import main
 from amplify.store import Store
+from amplify.tasks.encyclopedia import generate
 from amplify.tasks.search import Search
 from amplify.words import shown
+from tests.checkpoints import checkpoint_folder
 
 TOML = """
 [task]
@@ -136,4 +141,112 @@ def test_sizes_that_cannot_work_are_one_clear_line(task, said, tmp_path, capsys)
         main(["round", str(folder), "--n", "1"])
     line = capsys.readouterr().err
     assert said in line
+    assert line.count("\n") == 1
+
+
+PRETRAINED = """
+[task]
+kind = "search"
+regions = 64
+hops = 2
+tokenizer = "../checkpoint"
+passage_length = 60
+question_length = 50
+answer_length = 40
+
+[assistant]
+kind = "language-model"
+pretrained = "../checkpoint"
+chat = {chat}
+lora_rank = {rank}
+
+[overseer]
+kind = "simulated"
+
+[questions]
+contexts = 16
+per_context = 4
+
+[training]
+steps = 4
+batch = 8
+accumulate = 2
+warmup_steps = 1
+log_every = 1
+look_every = 4
+checkpoint_every = 1
+
+[evals]
+select = 8
+final = 8
+"""
+
+
+def pretrained_experiment(folder, *, chat: bool, rank: int = 0, **checkpoint):
+    texts = [f" {text}" for _, text in generate(64, 0).documents]
+    checkpoint_folder(
+        folder / "checkpoint", texts=texts, tokens=700, positions=1024, chat=chat, **checkpoint
+    )
+    (folder / "search").mkdir()
+    text = PRETRAINED.format(chat=str(chat).lower(), rank=rank)
+    (folder / "search/experiment.toml").write_text(text, encoding="utf-8")
+    return folder / "search"
+
+
+def test_a_checkpoint_searches_in_its_own_spelling_and_is_adapted(tmp_path):
+    folder = pretrained_experiment(tmp_path, chat=True, rank=4)
+    main(["round", str(folder), "--n", "1"])
+    experiment = Store(folder).experiment
+    model, task = experiment.assistant, experiment.task
+    row = dataset.read(folder / "001/data")[0]
+    laid_out = model.lay_out({key: row[key][None] for key in ("context", "questions", "answers")})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
+    read = tokenizer.decode([token for token in laid_out["context"][0] if token >= 0])
+    assert read.startswith("<|user|> ")
+    assert shown(task, row["context"][0]) in read
+    line = laid_out["tokens"][0, 0]
+    asked = tokenizer.decode([token for token in line if token >= 0])
+    assert "?</s><|assistant|> " in asked
+    main(["export", str(folder), str(tmp_path / "out"), "--round", "1"])
+    exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    before = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint")
+    changed = [
+        name
+        for (name, new), old in zip(exported.named_parameters(), before.parameters(), strict=True)
+        if not torch.equal(new, old)
+    ]
+    assert changed
+    assert all("_proj" in name for name in changed)
+
+
+def test_a_checkpoint_without_a_chat_template_is_one_clear_line(tmp_path, capsys):
+    folder = pretrained_experiment(tmp_path, chat=False)
+    file = folder / "experiment.toml"
+    text = file.read_text(encoding="utf-8").replace("chat = false", "chat = true")
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(folder), "--n", "1"])
+    assert "has no chat template; assistant.chat must be false" in capsys.readouterr().err
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_one_clear_line(tmp_path, capsys):
+    folder = pretrained_experiment(tmp_path, chat=False)
+    checkpoint_folder(tmp_path / "other", texts=["a b c"], tokens=300)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "checkpoint" / name, tmp_path / "other" / name)
+    file = folder / "experiment.toml"
+    text = file.read_text(encoding="utf-8").replace("../checkpoint", "../other")
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(folder), "--n", "1"])
+    assert "the tokenizer has 700 tokens, but the model 260" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../nowhere", "not a name"])
+def test_a_checkpoint_that_is_not_there_is_one_clear_line(name, tmp_path, capsys):
+    folder = experiment(tmp_path / "search", task=f'tokenizer = "{name}"')
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(folder), "--n", "1"])
+    line = capsys.readouterr().err
+    assert f"{name}: no such folder" in line
     assert line.count("\n") == 1

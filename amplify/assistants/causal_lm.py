@@ -14,39 +14,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from amplify.assistants.rotary import Rotary, rotate, rotations
+
 NOWHERE = -1
 """Position of what is only there to fill up a shape."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rotary:
-    """Positions as rotations of queries and keys."""
-
-    theta: float
-    scaling: Literal["default", "linear", "llama3"] = "default"
-    factor: float = 1.0
-    low_frequency_factor: float = 1.0
-    high_frequency_factor: float = 4.0
-    trained_positions: int = 8192  # before the scaling of Llama 3
-
-    def frequencies(self, head_width: int) -> np.ndarray:
-        """Radians a position, of shape (head_width / 2,)."""
-        plain = self.theta ** -(np.arange(0, head_width, 2, dtype=np.float32) / head_width)
-        if self.scaling == "default":
-            return plain
-        if self.scaling == "linear":
-            return plain / self.factor
-        # Llama 3 slows down what turns less than `low` times within the positions trained on,
-        # leaves what turns more than `high` times, and goes from one to the other in between.
-        turns = self.trained_positions * plain / (2 * np.pi)
-        low, high = self.low_frequency_factor, self.high_frequency_factor
-        kept = np.clip((turns - low) / (high - low), 0, 1)
-        return (kept + (1 - kept) / self.factor) * plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +49,7 @@ class Architecture:
     attention_cap: float | None = None  # scores are squeezed into -cap..cap
     logit_cap: float | None = None
     embedding_scale: float = 1.0
+    reach: int = 1  # tokens that are embedded together: each, and those right before it
     tied: bool = True  # the output is the embedding, transposed
     lora: "LoRA | None" = None  # beside every linear map inside a layer
 
@@ -317,11 +293,47 @@ class Layer(nnx.Module):
         return x + (y if self.mlp_out_norm is None else self.mlp_out_norm(y)), own
 
 
+class Nearby(nnx.Module):
+    """A causal convolution over embeddings: what stands together, such as a name, is one from the
+    first layer on (Allen-Zhu 2025, arXiv:2512.17351).
+    """
+
+    def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
+        # Drawn so that tokens before, all together, do not drown the token itself.
+        shape = (of.reach - 1, of.width, of.width)
+        self.kernel = nnx.Param(0.35 * jax.random.normal(rngs.params(), shape) * of.width**-0.5)
+
+    def __call__(
+        self, x: Float[Array, "batch n longer width"], segments: Int[Array, "batch n longer"]
+    ) -> Float[Array, "batch n length width"]:
+        """What the tokens before bring to each, of its own segment alone.
+
+        Args:
+            x: embeddings, with those of reach - 1 tokens in front, zeros where there are none.
+            segments: of each.
+        """
+        kernel = self.kernel[...].astype(x.dtype)
+        reach = len(kernel)
+        length = x.shape[2] - reach
+        nearby = []
+        for distance in range(1, reach + 1):
+            there = slice(reach - distance, reach - distance + length)
+            same = segments[:, :, there] == segments[:, :, reach:]
+            nearby.append(jnp.where(same[..., None], x[:, :, there], jnp.zeros((), x.dtype)))
+        return jnp.concatenate(nearby, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
 class CausalLM(nnx.Module):
     """The parameters and the forward pass. Computes in `dtype`; parameters keep theirs."""
 
-    def __init__(self, of: Architecture, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
-        self.of, self.dtype = of, dtype
+    def __init__(
+        self,
+        of: Architecture,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        rematerialises: bool = False,
+    ) -> None:
+        self.of, self.dtype, self.rematerialises = of, dtype, rematerialises
         normal = jax.random.normal
 
         def layer(key: Key[Array, ""]) -> Layer:
@@ -332,6 +344,7 @@ class CausalLM(nnx.Module):
         self.positions = (
             None if of.rotary else nnx.Param(normal(rngs.params(), (of.positions, of.width)) * 0.02)
         )
+        self.nearby = Nearby(of, rngs) if of.reach > 1 else None
         self.layers = nnx.vmap(layer)(jax.random.split(rngs.params(), of.layers))
         self.out_norm = Norm(of, of.width)
         self.out = None if of.tied else Linear(of.width, of.vocabulary, rngs)
@@ -342,6 +355,7 @@ class CausalLM(nnx.Module):
         positions: Int[Array, "batch n length"],
         *,
         segments: Int[Array, "batch n length"] | None = None,
+        before: Int[Array, "batch n some"] | None = None,
         past: Past | None = None,
         scratch: Scratch | None = None,
         slot: Int[Array, ""] | int = 0,
@@ -352,6 +366,7 @@ class CausalLM(nnx.Module):
             tokens: n sequences that continue the same past, if there is one.
             positions: of the tokens, counted from the beginning of the past; NOWHERE for padding.
             segments: tokens see their own segment alone; None: all are of one.
+            before: tokens that stand right in front of these, NOWHERE for none; None: none do.
             past: what all n sequences of a batch see in front of them.
             scratch: what the sequences themselves read before; None: nothing.
             slot: from where on the tokens are written into the scratch.
@@ -375,6 +390,8 @@ class CausalLM(nnx.Module):
             sees = Sight(*jax.tree.map(lambda age: (age >= 0) & (age < window), ages))
             return nnx.merge(graph, state)(x, rotation, past, scratch, slot, sees)
 
+        if self.rematerialises:
+            layer = jax.checkpoint(layer)
         of_layers = (
             stacked,
             jnp.asarray([window or self.of.positions for window in self.of.windows]),
@@ -382,7 +399,9 @@ class CausalLM(nnx.Module):
             past and (past.keys, past.values),
             scratch and (scratch.keys, scratch.values),
         )
-        x, (keys, values) = jax.lax.scan(layer, self._embed(tokens, positions), of_layers)
+        x, (keys, values) = jax.lax.scan(
+            layer, self._embed(tokens, positions, segments, before), of_layers
+        )
         return self.out_norm(x), Scratch(keys, values, own)
 
     def logits(self, x: Float[Array, "*b width"]) -> Float[Array, "*b vocabulary"]:
@@ -392,13 +411,31 @@ class CausalLM(nnx.Module):
         return capped(logits.astype(jnp.float32), self.of.logit_cap)
 
     def _embed(
-        self, tokens: Int[Array, "batch n length"], positions: Int[Array, "batch n length"]
+        self,
+        tokens: Int[Array, "batch n length"],
+        positions: Int[Array, "batch n length"],
+        segments: Int[Array, "batch n length"] | None,
+        before: Int[Array, "batch n some"] | None,
     ) -> Float[Array, "batch n length width"]:
-        x = self.embedding[...][tokens].astype(self.dtype)
-        x *= jnp.asarray(self.of.embedding_scale, self.dtype)
+        x = self._look_up(tokens)
+        if self.nearby is not None:
+            if before is None:
+                before = jnp.full((*tokens.shape[:2], self.of.reach - 1), NOWHERE)
+            there = jnp.concatenate([before, positions], axis=-1) != NOWHERE
+            in_front = self._look_up(jnp.maximum(before, 0))
+            wide = jnp.concatenate([in_front, x], axis=2)
+            if segments is None:
+                segments = jnp.zeros_like(tokens)
+            room = [(0, 0), (0, 0), (self.of.reach - 1, 0)]
+            wide = jnp.where(there[..., None], wide, jnp.zeros((), x.dtype))
+            x += self.nearby(wide, jnp.pad(segments, room, mode="edge"))
         if self.positions is None:
             return x
         return x + self.positions[...][jnp.maximum(positions, 0)].astype(self.dtype)
+
+    def _look_up(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b width"]:
+        x = self.embedding[...][tokens].astype(self.dtype)
+        return x * jnp.asarray(self.of.embedding_scale, self.dtype)
 
     def _frequencies(self) -> Float[Array, "layers half"] | None:
         if not self.of.rotary:
@@ -429,24 +466,6 @@ def ages_of(
     """How far back each token stands, seen from each; below 0: later, or padding."""
     age = positions[..., None] - of[..., None, :]
     return jnp.where(of[..., None, :] == NOWHERE, UNSEEN, age)
-
-
-def rotations(
-    positions: Int[Array, "*b"], frequencies: Float[Array, " half"]
-) -> tuple[Float[Array, "*b 1 half"], Float[Array, "*b 1 half"]]:
-    """Cosines and sines by which the heads of each token are turned."""
-    angles = jnp.einsum("...,f->...f", positions.astype(jnp.float32), frequencies)[..., None, :]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(
-    x: Float[Array, "*b heads head_width"],
-    rotation: tuple[Float[Array, "*b 1 half"], Float[Array, "*b 1 half"]],
-) -> Float[Array, "*b heads head_width"]:
-    """Turns pairs of a head's numbers, each one from its first half and one from its second."""
-    cos, sin = (part.astype(x.dtype) for part in rotation)
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 def along_last(vector: Float[Array, " n"], x: Float[Array, "*b n"]) -> Float[Array, "*ones n"]:

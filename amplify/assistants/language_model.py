@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,29 +26,41 @@ from amplify.assistants.causal_lm import (
     CausalLM,
     LoRA,
     Past,
-    Rotary,
     Scratch,
     with_lora_merged,
 )
 from amplify.assistants.packing import PADDING, Packed, pack
+from amplify.assistants.rotary import Rotary
+from amplify.assistants.wording import Words, words_of_its_own, words_of_tokenizer
 from amplify.errors import AmplifyError
+from amplify.hub import find
 from amplify.transformer import Size, sample
-from amplify.types import Answers, Task
+from amplify.types import FAILED, Answers, Place, Task
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
     """`[assistant]` of an experiment file."""
 
+    PATHS: ClassVar = ("pretrained",)
+
     pretrained: str = ""
-    """A Hugging Face folder, from the experiment's own; the sizes below then mean nothing."""
+    """A Hugging Face folder, seen from the experiment's own, or the name of a checkpoint on the
+    hub. Sizes below then mean nothing."""
+    chat: bool = False
+    """Whether contexts and questions are framed as a message, by the checkpoint's template."""
     width: Size = 64
     heads: Size = 4
     key_heads: Size = 4
     layers: Size = 4
     mlp_ratio: Size = 4
+    reach: Size = 1
+    """Tokens that are embedded together, by a causal convolution: each with those before it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What is computed in; weights are kept and trained in float32."""
+    rematerialise: bool = False
+    """Compute again on the way back what layers computed, in place of keeping it: for less memory,
+    more work."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
     """Train maps of this rank beside those of the checkpoint, which stays as it is; 0: train all.
     """
@@ -60,12 +72,6 @@ class LanguageModelConfig:
     sampling: Literal["sampled", "greedy"] = "sampled"
     """How the assistant answers sub-questions: by its distribution, or its likeliest tokens."""
 
-    def beside(self, folder: Path) -> "LanguageModelConfig":
-        """With the path of the checkpoint seen from that folder."""
-        return dataclasses.replace(
-            self, pretrained=self.pretrained and str(folder / self.pretrained)
-        )
-
     def build(self, task: Task) -> "LanguageModel":
         """The assistant for a task.
 
@@ -74,8 +80,8 @@ class LanguageModelConfig:
             AmplifyError: if the folder is no checkpoint, not supported, or does not fit the task.
         """
         if self.pretrained:
-            opened = pretrained.open_folder(Path(self.pretrained))
-            words = _words_of_tokenizer(task, opened)
+            opened = pretrained.open_folder(find(self.pretrained))
+            words = words_of_tokenizer(task, opened, self.chat)
             lora = LoRA(self.lora_rank, self.lora_alpha) if self.lora_rank else None
             architecture = dataclasses.replace(opened.architecture, lora=lora)
             return _checked(LanguageModel(self, task, architecture, words))
@@ -95,16 +101,7 @@ class LanguageModelConfig:
                 f"assistant.width must be an even multiple of assistant.heads ({self.heads}),"
                 f" got {self.width}"
             )
-        return LanguageModel(self, task, _small(self, task), _words_of_its_own(task))
-
-
-class Words(NamedTuple):
-    """Which token of the model stands for what."""
-
-    of_task: tuple[int, ...]  # for each token of the task
-    begin: tuple[int, ...]  # before a context
-    stop: tuple[int, ...]  # after each fact
-    answer: tuple[int, ...]  # between a question and its answer
+        return LanguageModel(self, task, _small(self, task), words_of_its_own(task))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +116,12 @@ class LanguageModel:
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
 
-    def load(self) -> PyTree[Array] | None:
+    def load(self, place: Place | None = None) -> PyTree[Array] | None:
         """The weights that rounds begin with, if they come from a folder."""
         if not self.config.pretrained:
             return None
-        opened = pretrained.open_folder(Path(self.config.pretrained))
-        loaded = pretrained.load(opened, dtype=jnp.float32)
+        opened = pretrained.open_folder(find(self.config.pretrained))
+        loaded = pretrained.load(opened, dtype=jnp.float32, shardings=place)
         if self.architecture.lora is None:
             return loaded
         adapters, _ = self.split(self.init(jax.random.key(0)))
@@ -147,7 +144,7 @@ class LanguageModel:
                 "only a pretrained assistant can be exported: its folder has the configuration and"
                 " the tokenizer that belong to the weights"
             )
-        opened = pretrained.open_folder(Path(self.config.pretrained))
+        opened = pretrained.open_folder(find(self.config.pretrained))
         pretrained.export(opened, with_lora_merged(self.architecture.lora, params), out)
 
     @property
@@ -176,21 +173,40 @@ class LanguageModel:
         tokens = self._ask(questions)
         positions = _behind(memory, _distances(tokens))
         x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=memory)
-        first = self._say(network, keys, 0, x[:, :, -1], jnp.ones(questions.shape[:-1], bool))
+        speaks = jnp.ones(questions.shape[:-1], bool)
+        token, log_prob = self._say(network, keys, 0, x[:, :, -1], speaks)
+        said = jnp.zeros((*questions.shape[:-1], length), questions.dtype)
 
-        def next_word(before: _Said, place: Array) -> tuple[_Said, tuple[Array, Array]]:
-            token, scratch, position = before
+        def goes_on(so_far: _SoFar) -> Bool[Array, ""]:
+            return (so_far.place < length) & jnp.any(so_far.token != 0)
+
+        def next_word(so_far: _SoFar) -> _SoFar:
+            token, scratch, place = so_far.token, so_far.scratch, so_far.place
             slot, word = tokens.shape[-1] + place - 1, self._spell(token)[..., None]
-            x, scratch = network.read(word, position, past=memory, scratch=scratch, slot=slot)
+            position, before = positions[:, :, -1:] + place, so_far.before
+            x, scratch = network.read(
+                word, position, before=before, past=memory, scratch=scratch, slot=slot
+            )
             token, log_prob = self._say(network, keys, place, x[:, :, -1], token != 0)
-            return _Said(token, scratch, position + 1), (token, log_prob)
+            return _SoFar(
+                place + 1,
+                token,
+                so_far.said.at[..., place].set(token.astype(said.dtype)),
+                so_far.log_prob + log_prob,
+                scratch,
+                jnp.concatenate([before, word], axis=-1)[:, :, 1:],
+            )
 
-        begin = _Said(first[0], scratch.with_room(length - 1), positions[:, :, -1:] + 1)
-        _, rest = jax.lax.scan(next_word, begin, jnp.arange(1, length))
-        said, log_prob = (
-            jnp.concatenate([one[None], others]) for one, others in zip(first, rest, strict=True)
+        begin = _SoFar(
+            jnp.int32(1),
+            token,
+            said.at[..., 0].set(token.astype(said.dtype)),
+            log_prob,
+            scratch.with_room(length - 1),
+            _last(tokens, self.architecture.reach - 1),
         )
-        return Answers(jnp.moveaxis(said, 0, -1).astype(questions.dtype), jnp.sum(log_prob, 0))
+        end = jax.lax.while_loop(goes_on, next_word, begin)  # no longer than the longest answer
+        return Answers(end.said, end.log_prob)
 
     def _say(
         self,
@@ -256,7 +272,7 @@ class LanguageModel:
     def _read_out(
         self, contexts: Int[Array, "batch facts fact_length"]
     ) -> Int[Array, "batch length"]:
-        """A context as the model reads it, with PADDING where nothing stands."""
+        """A context as the model reads it, and PADDING after it."""
         there = contexts != 0
         stop = jnp.where(
             jnp.any(there, -1, keepdims=True),
@@ -265,16 +281,15 @@ class LanguageModel:
         )
         facts = jnp.concatenate([jnp.where(there, self._spell(contexts), PADDING), stop], -1)
         begin = self._repeat(self.words.begin, contexts.shape[:1])
-        return jnp.concatenate([begin, facts.reshape(len(contexts), -1)], -1)
+        return _together(jnp.concatenate([begin, facts.reshape(len(contexts), -1)], -1))
 
     def _ask(
         self, questions: Int[Array, "batch questions question_length"]
     ) -> Int[Array, "batch questions asked"]:
-        """Questions as the model reads them after a context, with PADDING before the marker of the
-        answer.
-        """
+        """Questions as the model reads them after a context, and PADDING before them."""
         asked = jnp.where(questions != 0, self._spell(questions), PADDING)
-        return jnp.concatenate([asked, self._repeat(self.words.answer, questions.shape[:2])], -1)
+        asked = jnp.concatenate([asked, self._repeat(self.words.answer, questions.shape[:2])], -1)
+        return _together(asked, at_end=True)
 
     def _distribution(
         self, network: CausalLM, x: Float[Array, "*b width"]
@@ -294,10 +309,17 @@ class LanguageModel:
         self, network: CausalLM, x: Float[Array, "*b width"]
     ) -> Float[Array, "*b vocabulary"]:
         """Of the task's tokens; the model's others are never said."""
-        return network.logits(x)[..., jnp.asarray(self.words.of_task)]
+        logits, words = network.logits(x), self.words
+        if words.of_task is not None:
+            return logits[..., jnp.asarray(words.of_task)]
+        end = logits[..., words.end, None]
+        others = logits.at[..., words.end].set(-jnp.inf)  # it is said as token 0, and no other
+        return jnp.concatenate([end, others[..., : len(self.task.vocabulary) - 1]], -1)
 
     def _spell(self, tokens: Int[Array, "*b"]) -> Int[Array, "*b"]:
         """The model's tokens for the task's."""
+        if self.words.of_task is None:
+            return jnp.where(tokens == 0, self.words.end, tokens - 1)
         return jnp.asarray(self.words.of_task, jnp.int32)[tokens]
 
     def _repeat(self, tokens: tuple[int, ...], shape: tuple[int, ...]) -> Int[Array, "*b n"]:
@@ -307,12 +329,15 @@ class LanguageModel:
         return nnx.merge(_graph(self), params)
 
 
-class _Said(NamedTuple):
-    """What saying the next word depends on."""
+class _SoFar(NamedTuple):
+    """Answers that are being said."""
 
-    token: Int[Array, "batch questions"]
+    place: Int[Array, ""]  # of the next word
+    token: Int[Array, "batch questions"]  # said last
+    said: Int[Array, "batch questions answer_length"]
+    log_prob: Float[Array, "batch questions"]
     scratch: Scratch
-    position: Int[Array, "batch questions 1"]  # of the token
+    before: Int[Array, "batch questions some"]  # what the model has read right before `token`
 
 
 def _remember(network: CausalLM, context: Int[Array, "batch length"]) -> Past:
@@ -320,6 +345,19 @@ def _remember(network: CausalLM, context: Int[Array, "batch length"]) -> Past:
     positions = jnp.where(context == PADDING, NOWHERE, _distances(context) - 1)
     _, scratch = network.read(jnp.maximum(context, 0)[:, None], positions[:, None])
     return scratch.as_past()
+
+
+def _together(tokens: Int[Array, "*b length"], at_end: bool = False) -> Int[Array, "*b length"]:
+    """With the padding between tokens moved behind, or in front of, all of them."""
+    padding = tokens == PADDING
+    order = jnp.argsort(~padding if at_end else padding, axis=-1, stable=True)
+    return jnp.take_along_axis(tokens, order, axis=-1)
+
+
+def _last(tokens: Int[Array, "*b length"], count: int) -> Int[Array, "*b count"]:
+    """The last tokens, with PADDING in front where there are fewer."""
+    room = [(0, 0)] * (tokens.ndim - 1) + [(count, 0)]
+    return jnp.pad(tokens, room, constant_values=PADDING)[..., tokens.shape[-1] :]
 
 
 def _distances(tokens: Int[Array, "*b length"]) -> Int[Array, "*b length"]:
@@ -346,14 +384,14 @@ def _by_question(
 
 
 def _until_stop(answers: Int[Array, "*b answer_length"]) -> Bool[Array, "*b answer_length"]:
-    """True up to the first 0, which is said too."""
+    """True up to the first 0, which is said too; nowhere in an answer that was not had."""
     zero = jnp.int32(answers == 0)
-    return jnp.cumsum(zero, axis=-1) == zero
+    return (jnp.cumsum(zero, axis=-1) == zero) & (answers != FAILED)
 
 
 def _small(config: LanguageModelConfig, task: Task) -> Architecture:
     """A model of our own: Llama's plan, with the task's tokens and three more."""
-    words = _words_of_its_own(task)
+    words = words_of_its_own(task)
     longest = 2 + task.facts * (task.fact_length + 1) + task.question_length + task.answer_length
     return Architecture(
         vocabulary=1 + max(*words.begin, *words.stop, *words.answer),
@@ -365,49 +403,15 @@ def _small(config: LanguageModelConfig, task: Task) -> Architecture:
         hidden=config.mlp_ratio * config.width,
         windows=(0,) * config.layers,
         rotary=(Rotary(10_000.0),) * config.layers,
+        reach=config.reach,
         embedding_scale=config.width**0.5,  # as in Gemma: what layers add must not drown it
-    )
-
-
-def _words_of_its_own(task: Task) -> Words:
-    size = len(task.vocabulary)
-    return Words(tuple(range(size)), (size,), (size + 1,), (size + 2,))
-
-
-def _words_of_tokenizer(task: Task, opened: pretrained.Pretrained) -> Words:
-    """A token for each of the task's words. Raises AmplifyError if one takes several."""
-    from transformers import AutoTokenizer  # takes seconds, and most experiments need none of it
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(opened.folder, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise AmplifyError(f"{opened.folder}: tokenizer: {str(error).splitlines()[0]}") from None
-    largest = opened.architecture.vocabulary
-
-    def only(text: str) -> tuple[int, ...]:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) != 1 or ids[0] >= largest:
-            raise AmplifyError(
-                f"{opened.folder}: the tokenizer has no single token for {text!r}, a word of the"
-                " task"
-            )
-        return tuple(ids)
-
-    if tokenizer.eos_token_id is None:
-        raise AmplifyError(f"{opened.folder}: the tokenizer has no end-of-sequence token")
-    begin = tokenizer.bos_token_id
-    said = [only(f" {word}")[0] for word in task.vocabulary[1:]]
-    return Words(
-        (tokenizer.eos_token_id, *said),
-        (tokenizer.eos_token_id if begin is None else begin,),
-        only("\n"),
-        only(":"),
     )
 
 
 def _checked(model: LanguageModel) -> LanguageModel:
     task = model.task
-    longest = model.context_length + task.question_length + 1 + task.answer_length
+    longest = model.context_length + task.question_length + task.answer_length
+    longest += len(model.words.answer)
     if longest > model.architecture.positions:
         raise AmplifyError(
             f"{model.config.pretrained}: a context of this task with a question takes up to"
@@ -417,7 +421,8 @@ def _checked(model: LanguageModel) -> LanguageModel:
 
 
 def _network(model: LanguageModel, rngs: nnx.Rngs) -> CausalLM:
-    return CausalLM(model.architecture, rngs, jnp.dtype(model.config.dtype))
+    config = model.config
+    return CausalLM(model.architecture, rngs, jnp.dtype(config.dtype), config.rematerialise)
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def pack(loose: Packed) -> dict[str, np.ndarray]:
         return new
 
     return {
-        "context": _to_the_left(context),
+        "context": _as_long_as_needed(context),
         "tokens": moved(tokens, there, token_to, room),
         "distances": moved(distances, there, token_to, room),
         "segments": moved(segments, there, token_to, room),
@@ -112,9 +112,7 @@ def _targets(
     return Targets(context, line[context, question], place[there])
 
 
-def _to_the_left(tokens: Int[np.ndarray, "batch length"]) -> Int[np.ndarray, "batch shorter"]:
-    """Without the padding between tokens; as long as the longest, in steps."""
-    there = tokens != PADDING
-    order = np.argsort(~there, axis=-1, kind="stable")
-    longest = -(-int(there.sum(axis=-1).max(initial=1)) // STEP) * STEP
-    return np.take_along_axis(tokens, order, axis=-1)[:, :longest]
+def _as_long_as_needed(tokens: Int[np.ndarray, "batch length"]) -> Int[np.ndarray, "batch shorter"]:
+    """Without the padding that all end with; in steps."""
+    longest = -(-int((tokens != PADDING).sum(axis=-1).max(initial=1)) // STEP) * STEP
+    return tokens[:, :longest]

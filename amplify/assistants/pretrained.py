@@ -25,8 +25,9 @@ from jaxtyping import Array, PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from amplify.assistants.causal_lm import Architecture, CausalLM, Rotary
-from amplify.errors import AmplifyError
+from amplify.assistants.causal_lm import Architecture, CausalLM
+from amplify.assistants.rotary import Rotary
+from amplify.errors import AmplifyError, first_line
 
 Names = Mapping[str, str]
 """Our parameter, its path joined by dots, to the name of the family's tensor; `{}` stands for the
@@ -238,6 +239,16 @@ class Pretrained(NamedTuple):
     folder: Path
     family: Family
     architecture: Architecture
+
+
+def open_tokenizer(opened: Pretrained) -> Any:
+    """The folder's tokenizer, as transformers has it. Raises AmplifyError if it cannot be read."""
+    from transformers import AutoTokenizer  # takes seconds, and most experiments need none of it
+
+    try:
+        return AutoTokenizer.from_pretrained(opened.folder, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise AmplifyError(f"{opened.folder}: tokenizer: {first_line(error)}") from None
 
 
 def open_folder(folder: Path) -> Pretrained:

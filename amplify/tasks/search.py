@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
+from amplify.host import on_host
+from amplify.hub import find
 from amplify.problems import is_held_out
 from amplify.tasks.collection import Collection
 from amplify.tasks.encyclopedia import (
@@ -30,7 +32,7 @@ from amplify.tasks.encyclopedia import (
     generate,
     parse,
 )
-from amplify.tasks.spelling import NOTHING, Spelling, learn_spelling, on_host
+from amplify.tasks.spelling import NOTHING, Spelling, learn_spelling, open_spelling
 from amplify.types import Ask, Strategy
 
 SEARCH = "search:"
@@ -52,12 +54,16 @@ class Library(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Search:
+    PATHS: ClassVar = ("tokenizer",)
+
     regions: Annotated[int, Field(ge=64, le=NAMES // SIZE)] = 2048
     """Of the generated encyclopedia; an eighth of them are held out, with all that is in them."""
     hops: Annotated[int, Field(ge=1, le=4)] = 3
     """Of the longest questions."""
     seed: int = 0
     """Of the encyclopedia."""
+    tokenizer: str = ""
+    """A checkpoint, whose tokenizer spells: a folder, or a name on the hub; "": one is learned."""
     vocabulary_size: Annotated[int, Field(ge=300)] = 2048
     """Tokens of the tokenizer that is learned from the encyclopedia."""
     hits: Count = 1
@@ -203,6 +209,10 @@ class Search:
         words = [library.spelling.vocabulary[token] for token in tokens]
         return words + [NOTHING] * (self.question_length - len(words))
 
+    def parse_answer(self, text: str) -> list[str]:
+        spelling = _library(self).spelling
+        return [spelling.vocabulary[token] for token in spelling.tokens(text)]
+
     def show(self, words: list[str]) -> str:
         return _library(self).spelling.show(words)
 
@@ -274,9 +284,14 @@ def _library(task: Search) -> Library:
     """Raises ValueError if texts do not fit into the lengths that the task gives them."""
     world = generate(task.regions, task.seed)
     texts = [text for _, text in world.documents]
-    chain_of = itertools.cycle(chains(2))  # so that words of questions come as often as names
-    said = [ask(name, chain) for (name, _), chain in zip(world.documents, chain_of, strict=False)]
-    spelling = learn_spelling([*texts, *said, SEARCH * len(texts)], task.vocabulary_size)
+    if task.tokenizer:
+        spelling = open_spelling(find(task.tokenizer))
+    else:
+        chain_of = itertools.cycle(chains(2))  # so that words of questions come as often as names
+        said = [
+            ask(name, chain) for (name, _), chain in zip(world.documents, chain_of, strict=False)
+        ]
+        spelling = learn_spelling([*texts, *said, SEARCH * len(texts)], task.vocabulary_size)
     name = max(world.numbers, key=lambda name: len(spelling.tokens(name)))
     longest = {
         "passage_length": texts,

@@ -1,16 +1,14 @@
-"""Text as tokens and back, for tasks in plain language; and how tasks do their work on the host.
+"""Text as tokens and back, for tasks in plain language.
 
 A task's token t is the tokenizer's token t - 1: 0 pads, ends a text, and alone says "don't know".
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from amplify.errors import AmplifyError, first_line
@@ -44,8 +42,8 @@ class Spelling:
         return rows
 
     def read(self, rows: Int[np.ndarray, "n length"]) -> list[str]:
-        """The texts of rows of tokens, up to the first 0."""
-        ends = np.where((rows == 0).any(-1), (rows == 0).argmax(-1), rows.shape[-1])
+        """The texts of rows of tokens, up to the first 0; "" for an answer that was not had."""
+        ends = np.where((rows <= 0).any(-1), (rows <= 0).argmax(-1), rows.shape[-1])
         ids = [(row[:end] - 1).tolist() for row, end in zip(rows, ends, strict=True)]
         return [text.strip() for text in self._tokenizer.decode_batch(ids)]
 
@@ -83,21 +81,3 @@ def open_spelling(folder: Path) -> Spelling:
         return Spelling(Tokenizer.from_file(str(file)))
     except Exception as error:  # tokenizers raises plain Exceptions
         raise AmplifyError(f"{file}: cannot be read: {first_line(error)}") from None
-
-
-def on_host(
-    function: Callable[..., np.ndarray], shape: tuple[int, ...], *columns: Int[Array, "*b _"]
-) -> Int[Array, "..."]:
-    """Integers of `shape` for each item; the function is given numpy columns [items, _].
-
-    For work on words, which is none for an accelerator; a pure function all the same.
-    """
-    lead = columns[0].shape[:-1]
-
-    def call(*columns: Any) -> np.ndarray:
-        lead = columns[0].shape[:-1]
-        rows = [np.asarray(column).reshape(-1, column.shape[-1]) for column in columns]
-        return np.asarray(function(*rows), np.int32).reshape((*lead, *shape))
-
-    result = jax.ShapeDtypeStruct((*lead, *shape), np.int32)
-    return jax.pure_callback(call, result, *columns, vmap_method="broadcast_all")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.cli import main
@@ -17,6 +16,7 @@ from amplify.errors import AmplifyError
 from amplify.problems import draw_problems
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.wildcard import Wildcard
+from tests.checkpoints import checkpoint_folder
 
 SMALL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
 
@@ -29,7 +29,7 @@ class Spoken(Wildcard):
 
 
 TASK = Spoken(3)
-MODEL = dataclasses.replace(SMALL, temperature=0.7).build(TASK)
+MODEL = dataclasses.replace(SMALL, temperature=0.7, reach=3).build(TASK)
 
 
 def setting(contexts: int = 6):
@@ -176,28 +176,6 @@ def test_a_round_teaches_a_language_model(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["export", str(folder), str(tmp_path / "out")])
     assert "only a pretrained assistant can be exported" in capsys.readouterr().err
-
-
-def checkpoint_folder(folder, words: str = "1 2 3 4", positions: int = 64) -> None:
-    """What transformers itself writes: a tiny Llama and a byte-level tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator([f"a {words}\n:"] * 10, trainer)
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
-    )
-    fast.save_pretrained(folder)
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=positions,
-    )  # fmt: skip
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
 def test_rounds_begin_with_a_checkpoint_and_end_with_one_that_transformers_opens(tmp_path, capsys):

@@ -7,14 +7,15 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amplify.assistants.causal_lm import Architecture, CausalLM, Rotary
+from amplify.assistants.causal_lm import Architecture, CausalLM
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.assistants.packing import PADDING, best_fit
+from amplify.assistants.rotary import Rotary
 from amplify.problems import draw_problems
 from amplify.tasks.union_find import UnionFind
 
 TASK = UnionFind(4)
-MODEL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2).build(TASK)
+MODEL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2, reach=3).build(TASK)
 
 
 def rows(contexts: int = 6) -> dict[str, np.ndarray]:
@@ -46,7 +47,7 @@ def test_a_segment_cannot_be_seen_from_another():
     """Everything of one is changed; what is made of the others is the same to the last bit."""
     architecture = Architecture(
         vocabulary=11, positions=32, width=16, heads=2, key_heads=1, head_width=8, hidden=32,
-        windows=(0, 0), rotary=(Rotary(10_000.0),) * 2,
+        windows=(0, 0), rotary=(Rotary(10_000.0),) * 2, reach=3,
     )  # fmt: skip
     network = CausalLM(architecture, nnx.Rngs(0))
     tokens = jax.random.randint(jax.random.key(1), (2, 3, 12), 0, 11)
