@@ -3,12 +3,17 @@
 import re
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from amplify import round as page
 from amplify.experiment import read_experiment
+from amplify.overseers.language_model import LanguageModelOverseer
 from amplify.progress import unwatched
 from amplify.store import Store
+from amplify.tasks.encyclopedia import generate
+from amplify.words import read_answer, read_question
+from tests.checkpoints import checkpoint_folder
 from tests.tasks import test_conformance as conformance
 from tests.tiny import TOML, tiny_experiment
 
@@ -46,6 +51,17 @@ def test_the_worked_example_runs_a_round(folder):
     assert store.round(1).complete
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Every checkpoint on the hub is one tiny folder."""
+    texts = [f" {text}" for _, text in generate(512, 0).documents]
+    checkpoint_folder(tmp_path / "checkpoint", texts=texts, tokens=1500, positions=4096)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path / "checkpoint")
+    )
+
+
+@pytest.mark.usefixtures("hub")
 def test_every_experiment_here_can_be_read_and_opens_with_its_command():
     files = sorted((ROOT / "rounds").glob("*/experiment.toml"))
     assert len(files) >= 3
@@ -59,3 +75,15 @@ def test_every_file_that_the_readme_names_is_there():
     named = re.findall(r"\]\(([^)#:]+)\)", README)
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_the_prompt_for_overseers_shows_can_be_said():
+    overseer = read_experiment(ROOT / "rounds/search-overseen/experiment.toml").overseer
+    assert isinstance(overseer, LanguageModelOverseer)
+    _, _, examples = overseer.endpoint.instructions.partition("Examples:")
+    lines = [line for line in examples.splitlines() if line]
+    assert len(lines) > 8
+    for line in lines:
+        kind, _, text = line.partition(": ")
+        read = read_question if kind in ("Question", "Ask") else read_answer
+        assert read(overseer.task, text).any(), line

@@ -50,6 +50,9 @@ class Collection:
         if not words:
             return ()
         scores = self._engine.get_scores(words)
+        if hits == 1:  # sorting takes ten times as long as all the rest
+            best = int(np.argmax(scores))
+            return (best,) if scores[best] > 0 else ()
         matching = np.flatnonzero(scores > 0)
         order = np.argsort(-scores[matching], kind="stable")[:hits]
         return tuple(matching[order].tolist())
