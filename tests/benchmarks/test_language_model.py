@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from types import SimpleNamespace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from amplify.assistants import pretrained
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
 from amplify.assistants.wording import Words
 from amplify.experiment import Training
+from amplify.types import Task
 
 VOCABULARY = 4096
 LLAMA = {
@@ -32,14 +34,16 @@ REPEATS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Shapes:
+class Shapes(Task):
     """As much of a task as a language model asks for."""
 
-    facts: int
-    fact_length: int
-    question_length: int
-    answer_length: int
+    facts: int = 1
+    fact_length: int = 1
+    question_length: int = 1
+    answer_length: int = 1
     vocabulary: tuple[str, ...] = tuple(map(str, range(VOCABULARY - 3)))
+    max_depth: ClassVar = 1
+    classes: ClassVar = ("",)
 
 
 def ours(folder, shapes: Shapes) -> tuple[LanguageModel, object]:
@@ -119,7 +123,7 @@ def test_training_beside_trl(folder, tmp_path):
             seconds.took.append(time.perf_counter() - seconds.began)
 
     data = Dataset.from_dict(
-        {"input_ids": rows.tolist(), "completion_mask": [[0] * 96 + [1] * 32] * len(rows)}
+        {"input_ids": rows.tolist(), "labels": [[-100] * 96 + row[96:] for row in rows.tolist()]}
     )
     trainer = trl.SFTTrainer(
         model=transformers.AutoModelForCausalLM.from_pretrained(folder),
@@ -133,7 +137,7 @@ def test_training_beside_trl(folder, tmp_path):
             save_strategy="no",
             use_cpu=True,
             bf16=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             logging_steps=steps,
             disable_tqdm=True,
             dataset_kwargs={"skip_prepare_dataset": True},
