@@ -9,7 +9,7 @@ heads: Ainslie et al. 2023 (arXiv:2305.13245). Knows nothing of files: see `pret
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -152,11 +152,29 @@ class Linear(nnx.Module):
         self.low_out = nnx.LoRAParam(jnp.zeros((lora.rank, out))) if lora else None
 
     def __call__(self, x: Float[Array, "*b into"]) -> Float[Array, "*b out"]:
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = _mapped(x, self.kernel[...].astype(x.dtype))
         if self.lora and self.low_in is not None and self.low_out is not None:
             low = x @ self.low_in[...].astype(x.dtype) @ self.low_out[...].astype(x.dtype)
             y += low * jnp.asarray(self.lora.alpha / self.lora.rank, x.dtype)
         return y if self.bias is None else y + along_last(self.bias[...], y)
+
+
+@jax.custom_vjp
+def _mapped(x: Float[Array, "*b into"], kernel: Float[Array, "into out"]) -> Float[Array, "*b out"]:
+    """`x @ kernel`. On the way back what arrives is computed once, as it lies: left to itself, the
+    CPU's compiler computes it a second time, transposed, for the kernel's gradient.
+    """
+    return x @ kernel
+
+
+def _mapped_back(kept: tuple[Array, Array], arrives: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    arrives = jax.lax.optimization_barrier(arrives)
+    rows, columns = (part.reshape(-1, part.shape[-1]) for part in (x, arrives))
+    return arrives @ kernel.T, jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
+
+
+_mapped.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _mapped_back)
 
 
 def _drawn(rngs: nnx.Rngs, into: int, out: int) -> Float[Array, "into out"]:
@@ -278,8 +296,12 @@ class Layer(nnx.Module):
         scratch: KeysAndValues | None,
         slot: Int[Array, ""] | int,
         sees: Sight,
+        is_last: Bool[Array, ""],
+        wanted: int,
     ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
-        """The next x; and the tokens' keys and values, in their place in the scratch, if any."""
+        """The next x, by the last layer that of so many last tokens alone; and the tokens' keys and
+        values, in their place in the scratch, if any.
+        """
         query, own = self.attention.read(self.attention_norm(x), rotation)
         if scratch is not None:
             key, value = (
@@ -287,10 +309,23 @@ class Layer(nnx.Module):
                 for room, new in zip(scratch, own, strict=True)
             )
             own = key, value
-        y = self.attention(query, own, past, sees)
-        x += y if self.attention_out_norm is None else self.attention_out_norm(y)
-        y = self.mlp(self.mlp_norm(x))
-        return x + (y if self.mlp_out_norm is None else self.mlp_out_norm(y)), own
+
+        def from_token(first: int) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
+            def following(x: Float[Array, "batch n length width"]) -> Float[Array, "..."]:
+                seen = Sight(*jax.tree.map(lambda part: part[:, :, first:], sees))
+                y = self.attention(query[:, :, :, first:], own, past, seen)
+                z = x[:, :, first:]
+                z += y if self.attention_out_norm is None else self.attention_out_norm(y)
+                y = self.mlp(self.mlp_norm(z))
+                z += y if self.mlp_out_norm is None else self.mlp_out_norm(y)
+                return x.at[:, :, first:].set(z)
+
+            return following
+
+        if wanted >= x.shape[2]:
+            return from_token(0)(x), own
+        fewer = from_token(x.shape[2] - wanted) if wanted else lambda x: x
+        return jax.lax.cond(is_last, fewer, from_token(0), x), own
 
 
 class Nearby(nnx.Module):
@@ -359,6 +394,7 @@ class CausalLM(nnx.Module):
         past: Past | None = None,
         scratch: Scratch | None = None,
         slot: Int[Array, ""] | int = 0,
+        wanted: int | None = None,
     ) -> tuple[Float[Array, "batch n length width"], Scratch]:
         """What the model makes of each token, before it is turned into logits.
 
@@ -370,9 +406,12 @@ class CausalLM(nnx.Module):
             past: what all n sequences of a batch see in front of them.
             scratch: what the sequences themselves read before; None: nothing.
             slot: from where on the tokens are written into the scratch.
+            wanted: outputs of so many last tokens are wanted, and the last layer need not go on
+                with the others; None: all are.
 
         Returns:
-            The outputs, and the scratch with the tokens in it (theirs alone if there was none).
+            The outputs (of tokens not wanted: anything), and the scratch with the tokens in it
+            (theirs alone if there was none).
         """
         own = positions
         if scratch is not None:
@@ -383,12 +422,14 @@ class CausalLM(nnx.Module):
             own_ages = jnp.where(same, own_ages, UNSEEN)
         ages = own_ages, past and ages_of(positions, past.positions[:, None])
         graph, stacked = nnx.split(self.layers)
+        wanted = tokens.shape[2] if wanted is None else wanted
 
         def layer(x: Array, of_layer: Any) -> tuple[Array, KeysAndValues]:
-            state, window, frequencies, past, scratch = of_layer
+            state, window, frequencies, past, scratch, is_last = of_layer
             rotation = None if frequencies is None else rotations(positions, frequencies)
             sees = Sight(*jax.tree.map(lambda age: (age >= 0) & (age < window), ages))
-            return nnx.merge(graph, state)(x, rotation, past, scratch, slot, sees)
+            of_layer = nnx.merge(graph, state)
+            return of_layer(x, rotation, past, scratch, slot, sees, is_last, wanted)
 
         if self.rematerialises:
             layer = jax.checkpoint(layer)
@@ -398,16 +439,26 @@ class CausalLM(nnx.Module):
             self._frequencies(),
             past and (past.keys, past.values),
             scratch and (scratch.keys, scratch.values),
+            jnp.arange(self.of.layers) == self.of.layers - 1,
         )
         x, (keys, values) = jax.lax.scan(
             layer, self._embed(tokens, positions, segments, before), of_layers
         )
         return self.out_norm(x), Scratch(keys, values, own)
 
-    def logits(self, x: Float[Array, "*b width"]) -> Float[Array, "*b vocabulary"]:
-        """Of the token that follows, in float32."""
-        tied = self.embedding[...].astype(x.dtype).T
-        logits = x @ tied if self.out is None else self.out(x)
+    def head(self, only: tuple[int, ...] | None = None) -> Float[Array, "width tokens"]:
+        """The map from outputs to logits; `only`: of these tokens alone."""
+        which: Any = slice(None) if only is None else jnp.asarray(only)
+        if only == tuple(range(len(only or ()))):
+            which = slice(len(only))
+        head = self.embedding[...].T if self.out is None else self.out.kernel[...]
+        return head[:, which].astype(self.dtype)
+
+    def logits(
+        self, x: Float[Array, "*b width"], head: Float[Array, "width tokens"] | None = None
+    ) -> Float[Array, "*b tokens"]:
+        """Of the token that follows, in float32: of all tokens, or those of a head."""
+        logits = _mapped(x, self.head() if head is None else head)
         return capped(logits.astype(jnp.float32), self.of.logit_cap)
 
     def _embed(

@@ -172,9 +172,9 @@ class LanguageModel:
         keys = None if self.config.sampling == "greedy" else keys
         tokens = self._ask(questions)
         positions = _behind(memory, _distances(tokens))
-        x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=memory)
-        speaks = jnp.ones(questions.shape[:-1], bool)
-        token, log_prob = self._say(network, keys, 0, x[:, :, -1], speaks)
+        x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=memory, wanted=1)
+        say = functools.partial(self._say, network, network.head(self.words.of_task), keys)
+        token, log_prob = say(0, x[:, :, -1], jnp.ones(questions.shape[:-1], bool))
         said = jnp.zeros((*questions.shape[:-1], length), questions.dtype)
 
         def goes_on(so_far: _SoFar) -> Bool[Array, ""]:
@@ -187,7 +187,7 @@ class LanguageModel:
             x, scratch = network.read(
                 word, position, before=before, past=memory, scratch=scratch, slot=slot
             )
-            token, log_prob = self._say(network, keys, place, x[:, :, -1], token != 0)
+            token, log_prob = say(place, x[:, :, -1], token != 0)
             return _SoFar(
                 place + 1,
                 token,
@@ -211,13 +211,14 @@ class LanguageModel:
     def _say(
         self,
         network: CausalLM,
+        head: Float[Array, "width tokens"],
         keys: Key[Array, "batch questions"] | None,
         place: int | Int[Array, ""],
         x: Float[Array, "batch questions width"],
         speaks: Bool[Array, "batch questions"],
     ) -> tuple[Int[Array, "batch questions"], Float[Array, "batch questions"]]:
         """A token and its log-probability; both are 0 where no more is said."""
-        log_probs = self._distribution(network, x)
+        log_probs = self._distribution(self._logits(network, head, x))
         token = jnp.argmax(log_probs, -1) if keys is None else sample(keys, place, log_probs)
         log_prob = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
         return jnp.where(speaks, token, 0), jnp.where(speaks, log_prob, 0.0)
@@ -237,7 +238,7 @@ class LanguageModel:
         )
         places, said = jnp.maximum(packed.places, 0), packed.words != PADDING
         x = jnp.take_along_axis(x, places[..., None], axis=2)
-        log_probs = jax.nn.log_softmax(self._logits(network, x))
+        log_probs = jax.nn.log_softmax(self._logits(network, network.head(self.words.of_task), x))
         words = jnp.maximum(packed.words, 0)
         given = jnp.take_along_axis(log_probs, words[..., None], axis=-1)[..., 0]
         wrong = said & (jnp.argmax(log_probs, -1) != words)
@@ -291,11 +292,9 @@ class LanguageModel:
         asked = jnp.concatenate([asked, self._repeat(self.words.answer, questions.shape[:2])], -1)
         return _together(asked, at_end=True)
 
-    def _distribution(
-        self, network: CausalLM, x: Float[Array, "*b width"]
-    ) -> Float[Array, "*b vocabulary"]:
+    def _distribution(self, logits: Float[Array, "*b vocabulary"]) -> Float[Array, "*b vocabulary"]:
         """Log-probabilities of the task's tokens, as they are sampled."""
-        log_probs = jax.nn.log_softmax(self._logits(network, x) / self.config.temperature)
+        log_probs = jax.nn.log_softmax(logits / self.config.temperature)
         if self.config.top_p == 1:
             return log_probs
         # A token is left out if those likelier than it have the share together.
@@ -306,14 +305,15 @@ class LanguageModel:
         return jax.nn.log_softmax(jnp.where(log_probs >= least, log_probs, -jnp.inf))
 
     def _logits(
-        self, network: CausalLM, x: Float[Array, "*b width"]
+        self, network: CausalLM, head: Float[Array, "width tokens"], x: Float[Array, "*b width"]
     ) -> Float[Array, "*b vocabulary"]:
         """Of the task's tokens; the model's others are never said."""
-        logits, words = network.logits(x), self.words
+        logits, words = network.logits(x, head), self.words
         if words.of_task is not None:
-            return logits[..., jnp.asarray(words.of_task)]
+            return logits
         end = logits[..., words.end, None]
-        others = logits.at[..., words.end].set(-jnp.inf)  # it is said as token 0, and no other
+        is_end = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == words.end
+        others = jnp.where(is_end, -jnp.inf, logits)  # it is said as token 0, and no other
         return jnp.concatenate([end, others[..., : len(self.task.vocabulary) - 1]], -1)
 
     def _spell(self, tokens: Int[Array, "*b"]) -> Int[Array, "*b"]:
@@ -343,7 +343,8 @@ class _SoFar(NamedTuple):
 def _remember(network: CausalLM, context: Int[Array, "batch length"]) -> Past:
     """A context's keys and values."""
     positions = jnp.where(context == PADDING, NOWHERE, _distances(context) - 1)
-    _, scratch = network.read(jnp.maximum(context, 0)[:, None], positions[:, None])
+    tokens = jnp.maximum(context, 0)[:, None]
+    _, scratch = network.read(tokens, positions[:, None], wanted=0)
     return scratch.as_past()
 
 
