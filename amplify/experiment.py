@@ -26,7 +26,7 @@ from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, LearnedConfig
 from amplify.problems import TOGETHER
 from amplify.tasks import TASKS
-from amplify.types import Assistant, GradedTask, OverseerKind, SearchedTask, Task
+from amplify.types import Assistant, GradedTask, OverseerKind, SearchedTask, SimulatedTask, Task
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -220,9 +220,11 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     for name, kinds in KINDS.items():
         kind, rest = _split_kind(table, name, path)
         found = _find_kind(kind, kinds, name, values, path)
-        chosen[name] = _section(found, rest | _paths(found, rest, path), name, path)
-        said = {f"{name}.{key}": rest[key] for key in _paths(found, rest, path)}
-        values |= {f"{name}.kind": kind} | _flat(chosen[name], name) | said
+        paths = _paths(found, rest, path)
+        chosen[name] = _section(found, rest | paths, name, path)
+        said = {f"{name}.{key}": rest[key] for key in paths}
+        there = {f"{name}.{key} (content)": _content(Path(at)) for key, at in paths.items()}
+        values |= {f"{name}.kind": kind} | _flat(chosen[name], name) | said | there
     for name, section in SECTIONS.items():
         chosen[name] = _section(section, _table(table, name, path), name, path)
         values |= _flat(chosen[name], name)
@@ -287,7 +289,7 @@ def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
 
 def _check_strategy(task: Any, kind: str, path: Path) -> None:
     """A task of one's own need not say how it is taken apart; nobody can then be shown."""
-    if kind in ("simulated", "learned") and not hasattr(task, "strategy"):
+    if kind in ("simulated", "learned") and not isinstance(task, SimulatedTask):
         raise AmplifyError(
             f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
             f" from, and {type(task).__name__} has none"
@@ -383,6 +385,15 @@ def _paths(kind: type, section: Mapping[str, Any], path: Path) -> dict[str, str]
         for key, name in named.items()
         if isinstance(name, str) and name and (path.parent / name).exists()
     }
+
+
+def _content(path: Path) -> str:
+    """A digest of a file's bytes; of a folder's names and sizes, for it may hold a checkpoint."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listed = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 def _section(kind: type, section: Mapping[str, Any], name: str, path: Path) -> Any:

@@ -19,7 +19,7 @@ from amplify.experiment import Experiment
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
 from amplify.overseers.simulated import Simulated
 from amplify.problems import draw_for_training
-from amplify.types import Respond, Task
+from amplify.types import Respond
 
 HELD_OUT = 10
 """One of so many demonstrations is for validation, never for training."""
@@ -69,7 +69,6 @@ def abstract(overseer: Learned, at_once: int) -> Apprentice:
 def teach(
     overseer: Learned,
     apprentice: Apprentice,
-    task: Task,
     helper: Respond,
     contexts: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
@@ -86,6 +85,7 @@ def teach(
     questions = jnp.take_along_axis(questions, picked, axis=1)
 
     def demonstrate() -> Transcript:
+        task = overseer.task
         respond = amplified(task, Simulated(task).using(), helper, contexts, depth=1)
         keys = jax.random.split(answer_key, (batch, 1))
         shown = overseer.transcript(respond(questions, jnp.ones((batch, 1), bool), keys))
@@ -202,5 +202,5 @@ def _lesson(
     )
     alone = assistant_alone(task, assistant, parent, contexts)
     helper = helping(task, contexts, alone, experiment.questions.sub_answers)
-    apprentice = teach(overseer, apprentice, task, helper, contexts, questions, teach_key)
+    apprentice = teach(overseer, apprentice, helper, contexts, questions, teach_key)
     return ask_for_more(overseer, learn(overseer, apprentice, learn_key))

@@ -155,9 +155,7 @@ def _amplify(experiment: Experiment, key: Key[Array, ""], state: Stream) -> Ampl
     apprentice = state.apprentice
     if apprentice is not None:
         assert isinstance(overseer, Learned)
-        apprentice = imitation.teach(
-            overseer, apprentice, task, helper, contexts, questions, teach_key
-        )
+        apprentice = imitation.teach(overseer, apprentice, helper, contexts, questions, teach_key)
     bound = overseer.using(apprentice and apprentice.params)
     everywhere = jnp.ones(questions.shape[:2], bool)
     keys = jax.random.split(answer_key, everywhere.shape)

@@ -102,10 +102,10 @@ Respond = Callable[
 class Task(Protocol):
     """A source of problems that knows the truth about them.
 
-    Functions with a `context` take *one* problem and one question; callers vmap them. `strategy`
-    and `is_primitive` never see a context and work on any leading shape. A task is a frozen
-    dataclass: its fields are the keys of `[task]` in an experiment file, and its value can key a
-    cache of compiled functions.
+    Functions with a `context` take *one* problem and one question; callers vmap them.
+    `is_primitive` never sees one and works on any leading shape. A task is a frozen dataclass: its
+    fields are the keys of `[task]` in an experiment file, and its value can key a cache of compiled
+    functions.
     """
 
     def __hash__(self) -> int: ...
@@ -168,9 +168,6 @@ class Task(Protocol):
     ) -> Int[Array, " answer_length"]:
         """The environment's answer to a primitive question; to another it means nothing."""
 
-    def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
-        """The simulated overseer: how a person who knows no facts would take the question apart."""
-
     def parse(self, text: str) -> list[str]:
         """A question as a person types it -> `question_length` words of the vocabulary.
 
@@ -179,6 +176,16 @@ class Task(Protocol):
 
     def show(self, words: list[str]) -> str:
         """A fact, question or answer, as words of the vocabulary -> what a person reads."""
+
+
+@runtime_checkable
+class SimulatedTask(Task, Protocol):
+    """A task that says how its questions are taken apart. `strategy` never sees a context, and
+    works on any leading shape.
+    """
+
+    def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """The simulated overseer: how a person who knows no facts would take the question apart."""
 
 
 @runtime_checkable

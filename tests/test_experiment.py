@@ -71,7 +71,7 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
     [
         ("letters = 3", "letters = 0", "task.letters must be greater than or equal to 1, got 0"),
         ("letters = 3", "letters = 3.0", "task.letters must be a valid integer, got 3.0"),
-        ('"wildcard"', '"wildcrad"', "task.kind must be one of assignments, permutation"),
+        ('"wildcard"', '"wildcrad"', "task.kind must be one of assignments, documents"),
         ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
         ('"wildcard"', '"gone.py:Task"', "task.kind names"),
         (

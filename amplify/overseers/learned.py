@@ -19,7 +19,7 @@ from pydantic import Field
 
 from amplify.overseers.noisy import with_noise
 from amplify.transformer import Memory, Size, Transformer
-from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, Strategy, Task
+from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, SimulatedTask, Strategy
 
 NOTHING, ASK, ANSWER = 0, 1, 2
 """The first token of an utterance: nothing is said, a sub-question follows, the answer follows."""
@@ -60,7 +60,7 @@ class LearnedConfig:
     def decoder_layers(self) -> int:
         return self.layers
 
-    def build(self, task: Task) -> "Learned":
+    def build(self, task: SimulatedTask) -> "Learned":
         """Raises ValueError if the sizes do not fit together."""
         if self.width % self.heads:
             raise ValueError(
@@ -79,7 +79,7 @@ class Transcript(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Learned:
     config: LearnedConfig
-    task: Task
+    task: SimulatedTask
 
     @functools.cached_property
     def asks(self) -> int:
@@ -242,7 +242,7 @@ def _items(rows: Int[Array, "*b exchanges row_length"]) -> Int[Array, "items exc
     return rows.reshape(-1, *rows.shape[-2:])
 
 
-def count_asks(task: Task) -> int:
+def count_asks(task: SimulatedTask) -> int:
     """The most sub-questions that a task's own strategy asks."""
     asks = 0
 

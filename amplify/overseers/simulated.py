@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, Key
 from pydantic import Field
 
 from amplify.overseers.noisy import with_noise
-from amplify.types import Overseer, Strategy, Task
+from amplify.types import Overseer, SimulatedTask, Strategy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +19,13 @@ class SimulatedConfig:
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of its answers that are replaced by random ones."""
 
-    def build(self, task: Task) -> "Simulated":
+    def build(self, task: SimulatedTask) -> "Simulated":
         return Simulated(task, self.noise)
 
 
 @dataclasses.dataclass(frozen=True)
 class Simulated:
-    task: Task
+    task: SimulatedTask
     noise: float = 0.0
 
     def using(self, params: Any = None) -> Overseer:

@@ -1,6 +1,7 @@
 """Tasks: one file each. `TASKS` names those that an experiment file may choose."""
 
 from amplify.tasks.assignments import Assignments
+from amplify.tasks.documents import Documents
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.search import Search
 from amplify.tasks.shortest_path import ShortestPath
@@ -9,6 +10,7 @@ from amplify.tasks.wildcard import Wildcard
 
 TASKS = {
     "assignments": Assignments,
+    "documents": Documents,
     "permutation": Permutation,
     "search": Search,
     "shortest-path": ShortestPath,

@@ -165,9 +165,11 @@ class Encyclopedia(NamedTuple):
         reached = self._walk(question)
         return self.documents[reached[-1]].title if reached else ""
 
-    def path(self, question: str) -> list[int]:
-        """The documents, by number, that the answer rests on; none if there is no answer."""
-        return self._walk(question)[:-1]
+    def path(self, question: str) -> list[list[int]]:
+        """The document of each hop, by number, that the answer rests on; none if there is no
+        answer.
+        """
+        return [[entity] for entity in self._walk(question)[:-1]]
 
     def _walk(self, question: str) -> list[int]:
         """The entities from the name to the answer; none if it leads nowhere."""

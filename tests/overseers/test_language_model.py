@@ -14,8 +14,12 @@ from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.cli import main
 from amplify.problems import draw_problems
+from amplify.store import Store
+from amplify.tasks.search import ask_inside, ask_last_hop, conclude
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import FAILED
+from amplify.words import shown
+from tests.documents import asked_rows, jsonl, written
 from tests.tiny import TOML, tiny_experiment
 
 PROMPT = """Questions are patterns of a, b and *. Ask about the pattern with its first * replaced.
@@ -181,3 +185,101 @@ def test_what_cannot_be_asked_is_one_clear_line(change, said, server, tmp_path, 
     line = capsys.readouterr().err
     assert said in line
     assert line.count("\n") == 1
+
+
+OWN = """
+[task]
+kind = "documents"
+documents = "documents.jsonl"
+questions = "questions.jsonl"
+
+[assistant]
+kind = "language-model"
+width = 8
+heads = 1
+key_heads = 1
+layers = 1
+
+[overseer]
+kind = "language-model"
+endpoint = "{address}"
+model = "good"
+prompt = "prompt.txt"
+
+[questions]
+contexts = 8
+per_context = 2
+
+[training]
+steps = 2
+batch = 8
+warmup_steps = 1
+log_every = 1
+look_every = 1
+checkpoint_every = 1
+
+[evals]
+select = 4
+final = 4
+"""
+
+
+def reads_and_asks(transcript: str) -> str:
+    """What a good model says about articles: the search task's strategy, in words."""
+    question, *rest = transcript.splitlines()
+    question = question.removeprefix("Question: ")
+    found = [line.removeprefix("Answer: ") for line in rest if line.startswith("Answer: ")]
+    if not found:
+        return f"Ask: {ask_inside(question)}"
+    further = ask_last_hop(question, found[0])
+    if len(found) == 1 and further:
+        return f"Ask: {further}"
+    return f"Conclude: {conclude(question, found[0], found[-1]) or '?'}"
+
+
+@pytest.fixture
+def own(server, tmp_path):
+    server.say = reads_and_asks
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "experiment.toml").write_text(OWN.format(address=server.address), encoding="utf-8")
+    (folder / "prompt.txt").write_text("Answer questions about articles.", encoding="utf-8")
+    jsonl(folder / "documents.jsonl")
+    written(folder / "questions.jsonl", asked_rows())
+    return folder
+
+
+def test_questions_about_documents_of_ones_own_are_answered_from_what_a_search_finds(own, capsys):
+    main(["round", str(own), "--n", "1"])
+    assert "passages found" in capsys.readouterr().out
+    task = Store(own).experiment.task
+    answers = {row["question"]: row["answer"] for row in asked_rows()}
+    hops = {row["question"]: len(row["documents"]) for row in asked_rows()}
+    seen = 0
+    for row in dataset.read(own / "001/data"):
+        for question, answer in zip(row["questions"], row["answers"], strict=True):
+            asked = shown(task, question)
+            if hops[asked] == 1:  # the others need an assistant that knows something
+                assert shown(task, answer) == answers[asked]
+                seen += 1
+    assert seen
+
+
+def test_documents_that_changed_are_another_experiment(own, capsys):
+    main(["round", str(own), "--n", "1"])
+    documents = own / "documents.jsonl"
+    documents.write_text(documents.read_text(encoding="utf-8") + '{"text": "More."}\n')
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(own), "--n", "2"])
+    assert "task.documents (content)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_nobody_has_said_how_questions_about_documents_are_taken_apart(own, capsys):
+    file = own / "experiment.toml"
+    text = file.read_text(encoding="utf-8")
+    start = text.index("[overseer]")
+    end = text.index("[questions]")
+    file.write_text(text[:start] + '[overseer]\nkind = "simulated"\n' + text[end:])
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(own), "--n", "1"])
+    assert "needs a task with a strategy" in " ".join(capsys.readouterr().err.split())

@@ -90,7 +90,7 @@ def taught(steps: int, at_once: int = 64):
             )
         )(jax.random.split(questions, at_once), drawn)
         helper = told_the_truth(TASK, drawn)
-        apprentice = imitation.teach(OVERSEER, apprentice, TASK, helper, drawn, asked, teach)
+        apprentice = imitation.teach(OVERSEER, apprentice, helper, drawn, asked, teach)
         return imitation.ask_for_more(OVERSEER, imitation.learn(OVERSEER, apprentice, learn))
 
     apprentice = imitation.begin(OVERSEER, jax.random.key(1), at_once)

@@ -27,7 +27,8 @@ from amplify.tasks.encyclopedia import (
     generate,
     parse,
 )
-from amplify.tasks.search import SEARCH, Search, ask_inside, ask_last_hop, conclude
+from amplify.tasks.search import Search, ask_inside, ask_last_hop, conclude
+from amplify.tasks.searched import SEARCH
 from amplify.tasks.spelling import learn_spelling
 from amplify.words import read_question, shown, tree
 
@@ -83,7 +84,7 @@ def test_the_answer_is_where_one_comes_hop_by_hop():
         reached, path = name, []
         for relation in chain:
             if reached:
-                path.append(WORLD.numbers[reached])
+                path.append([WORLD.numbers[reached]])
                 reached = WORLD.answer(ask(reached, (relation,)))
         assert WORLD.answer(ask(name, chain)) == reached
         assert WORLD.path(ask(name, chain)) == (path if reached else [])
@@ -179,7 +180,7 @@ def test_all_that_an_answer_rests_on_is_found_and_what_is_missing_is_noticed():
     supported = over_questions(TASK.supports)
     assert bool(jnp.all(supported(found, drawn.questions)))
     path = WORLD.path(texts(drawn.questions)[0])
-    place = texts(found[0]).index(WORLD.documents[path[0]].text)
+    place = texts(found[0]).index(WORLD.documents[path[0][0]].text)
     less = found.at[0, place].set(0)
     assert not bool(supported(less, drawn.questions)[0, 0])
 

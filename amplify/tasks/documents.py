@@ -1,0 +1,147 @@
+"""Questions over documents of one's own.
+
+Somebody wrote the questions and says what each answer rests on, but nobody has said how they are
+taken apart: the overseer is a language model. Passages are searched for, see `searched`.
+"""
+
+import dataclasses
+import re
+import string
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, NamedTuple
+
+from pydantic import Field
+
+from amplify.tasks.collection import Collection, Document
+from amplify.tasks.searched import SEARCH, Count, Library, Searched, library_of
+from amplify.tasks.sources import Question, read_documents, read_questions
+from amplify.tasks.spelling import Spelling
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents(Searched):
+    PATHS: ClassVar = ("tokenizer", "documents", "questions")
+
+    documents: str = ""
+    """A folder of .txt and .md files (a file's name is the title), a .jsonl file of {"title",
+    "text"}, or a TFDS data set with text: its folder, or its name."""
+    questions: str = ""
+    """A .jsonl file of {"question", "answer", "documents": [titles of those that the answer rests
+    on, hop by hop]}."""
+    hits: Count = 2
+    passages: Count = 16
+    passage_length: Count = 96
+    question_length: Count = 48
+    answer_length: Annotated[int, Field(ge=2)] = 16
+
+    @property
+    def max_depth(self) -> int:
+        return max(question.hops for question in self._world.questions)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ("1 hop", *(f"{hops} hops" for hops in range(2, self.max_depth + 1)))
+
+    @property
+    def regions(self) -> int:
+        """Each is what is asked of one document first; an eighth of them are held out."""
+        return len(self._world.regions)
+
+    def parse(self, text: str) -> list[str]:
+        if not text.removeprefix(SEARCH).strip():
+            raise ValueError(f"a question is any text, or {SEARCH} and what to search for")
+        return self._question_words(text)
+
+    def make_library(self) -> Library:
+        documents = read_documents(self.documents)
+        questions = read_questions(self.questions, documents)
+        texts = [_told(document) for document in documents]
+        said = [text for one in questions for text in (one.question, one.answer)]
+        spelling = self._spelling([*texts, *said, SEARCH])
+        longest = {
+            "question_length": [one.question for one in questions],
+            "answer_length": [one.answer for one in questions],
+        }
+        self._check_lengths(spelling, longest)
+        passages = [
+            Document(document.title, piece)
+            for document in documents
+            for piece in split_up(_told(document), spelling, self.passage_length)
+        ]
+        rows = spelling.write([text for _, text in passages], self.passage_length)
+        return Library(Asked.about(passages, questions), Collection(passages), spelling, rows)
+
+    @property
+    def _world(self) -> "Asked":
+        world = library_of(self).world
+        assert isinstance(world, Asked)
+        return world
+
+    def _class(self, question: str) -> int:
+        known = self._world.by_text.get(question)
+        return known.hops - 1 if known else 0
+
+    def _same(self, answer: str, truth: str) -> bool:
+        return bare(answer) == bare(truth)
+
+
+class Asked(NamedTuple):
+    """The questions that somebody wrote, and where their answers stand; see `searched.World`."""
+
+    questions: tuple[Question, ...]
+    by_text: dict[str, Question]
+    regions: tuple[tuple[Question, ...], ...]  # of those that begin with the same document
+    places: dict[str, list[int]]  # the passages of each document, by its title
+
+    @classmethod
+    def about(cls, passages: Sequence[Document], questions: Sequence[Question]) -> "Asked":
+        places: dict[str, list[int]] = {}
+        for number, passage in enumerate(passages):
+            places.setdefault(passage.title, []).append(number)
+        regions: dict[str, list[Question]] = {}
+        for question in questions:
+            regions.setdefault(question.documents[0], []).append(question)
+        by_text = {question.question: question for question in questions}
+        return cls(tuple(questions), by_text, tuple(map(tuple, regions.values())), places)
+
+    def draw(self, region: int, hops: int, new: int, first: int, second: int) -> str:
+        questions = self.regions[region]
+        nearest = min((question.hops for question in questions), key=lambda n: abs(n - hops))
+        allowed = [question for question in questions if question.hops == nearest]
+        return allowed[second % len(allowed)].question
+
+    def answer(self, question: str) -> str:
+        known = self.by_text.get(question)
+        return known.answer if known else ""
+
+    def path(self, question: str) -> list[list[int]]:
+        known = self.by_text.get(question)
+        return [self.places[title] for title in known.documents] if known else []
+
+
+def bare(answer: str) -> str:
+    """What counts of an answer: without case, punctuation and articles (Rajpurkar et al. 2016,
+    arXiv:1606.05250, section 6.1).
+    """
+    words = re.sub(f"[{re.escape(string.punctuation)}]", "", answer.casefold()).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def split_up(text: str, spelling: Spelling, length: int) -> list[str]:
+    """Pieces of at most so many tokens: of whole sentences, where one is not too long itself."""
+    pieces = [""]
+    for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
+        whole = len(spelling.tokens(sentence)) <= length
+        for part in [sentence] if whole else sentence.split():
+            longer = f"{pieces[-1]} {part}".strip()
+            if len(spelling.tokens(longer)) <= length:
+                pieces[-1] = longer
+            else:
+                pieces.append(part)
+    return [piece for piece in pieces if piece]
+
+
+def _told(document: Document) -> str:
+    """A document's text, with its title if the text does not say it."""
+    title, text = document
+    return text if title in text else f"{title}: {text}"
