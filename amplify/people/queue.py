@@ -1,0 +1,464 @@
+"""Who answers what: the state that the log of events amounts to, and what may be done next.
+
+A pure fold: `apply` takes events in their order, and the same events give the same state in every
+process. What a person may do is decided by the methods below it, which return the events to append
+and change nothing; web pages append them through `Log.decide`. Knows nothing of files, pages, tasks
+or models.
+
+An *item* is a question put up to people; an *assignment* is one person's work on one item. A person
+holds an assignment on a lease that each of their acts renews. Once it runs out, the item may go to
+somebody else; what was drafted stays.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from amplify.events import Event
+
+ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
+"""What became of an assignment."""
+
+LONGEST = 2000
+"""Characters of anything that a person types."""
+
+New = dict[str, Any]
+"""An event to append: fields of `Event`."""
+
+
+class RefusedError(Exception):
+    """What a person wanted cannot be done; says why, and what can."""
+
+
+@dataclasses.dataclass
+class Exchange:
+    """A sub-question, and the assistant's answer once there is one."""
+
+    number: int  # within its assignment, from 1
+    text: str
+    event: int  # id of `asked`
+    about: Mapping[str, Any] | None = None  # {"number", "part"}: expands on a part of an answer
+    answer: str | None = None
+    confidence: float | None = None  # probability of the answer, where a model gave it
+    steps: tuple[Mapping[str, Any], ...] = ()  # how the answer came about, if it was expanded on
+    passages: tuple[str, ...] = ()  # what the assistant had read
+    problem: str | None = None  # why there is no answer
+    told: int | None = None  # id of `told`
+    undone: bool = False
+
+    @property
+    def pending(self) -> bool:
+        return self.told is None and not self.undone
+
+    @property
+    def costs(self) -> bool:
+        """Whether it counts against the budget: what was seen cannot be unseen."""
+        return self.problem is None and not (self.undone and self.told is None)
+
+
+@dataclasses.dataclass
+class Assignment:
+    item: str
+    person: str
+    began: float
+    state: str = ACTIVE
+    renewed: float = 0.0  # when its lease last began
+    draft: str = ""
+    exchanges: list[Exchange] = dataclasses.field(default_factory=list)
+    answer: str | None = None
+    submitted: int | None = None  # id of the event, once submitted and not undone
+    at: float | None = None  # when it was
+    reason: str = ""  # of a skip
+    problem: str | None = None  # why what was submitted last could not be taken
+    seconds: float = 0.0  # of attention
+
+    @property
+    def kept(self) -> list[Exchange]:
+        """What counts: exchanges not undone, that were answered or will be."""
+        return [e for e in self.exchanges if not e.undone and e.problem is None]
+
+
+@dataclasses.dataclass
+class Item:
+    id: str
+    round: int
+    question: str
+    label: str = ""  # the question's class
+    choices: tuple[str, ...] = ()  # of answers; none: any text
+    budget: int = 0  # sub-questions
+    overlap: int = 1  # people wanted
+    withheld: bool = False  # no help from the assistant: the other arm of the uplift trial
+    gold: str | None = None  # the true answer, of an item that checks people
+    review_of: tuple[str, str] | None = None  # an item and the person whose answer is checked
+    row: int = -1  # in the round's data set
+    column: int = -1
+    checkpoint: str | None = None
+    withdrawn: str | None = None  # why
+    adjudicated: str | None = None  # the answer that was decided on
+    assignments: dict[str, Assignment] = dataclasses.field(default_factory=dict)
+
+    @property
+    def submissions(self) -> list[Assignment]:
+        """In the order in which they were submitted."""
+        done = [a for a in self.assignments.values() if a.state == SUBMITTED]
+        return sorted(done, key=lambda assignment: assignment.submitted or 0)
+
+    @property
+    def skips(self) -> int:
+        return sum(a.state == SKIPPED for a in self.assignments.values())
+
+    @property
+    def complete(self) -> bool:
+        return self.withdrawn is not None or len(self.submissions) >= self.overlap
+
+
+@dataclasses.dataclass
+class RoundState:
+    """What is known of a round's work with people."""
+
+    lease: float = 600.0  # seconds
+    title: str = ""  # the experiment's name
+    guide: str = ""  # what people are told about their work, plain text
+    closed: int | None = None  # id of the event after which nothing counts
+    items: list[str] = dataclasses.field(default_factory=list)
+
+
+class Queue:
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.items: dict[str, Item] = {}
+        self.rounds: dict[int, RoundState] = {}
+        self.last = 0  # id of the last event applied
+        self._unfinished: dict[str, None] = {}  # items that may need somebody, in order
+        self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
+        self._current: dict[str, str] = {}  # of each person: the item taken last
+        for event in events:
+            self.apply(event)
+
+    # What happened
+
+    def apply(self, event: Event) -> None:
+        """Takes the next event of the log."""
+        assert event.id > self.last, (event.id, self.last)
+        self.last = event.id
+        happened = getattr(self, f"_{event.kind}", None)
+        if happened is not None:
+            happened(event)
+
+    def _opened(self, event: Event) -> None:
+        state, body = self._round(event), event.body
+        state.lease, state.title = float(body["lease"]), body.get("title", "")
+        state.guide = body.get("guide", "")
+
+    def _closed(self, event: Event) -> None:
+        state = self._round(event)
+        state.closed = event.id
+        for item in state.items:
+            self._unfinished.pop(item, None)
+
+    def _put(self, event: Event) -> None:
+        assert event.item is not None
+        body, names = event.body, {field.name for field in dataclasses.fields(Item)}
+        facts = {key: value for key, value in body.items() if key in names}
+        facts["choices"] = tuple(body.get("choices", ()))
+        if body.get("review_of"):
+            facts["review_of"] = tuple(body["review_of"])
+        self.items[event.item] = Item(
+            id=event.item, round=event.round, checkpoint=event.checkpoint, **facts
+        )
+        self._round(event).items.append(event.item)
+        self._unfinished[event.item] = None
+
+    def _withdrawn(self, event: Event) -> None:
+        self.items[event.item or ""].withdrawn = event.body.get("reason", "")
+        self._settle(self.items[event.item or ""])
+
+    def _taken(self, event: Event) -> None:
+        item, person = self._whose(event)
+        known = item.assignments.get(person)
+        if known is None:
+            item.assignments[person] = Assignment(item.id, person, event.at, renewed=event.at)
+        else:
+            known.state, known.renewed = ACTIVE, event.at
+        self._current[person] = item.id
+
+    def _released(self, event: Event) -> None:
+        self._assignment(event).renewed = float("-inf")
+
+    def _draft(self, event: Event) -> None:
+        self._act(event).draft = event.body["text"]
+
+    def _asked(self, event: Event) -> None:
+        exchanges = self._act(event).exchanges
+        body = event.body
+        exchanges.append(Exchange(len(exchanges) + 1, body["text"], event.id, body.get("about")))
+        self._undoable(event)
+
+    def _told(self, event: Event) -> None:
+        body = event.body
+        exchange = self._assignment(event).exchanges[body["number"] - 1]
+        exchange.told = event.id
+        exchange.problem = body.get("problem")
+        exchange.answer = body.get("text")
+        exchange.confidence = body.get("confidence")
+        exchange.text = body.get("question", exchange.text)
+        exchange.steps = tuple(body.get("steps", ()))
+        exchange.passages = tuple(body.get("passages", ()))
+
+    def _submitted(self, event: Event) -> None:
+        assignment = self._act(event)
+        assignment.state, assignment.answer = SUBMITTED, event.body["answer"]
+        assignment.submitted, assignment.at = event.id, event.at
+        assignment.problem = None
+        self._undoable(event)
+        self._settle(self.items[assignment.item])
+
+    def _refused(self, event: Event) -> None:
+        assignment = self._reopen(event)
+        assignment.problem = event.body["problem"]
+
+    def _skipped(self, event: Event) -> None:
+        assignment = self._act(event)
+        assignment.state, assignment.reason = SKIPPED, event.body["reason"]
+        self._undoable(event)
+
+    def _undone(self, event: Event) -> None:
+        what = event.body["event"]
+        acts = self._acts[event.person or ""]
+        undone = next(act for act in acts if act.id == what)
+        acts.remove(undone)
+        if undone.kind == "asked":
+            for exchange in self._act(event).exchanges:
+                exchange.undone |= exchange.event == what
+        else:
+            self._reopen(event)
+            self._current[event.person or ""] = event.item or ""
+
+    def _adjudicated(self, event: Event) -> None:
+        self.items[event.item or ""].adjudicated = event.body["answer"]
+
+    def _corrected(self, event: Event) -> None:
+        """Of a final answer; what a correction of a sub-answer means is said by `people.stale`."""
+        if event.body.get("number") is None and event.body.get("person"):
+            item = self.items[event.item or ""]
+            item.assignments[event.body["person"]].answer = event.body["answer"]
+
+    def _reopen(self, event: Event) -> Assignment:
+        assignment = self._assignment(event)
+        assignment.draft = assignment.answer or assignment.draft
+        assignment.state, assignment.renewed = ACTIVE, event.at
+        assignment.answer = assignment.submitted = assignment.at = None
+        self._unfinished[assignment.item] = None
+        return assignment
+
+    def _settle(self, item: Item) -> None:
+        if item.complete:
+            self._unfinished.pop(item.id, None)
+
+    def _round(self, event: Event) -> RoundState:
+        return self.rounds.setdefault(event.round, RoundState())
+
+    def _whose(self, event: Event) -> tuple[Item, str]:
+        assert event.person is not None
+        return self.items[event.item or ""], event.person
+
+    def _assignment(self, event: Event) -> Assignment:
+        item, person = self._whose(event)
+        return item.assignments[person]
+
+    def _act(self, event: Event) -> Assignment:
+        """Of whoever just did something, which renews the lease and took some attention."""
+        assignment = self._assignment(event)
+        assignment.renewed = event.at
+        assignment.seconds += event.seconds or 0.0
+        return assignment
+
+    def _undoable(self, event: Event) -> None:
+        self._acts.setdefault(event.person or "", []).append(event)
+
+    # What is so
+
+    def is_held(self, assignment: Assignment, now: float) -> bool:
+        """Whether it is active and its lease has not run out."""
+        lease = self.rounds[self.items[assignment.item].round].lease
+        return assignment.state == ACTIVE and now < assignment.renewed + lease
+
+    def needs(self, item: Item, now: float) -> int:
+        """How many more people may take it."""
+        if item.withdrawn is not None or self.rounds[item.round].closed is not None:
+            return 0
+        busy = sum(self.is_held(a, now) for a in item.assignments.values())
+        return item.overlap - len(item.submissions) - busy
+
+    def open_items(self, round: int) -> int:
+        """Items that are not complete yet."""
+        return sum(self.items[item].round == round for item in self._unfinished)
+
+    def current(self, person: str, now: float) -> Item | None:
+        """What a person has in hand: what they took last, if it is still theirs to answer."""
+        item = self.items.get(self._current.get(person, ""))
+        if item is None or item.withdrawn is not None:
+            return None
+        assignment = item.assignments[person]
+        if self.rounds[item.round].closed is not None or assignment.state != ACTIVE:
+            return None
+        if self.is_held(assignment, now) or self.needs(item, now) > 0:
+            return item
+        return None
+
+    def may_open(self, person: str, item: str) -> bool:
+        """A person sees the items that were given to them, and no others."""
+        return item in self.items and person in self.items[item].assignments
+
+    def submitted_by(self, person: str, round: int) -> int:
+        there = (self.items[item] for item in self.rounds[round].items)
+        return sum(
+            person in item.assignments and item.assignments[person].state == SUBMITTED
+            for item in there
+        )
+
+    def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
+        """Sub-questions that wait for the assistant."""
+        return [
+            (self.items[item], assignment, exchange)
+            for item in self._unfinished
+            if self.items[item].round == round
+            for assignment in self.items[item].assignments.values()
+            for exchange in assignment.exchanges
+            if exchange.pending
+        ]
+
+    # What may be done: each returns events to append
+
+    def take(self, person: str, now: float) -> list[New]:
+        """The next item for a person: what they have in hand, or one that needs somebody; reviews
+        first. Nothing if there is none.
+        """
+        item = self.current(person, now)
+        if item is None:
+            waiting = [self.items[name] for name in self._unfinished]
+            waiting.sort(key=lambda item: item.review_of is None)
+            item = next((item for item in waiting if self._fits(item, person, now)), None)
+        elif self.is_held(item.assignments[person], now):
+            return []
+        return [] if item is None else [_new("taken", item, person)]
+
+    def _fits(self, item: Item, person: str, now: float) -> bool:
+        """Nobody is given what they answered or skipped before, nor their own to check."""
+        before = item.assignments.get(person)
+        if before is not None and before.state != ACTIVE:
+            return False
+        mine = item.review_of is not None and item.review_of[1] == person
+        return not mine and self.needs(item, now) > 0
+
+    def ask(
+        self,
+        person: str,
+        item: str,
+        text: str,
+        now: float,
+        about: Mapping[str, Any] | None = None,
+    ) -> list[New]:
+        """A sub-question for the assistant; with `about`, to expand on a part of an answer."""
+        mine = self._mine(person, item, now)
+        this = self.items[item]
+        text = _checked(text, "a question") if about is None else text[:LONGEST]
+        if this.withheld or this.review_of:
+            raise RefusedError("this one is to be answered without the assistant's help")
+        if sum(exchange.costs for exchange in mine.exchanges) >= this.budget:
+            raise RefusedError(f"all {this.budget} questions for the assistant have been asked")
+        if any(exchange.pending for exchange in mine.exchanges):
+            raise RefusedError("the assistant has not answered the last question yet")
+        if about is not None:
+            answered = {e.number: e for e in mine.kept if e.answer is not None}
+            if about.get("number") not in answered:
+                raise RefusedError("there is no such answer to expand on")
+            part = str(about.get("part") or "").strip()
+            if part not in (answered[about["number"]].answer or ""):
+                raise RefusedError("what is marked is not part of the answer")
+            about = {"number": about["number"], "part": part}
+        return [_new("asked", this, person, text=text, **({"about": about} if about else {}))]
+
+    def draft(self, person: str, item: str, text: str) -> list[New]:
+        """Kept whatever became of the assignment: nothing that was typed is lost."""
+        if not self.may_open(person, item):
+            raise RefusedError("this is not one of your questions")
+        if len(text) > LONGEST:
+            raise RefusedError(f"at most {LONGEST} characters can be kept")
+        return [_new("draft", self.items[item], person, text=text)]
+
+    def submit(self, person: str, item: str, answer: str, now: float) -> list[New]:
+        """The final answer. Submitting the same again changes nothing."""
+        if self.may_open(person, item):
+            before = self.items[item].assignments[person]
+            if before.state == SUBMITTED and before.answer == answer.strip():
+                return []
+        self._mine(person, item, now)
+        this, answer = self.items[item], _checked(answer, "an answer")
+        if this.choices and answer not in this.choices:
+            shown = ", ".join(this.choices[:20]) + (", ..." if len(this.choices) > 20 else "")
+            raise RefusedError(f"an answer must be one of {shown}")
+        return [_new("submitted", this, person, answer=answer)]
+
+    def skip(self, person: str, item: str, reason: str, now: float) -> list[New]:
+        self._mine(person, item, now)
+        return [_new("skipped", self.items[item], person, reason=_checked(reason, "a reason"))]
+
+    def undo(self, person: str, now: float) -> list[New]:
+        """Takes back what a person did last: a sub-question, a submission or a skip."""
+        acts = self._acts.get(person, [])
+        if not acts:
+            raise RefusedError("there is nothing to undo")
+        last, item = acts[-1], self.items[acts[-1].item or ""]
+        if self.rounds[item.round].closed is not None or item.withdrawn is not None:
+            raise RefusedError("the round has been closed: what was submitted stays")
+        mine = item.assignments[person]
+        if last.kind == "asked":
+            self._mine(person, item.id, now)
+        elif any(
+            other.review_of == (item.id, person) and other.assignments
+            for other in map(self.items.__getitem__, self.rounds[item.round].items)
+        ):
+            raise RefusedError("somebody is checking this answer already: it stays")
+        elif mine.state == SKIPPED and self.needs(item, now) <= 0:
+            raise RefusedError("somebody else has taken it meanwhile")
+        events = [_new("undone", item, person, event=last.id, what=last.kind)]
+        in_hand = self.current(person, now)
+        if in_hand is not None and in_hand.id != item.id:
+            events.insert(0, _new("released", in_hand, person))
+        return events
+
+    def _mine(self, person: str, item: str, now: float) -> Assignment:
+        """A person's active assignment. Raises RefusedError, saying what became of it."""
+        if not self.may_open(person, item):
+            raise RefusedError("this is not one of your questions")
+        this, mine = self.items[item], self.items[item].assignments[person]
+        if this.withdrawn is not None:
+            raise RefusedError("this question was withdrawn; what you wrote is kept")
+        if self.rounds[this.round].closed is not None:
+            raise RefusedError("this round has been closed; what you wrote is kept")
+        if mine.state != ACTIVE:
+            raise RefusedError(f"you have {mine.state} this question already; undo that first")
+        if not self.is_held(mine, now) and self.needs(this, now) <= 0:
+            raise RefusedError("your time for this ran out, and it went to somebody else; what you"
+                          " wrote is kept")  # fmt: skip
+        return mine
+
+
+def _new(kind: str, item: Item, person: str, **body: Any) -> New:
+    return {
+        "kind": kind,
+        "round": item.round,
+        "item": item.id,
+        "person": person,
+        "checkpoint": item.checkpoint,
+        "body": body,
+    }
+
+
+def _checked(text: str, what: str) -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise RefusedError(f"{what} cannot be empty")
+    if len(text) > LONGEST:
+        raise RefusedError(f"{what} has at most {LONGEST} characters, this one {len(text)}")
+    return text

@@ -1,0 +1,150 @@
+"""Who may open what: pseudonyms and the tokens in people's links.
+
+Two files in `people/` beside the experiment's rounds, readable by their owner alone: `tokens.json`,
+and `names.csv`, which says who is behind a pseudonym and which nothing here reads. The log and all
+reports know pseudonyms only.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from amplify.errors import AmplifyError
+
+ADMIN = "admin"
+DAYS = 30.0
+"""That a link works, unless told otherwise."""
+DAY = 24 * 60 * 60.0
+
+
+class Member(NamedTuple):
+    person: str  # a pseudonym, or ADMIN
+    token: str
+    expires: float | None  # seconds since 1970; None: never
+    simulated: bool = False
+
+    @property
+    def is_admin(self) -> bool:
+        return self.person == ADMIN
+
+
+class NotAllowedError(Exception):
+    """The link does not work; says why, and who can help."""
+
+
+class Roster:
+    def __init__(self, experiment: Path) -> None:
+        self.folder = experiment / "people"
+        self._file, self._names = self.folder / "tokens.json", self.folder / "names.csv"
+        self._seen: tuple[int, int] | None = None
+        self._members: dict[str, Member] = {}
+
+    def members(self) -> list[Member]:
+        """In the order in which they were invited."""
+        self._refresh()
+        return list(self._members.values())
+
+    def admin(self) -> Member:
+        """The one who runs the experiment; made when first asked for."""
+        self._refresh()
+        return self._members.get(ADMIN) or self._invite([ADMIN], None, simulated=False)[0]
+
+    def invite(
+        self, names: Sequence[str], now: float, days: float = DAYS, *, simulated: bool = False
+    ) -> list[Member]:
+        """Links for so many people; their names ("" is allowed) go into `names.csv` only."""
+        with self._locked():
+            self._refresh()
+            count = sum(not member.is_admin for member in self._members.values())
+            numbers = range(count + 1, count + 1 + len(names))
+            people = [f"person-{number:02d}" for number in numbers]
+            self._note_names(people, names)
+            return self._add(people, now + days * DAY, simulated)
+
+    def revoke(self, person: str) -> None:
+        """Their link no longer works. Raises AmplifyError if there is nobody of that name."""
+        with self._locked():
+            self._refresh()
+            if person not in self._members:
+                known = ", ".join(name for name in self._members if name != ADMIN) or "nobody"
+                raise AmplifyError(f"{self.folder}: there is no {person!r}, only {known}")
+            self._write({**self._members, person: self._members[person]._replace(expires=0.0)})
+
+    def who(self, token: str, now: float) -> Member:
+        """Whose token it is. Raises NotAllowedError if it is nobody's, or no longer works."""
+        self._refresh()
+        for member in self._members.values():
+            if hmac.compare_digest(member.token.encode(), token.encode()):
+                if member.expires is not None and now >= member.expires:
+                    raise NotAllowedError(
+                        "this link has expired; ask whoever sent it for a new one"
+                    )
+                return member
+        raise NotAllowedError(
+            "this link is not valid; check that it is whole, or ask for a new one"
+        )
+
+    def _invite(self, people: list[str], expires: float | None, simulated: bool) -> list[Member]:
+        with self._locked():
+            self._refresh()
+            return self._add(people, expires, simulated)
+
+    def _add(self, people: list[str], expires: float | None, simulated: bool) -> list[Member]:
+        new = [Member(name, secrets.token_urlsafe(24), expires, simulated) for name in people]
+        known = [self._members.get(member.person, member) for member in new]
+        self._write(self._members | {member.person: member for member in known})
+        return known
+
+    def _refresh(self) -> None:
+        """Reads the file if it is another than before."""
+        try:
+            stat = self._file.stat()
+            seen = (stat.st_mtime_ns, stat.st_ino)
+            if seen != self._seen:
+                rows = json.loads(self._file.read_text(encoding="utf-8"))
+                self._members = {row["person"]: Member(**row) for row in rows}
+                self._seen = seen
+        except FileNotFoundError:
+            self._members, self._seen = {}, None
+        except (ValueError, KeyError, TypeError) as error:
+            raise AmplifyError(
+                f"{self._file}: damaged ({error}); move it away, and invite people anew"
+            ) from None
+
+    def _write(self, members: dict[str, Member]) -> None:
+        text = json.dumps([member._asdict() for member in members.values()], indent=1)
+        temporary = self._file.with_name(f".{self._file.name}.tmp")
+        with open(temporary, "w", encoding="utf-8", opener=_for_owner) as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._file)
+        self._members, self._seen = members, None
+
+    def _note_names(self, people: Sequence[str], names: Sequence[str]) -> None:
+        if not any(names):
+            return
+        new = not self._names.exists()
+        with open(self._names, "a", encoding="utf-8", newline="", opener=_for_owner) as file:
+            rows = csv.writer(file)
+            if new:
+                rows.writerow(["pseudonym", "name"])
+            rows.writerows(zip(people, names, strict=True))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        with open(self.folder / ".lock", "w", opener=_for_owner) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)

@@ -1,0 +1,58 @@
+"""What all pages share: the log, the state that it amounts to, and who may come in.
+
+Every request first catches up with what other processes appended. What is decided on the state is
+appended in one transaction with that look, so that two people are never given the last place of an
+item. Never imports jax.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from amplify.events import Log
+from amplify.people.queue import New, Queue
+from amplify.people.roster import Roster
+
+EVENTS = "events.sqlite"
+
+
+class Office:
+    def __init__(self, experiment: Path, clock: Callable[[], float] = time.time) -> None:
+        """Raises AmplifyError if the log is damaged or of a later version."""
+        self.experiment, self.clock = experiment, clock
+        self.log, self.roster = Log(experiment / EVENTS, clock), Roster(experiment)
+        self._queue, self._one_at_a_time = Queue(), threading.RLock()
+
+    @property
+    def queue(self) -> Queue:
+        """The state as of now."""
+        with self._one_at_a_time:
+            for event in self.log.since(self._queue.last):
+                self._queue.apply(event)
+            return self._queue
+
+    def do(
+        self,
+        decision: Callable[[Queue, float], list[New]],
+        *,
+        request: str | None = None,
+        seconds: float | None = None,
+    ) -> list[int]:
+        """Appends what `decision` returns for the state and the time; returns the events' ids.
+
+        Args:
+            request: an id that the sender gives; the same request is carried out once.
+            seconds: of attention that it took.
+
+        Raises RefusedError if it may not be done.
+        """
+
+        def decide() -> list[New]:
+            events = decision(self.queue, self.clock())
+            if events:
+                events[-1] = {**events[-1], "seconds": seconds}
+            return events
+
+        with self._one_at_a_time:
+            return self.log.decide(decide, request)
