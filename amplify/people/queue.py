@@ -22,6 +22,9 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 LONGEST = 2000
 """Characters of anything that a person types."""
 
+LATE = {"draft", "adjudicated", "corrected"}
+"""Kinds of events that mean something once their round is closed."""
+
 New = dict[str, Any]
 """An event to append: fields of `Event`."""
 
@@ -140,6 +143,8 @@ class Queue:
         """Takes the next event of the log."""
         assert event.id > self.last, (event.id, self.last)
         self.last = event.id
+        if self._round(event).closed is not None and event.kind not in LATE:
+            return
         happened = getattr(self, f"_{event.kind}", None)
         if happened is not None:
             happened(event)
@@ -157,6 +162,8 @@ class Queue:
 
     def _put(self, event: Event) -> None:
         assert event.item is not None
+        if event.item in self.items:
+            return
         body, names = event.body, {field.name for field in dataclasses.fields(Item)}
         facts = {key: value for key, value in body.items() if key in names}
         facts["choices"] = tuple(body.get("choices", ()))
@@ -167,10 +174,11 @@ class Queue:
         )
         self._round(event).items.append(event.item)
         self._unfinished[event.item] = None
+        if self.items[event.item].review_of is not None:
+            self._withdraw_stale(self.items[event.item])
 
     def _withdrawn(self, event: Event) -> None:
-        self.items[event.item or ""].withdrawn = event.body.get("reason", "")
-        self._settle(self.items[event.item or ""])
+        self._withdraw(self.items[event.item or ""], event.body.get("reason", ""))
 
     def _taken(self, event: Event) -> None:
         item, person = self._whose(event)
@@ -185,7 +193,12 @@ class Queue:
         self._assignment(event).renewed = float("-inf")
 
     def _draft(self, event: Event) -> None:
-        self._act(event).draft = event.body["text"]
+        assignment = self._assignment(event)
+        in_hand = self.current(assignment.person, event.at)
+        if in_hand is not None and in_hand.id == assignment.item:
+            assignment.renewed = event.at
+        assignment.seconds += event.seconds or 0.0
+        assignment.draft = event.body["text"]
 
     def _asked(self, event: Event) -> None:
         exchanges = self._act(event).exchanges
@@ -196,6 +209,8 @@ class Queue:
     def _told(self, event: Event) -> None:
         body = event.body
         exchange = self._assignment(event).exchanges[body["number"] - 1]
+        if not exchange.pending:  # what was shown, or taken back before it was, stays so
+            return
         exchange.told = event.id
         exchange.problem = body.get("problem")
         exchange.answer = body.get("text")
@@ -213,8 +228,17 @@ class Queue:
         self._settle(self.items[assignment.item])
 
     def _refused(self, event: Event) -> None:
-        assignment = self._reopen(event)
-        assignment.problem = event.body["problem"]
+        assignment = self._assignment(event)
+        if assignment.state != SUBMITTED:  # it was undone meanwhile
+            return
+        person, what = assignment.person, assignment.submitted
+        self._acts[person] = [act for act in self._acts[person] if act.id != what]
+        is_busy = self.current(person, event.at) is not None
+        self._reopen(event).problem = event.body["problem"]
+        if is_busy:  # whoever takes it first, see `take`
+            assignment.renewed = float("-inf")
+        else:
+            self._current[person] = assignment.item
 
     def _skipped(self, event: Event) -> None:
         assignment = self._act(event)
@@ -231,7 +255,7 @@ class Queue:
                 exchange.undone |= exchange.event == what
         else:
             self._reopen(event)
-            self._current[event.person or ""] = event.item or ""
+        self._current[event.person or ""] = event.item or ""
 
     def _adjudicated(self, event: Event) -> None:
         self.items[event.item or ""].adjudicated = event.body["answer"]
@@ -248,7 +272,24 @@ class Queue:
         assignment.state, assignment.renewed = ACTIVE, event.at
         assignment.answer = assignment.submitted = assignment.at = None
         self._unfinished[assignment.item] = None
+        for review in self._reviews(assignment):
+            self._withdraw_stale(review)
         return assignment
+
+    def _reviews(self, assignment: Assignment) -> list[Item]:
+        together = self.rounds[self.items[assignment.item].round].items
+        of = (assignment.item, assignment.person)
+        return [item for item in map(self.items.__getitem__, together) if item.review_of == of]
+
+    def _withdraw_stale(self, review: Item) -> None:
+        """There is nothing to check once it was taken back, unless somebody has begun to."""
+        item, person = review.review_of or ("", "")
+        if self.items[item].assignments[person].state != SUBMITTED and not review.assignments:
+            self._withdraw(review, "what it was to check was taken back")
+
+    def _withdraw(self, item: Item, reason: str) -> None:
+        item.withdrawn = reason
+        self._settle(item)
 
     def _settle(self, item: Item) -> None:
         if item.complete:
@@ -330,13 +371,13 @@ class Queue:
     # What may be done: each returns events to append
 
     def take(self, person: str, now: float) -> list[New]:
-        """The next item for a person: what they have in hand, or one that needs somebody; reviews
-        first. Nothing if there is none.
+        """The next item for a person: what they have in hand, or one that needs somebody; first
+        what they began, and reviews before others. Nothing if there is none.
         """
         item = self.current(person, now)
         if item is None:
             waiting = [self.items[name] for name in self._unfinished]
-            waiting.sort(key=lambda item: item.review_of is None)
+            waiting.sort(key=lambda i: (person not in i.assignments, i.review_of is None))
             item = next((item for item in waiting if self._fits(item, person, now)), None)
         elif self.is_held(item.assignments[person], now):
             return []
@@ -360,7 +401,9 @@ class Queue:
     ) -> list[New]:
         """A sub-question for the assistant; with `about`, to expand on a part of an answer."""
         mine = self._mine(person, item, now)
-        this = self.items[item]
+        this, in_hand = self.items[item], self.current(person, now)
+        if in_hand is not None and in_hand is not this:
+            raise RefusedError("you have another question in hand now; answer that one first")
         text = _checked(text, "a question") if about is None else text[:LONGEST]
         if this.withheld or this.review_of:
             raise RefusedError("this one is to be answered without the assistant's help")
@@ -390,7 +433,7 @@ class Queue:
         """The final answer. Submitting the same again changes nothing."""
         if self.may_open(person, item):
             before = self.items[item].assignments[person]
-            if before.state == SUBMITTED and before.answer == answer.strip():
+            if before.state == SUBMITTED and before.answer == " ".join(answer.split()):
                 return []
         self._mine(person, item, now)
         this, answer = self.items[item], _checked(answer, "an answer")
@@ -414,10 +457,7 @@ class Queue:
         mine = item.assignments[person]
         if last.kind == "asked":
             self._mine(person, item.id, now)
-        elif any(
-            other.review_of == (item.id, person) and other.assignments
-            for other in map(self.items.__getitem__, self.rounds[item.round].items)
-        ):
+        elif any(review.assignments for review in self._reviews(mine)):
             raise RefusedError("somebody is checking this answer already: it stays")
         elif mine.state == SKIPPED and self.needs(item, now) <= 0:
             raise RefusedError("somebody else has taken it meanwhile")
