@@ -10,8 +10,10 @@ holds an assignment on a lease that each of their acts renews. Once it runs out,
 somebody else; what was drafted stays.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from amplify.events import Event
@@ -22,7 +24,7 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 LONGEST = 2000
 """Characters of anything that a person types."""
 
-LATE = {"draft", "adjudicated", "corrected"}
+LATE = {"draft", "seen", "adjudicated", "corrected"}
 """Kinds of events that mean something once their round is closed."""
 
 New = dict[str, Any]
@@ -74,6 +76,7 @@ class Assignment:
     reason: str = ""  # of a skip
     problem: str | None = None  # why what was submitted last could not be taken
     seconds: float = 0.0  # of attention
+    seen: bool = False  # by whom they were told what: then what they submitted stays
 
     @property
     def kept(self) -> list[Exchange]:
@@ -131,7 +134,10 @@ class Queue:
         self.items: dict[str, Item] = {}
         self.rounds: dict[int, RoundState] = {}
         self.last = 0  # id of the last event applied
-        self._unfinished: dict[str, None] = {}  # items that may need somebody, in order
+        self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
+        # somebody, in order
+        self._returned: dict[str, list[str]] = {}  # to each person: what they had before
+        self._submitted_by: collections.Counter[tuple[str, int]] = collections.Counter()
         self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
         self._current: dict[str, str] = {}  # of each person: the item taken last
         for event in events:
@@ -157,8 +163,7 @@ class Queue:
     def _closed(self, event: Event) -> None:
         state = self._round(event)
         state.closed = event.id
-        for item in state.items:
-            self._unfinished.pop(item, None)
+        self._unfinished[event.round] = {}
 
     def _put(self, event: Event) -> None:
         assert event.item is not None
@@ -173,7 +178,7 @@ class Queue:
             id=event.item, round=event.round, checkpoint=event.checkpoint, **facts
         )
         self._round(event).items.append(event.item)
-        self._unfinished[event.item] = None
+        self._unfinished.setdefault(event.round, {})[event.item] = None
         if self.items[event.item].review_of is not None:
             self._withdraw_stale(self.items[event.item])
 
@@ -190,15 +195,20 @@ class Queue:
         self._current[person] = item.id
 
     def _released(self, event: Event) -> None:
-        self._assignment(event).renewed = float("-inf")
+        assignment = self._assignment(event)
+        assignment.renewed = float("-inf")
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _draft(self, event: Event) -> None:
+        """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
+        has the item now.
+        """
         assignment = self._assignment(event)
+        renewed = assignment.renewed
         in_hand = self.current(assignment.person, event.at)
-        if in_hand is not None and in_hand.id == assignment.item:
-            assignment.renewed = event.at
-        assignment.seconds += event.seconds or 0.0
-        assignment.draft = event.body["text"]
+        self._act(event).draft = event.body["text"]
+        if in_hand is None or in_hand.id != event.item:
+            assignment.renewed = renewed
 
     def _asked(self, event: Event) -> None:
         exchanges = self._act(event).exchanges
@@ -224,21 +234,19 @@ class Queue:
         assignment.state, assignment.answer = SUBMITTED, event.body["answer"]
         assignment.submitted, assignment.at = event.id, event.at
         assignment.problem = None
+        self._submitted_by[assignment.person, event.round] += 1
         self._undoable(event)
         self._settle(self.items[assignment.item])
 
     def _refused(self, event: Event) -> None:
+        """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
         assignment = self._assignment(event)
         if assignment.state != SUBMITTED:  # it was undone meanwhile
             return
-        person, what = assignment.person, assignment.submitted
-        self._acts[person] = [act for act in self._acts[person] if act.id != what]
-        is_busy = self.current(person, event.at) is not None
+        acts = self._acts[assignment.person]
+        acts[:] = [act for act in acts if act.id != assignment.submitted]
         self._reopen(event).problem = event.body["problem"]
-        if is_busy:  # whoever takes it first, see `take`
-            assignment.renewed = float("-inf")
-        else:
-            self._current[person] = assignment.item
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _skipped(self, event: Event) -> None:
         assignment = self._act(event)
@@ -257,6 +265,9 @@ class Queue:
             self._reopen(event)
         self._current[event.person or ""] = event.item or ""
 
+    def _seen(self, event: Event) -> None:
+        self._assignment(event).seen = True
+
     def _adjudicated(self, event: Event) -> None:
         self.items[event.item or ""].adjudicated = event.body["answer"]
 
@@ -267,11 +278,14 @@ class Queue:
             item.assignments[event.body["person"]].answer = event.body["answer"]
 
     def _reopen(self, event: Event) -> Assignment:
-        assignment = self._assignment(event)
+        item, assignment = self.items[event.item or ""], self._assignment(event)
+        if assignment.state == SUBMITTED:
+            self._submitted_by[assignment.person, item.round] -= 1
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
         assignment.answer = assignment.submitted = assignment.at = None
-        self._unfinished[assignment.item] = None
+        if not item.complete:
+            self._unfinished[item.round][item.id] = None
         for review in self._reviews(assignment):
             self._withdraw_stale(review)
         return assignment
@@ -293,7 +307,7 @@ class Queue:
 
     def _settle(self, item: Item) -> None:
         if item.complete:
-            self._unfinished.pop(item.id, None)
+            self._unfinished[item.round].pop(item.id, None)
 
     def _round(self, event: Event) -> RoundState:
         return self.rounds.setdefault(event.round, RoundState())
@@ -332,7 +346,7 @@ class Queue:
 
     def open_items(self, round: int) -> int:
         """Items that are not complete yet."""
-        return sum(self.items[item].round == round for item in self._unfinished)
+        return len(self._unfinished.get(round, ()))
 
     def current(self, person: str, now: float) -> Item | None:
         """What a person has in hand: what they took last, if it is still theirs to answer."""
@@ -350,19 +364,19 @@ class Queue:
         """A person sees the items that were given to them, and no others."""
         return item in self.items and person in self.items[item].assignments
 
+    def last_act(self, person: str) -> Event | None:
+        """What `undo` would take back."""
+        acts = self._acts.get(person)
+        return acts[-1] if acts else None
+
     def submitted_by(self, person: str, round: int) -> int:
-        there = (self.items[item] for item in self.rounds[round].items)
-        return sum(
-            person in item.assignments and item.assignments[person].state == SUBMITTED
-            for item in there
-        )
+        return self._submitted_by[person, round]
 
     def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
         """Sub-questions that wait for the assistant."""
         return [
             (self.items[item], assignment, exchange)
-            for item in self._unfinished
-            if self.items[item].round == round
+            for item in self._unfinished.get(round, ())
             for assignment in self.items[item].assignments.values()
             for exchange in assignment.exchanges
             if exchange.pending
@@ -371,23 +385,31 @@ class Queue:
     # What may be done: each returns events to append
 
     def take(self, person: str, now: float) -> list[New]:
-        """The next item for a person: what they have in hand, or one that needs somebody; first
-        what they began, and reviews before others. Nothing if there is none.
+        """The next item for a person: what they have in hand, what came back to them, or one that
+        needs somebody; reviews first. Nothing if there is none.
         """
         item = self.current(person, now)
         if item is None:
-            waiting = [self.items[name] for name in self._unfinished]
-            waiting.sort(key=lambda i: (person not in i.assignments, i.review_of is None))
-            item = next((item for item in waiting if self._fits(item, person, now)), None)
+            item = next((i for i in self._waiting(person) if self._fits(i, person, now)), None)
         elif self.is_held(item.assignments[person], now):
             return []
         return [] if item is None else [_new("taken", item, person)]
+
+    def _waiting(self, person: str) -> Iterator[Item]:
+        """What is not finished, in the order in which this person should have it."""
+        yield from (self.items[name] for name in self._returned.get(person, ()))
+        names = itertools.chain.from_iterable(self._unfinished.values())
+        items = [self.items[name] for name in names]
+        yield from (item for item in items if item.review_of is not None)
+        yield from (item for item in items if item.review_of is None)
 
     def _fits(self, item: Item, person: str, now: float) -> bool:
         """Nobody is given what they answered or skipped before, nor their own to check."""
         before = item.assignments.get(person)
         if before is not None and before.state != ACTIVE:
             return False
+        if before is not None and self.is_held(before, now):
+            return item.withdrawn is None and self.rounds[item.round].closed is None
         mine = item.review_of is not None and item.review_of[1] == person
         return not mine and self.needs(item, now) > 0
 
@@ -446,6 +468,15 @@ class Queue:
         self._mine(person, item, now)
         return [_new("skipped", self.items[item], person, reason=_checked(reason, "a reason"))]
 
+    def see(self, person: str, item: str) -> list[New]:
+        """To be shown who told what. Seeing it a second time changes nothing."""
+        if not self.may_open(person, item):
+            raise RefusedError("this is not one of your questions")
+        mine = self.items[item].assignments[person]
+        if mine.state != SUBMITTED:
+            raise RefusedError("who told you what is shown once you have submitted your answer")
+        return [] if mine.seen else [_new("seen", self.items[item], person)]
+
     def undo(self, person: str, now: float) -> list[New]:
         """Takes back what a person did last: a sub-question, a submission or a skip."""
         acts = self._acts.get(person, [])
@@ -457,6 +488,8 @@ class Queue:
         mine = item.assignments[person]
         if last.kind == "asked":
             self._mine(person, item.id, now)
+        elif mine.seen:
+            raise RefusedError("you have seen who told you what for this answer: it stays")
         elif any(review.assignments for review in self._reviews(mine)):
             raise RefusedError("somebody is checking this answer already: it stays")
         elif mine.state == SKIPPED and self.needs(item, now) <= 0:
