@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
 
+EVENTS = "events.sqlite"
+"""Its name in an experiment's folder."""
+
 VERSION = 1
 """Of the schema; a file of a later one is refused."""
 
@@ -109,8 +112,8 @@ class Log:
         rows = self._connection.execute(
             f"SELECT {', '.join(Event._fields)} FROM events WHERE id > ?{where} ORDER BY id", values
         )
-        for *fields, body in rows:
-            yield Event(*fields, body=json.loads(body))
+        for row in rows:
+            yield Event._make((*row[:-1], json.loads(row[-1])))
 
     def append(self, *events: Mapping[str, Any]) -> list[int]:
         """Appends events (fields of `Event` but `id` and `at`), all or none; returns their ids."""

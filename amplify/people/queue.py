@@ -42,6 +42,8 @@ class Exchange:
     confidence: float | None = None  # probability of the answer, where a model gave it
     steps: tuple[Mapping[str, Any], ...] = ()  # how the answer came about, if it was expanded on
     passages: tuple[str, ...] = ()  # what the assistant had read
+    by: str = ""  # who answered: "assistant", "environment" or "overseer"
+    tokens: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of question and answer
     problem: str | None = None  # why there is no answer
     told: int | None = None  # id of `told`
     undone: bool = False
@@ -203,6 +205,7 @@ class Queue:
         exchange.text = body.get("question", exchange.text)
         exchange.steps = tuple(body.get("steps", ()))
         exchange.passages = tuple(body.get("passages", ()))
+        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens", {})
 
     def _submitted(self, event: Event) -> None:
         assignment = self._act(event)
