@@ -47,21 +47,28 @@ async def ask(http: Request, act: Doing, item: str, text: Text = "") -> Response
         lambda queue, now: queue.ask(act.visitor.person, item, text, now),
         {"text": text},
         part="asked.html",
+        left_in_box="",
     )
 
 
 @router.post("/items/{item}/expand")
 async def expand(
-    http: Request, act: Doing, item: str, number: Annotated[int, Form()], part: Text = ""
+    http: Request,
+    act: Doing,
+    item: str,
+    number: Annotated[int, Form()],
+    part: Text = "",
+    text: Text = "",
 ) -> Response:
-    """More about an answer of the assistant, or a part of it."""
+    """More about an answer of the assistant, or a part of it; `text` stays in the box."""
     about = {"number": number, "part": part}
-    text = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
+    wanted = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
     return _done(
         http,
         act,
         item,
-        lambda queue, now: queue.ask(act.visitor.person, item, text, now, about),
+        lambda queue, now: queue.ask(act.visitor.person, item, wanted, now, about),
+        {"text": text},
         part="asked.html",
     )
 
@@ -172,17 +179,23 @@ def _done(
     decision: Decision,
     typed: Mapping[str, str] | None = None,
     part: str = "work.html",
+    left_in_box: str | None = None,
 ) -> Response:
-    """Carries out what a form asks for, and shows what is next: `part` of a page to htmx."""
-    not_done = _carried_out(http, act, item, decision, typed or {})
+    """Carries out what a form asks for, and shows what is next: `part` of a page to htmx, with what
+    was typed in the assistant's box unless something else is to be there.
+    """
+    typed = typed or {}
+    not_done = _carried_out(http, act, item, decision, typed)
     if not_done is not None:
         return not_done
     if not pages.is_part(http):
         return RedirectResponse("/answer", 303)
+    box = {"text": typed.get("text", "") if left_in_box is None else left_in_box}
     if part == "work.html":
-        return _work(http, act.visitor, typed={"text": (typed or {}).get("text", "")})
+        return _work(http, act.visitor, typed=box)
     office = _office(http)
-    return pages.page(http, part, **_about(office, act.visitor, office.queue.items[item or ""]))
+    about = _about(office, act.visitor, office.queue.items[item or ""])
+    return pages.page(http, part, typed=box, **about)
 
 
 def _carried_out(
