@@ -35,6 +35,9 @@ function takeAttention() {
 document.addEventListener("htmx:configRequest", ({ detail }) => {
   if (detail.verb !== "post") return;
   detail.parameters.set("seconds", (detail.elt.amplifySeconds = takeAttention()).toFixed(1));
+  if (detail.elt.matches("#undo, .expand")) { // what is in the assistant's box stays there
+    detail.parameters.set("text", $("#ask-text")?.value ?? "");
+  }
 });
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   if (detail.requestConfig.verb !== "post") return;
