@@ -147,7 +147,7 @@ async def what_was_told(http: Request, visitor: Person, item: str) -> Response:
     mine = _mine(office.queue, visitor, item)
     if mine.state != SUBMITTED:
         raise RefusedError("who told you what is shown once you have submitted your answer")
-    told = _tellers(office, mine) if mine.seen else []
+    told = _tellers(office, _basis(office.queue, item, mine)) if mine.seen else []
     return pages.page(http, "seen.html", item=office.queue.items[item], mine=mine, told=told)
 
 
@@ -286,11 +286,8 @@ def _in_hand(office: Office, visitor: Visitor) -> Item | None:
 def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
     queue, person = office.queue, visitor.person
     mine = item.assignments[person]
-    if item.review_of is None:
-        there = shown.exchanges(mine)
-    else:
-        reviewed, by = item.review_of
-        there = shown.exchanges(queue.items[reviewed].assignments[by], answered_only=True)
+    basis = _basis(queue, item.id, mine)
+    there = shown.exchanges(basis, answered_only=basis is not mine)
     return {
         "guide": queue.rounds[item.round].guide,
         "item": item,
@@ -303,6 +300,12 @@ def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
         "progress": shown.progress(queue, person, item.round),
         "last": _last(queue, person, item),
     }
+
+
+def _basis(queue: Queue, item: str, mine: Assignment) -> Assignment:
+    """Whose exchanges somebody answers by: their own, or those of what they check."""
+    checked = queue.items[item].review_of
+    return mine if checked is None else queue.items[checked[0]].assignments[checked[1]]
 
 
 def _nothing(office: Office, visitor: Visitor) -> dict[str, Any]:
@@ -355,7 +358,7 @@ class Teller(NamedTuple):
 def _tellers(office: Office, mine: Assignment) -> list[Teller]:
     rounds, tellers = _rounds_by_digest(office), []
     for exchange in mine.exchanges:
-        if exchange.told is None or exchange.answer is None:
+        if exchange.told is None or exchange.answer is None or exchange.undone:
             continue
         told = next(office.log.since(exchange.told - 1))
         digest = told.checkpoint
