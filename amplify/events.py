@@ -76,7 +76,10 @@ class Log:
             self._connection = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
             )
-            self._prepare()
+            with contextlib.ExitStack() as unless_it_is_whole:
+                unless_it_is_whole.callback(self.close)
+                self._prepare()
+                unless_it_is_whole.pop_all()
         except sqlite3.Error as error:
             raise AmplifyError(
                 f"{path}: no log of events, or a damaged one ({first_line(error)}); put back a copy"

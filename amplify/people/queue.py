@@ -10,8 +10,10 @@ holds an assignment on a lease that each of their acts renews. Once it runs out,
 somebody else; what was drafted stays.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from amplify.events import Event
@@ -21,6 +23,9 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 
 LONGEST = 2000
 """Characters of anything that a person types."""
+
+LATE = {"draft", "seen", "adjudicated", "corrected"}
+"""Kinds of events that mean something once their round is closed."""
 
 New = dict[str, Any]
 """An event to append: fields of `Event`."""
@@ -73,6 +78,7 @@ class Assignment:
     reason: str = ""  # of a skip
     problem: str | None = None  # why what was submitted last could not be taken
     seconds: float = 0.0  # of attention
+    seen: bool = False  # by whom they were told what: then what they submitted stays
 
     @property
     def kept(self) -> list[Exchange]:
@@ -130,7 +136,10 @@ class Queue:
         self.items: dict[str, Item] = {}
         self.rounds: dict[int, RoundState] = {}
         self.last = 0  # id of the last event applied
-        self._unfinished: dict[str, None] = {}  # items that may need somebody, in order
+        self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
+        # somebody, in order
+        self._returned: dict[str, list[str]] = {}  # to each person: what they had before
+        self._submitted_by: collections.Counter[tuple[str, int]] = collections.Counter()
         self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
         self._current: dict[str, str] = {}  # of each person: the item taken last
         for event in events:
@@ -142,6 +151,8 @@ class Queue:
         """Takes the next event of the log."""
         assert event.id > self.last, (event.id, self.last)
         self.last = event.id
+        if self._round(event).closed is not None and event.kind not in LATE:
+            return
         happened = getattr(self, f"_{event.kind}", None)
         if happened is not None:
             happened(event)
@@ -154,11 +165,12 @@ class Queue:
     def _closed(self, event: Event) -> None:
         state = self._round(event)
         state.closed = event.id
-        for item in state.items:
-            self._unfinished.pop(item, None)
+        self._unfinished[event.round] = {}
 
     def _put(self, event: Event) -> None:
         assert event.item is not None
+        if event.item in self.items:
+            return
         body, names = event.body, {field.name for field in dataclasses.fields(Item)}
         facts = {key: value for key, value in body.items() if key in names}
         facts["choices"] = tuple(body.get("choices", ()))
@@ -168,11 +180,12 @@ class Queue:
             id=event.item, round=event.round, checkpoint=event.checkpoint, **facts
         )
         self._round(event).items.append(event.item)
-        self._unfinished[event.item] = None
+        self._unfinished.setdefault(event.round, {})[event.item] = None
+        if self.items[event.item].review_of is not None:
+            self._withdraw_stale(self.items[event.item])
 
     def _withdrawn(self, event: Event) -> None:
-        self.items[event.item or ""].withdrawn = event.body.get("reason", "")
-        self._settle(self.items[event.item or ""])
+        self._withdraw(self.items[event.item or ""], event.body.get("reason", ""))
 
     def _taken(self, event: Event) -> None:
         item, person = self._whose(event)
@@ -184,10 +197,20 @@ class Queue:
         self._current[person] = item.id
 
     def _released(self, event: Event) -> None:
-        self._assignment(event).renewed = float("-inf")
+        assignment = self._assignment(event)
+        assignment.renewed = float("-inf")
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _draft(self, event: Event) -> None:
+        """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
+        has the item now.
+        """
+        assignment = self._assignment(event)
+        renewed = assignment.renewed
+        in_hand = self.current(assignment.person, event.at)
         self._act(event).draft = event.body["text"]
+        if in_hand is None or in_hand.id != event.item:
+            assignment.renewed = renewed
 
     def _asked(self, event: Event) -> None:
         exchanges = self._act(event).exchanges
@@ -198,6 +221,8 @@ class Queue:
     def _told(self, event: Event) -> None:
         body = event.body
         exchange = self._assignment(event).exchanges[body["number"] - 1]
+        if not exchange.pending:  # what was shown, or taken back before it was, stays so
+            return
         exchange.told = event.id
         exchange.problem = body.get("problem")
         exchange.answer = body.get("text")
@@ -212,12 +237,19 @@ class Queue:
         assignment.state, assignment.answer = SUBMITTED, event.body["answer"]
         assignment.submitted, assignment.at = event.id, event.at
         assignment.problem = None
+        self._submitted_by[assignment.person, event.round] += 1
         self._undoable(event)
         self._settle(self.items[assignment.item])
 
     def _refused(self, event: Event) -> None:
-        assignment = self._reopen(event)
-        assignment.problem = event.body["problem"]
+        """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
+        assignment = self._assignment(event)
+        if assignment.state != SUBMITTED:  # it was undone meanwhile
+            return
+        acts = self._acts[assignment.person]
+        acts[:] = [act for act in acts if act.id != assignment.submitted]
+        self._reopen(event).problem = event.body["problem"]
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _skipped(self, event: Event) -> None:
         assignment = self._act(event)
@@ -234,7 +266,10 @@ class Queue:
                 exchange.undone |= exchange.event == what
         else:
             self._reopen(event)
-            self._current[event.person or ""] = event.item or ""
+        self._current[event.person or ""] = event.item or ""
+
+    def _seen(self, event: Event) -> None:
+        self._assignment(event).seen = True
 
     def _adjudicated(self, event: Event) -> None:
         self.items[event.item or ""].adjudicated = event.body["answer"]
@@ -246,16 +281,36 @@ class Queue:
             item.assignments[event.body["person"]].answer = event.body["answer"]
 
     def _reopen(self, event: Event) -> Assignment:
-        assignment = self._assignment(event)
+        item, assignment = self.items[event.item or ""], self._assignment(event)
+        if assignment.state == SUBMITTED:
+            self._submitted_by[assignment.person, item.round] -= 1
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
         assignment.answer = assignment.submitted = assignment.at = None
-        self._unfinished[assignment.item] = None
+        if not item.complete:
+            self._unfinished[item.round][item.id] = None
+        for review in self._reviews(assignment):
+            self._withdraw_stale(review)
         return assignment
+
+    def _reviews(self, assignment: Assignment) -> list[Item]:
+        together = self.rounds[self.items[assignment.item].round].items
+        of = (assignment.item, assignment.person)
+        return [item for item in map(self.items.__getitem__, together) if item.review_of == of]
+
+    def _withdraw_stale(self, review: Item) -> None:
+        """There is nothing to check once it was taken back, unless somebody has begun to."""
+        item, person = review.review_of or ("", "")
+        if self.items[item].assignments[person].state != SUBMITTED and not review.assignments:
+            self._withdraw(review, "what it was to check was taken back")
+
+    def _withdraw(self, item: Item, reason: str) -> None:
+        item.withdrawn = reason
+        self._settle(item)
 
     def _settle(self, item: Item) -> None:
         if item.complete:
-            self._unfinished.pop(item.id, None)
+            self._unfinished[item.round].pop(item.id, None)
 
     def _round(self, event: Event) -> RoundState:
         return self.rounds.setdefault(event.round, RoundState())
@@ -294,7 +349,7 @@ class Queue:
 
     def open_items(self, round: int) -> int:
         """Items that are not complete yet."""
-        return sum(self.items[item].round == round for item in self._unfinished)
+        return len(self._unfinished.get(round, ()))
 
     def current(self, person: str, now: float) -> Item | None:
         """What a person has in hand: what they took last, if it is still theirs to answer."""
@@ -312,19 +367,19 @@ class Queue:
         """A person sees the items that were given to them, and no others."""
         return item in self.items and person in self.items[item].assignments
 
+    def last_act(self, person: str) -> Event | None:
+        """What `undo` would take back."""
+        acts = self._acts.get(person)
+        return acts[-1] if acts else None
+
     def submitted_by(self, person: str, round: int) -> int:
-        there = (self.items[item] for item in self.rounds[round].items)
-        return sum(
-            person in item.assignments and item.assignments[person].state == SUBMITTED
-            for item in there
-        )
+        return self._submitted_by[person, round]
 
     def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
         """Sub-questions that wait for the assistant."""
         return [
             (self.items[item], assignment, exchange)
-            for item in self._unfinished
-            if self.items[item].round == round
+            for item in self._unfinished.get(round, ())
             for assignment in self.items[item].assignments.values()
             for exchange in assignment.exchanges
             if exchange.pending
@@ -333,23 +388,31 @@ class Queue:
     # What may be done: each returns events to append
 
     def take(self, person: str, now: float) -> list[New]:
-        """The next item for a person: what they have in hand, or one that needs somebody; reviews
-        first. Nothing if there is none.
+        """The next item for a person: what they have in hand, what came back to them, or one that
+        needs somebody; reviews first. Nothing if there is none.
         """
         item = self.current(person, now)
         if item is None:
-            waiting = [self.items[name] for name in self._unfinished]
-            waiting.sort(key=lambda item: item.review_of is None)
-            item = next((item for item in waiting if self._fits(item, person, now)), None)
+            item = next((i for i in self._waiting(person) if self._fits(i, person, now)), None)
         elif self.is_held(item.assignments[person], now):
             return []
         return [] if item is None else [_new("taken", item, person)]
+
+    def _waiting(self, person: str) -> Iterator[Item]:
+        """What is not finished, in the order in which this person should have it."""
+        yield from (self.items[name] for name in self._returned.get(person, ()))
+        names = itertools.chain.from_iterable(self._unfinished.values())
+        items = [self.items[name] for name in names]
+        yield from (item for item in items if item.review_of is not None)
+        yield from (item for item in items if item.review_of is None)
 
     def _fits(self, item: Item, person: str, now: float) -> bool:
         """Nobody is given what they answered or skipped before, nor their own to check."""
         before = item.assignments.get(person)
         if before is not None and before.state != ACTIVE:
             return False
+        if before is not None and self.is_held(before, now):
+            return item.withdrawn is None and self.rounds[item.round].closed is None
         mine = item.review_of is not None and item.review_of[1] == person
         return not mine and self.needs(item, now) > 0
 
@@ -363,7 +426,9 @@ class Queue:
     ) -> list[New]:
         """A sub-question for the assistant; with `about`, to expand on a part of an answer."""
         mine = self._mine(person, item, now)
-        this = self.items[item]
+        this, in_hand = self.items[item], self.current(person, now)
+        if in_hand is not None and in_hand is not this:
+            raise RefusedError("you have another question in hand now; answer that one first")
         text = _checked(text, "a question") if about is None else text[:LONGEST]
         if this.withheld or this.review_of:
             raise RefusedError("this one is to be answered without the assistant's help")
@@ -393,7 +458,7 @@ class Queue:
         """The final answer. Submitting the same again changes nothing."""
         if self.may_open(person, item):
             before = self.items[item].assignments[person]
-            if before.state == SUBMITTED and before.answer == answer.strip():
+            if before.state == SUBMITTED and before.answer == " ".join(answer.split()):
                 return []
         self._mine(person, item, now)
         this, answer = self.items[item], _checked(answer, "an answer")
@@ -406,6 +471,15 @@ class Queue:
         self._mine(person, item, now)
         return [_new("skipped", self.items[item], person, reason=_checked(reason, "a reason"))]
 
+    def see(self, person: str, item: str) -> list[New]:
+        """To be shown who told what. Seeing it a second time changes nothing."""
+        if not self.may_open(person, item):
+            raise RefusedError("this is not one of your questions")
+        mine = self.items[item].assignments[person]
+        if mine.state != SUBMITTED:
+            raise RefusedError("who told you what is shown once you have submitted your answer")
+        return [] if mine.seen else [_new("seen", self.items[item], person)]
+
     def undo(self, person: str, now: float) -> list[New]:
         """Takes back what a person did last: a sub-question, a submission or a skip."""
         acts = self._acts.get(person, [])
@@ -417,10 +491,9 @@ class Queue:
         mine = item.assignments[person]
         if last.kind == "asked":
             self._mine(person, item.id, now)
-        elif any(
-            other.review_of == (item.id, person) and other.assignments
-            for other in map(self.items.__getitem__, self.rounds[item.round].items)
-        ):
+        elif mine.seen:
+            raise RefusedError("you have seen who told you what for this answer: it stays")
+        elif any(review.assignments for review in self._reviews(mine)):
             raise RefusedError("somebody is checking this answer already: it stays")
         elif mine.state == SKIPPED and self.needs(item, now) <= 0:
             raise RefusedError("somebody else has taken it meanwhile")
