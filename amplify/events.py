@@ -115,8 +115,8 @@ class Log:
         rows = self._connection.execute(
             f"SELECT {', '.join(Event._fields)} FROM events WHERE id > ?{where} ORDER BY id", values
         )
-        for row in rows:
-            yield Event._make((*row[:-1], json.loads(row[-1])))
+        for *fields, body in rows:
+            yield Event._make((*fields, json.loads(body)))
 
     def append(self, *events: Mapping[str, Any]) -> list[int]:
         """Appends events (fields of `Event` but `id` and `at`), all or none; returns their ids."""
