@@ -65,7 +65,8 @@ class Assignment:
     renewed: float = 0.0  # when its lease last began
     draft: str = ""
     exchanges: list[Exchange] = dataclasses.field(default_factory=list)
-    answer: str | None = None
+    answer: str | None = None  # what counts as theirs: as they gave it, or as it was corrected
+    said: str | None = None  # as they gave it
     submitted: int | None = None  # id of the event, once submitted and not undone
     at: float | None = None  # when it was
     reason: str = ""  # of a skip
@@ -206,8 +207,13 @@ class Queue:
 
     def _submitted(self, event: Event) -> None:
         assignment = self._act(event)
-        assignment.state, assignment.answer = SUBMITTED, event.body["answer"]
-        assignment.submitted, assignment.at = event.id, event.at
+        assignment.state = SUBMITTED
+        assignment.answer = assignment.said = event.body["answer"]
+        assignment.said, assignment.submitted, assignment.at = (
+            event.body["answer"],
+            event.id,
+            event.at,
+        )
         assignment.problem = None
         self._undoable(event)
         self._settle(self.items[assignment.item])
@@ -246,7 +252,7 @@ class Queue:
         assignment = self._assignment(event)
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
-        assignment.answer = assignment.submitted = assignment.at = None
+        assignment.answer = assignment.said = assignment.submitted = assignment.at = None
         self._unfinished[assignment.item] = None
         return assignment
 
