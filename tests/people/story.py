@@ -26,13 +26,7 @@ class Story:
         checkpoint: str | None = "c0",
         **body: Any,
     ) -> int:
-        number = len(self.events) + 1
-        self.events.append(
-            Event(
-                number, 1000.0 + number, kind, round, item, person, checkpoint, seconds, None, body
-            )
-        )
-        return number
+        return self._append(kind, round, item, person, checkpoint, seconds, None, body)
 
     def put(self, item: str, round: int = 1, **body: Any) -> int:
         if not any(event.kind == "opened" and event.round == round for event in self.events):
@@ -66,13 +60,11 @@ class Story:
 
     def correct(self, item: str, person: str, answer: str, number: int | None = None) -> int:
         body = {"answer": answer, "number": number, "person": person}
-        return self.add_body("corrected", item, body)
+        return self._append("corrected", self.round(item), item, "admin", None, None, None, body)
 
-    def add_body(self, kind: str, item: str, body: dict[str, Any]) -> int:
+    def _append(self, *fields: Any) -> int:
         number = len(self.events) + 1
-        self.events.append(
-            Event(number, 1000.0 + number, kind, self.round(item), item, "admin", body=body)
-        )
+        self.events.append(Event(number, 1000.0 + number, *fields))
         return number
 
     def round(self, item: str) -> int:
