@@ -18,7 +18,8 @@ def write_round(folder, number, facts, rows=()):
 
 
 def test_rounds_are_read_as_far_as_they_have_come(tmp_path):
-    write_round(tmp_path, 0, {"status": "done", "parent": None, "stages": {"checkpoint": {"digest": "c0"}}})  # fmt: skip
+    stages = {"checkpoint": {"digest": "c0"}}
+    write_round(tmp_path, 0, {"status": "done", "parent": None, "stages": stages})
     write_round(tmp_path, 1, {"status": "started", "parent": {"round": 0, "digest": "c0"}})
     (tmp_path / "people").mkdir()
     (tmp_path / "002").mkdir()  # begun, and killed before it had a record
