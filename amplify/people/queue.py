@@ -72,6 +72,7 @@ class Assignment:
     reason: str = ""  # of a skip
     problem: str | None = None  # why what was submitted last could not be taken
     seconds: float = 0.0  # of attention
+    seen: bool = False  # by whom they were told what: then what they submitted stays
 
     @property
     def kept(self) -> list[Exchange]:
@@ -186,7 +187,15 @@ class Queue:
         self._assignment(event).renewed = float("-inf")
 
     def _draft(self, event: Event) -> None:
+        """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
+        has the item now.
+        """
+        assignment = self._assignment(event)
+        renewed = assignment.renewed
+        in_hand = self.current(assignment.person, event.at)
         self._act(event).draft = event.body["text"]
+        if in_hand is None or in_hand.id != event.item:
+            assignment.renewed = renewed
 
     def _asked(self, event: Event) -> None:
         exchanges = self._act(event).exchanges
@@ -238,6 +247,9 @@ class Queue:
         else:
             self._reopen(event)
             self._current[event.person or ""] = event.item or ""
+
+    def _seen(self, event: Event) -> None:
+        self._assignment(event).seen = True
 
     def _adjudicated(self, event: Event) -> None:
         self.items[event.item or ""].adjudicated = event.body["answer"]
@@ -314,6 +326,11 @@ class Queue:
     def may_open(self, person: str, item: str) -> bool:
         """A person sees the items that were given to them, and no others."""
         return item in self.items and person in self.items[item].assignments
+
+    def last_act(self, person: str) -> Event | None:
+        """What `undo` would take back."""
+        acts = self._acts.get(person)
+        return acts[-1] if acts else None
 
     def submitted_by(self, person: str, round: int) -> int:
         there = (self.items[item] for item in self.rounds[round].items)
@@ -409,6 +426,15 @@ class Queue:
         self._mine(person, item, now)
         return [_new("skipped", self.items[item], person, reason=_checked(reason, "a reason"))]
 
+    def see(self, person: str, item: str) -> list[New]:
+        """To be shown who told what. Seeing it a second time changes nothing."""
+        if not self.may_open(person, item):
+            raise RefusedError("this is not one of your questions")
+        mine = self.items[item].assignments[person]
+        if mine.state != SUBMITTED:
+            raise RefusedError("who told you what is shown once you have submitted your answer")
+        return [] if mine.seen else [_new("seen", self.items[item], person)]
+
     def undo(self, person: str, now: float) -> list[New]:
         """Takes back what a person did last: a sub-question, a submission or a skip."""
         acts = self._acts.get(person, [])
@@ -420,6 +446,8 @@ class Queue:
         mine = item.assignments[person]
         if last.kind == "asked":
             self._mine(person, item.id, now)
+        elif mine.seen:
+            raise RefusedError("you have seen who told you what for this answer: it stays")
         elif any(
             other.review_of == (item.id, person) and other.assignments
             for other in map(self.items.__getitem__, self.rounds[item.round].items)

@@ -1,0 +1,362 @@
+"""The pages on which people answer: ask the assistant, expand, answer, skip, undo, and afterwards
+see who told them what.
+
+A review is answered on the same page: the question and what somebody else was told, never what they
+answered or who they are. Until a person has submitted an answer, no page says which round or model
+wrote what is on it.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from amplify.errors import AmplifyError
+from amplify.people.queue import LONGEST, SUBMITTED, Assignment, Item, New, Queue, RefusedError
+from amplify.people.roster import NotAllowedError
+from amplify.web import access, pages, shown
+from amplify.web.access import Act, Visitor
+from amplify.web.office import Office
+
+PATIENCE, GLANCE = 1.0, 0.04
+"""Seconds that a page waits for an answer, and between two looks."""
+
+router = APIRouter()
+Person = Annotated[Visitor, Depends(access.person)]
+Doing = Annotated[Act, Depends(access.act)]
+Text = Annotated[str, Form()]
+Decision = Callable[[Queue, float], list[New]]
+
+
+@router.get("/answer")
+async def answer(http: Request, visitor: Person) -> Response:
+    """The question in hand, or the next one."""
+    return _work(http, visitor)
+
+
+@router.post("/items/{item}/ask")
+async def ask(http: Request, act: Doing, item: str, text: Text = "") -> Response:
+    """A sub-question for the assistant."""
+    return _done(
+        http,
+        act,
+        item,
+        lambda queue, now: queue.ask(act.visitor.person, item, text, now),
+        {"text": text},
+        part="asked.html",
+    )
+
+
+@router.post("/items/{item}/expand")
+async def expand(
+    http: Request, act: Doing, item: str, number: Annotated[int, Form()], part: Text = ""
+) -> Response:
+    """More about an answer of the assistant, or a part of it."""
+    about = {"number": number, "part": part}
+    text = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
+    return _done(
+        http,
+        act,
+        item,
+        lambda queue, now: queue.ask(act.visitor.person, item, text, now, about),
+        part="asked.html",
+    )
+
+
+@router.post("/items/{item}/submit")
+async def submit(http: Request, act: Doing, item: str, answer: Text = "") -> Response:
+    """The final answer. What cannot be taken is kept as a draft."""
+    return _done(
+        http,
+        act,
+        item,
+        lambda queue, now: queue.submit(act.visitor.person, item, answer, now),
+        {"answer": answer},
+    )
+
+
+@router.post("/items/{item}/skip")
+async def skip(http: Request, act: Doing, item: str, reason: Text = "") -> Response:
+    return _done(
+        http,
+        act,
+        item,
+        lambda queue, now: queue.skip(act.visitor.person, item, reason, now),
+        {"reason": reason},
+    )
+
+
+@router.post("/undo")
+async def undo(
+    http: Request, act: Doing, event: Annotated[int | None, Form()] = None, text: Text = ""
+) -> Response:
+    """Takes back what this person did last: the event that their page showed as such."""
+
+    def decide(queue: Queue, now: float) -> list[New]:
+        last = queue.last_act(act.visitor.person)
+        if event is not None and last is not None and last.id != event:
+            raise RefusedError("you have done something else since, perhaps in another window")
+        return queue.undo(act.visitor.person, now)
+
+    return _done(http, act, None, decide, {"text": text})
+
+
+@router.post("/items/{item}/draft")
+async def draft(
+    http: Request, act: Doing, item: str, text: Text = "", answer: Text = ""
+) -> Response:
+    """Kept as it is typed; as `answer` by the form that also submits, whose request is not done."""
+    office, person = _office(http), act.visitor.person
+    _mine(office.queue, act.visitor, item)
+    office.do(
+        lambda queue, _: queue.draft(person, item, text or answer),
+        seconds=_attention(office, act, item),
+    )
+    return Response(status_code=204)
+
+
+@router.get("/items/{item}/exchanges")
+async def exchanges(http: Request, visitor: Person, item: str, after: int = 0) -> Response:
+    """What was asked and answered, once something was that is later than event `after`; waits a
+    moment for it, and keeps nobody else waiting.
+    """
+    office = _office(http)
+    mine = _mine(office.queue, visitor, item)
+    until = asyncio.get_running_loop().time() + PATIENCE
+    while any(e.pending for e in mine.exchanges) and _last_told(mine) <= after:
+        if asyncio.get_running_loop().time() >= until:
+            break
+        await asyncio.sleep(GLANCE)
+        mine = _mine(office.queue, visitor, item)
+    return pages.page(http, "told.html", **_about(office, visitor, office.queue.items[item]))
+
+
+@router.get("/items/{item}/seen")
+async def what_was_told(http: Request, visitor: Person, item: str) -> Response:
+    """By whom. Before it is shown, a person is told that their answer will then stay."""
+    office = _office(http)
+    mine = _mine(office.queue, visitor, item)
+    if mine.state != SUBMITTED:
+        raise RefusedError("who told you what is shown once you have submitted your answer")
+    told = _tellers(office, mine) if mine.seen else []
+    return pages.page(http, "seen.html", item=office.queue.items[item], mine=mine, told=told)
+
+
+@router.post("/items/{item}/seen")
+async def see(http: Request, act: Doing, item: str) -> Response:
+    office, person = _office(http), act.visitor.person
+    _mine(office.queue, act.visitor, item)
+    office.do(lambda queue, _: queue.see(person, item), request=act.request)
+    return RedirectResponse(http.url.path, 303)
+
+
+# How they are done
+
+
+def _office(http: Request) -> Office:
+    return http.app.state.office
+
+
+def _mine(queue: Queue, visitor: Visitor, item: str) -> Assignment:
+    """Raises an HTTPException where the item is not one of this person's, or there is none."""
+    if not queue.may_open(visitor.person, item):
+        raise HTTPException(404, "this is not one of your questions")
+    return queue.items[item].assignments[visitor.person]
+
+
+def _done(
+    http: Request,
+    act: Act,
+    item: str | None,
+    decision: Decision,
+    typed: Mapping[str, str] | None = None,
+    part: str = "work.html",
+) -> Response:
+    """Carries out what a form asks for, and shows what is next: `part` of a page to htmx."""
+    office, visitor = _office(http), act.visitor
+    if visitor.is_admin:
+        raise NotAllowedError("whoever looks after the experiment does not answer; people who do"
+                              " have links of their own")  # fmt: skip
+    if item is not None:
+        _mine(office.queue, visitor, item)
+    try:
+        office.do(decision, request=act.request, seconds=_attention(office, act, item))
+    except RefusedError as error:
+        return _not_done(http, visitor, item, 409, str(error), typed or {})
+    except AmplifyError as error:
+        return _not_done(http, visitor, item, *pages.explain(error), typed or {})
+    if not pages.is_part(http):
+        return RedirectResponse("/answer", 303)
+    if part == "work.html":
+        return _work(http, visitor, typed={"text": (typed or {}).get("text", "")})
+    this = office.queue.items[item or ""]
+    return pages.page(http, part, **_about(office, visitor, this))
+
+
+def _attention(office: Office, act: Act, item: str | None) -> float | None:
+    """Seconds that a page measured, as far as they can be: no more than passed since this person's
+    last act. Simulated people say how long they would have taken.
+    """
+    if item is None:
+        return None
+    if act.visitor.simulated:
+        return act.seconds
+    mine = office.queue.items[item].assignments[act.visitor.person]
+    return min(act.seconds, max(0.0, office.clock() - max(mine.began, mine.renewed)))
+
+
+def _not_done(
+    http: Request,
+    visitor: Visitor,
+    item: str | None,
+    code: int,
+    problem: str,
+    typed: Mapping[str, str],
+) -> Response:
+    """Says why, with what was typed: htmx leaves it where it is, other pages are made with it."""
+    office = _office(http)
+    if code == 409 and item is not None and typed.get("answer"):
+        _keep(office, visitor, item, typed["answer"])
+    if pages.is_part(http):
+        return pages.trouble(http, code, problem)
+    current = office.queue.current(visitor.person, office.clock())
+    if current is not None and item in (None, current.id):
+        return _work(http, visitor, code, problem=problem, typed=typed)
+    return pages.page(http, "error.html", code, problem=problem, status=code, typed=typed)
+
+
+def _keep(office: Office, visitor: Visitor, item: str, text: str) -> None:
+    """As a draft, if it can be: what is too long is in the box only."""
+    mine = office.queue.items[item].assignments[visitor.person]
+    if mine.draft != text and mine.state != SUBMITTED and len(text) <= LONGEST:
+        office.do(lambda queue, _: queue.draft(visitor.person, item, text))
+
+
+def _work(
+    http: Request,
+    visitor: Visitor,
+    code: int = 200,
+    problem: str = "",
+    typed: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """The page, or the part of it that changes: what is in hand, taken if need be."""
+    office = _office(http)
+    item = _in_hand(office, visitor)
+    values = _about(office, visitor, item) if item else _nothing(office, visitor)
+    name = "work.html" if pages.is_part(http) else "answer.html"
+    blank = {"text": "", "answer": None, "reason": ""}
+    return pages.page(http, name, code, problem=problem, typed={**blank, **(typed or {})}, **values)
+
+
+def _in_hand(office: Office, visitor: Visitor) -> Item | None:
+    queue, now, person = office.queue, office.clock(), visitor.person
+    item = queue.current(person, now)
+    if item is not None and queue.is_held(item.assignments[person], now):
+        return item
+    if queue.take(person, now):  # decided again below, when nobody can come between
+        office.do(lambda queue, now: queue.take(person, now))
+    return office.queue.current(person, now)
+
+
+def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
+    queue, person = office.queue, visitor.person
+    mine = item.assignments[person]
+    if item.review_of is None:
+        there = shown.exchanges(mine)
+    else:
+        reviewed, by = item.review_of
+        there = shown.exchanges(queue.items[reviewed].assignments[by], answered_only=True)
+    return {
+        "title": queue.rounds[item.round].title or office.experiment.name,
+        "guide": queue.rounds[item.round].guide,
+        "item": item,
+        "mine": mine,
+        "exchanges": there,
+        "waiting": any(exchange.pending for exchange in mine.exchanges),
+        "after": _last_told(mine),
+        "left": shown.questions_left(item, mine),
+        "helped": not item.withheld and item.review_of is None,
+        "progress": shown.progress(queue, person, item.round),
+        "last": _last(queue, person),
+    }
+
+
+def _nothing(office: Office, visitor: Visitor) -> dict[str, Any]:
+    queue, person = office.queue, visitor.person
+    number = max(queue.rounds, default=None)
+    there = None if number is None else queue.rounds[number]
+    return {
+        "title": there.title if there and there.title else office.experiment.name,
+        "guide": "",
+        "item": None,
+        "finished": there is not None and there.closed is not None,
+        "progress": None if number is None else shown.progress(queue, person, number),
+        "last": _last(queue, person),
+    }
+
+
+class Last(NamedTuple):
+    """What a person did last, and could undo."""
+
+    event: int
+    item: str
+    what: str  # "asked", "submitted" or "skipped"
+
+
+def _last(queue: Queue, person: str) -> Last | None:
+    act = queue.last_act(person)
+    if act is None or queue.rounds[act.round].closed is not None:
+        return None
+    return Last(act.id, act.item or "", act.kind)
+
+
+def _last_told(mine: Assignment) -> int:
+    return max((exchange.told or 0 for exchange in mine.exchanges), default=0)
+
+
+class Teller(NamedTuple):
+    """Who told something."""
+
+    question: str
+    answer: str
+    confidence: str
+    by: str
+    digest: str | None  # of the assistant's weights
+    round: int | None  # that trained them
+
+
+def _tellers(office: Office, mine: Assignment) -> list[Teller]:
+    rounds, tellers = _rounds_by_digest(office), []
+    for exchange in mine.exchanges:
+        if exchange.told is None or exchange.answer is None:
+            continue
+        told = next(office.log.since(exchange.told - 1))
+        digest = told.checkpoint
+        tellers.append(
+            Teller(
+                exchange.text,
+                exchange.answer,
+                shown.in_words(exchange.confidence),
+                str(told.body.get("by", "assistant")),
+                digest,
+                rounds.get(digest or ""),
+            )
+        )
+    return tellers
+
+
+def _rounds_by_digest(office: Office) -> dict[str, int]:
+    """Which round trained which weights, by the rounds' records. A record that cannot be read says
+    nothing.
+    """
+    rounds: dict[str, int] = {}
+    for path in sorted(office.experiment.glob("[0-9][0-9][0-9]*/record.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            rounds.setdefault(record["stages"]["checkpoint"]["digest"], int(record["round"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return rounds

@@ -1,0 +1,124 @@
+"""The web application: what is where, and what is said when something goes wrong.
+
+Pages are made in the event loop's own thread: what they read is in memory, and what they append is
+on disk in a fraction of a millisecond. Never imports jax.
+"""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from amplify.errors import AmplifyError
+from amplify.people.queue import RefusedError
+from amplify.people.roster import NotAllowedError
+from amplify.web import access, answering, pages
+from amplify.web.office import Office
+
+PLAIN = {
+    404: "there is no such page",
+    405: "this address takes nothing of that kind",
+}
+
+
+def make_app(
+    experiment: Path, *, clock: Callable[[], float] = time.time, share: bool = False
+) -> FastAPI:
+    """The pages of an experiment's folder.
+
+    Args:
+        share: they are shown in Colab's frames, through its proxy.
+
+    Raises AmplifyError if the log of events is damaged or of a later version.
+    """
+    office = Office(experiment, clock)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        office.log.close()
+
+    app = FastAPI(
+        title="Amplify", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.office, app.state.gate = office, access.Gate(office.roster, clock, share)
+    app.add_middleware(access.Guard, share=share)
+    app.include_router(answering.router)
+    # The pages of whoever runs the experiment go here, under /admin, for `access.admin` only.
+    app.mount("/static", StaticFiles(directory=pages.STATIC))
+    app.add_api_route("/", _front, include_in_schema=False)
+    app.add_api_route("/in/{token}", _come_in)
+    app.add_api_route("/healthz", _well, response_class=PlainTextResponse)
+    _explain_errors(app, share)
+    return app
+
+
+async def _front(request: Request) -> Response:
+    return RedirectResponse("/answer", 303)
+
+
+async def _come_in(request: Request, token: str) -> Response:
+    """A person's link: from now on the browser is known."""
+    gate: access.Gate = request.app.state.gate
+    try:
+        member = gate.open(token)
+    except NotAllowedError:
+        gate.count(f"at {request.client.host if request.client else ''}")
+        raise
+    response = RedirectResponse("/admin" if member.is_admin else "/answer", 303)
+    for cookie in gate.cookies(token):
+        response.headers.append("set-cookie", cookie)
+    return response
+
+
+async def _well() -> str:
+    return "ok"
+
+
+def _explain_errors(app: FastAPI, share: bool) -> None:
+    """Every error is a page that says what to do."""
+
+    @app.exception_handler(NotAllowedError)
+    async def not_allowed(request: Request, error: NotAllowedError) -> Response:
+        return pages.trouble(request, 403, str(error))
+
+    @app.exception_handler(access.TooManyError)
+    async def too_many(request: Request, error: access.TooManyError) -> Response:
+        said = "that was too much at once; wait a few seconds and try again"
+        response = pages.trouble(request, 429, said)
+        response.headers["retry-after"] = "5"
+        return response
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> Response:
+        return pages.trouble(request, 409, str(error))
+
+    @app.exception_handler(AmplifyError)
+    async def not_kept(request: Request, error: AmplifyError) -> Response:
+        code, said = pages.explain(error)
+        return pages.trouble(request, code, said)
+
+    @app.exception_handler(RequestValidationError)
+    async def misread(request: Request, error: RequestValidationError) -> Response:
+        what = ", ".join(f"{fault['loc'][-1]} ({fault['msg']})" for fault in error.errors())
+        return pages.trouble(request, 422, f"what was sent cannot be read: {what}")
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        code, said = error.status_code, str(error.detail)
+        ours = said != HTTPStatus(code).phrase
+        return pages.trouble(request, code, said if ours else PLAIN.get(code, said))
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        # Made outside of `Guard`, which therefore cannot add these.
+        response = pages.trouble(request, 500, pages.STOPPED)
+        response.headers.update(access.headers(share))
+        return response

@@ -1,0 +1,100 @@
+"""What a page shows of a person's work on an item: plain values, nothing that says which round or
+model wrote what.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from amplify.people.queue import Assignment, Exchange, Item, Queue
+
+PENDING, ANSWERED, PROBLEM = "pending", "answered", "problem"
+
+
+class Step(NamedTuple):
+    """How an answer came about: a sub-question of it, and so on."""
+
+    question: str
+    answer: str
+    steps: tuple["Step", ...]
+
+
+class Shown(NamedTuple):
+    """A sub-question, and what is known of its answer."""
+
+    number: int
+    text: str
+    part: str  # of the answer that it expands on; "": all of it
+    state: str
+    answer: str
+    confidence: str  # in words; "": none was given
+    looked_up: bool  # by the environment: no model's guess
+    problem: str
+    steps: tuple[Step, ...]
+    passages: tuple[str, ...]
+    expansions: list["Shown"]  # on this answer
+
+    @property
+    def may_expand(self) -> bool:
+        return self.state == ANSWERED
+
+
+class Progress(NamedTuple):
+    mine: int  # items that this person has answered in the round
+    done: int  # items of the round that are complete
+    all: int
+
+
+def exchanges(assignment: Assignment, *, answered_only: bool = False) -> list[Shown]:
+    """What was asked and not undone, each below the answer that it expands on."""
+    there: dict[int, Shown] = {}
+    top: list[Shown] = []
+    for exchange in assignment.exchanges:
+        if exchange.undone or (answered_only and exchange.answer is None):
+            continue
+        shown = there[exchange.number] = _shown(exchange)
+        above = there.get(exchange.about["number"]) if exchange.about else None
+        (top if above is None else above.expansions).append(shown)
+    return top
+
+
+def questions_left(item: Item, assignment: Assignment) -> int:
+    return max(0, item.budget - sum(exchange.costs for exchange in assignment.exchanges))
+
+
+def progress(queue: Queue, person: str, round: int) -> Progress:
+    count = len(queue.rounds[round].items)
+    return Progress(queue.submitted_by(person, round), count - queue.open_items(round), count)
+
+
+def in_words(probability: float | None) -> str:
+    """How sure the assistant was."""
+    if probability is None:
+        return ""
+    percent = round(100 * probability)
+    if percent == 100 and probability < 1:
+        return "over 99 % sure"
+    if percent == 0 and probability > 0:
+        return "under 1 % sure"
+    return f"{percent} % sure"
+
+
+def _shown(exchange: Exchange) -> Shown:
+    state = PENDING if exchange.pending else PROBLEM if exchange.problem else ANSWERED
+    return Shown(
+        number=exchange.number,
+        text=exchange.text,
+        part=str((exchange.about or {}).get("part", "")),
+        state=state,
+        answer=exchange.answer or "",
+        confidence=in_words(exchange.confidence),
+        looked_up=state == ANSWERED and exchange.confidence is None and not exchange.steps,
+        problem=exchange.problem or "",
+        steps=tuple(_step(step) for step in exchange.steps),
+        passages=exchange.passages,
+        expansions=[],
+    )
+
+
+def _step(tree: Mapping[str, Any]) -> Step:
+    below = tuple(_step(step) for step in tree.get("steps", ()))
+    return Step(str(tree.get("question", "")), str(tree.get("answer", "")), below)

@@ -1,0 +1,171 @@
+// What the answering page does beyond its forms: keys, marking, drafts, seconds of attention.
+// Without it, and without htmx, the forms do all the same by themselves.
+"use strict";
+
+const $ = (selector, within = document) => within.querySelector(selector);
+const IDLE = 30_000; // milliseconds after which nobody is thought to be reading
+const PAUSE = 700; // of typing, after which a draft is kept
+
+// Seconds of attention: the page is to be seen, and somebody did something lately.
+
+let attention = 0, lastSign = Date.now(), lastCount = Date.now();
+for (const sign of ["pointermove", "pointerdown", "keydown", "scroll", "focus"]) {
+  addEventListener(sign, () => { count(); lastSign = Date.now(); }, { passive: true, capture: true });
+}
+document.addEventListener("visibilitychange", count);
+setInterval(count, 1000);
+
+let wasVisible = !document.hidden;
+function count() {
+  const now = Date.now(), until = Math.min(now, lastSign + IDLE);
+  if (wasVisible && until > lastCount) attention += (until - lastCount) / 1000;
+  lastCount = now;
+  wasVisible = !document.hidden;
+}
+
+function takeAttention() {
+  count();
+  const seconds = attention;
+  attention = 0;
+  return seconds;
+}
+
+// Every form says how long it took; what could not be sent is said with the next.
+
+document.addEventListener("htmx:configRequest", ({ detail }) => {
+  if (detail.verb !== "post") return;
+  detail.parameters.set("seconds", (detail.elt.amplifySeconds = takeAttention()).toFixed(1));
+});
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  if (detail.requestConfig.verb !== "post") return;
+  if (!detail.successful) attention += detail.elt.amplifySeconds ?? 0;
+  else $("#trouble")?.replaceChildren();
+});
+document.addEventListener("htmx:sendError", ({ detail }) => {
+  if (detail.requestConfig.verb === "post") {
+    say("There is no connection. What you typed is still in the box; try again in a moment.");
+  } else if (detail.elt.id === "waiting") {
+    setTimeout(() => htmx.trigger(detail.elt, "again"), 2000);
+  }
+});
+
+function say(problem) {
+  const line = document.createElement("p");
+  line.id = "problem";
+  line.setAttribute("role", "alert");
+  line.textContent = problem;
+  $("#trouble")?.replaceChildren(line);
+}
+
+// After something new is shown, the keyboard is where the work is.
+
+document.addEventListener("htmx:afterSwap", ({ detail }) => {
+  const verb = detail.requestConfig?.verb;
+  if (detail.target.id === "work" && verb === "post") $("#heading")?.focus({ preventScroll: true });
+});
+
+// Drafts
+
+let timer = 0, unsaved = null;
+document.addEventListener("input", ({ target }) => {
+  const form = target.closest?.("#submit");
+  if (!form) return;
+  unsaved = form;
+  clearTimeout(timer);
+  timer = setTimeout(keep, PAUSE);
+});
+document.addEventListener("visibilitychange", () => { if (document.hidden) keep(); });
+addEventListener("pagehide", keep);
+document.addEventListener("htmx:beforeRequest", ({ detail }) => {
+  if (detail.elt.id === "submit") forget();
+  else if (detail.requestConfig.verb === "post") keep();
+});
+
+function forget() {
+  clearTimeout(timer);
+  unsaved = null;
+}
+
+async function keep() {
+  const form = unsaved;
+  forget();
+  if (!form) return;
+  const from = new FormData(form), seconds = takeAttention();
+  const body = new URLSearchParams({
+    csrf: from.get("csrf"), text: from.get("answer") ?? "", seconds: seconds.toFixed(1),
+  });
+  const address = form.getAttribute("action").replace(/submit$/, "draft");
+  const headers = { "HX-Request": "true" };
+  const told = await fetch(address, { method: "POST", body, headers, keepalive: true })
+    .catch(() => null);
+  if (!told?.ok) attention += seconds;
+  const saved = $("#saved", form);
+  if (saved) saved.textContent = told?.ok ? "draft saved" : "the draft could not be saved";
+}
+
+// Marking a part of an answer puts it into that answer's form. Pressing a button keeps the mark.
+
+document.addEventListener("selectionchange", () => {
+  const selection = getSelection(), part = selection.toString().trim();
+  if (!part || selection.rangeCount === 0) return;
+  const answer = answerOf(selection.anchorNode);
+  if (!answer || answer !== answerOf(selection.focusNode)) return;
+  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+  const form = formOf(answer);
+  if (form) form.elements.part.value = part;
+});
+
+function answerOf(node) {
+  return (node instanceof Element ? node : node?.parentElement)?.closest(".told") ?? null;
+}
+
+function formOf(answer) {
+  return $(":scope > .expand", answer.closest(".exchange"));
+}
+
+// Keys
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    $("#submit")?.requestSubmit();
+    return;
+  }
+  const typing = event.target.matches?.("input:not([type=radio]), textarea, select");
+  if (typing && event.key === "Escape") event.target.blur();
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const act = /^[1-9]$/.test(event.key) ? () => choose(Number(event.key)) : KEYS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+const KEYS = {
+  a: () => $("#ask-text")?.focus(),
+  f: () => $("#submit textarea, #submit input:checked, #submit input[type=radio]")?.focus(),
+  e: expand,
+  s: skip,
+  u: () => $("#undo button")?.closest("form").requestSubmit(),
+  "?": () => $("#keys").togglePopover(),
+};
+
+function choose(number) {
+  const choice = document.querySelectorAll("#submit input[type=radio]")[number - 1];
+  choice?.click();
+  choice?.focus();
+}
+
+function expand() {
+  const forms = [...document.querySelectorAll(".expand")];
+  const marked = forms.find((form) => form.elements.part.value);
+  const number = (form) => Number(form.elements.number.value);
+  const last = forms.sort((one, other) => number(one) - number(other)).at(-1);
+  (marked ?? last)?.requestSubmit();
+}
+
+function skip() {
+  const details = $("#skipping");
+  if (!details) return;
+  details.open = true;
+  $("#reason").focus();
+}
