@@ -193,7 +193,9 @@ def people(queue: Queue, round: int | None = None) -> list[Person]:
 
 
 def disagreements(queue: Queue, round: int | None = None) -> list[Disagreement]:
-    """Items to which people gave different answers: those not decided first, in their order."""
+    """Items to which people gave different answers: first those that nobody has decided, and of
+    them those whose round is not closed.
+    """
     found = []
     for name, answers in ratings(queue, round).items():
         item, groups = queue.items[name], dict[str, list[Assignment]]()
@@ -203,7 +205,9 @@ def disagreements(queue: Queue, round: int | None = None) -> list[Disagreement]:
             ordered = sorted(groups.values(), key=len, reverse=True)
             said = {group[0].said or "": tuple(group) for group in ordered}
             found.append(Disagreement(item, said))
-    return sorted(found, key=lambda disagreement: disagreement.settled)
+    return sorted(
+        found, key=lambda one: (one.settled, queue.rounds[one.item.round].closed is not None)
+    )
 
 
 def _items(queue: Queue, round: int | None) -> list[Item]:
