@@ -6,6 +6,9 @@ decision is an event like any other, and a later one counts instead. May be done
 closed; what then rests on the old answer is said by `stale`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from amplify.people.choice import same
 from amplify.people.queue import LONGEST, SUBMITTED, Assignment, Item, New, Queue, RefusedError
 
@@ -82,7 +85,7 @@ def _text(text: str, what: str = "an answer") -> str:
     return text
 
 
-def _new(kind: str, item: Item, by: str, body: dict[str, object]) -> New:
+def _new(kind: str, item: Item, by: str, body: Mapping[str, Any]) -> New:
     return {
         "kind": kind,
         "round": item.round,

@@ -18,7 +18,10 @@ from amplify.people.choice import answer_of, chosen, same
 from amplify.people.queue import Assignment, Exchange, Item, Queue
 from amplify.people.records import Record, descendants, read_records
 
-WITHDRAWN, ADJUDICATED, CORRECTED = "withdrawn", "adjudicated", "corrected"
+CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED = "closed", "withdrawn", "adjudicated", "corrected"
+
+DECIDES = (CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED)
+"""Kinds of events without which nothing becomes stale, or is no longer."""
 
 
 class Row(NamedTuple):
@@ -107,7 +110,7 @@ class _History:
         self._told: dict[int, Event] = {}
         for event in events:
             self.queue.apply(event)
-            if event.kind == "closed":
+            if event.kind == CLOSED:
                 self.closings[event.round] = _closing(self.queue, event)
             elif event.kind == "told":
                 self._told[event.id] = event
@@ -149,7 +152,7 @@ def _closing(queue: Queue, event: Event) -> _Closing:
     return _Closing(
         event.id,
         {item.id: answer_of(item) for item in items},
-        {name: assignment and assignment.person for name, assignment in behind.items()},
+        {name: None if one is None else one.person for name, one in behind.items()},
         {(item.id, a.person): a.answer for item in items for a in item.submissions},
     )
 

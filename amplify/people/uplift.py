@@ -74,7 +74,9 @@ def _in_trial(queue: Queue, round: int | None) -> Iterable[tuple[Item, Assignmen
         for item in queue.items.values()
         if item.review_of is None and item.withdrawn is None and round in (None, item.round)
     ]
-    arms = {item.round: {i.withheld for i in items if i.round == item.round} for item in items}
+    arms: dict[int, set[bool]] = {}
+    for item in items:
+        arms.setdefault(item.round, set()).add(item.withheld)
     for item in items:
         if len(arms[item.round]) == 2:
             for assignment in item.submissions:

@@ -74,7 +74,12 @@ def _now(queue: Queue, now: float) -> Now | None:
 
 
 def _stale(lookout: Lookout, records: Sequence[Record]) -> list[Stale]:
-    return lookout.once(f"stale {len(records)}", lambda: stale_in(lookout.events(), records))
+    """Found by going through the whole log, so only when that can find anything new."""
+    return lookout.once(
+        f"stale {len(records)}",
+        lambda: stale_in(lookout.events(), records) if lookout.last_decision else [],
+        since=lookout.last_decision,
+    )
 
 
 def _undecided(lookout: Lookout, queue: Queue) -> int:

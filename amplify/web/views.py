@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from amplify.events import Event, Log
 from amplify.people import quality
 from amplify.people.queue import Queue
+from amplify.people.stale import CLOSED, CORRECTED, DECIDES
 from amplify.web import access, figures, pages
 from amplify.web.access import Visitor
 from amplify.web.office import EVENTS
@@ -38,6 +39,8 @@ class Lookout:
         self._queue, self._one_at_a_time = Queue(), threading.Lock()
         self._ids: dict[str, list[int]] = {}
         self._known: dict[str, tuple[int, Any]] = {}
+        self._closed: set[int] = set()
+        self.last_decision = 0  # id of the last event that can have made something stale, or fresh
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Queue]:
@@ -49,14 +52,26 @@ class Lookout:
                 self._queue.apply(event)
                 if event.item is not None:
                     self._ids.setdefault(event.item, []).append(event.id)
+                self._note(event)
             yield self._queue
 
-    def once(self, name: str, work: Callable[[], Any]) -> Any:
-        """What `work` gives, called only if something happened since it last was. While looking."""
+    def _note(self, event: Event) -> None:
+        if event.kind == CLOSED:
+            self._closed.add(event.round)
+        # A corrected sub-answer may have been told in any round; all else is about its own.
+        there = self._closed if event.kind == CORRECTED else self._closed & {event.round}
+        if event.kind in DECIDES and there:
+            self.last_decision = event.id
+
+    def once(self, name: str, work: Callable[[], Any], since: int | None = None) -> Any:
+        """What `work` gives, called only if something happened since it last was: by default
+        anything, else event `since`. While looking.
+        """
+        since = self._queue.last if since is None else since
         last, value = self._known.get(name, (-1, None))
-        if last != self._queue.last:
+        if last != since:
             value = work()
-            self._known[name] = (self._queue.last, value)
+            self._known[name] = (since, value)
         return value
 
     def events(self) -> Iterator[Event]:
