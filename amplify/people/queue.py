@@ -10,8 +10,10 @@ holds an assignment on a lease that each of their acts renews. Once it runs out,
 somebody else; what was drafted stays.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from amplify.events import Event
@@ -130,7 +132,10 @@ class Queue:
         self.items: dict[str, Item] = {}
         self.rounds: dict[int, RoundState] = {}
         self.last = 0  # id of the last event applied
-        self._unfinished: dict[str, None] = {}  # items that may need somebody, in order
+        self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
+        # somebody, in order
+        self._returned: dict[str, list[str]] = {}  # to each person: what could not be taken
+        self._submitted_by: collections.Counter[tuple[str, int]] = collections.Counter()
         self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
         self._current: dict[str, str] = {}  # of each person: the item taken last
         for event in events:
@@ -154,8 +159,7 @@ class Queue:
     def _closed(self, event: Event) -> None:
         state = self._round(event)
         state.closed = event.id
-        for item in state.items:
-            self._unfinished.pop(item, None)
+        self._unfinished[event.round] = {}
 
     def _put(self, event: Event) -> None:
         assert event.item is not None
@@ -168,7 +172,7 @@ class Queue:
             id=event.item, round=event.round, checkpoint=event.checkpoint, **facts
         )
         self._round(event).items.append(event.item)
-        self._unfinished[event.item] = None
+        self._unfinished.setdefault(event.round, {})[event.item] = None
 
     def _withdrawn(self, event: Event) -> None:
         self.items[event.item or ""].withdrawn = event.body.get("reason", "")
@@ -218,18 +222,20 @@ class Queue:
         assignment = self._act(event)
         assignment.state = SUBMITTED
         assignment.answer = assignment.said = event.body["answer"]
-        assignment.said, assignment.submitted, assignment.at = (
-            event.body["answer"],
-            event.id,
-            event.at,
-        )
+        assignment.submitted, assignment.at = event.id, event.at
         assignment.problem = None
+        self._submitted_by[assignment.person, event.round] += 1
         self._undoable(event)
         self._settle(self.items[assignment.item])
 
     def _refused(self, event: Event) -> None:
+        """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
+        acts = self._acts[event.person or ""]
+        refused = self._assignment(event).submitted
+        acts[:] = [act for act in acts if act.id != refused]
         assignment = self._reopen(event)
         assignment.problem = event.body["problem"]
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _skipped(self, event: Event) -> None:
         assignment = self._act(event)
@@ -261,16 +267,19 @@ class Queue:
             item.assignments[event.body["person"]].answer = event.body["answer"]
 
     def _reopen(self, event: Event) -> Assignment:
-        assignment = self._assignment(event)
+        item, assignment = self.items[event.item or ""], self._assignment(event)
+        if assignment.state == SUBMITTED:
+            self._submitted_by[assignment.person, item.round] -= 1
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
         assignment.answer = assignment.said = assignment.submitted = assignment.at = None
-        self._unfinished[assignment.item] = None
+        if self.rounds[item.round].closed is None:
+            self._unfinished[item.round][item.id] = None
         return assignment
 
     def _settle(self, item: Item) -> None:
         if item.complete:
-            self._unfinished.pop(item.id, None)
+            self._unfinished[item.round].pop(item.id, None)
 
     def _round(self, event: Event) -> RoundState:
         return self.rounds.setdefault(event.round, RoundState())
@@ -309,7 +318,7 @@ class Queue:
 
     def open_items(self, round: int) -> int:
         """Items that are not complete yet."""
-        return sum(self.items[item].round == round for item in self._unfinished)
+        return len(self._unfinished.get(round, ()))
 
     def current(self, person: str, now: float) -> Item | None:
         """What a person has in hand: what they took last, if it is still theirs to answer."""
@@ -333,18 +342,13 @@ class Queue:
         return acts[-1] if acts else None
 
     def submitted_by(self, person: str, round: int) -> int:
-        there = (self.items[item] for item in self.rounds[round].items)
-        return sum(
-            person in item.assignments and item.assignments[person].state == SUBMITTED
-            for item in there
-        )
+        return self._submitted_by[person, round]
 
     def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
         """Sub-questions that wait for the assistant."""
         return [
             (self.items[item], assignment, exchange)
-            for item in self._unfinished
-            if self.items[item].round == round
+            for item in self._unfinished.get(round, ())
             for assignment in self.items[item].assignments.values()
             for exchange in assignment.exchanges
             if exchange.pending
@@ -353,23 +357,31 @@ class Queue:
     # What may be done: each returns events to append
 
     def take(self, person: str, now: float) -> list[New]:
-        """The next item for a person: what they have in hand, or one that needs somebody; reviews
-        first. Nothing if there is none.
+        """The next item for a person: what they have in hand, what came back to them, or one that
+        needs somebody; reviews first. Nothing if there is none.
         """
         item = self.current(person, now)
         if item is None:
-            waiting = [self.items[name] for name in self._unfinished]
-            waiting.sort(key=lambda item: item.review_of is None)
-            item = next((item for item in waiting if self._fits(item, person, now)), None)
+            item = next((i for i in self._waiting(person) if self._fits(i, person, now)), None)
         elif self.is_held(item.assignments[person], now):
             return []
         return [] if item is None else [_new("taken", item, person)]
+
+    def _waiting(self, person: str) -> Iterator[Item]:
+        """What is not finished, in the order in which this person should have it."""
+        yield from (self.items[name] for name in self._returned.get(person, ()))
+        names = itertools.chain.from_iterable(self._unfinished.values())
+        items = [self.items[name] for name in names]
+        yield from (item for item in items if item.review_of is not None)
+        yield from (item for item in items if item.review_of is None)
 
     def _fits(self, item: Item, person: str, now: float) -> bool:
         """Nobody is given what they answered or skipped before, nor their own to check."""
         before = item.assignments.get(person)
         if before is not None and before.state != ACTIVE:
             return False
+        if before is not None and self.is_held(before, now):
+            return item.withdrawn is None and self.rounds[item.round].closed is None
         mine = item.review_of is not None and item.review_of[1] == person
         return not mine and self.needs(item, now) > 0
 

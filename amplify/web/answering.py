@@ -47,21 +47,28 @@ async def ask(http: Request, act: Doing, item: str, text: Text = "") -> Response
         lambda queue, now: queue.ask(act.visitor.person, item, text, now),
         {"text": text},
         part="asked.html",
+        left_in_box="",
     )
 
 
 @router.post("/items/{item}/expand")
 async def expand(
-    http: Request, act: Doing, item: str, number: Annotated[int, Form()], part: Text = ""
+    http: Request,
+    act: Doing,
+    item: str,
+    number: Annotated[int, Form()],
+    part: Text = "",
+    text: Text = "",
 ) -> Response:
-    """More about an answer of the assistant, or a part of it."""
+    """More about an answer of the assistant, or a part of it; `text` stays in the box."""
     about = {"number": number, "part": part}
-    text = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
+    wanted = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
     return _done(
         http,
         act,
         item,
-        lambda queue, now: queue.ask(act.visitor.person, item, text, now, about),
+        lambda queue, now: queue.ask(act.visitor.person, item, wanted, now, about),
+        {"text": text},
         part="asked.html",
     )
 
@@ -109,13 +116,12 @@ async def draft(
     http: Request, act: Doing, item: str, text: Text = "", answer: Text = ""
 ) -> Response:
     """Kept as it is typed; as `answer` by the form that also submits, whose request is not done."""
-    office, person = _office(http), act.visitor.person
-    _mine(office.queue, act.visitor, item)
-    office.do(
-        lambda queue, _: queue.draft(person, item, text or answer),
-        seconds=_attention(office, act, item),
-    )
-    return Response(status_code=204)
+    text, person = text or answer, act.visitor.person
+    not_done = _carried_out(
+        http, act._replace(request=None), item, lambda queue, _: queue.draft(person, item, text),
+        {"answer": text},
+    )  # fmt: skip
+    return not_done or Response(status_code=204)
 
 
 @router.get("/items/{item}/exchanges")
@@ -147,10 +153,9 @@ async def what_was_told(http: Request, visitor: Person, item: str) -> Response:
 
 @router.post("/items/{item}/seen")
 async def see(http: Request, act: Doing, item: str) -> Response:
-    office, person = _office(http), act.visitor.person
-    _mine(office.queue, act.visitor, item)
-    office.do(lambda queue, _: queue.see(person, item), request=act.request)
-    return RedirectResponse(http.url.path, 303)
+    person = act.visitor.person
+    not_done = _carried_out(http, act, item, lambda queue, _: queue.see(person, item), {})
+    return not_done or RedirectResponse(http.url.path, 303)
 
 
 # How they are done
@@ -174,8 +179,29 @@ def _done(
     decision: Decision,
     typed: Mapping[str, str] | None = None,
     part: str = "work.html",
+    left_in_box: str | None = None,
 ) -> Response:
-    """Carries out what a form asks for, and shows what is next: `part` of a page to htmx."""
+    """Carries out what a form asks for, and shows what is next: `part` of a page to htmx, with what
+    was typed in the assistant's box unless something else is to be there.
+    """
+    typed = typed or {}
+    not_done = _carried_out(http, act, item, decision, typed)
+    if not_done is not None:
+        return not_done
+    if not pages.is_part(http):
+        return RedirectResponse("/answer", 303)
+    box = {"text": typed.get("text", "") if left_in_box is None else left_in_box}
+    if part == "work.html":
+        return _work(http, act.visitor, typed=box)
+    office = _office(http)
+    about = _about(office, act.visitor, office.queue.items[item or ""])
+    return pages.page(http, part, typed=box, **about)
+
+
+def _carried_out(
+    http: Request, act: Act, item: str | None, decision: Decision, typed: Mapping[str, str]
+) -> Response | None:
+    """None if it was; else what is said of why it was not."""
     office, visitor = _office(http), act.visitor
     if visitor.is_admin:
         raise NotAllowedError("whoever looks after the experiment does not answer; people who do"
@@ -185,15 +211,10 @@ def _done(
     try:
         office.do(decision, request=act.request, seconds=_attention(office, act, item))
     except RefusedError as error:
-        return _not_done(http, visitor, item, 409, str(error), typed or {})
+        return _not_done(http, visitor, item, 409, str(error), typed)
     except AmplifyError as error:
-        return _not_done(http, visitor, item, *pages.explain(error), typed or {})
-    if not pages.is_part(http):
-        return RedirectResponse("/answer", 303)
-    if part == "work.html":
-        return _work(http, visitor, typed={"text": (typed or {}).get("text", "")})
-    this = office.queue.items[item or ""]
-    return pages.page(http, part, **_about(office, visitor, this))
+        return _not_done(http, visitor, item, *pages.explain(error), typed)
+    return None
 
 
 def _attention(office: Office, act: Act, item: str | None) -> float | None:
@@ -220,12 +241,12 @@ def _not_done(
     office = _office(http)
     if code == 409 and item is not None and typed.get("answer"):
         _keep(office, visitor, item, typed["answer"])
-    if pages.is_part(http):
-        return pages.trouble(http, code, problem)
     current = office.queue.current(visitor.person, office.clock())
-    if current is not None and item in (None, current.id):
-        return _work(http, visitor, code, problem=problem, typed=typed)
-    return pages.page(http, "error.html", code, problem=problem, status=code, typed=typed)
+    if current is None or item not in (None, current.id):  # they must go on to another
+        return pages.trouble(http, code, problem, typed)
+    if pages.is_part(http):
+        return pages.page(http, "problem.html", code, problem=problem, go_on=False)
+    return _work(http, visitor, code, problem=problem, typed=typed)
 
 
 def _keep(office: Office, visitor: Visitor, item: str, text: str) -> None:
@@ -248,7 +269,8 @@ def _work(
     values = _about(office, visitor, item) if item else _nothing(office, visitor)
     name = "work.html" if pages.is_part(http) else "answer.html"
     blank = {"text": "", "answer": None, "reason": ""}
-    return pages.page(http, name, code, problem=problem, typed={**blank, **(typed or {})}, **values)
+    values |= {"problem": problem, "go_on": False, "typed": {**blank, **(typed or {})}}
+    return pages.page(http, name, code, **values)
 
 
 def _in_hand(office: Office, visitor: Visitor) -> Item | None:
@@ -270,7 +292,6 @@ def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
         reviewed, by = item.review_of
         there = shown.exchanges(queue.items[reviewed].assignments[by], answered_only=True)
     return {
-        "title": queue.rounds[item.round].title or office.experiment.name,
         "guide": queue.rounds[item.round].guide,
         "item": item,
         "mine": mine,
@@ -280,7 +301,7 @@ def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
         "left": shown.questions_left(item, mine),
         "helped": not item.withheld and item.review_of is None,
         "progress": shown.progress(queue, person, item.round),
-        "last": _last(queue, person),
+        "last": _last(queue, person, item),
     }
 
 
@@ -289,12 +310,11 @@ def _nothing(office: Office, visitor: Visitor) -> dict[str, Any]:
     number = max(queue.rounds, default=None)
     there = None if number is None else queue.rounds[number]
     return {
-        "title": there.title if there and there.title else office.experiment.name,
         "guide": "",
         "item": None,
         "finished": there is not None and there.closed is not None,
         "progress": None if number is None else shown.progress(queue, person, number),
-        "last": _last(queue, person),
+        "last": _last(queue, person, None),
     }
 
 
@@ -304,13 +324,17 @@ class Last(NamedTuple):
     event: int
     item: str
     what: str  # "asked", "submitted" or "skipped"
+    stays: bool  # they have seen who told them what
 
 
-def _last(queue: Queue, person: str) -> Last | None:
+def _last(queue: Queue, person: str, in_hand: Item | None) -> Last | None:
     act = queue.last_act(person)
     if act is None or queue.rounds[act.round].closed is not None:
         return None
-    return Last(act.id, act.item or "", act.kind)
+    if act.kind == "asked" and (in_hand is None or in_hand.id != act.item):
+        return None
+    mine = queue.items[act.item or ""].assignments[person]
+    return Last(act.id, act.item or "", act.kind, mine.seen)
 
 
 def _last_told(mine: Assignment) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from amplify.errors import AmplifyError
+from amplify.web.office import Office
 
 log = logging.getLogger("amplify.web")
 
@@ -59,20 +61,26 @@ def page(request: Request, name: str, code: int = 200, **values: Any) -> HTMLRes
 
 
 def render(request: Request, name: str, **values: Any) -> str:
-    values = {
-        "title": request.app.state.office.experiment.resolve().name,
-        "visitor": getattr(request.state, "visitor", None),
-        "path": request.url.path,
-        **values,
-    }
+    visitor = getattr(request.state, "visitor", None)
+    # Strangers are not told what goes on here.
+    title = _title(request.app.state.office) if visitor else "Amplify"
+    values = {"title": title, "visitor": visitor, "path": request.url.path, **values}
     return templates.get_template(name).render(values)
 
 
-def trouble(request: Request, status: int, problem: str) -> HTMLResponse:
-    """Says what went wrong: to htmx as a part of the page that is there, else as a page."""
-    if is_part(request):
-        return page(request, "problem.html", status, problem=problem)
-    return page(request, "error.html", status, problem=problem, status=status)
+def _title(office: Office) -> str:
+    rounds = office.queue.rounds
+    return (rounds[max(rounds)].title if rounds else "") or office.experiment.resolve().name
+
+
+def trouble(
+    request: Request, status: int, problem: str, typed: Mapping[str, str] | None = None
+) -> HTMLResponse:
+    """Says what went wrong: to htmx as a part of the page that is there, else as a page, with what
+    was typed.
+    """
+    values = {"problem": problem, "go_on": status == 409, "typed": typed or {}, "status": status}
+    return page(request, "problem.html" if is_part(request) else "error.html", status, **values)
 
 
 def explain(error: AmplifyError) -> tuple[int, str]:

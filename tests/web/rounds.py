@@ -11,13 +11,13 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from amplify.events import Log
+from amplify.events import Event, Log
 from amplify.people.queue import New, Queue
 from amplify.people.roster import Member, Roster
 from amplify.web.app import make_app
 
 DIGEST = hashlib.sha256(b"the parent's weights").hexdigest()
-ROUND = 47
+ROUND = 470047
 START = 1_800_000_000.0
 GUIDE = "Ask the assistant for what you need.\nTake a question apart if it is hard."
 
@@ -104,6 +104,21 @@ def form_of(page: str, name: str) -> tuple[str, dict[str, str]]:
     assert action
     fields = re.findall(r'<input type="hidden" name="(.*?)" value="(.*?)">', found[2])
     return html.unescape(action[1]), {key: html.unescape(value) for key, value in fields}
+
+
+def events(folder: Path, *kinds: str) -> list[Event]:
+    """What was appended, of these kinds."""
+    log = Log(folder / "events.sqlite")
+    try:
+        return [event for event in log.since() if event.kind in kinds]
+    finally:
+        log.close()
+
+
+def append(folder: Path, *new: New) -> None:
+    log = Log(folder / "events.sqlite")
+    log.append(*new)
+    log.close()
 
 
 def text_of(page: str) -> str:

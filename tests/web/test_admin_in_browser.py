@@ -2,32 +2,26 @@
 kept out.
 """
 
+import os
 import re
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from amplify.events import Log
 from amplify.people.roster import Roster
 from amplify.people.trees import write_trees
-from amplify.web.app import make_app
 from tests.web.experiment import PEOPLE, make_experiment
+from tests.web.processes import browser, chromium, server
 from tests.web.test_admin import PAGES
 
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = pytest.mark.skipif(
+    chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
+)
+
 GRAVE = ("serious", "critical")
 
 
@@ -38,28 +32,19 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_app(folder), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    [listening] = server.servers[0].sockets
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with server(folder) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET)
-        yield browser
-        browser.close()
+def chrome() -> Iterator[Browser]:
+    with browser() as there:
+        yield there
 
 
-def opened(chromium: Browser, width: int = 1280, **more: bool) -> Page:
+def opened(chrome: Browser, width: int = 1280, **more: bool) -> Page:
     """A window in which a fault that the browser finds is an error."""
-    page = chromium.new_context(viewport={"width": width, "height": 900}, **more).new_page()
+    page = chrome.new_context(viewport={"width": width, "height": 900}, **more).new_page()
     page.on("console", lambda message: page.faults.append(message.text))
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.faults = []
@@ -67,8 +52,8 @@ def opened(chromium: Browser, width: int = 1280, **more: bool) -> Page:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_page_has_a_grave_fault_or_is_wider_than_the_window(chromium, folder, address, width):
-    page = opened(chromium, width, bypass_csp=True)  # axe is put into the page
+def test_no_page_has_a_grave_fault_or_is_wider_than_the_window(chrome, folder, address, width):
+    page = opened(chrome, width, bypass_csp=True)  # axe is put into the page
     page.goto(f"{address}/in/{Roster(folder).admin().token}")
     for path in PAGES:
         page.goto(address + path)
@@ -78,8 +63,8 @@ def test_no_page_has_a_grave_fault_or_is_wider_than_the_window(chromium, folder,
     page.context.close()
 
 
-def test_rounds_keep_themselves_up_to_date_under_the_pages_own_policy(chromium, folder, address):
-    page = opened(chromium)
+def test_rounds_keep_themselves_up_to_date_under_the_pages_own_policy(chrome, folder, address):
+    page = opened(chrome)
     page.goto(f"{address}/in/{Roster(folder).admin().token}")
     expect(page.locator("#live")).to_contain_text("20 of 25 questions complete")
     log = Log(folder / "events.sqlite")
@@ -93,8 +78,8 @@ def test_rounds_keep_themselves_up_to_date_under_the_pages_own_policy(chromium, 
     page.context.close()
 
 
-def test_a_disagreement_is_decided_by_keyboard_alone(chromium, folder, address):
-    page = opened(chromium, 390)
+def test_a_disagreement_is_decided_by_keyboard_alone(chrome, folder, address):
+    page = opened(chrome, 390)
     page.goto(f"{address}/in/{Roster(folder).admin().token}")
     page.goto(f"{address}/admin/disagreements/next")
     first = page.url
@@ -106,8 +91,8 @@ def test_a_disagreement_is_decided_by_keyboard_alone(chromium, folder, address):
     page.context.close()
 
 
-def test_a_rounds_file_of_trees_is_searched_and_filtered_without_a_server(chromium, folder):
-    page = opened(chromium, bypass_csp=True)
+def test_a_rounds_file_of_trees_is_searched_and_filtered_without_a_server(chrome, folder):
+    page = opened(chrome, bypass_csp=True)
     page.goto(write_trees(folder, 1).as_uri())
     roots = page.locator(".root:visible")
     assert roots.count() == 26

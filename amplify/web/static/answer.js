@@ -35,6 +35,9 @@ function takeAttention() {
 document.addEventListener("htmx:configRequest", ({ detail }) => {
   if (detail.verb !== "post") return;
   detail.parameters.set("seconds", (detail.elt.amplifySeconds = takeAttention()).toFixed(1));
+  if (detail.elt.matches("#undo, .expand")) { // what is in the assistant's box stays there
+    detail.parameters.set("text", $("#ask-text")?.value ?? "");
+  }
 });
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   if (detail.requestConfig.verb !== "post") return;
@@ -73,6 +76,7 @@ document.addEventListener("input", ({ target }) => {
   unsaved = form;
   clearTimeout(timer);
   timer = setTimeout(keep, PAUSE);
+  $("#saved", form).textContent = "";
 });
 document.addEventListener("visibilitychange", () => { if (document.hidden) keep(); });
 addEventListener("pagehide", keep);
@@ -99,13 +103,15 @@ async function keep() {
   const told = await fetch(address, { method: "POST", body, headers, keepalive: true })
     .catch(() => null);
   if (!told?.ok) attention += seconds;
-  const saved = $("#saved", form);
-  if (saved) saved.textContent = told?.ok ? "draft saved" : "the draft could not be saved";
+  if (unsaved) return; // more was typed meanwhile
+  $("#saved", form).textContent = told?.ok ? "draft saved" : "the draft could not be saved";
 }
 
 // Marking a part of an answer puts it into that answer's form. Pressing a button keeps the mark.
 
-document.addEventListener("selectionchange", () => {
+document.addEventListener("selectionchange", noteMark);
+
+function noteMark() {
   const selection = getSelection(), part = selection.toString().trim();
   if (!part || selection.rangeCount === 0) return;
   const answer = answerOf(selection.anchorNode);
@@ -113,7 +119,7 @@ document.addEventListener("selectionchange", () => {
   for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
   const form = formOf(answer);
   if (form) form.elements.part.value = part;
-});
+}
 
 function answerOf(node) {
   return (node instanceof Element ? node : node?.parentElement)?.closest(".told") ?? null;
@@ -156,6 +162,7 @@ function choose(number) {
 }
 
 function expand() {
+  noteMark(); // the event of a mark that was just made may be still to come
   const forms = [...document.querySelectorAll(".expand")];
   const marked = forms.find((form) => form.elements.part.value);
   const number = (form) => Number(form.elements.number.value);
