@@ -6,6 +6,7 @@ threads, from a reading of the log of their own.
 """
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -103,7 +104,7 @@ def disagreements(lookout: Lookout, queue: Queue) -> list[quality.Disagreement]:
 
 def number(text: str) -> int | None:
     """Of a choice in a form; None where nothing was chosen."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else None
 
 
 def some(found: Sequence[Any], page: int) -> Sequence[Any]:

@@ -4,8 +4,11 @@ import re
 import shutil
 import subprocess
 import sys
+from urllib.parse import urlencode
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from amplify.events import Log
 from amplify.people.choice import answer_of
@@ -13,6 +16,7 @@ from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from tests.web.experiment import CARELESS, PEOPLE, SCRIPT, START, make_experiment
 from tests.web.rounds import Browser, Clock, served, text_of
+from tests.web.test_schema import OPERATIONS
 
 PAGES = (
     "/admin",
@@ -330,6 +334,44 @@ def test_a_decision_is_by_the_admin_and_keeps_what_was_before(folder, admin):
     assert (event.kind, event.person, event.item) == ("adjudicated", "admin", "2-2-0")
     assert dict(event.body) == {"answer": "Atlantis"}
     assert all(a.answer != "Atlantis" for a in state(folder).items["2-2-0"].submissions)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if " /admin" in name])
+def test_whatever_the_admin_sends_is_answered(everything, name):
+    admin, operation = everything, OPERATIONS[name]
+    csrf = re.search(r'name="csrf" value="(\w+)"', opened(admin, "/admin/answers/1-2-0"))
+    assert csrf
+
+    @hypothesis.settings(max_examples=20)
+    @hypothesis.given(case=operation.as_strategy(), there=st.booleans())
+    def holds(case, there):
+        path, body = case.formatted_path, case.body
+        if there:
+            path = operation.path.replace("{item}", "1-2-0")
+            path = re.sub(r"\{\w+\}", "1", path)
+            body = {**(body if isinstance(body, dict) else {}), "csrf": csrf[1]}
+        if case.method == "GET":
+            response = admin.get(f"{path}?{urlencode(case.query or {}, doseq=True)}", follow=False)
+        else:
+            sent = body if isinstance(body, dict) else {}
+            response = admin.post(path, sent, follow=False)
+        assert response.status_code < 500, response.text
+        assert response.status_code in (200, 303) or 'id="problem"' in response.text
+
+    holds()
+
+
+@pytest.fixture(scope="module")
+def everything(made, tmp_path_factory):
+    folder = shutil.copytree(made, tmp_path_factory.mktemp("sent") / "rivers")
+    clock = Clock(START + 700)
+
+    def running():
+        clock.now += 0.1
+        return clock.now
+
+    with served(folder, clock=running) as client:
+        yield Browser(client, Roster(folder).admin())
 
 
 def test_a_damaged_file_is_named_on_the_terminal_and_not_on_the_page(folder, client, admin, caplog):
