@@ -13,7 +13,7 @@ from pydantic import Field
 
 from amplify.overseers.learned import Learned, LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
-from amplify.people.crowd_config import CrowdConfig
+from amplify.people.habits import CrowdConfig
 from amplify.types import Ask, Overseer, OverseerKind, Strategy, Task
 
 Count = Annotated[int, Field(ge=1)]
