@@ -341,6 +341,22 @@ def show_rounds(store: Any, json: bool) -> None:
         print(json_format.dumps(report.results(store), indent=1))
     else:
         output.print(report.rounds_table(store))
+    if line := stale_line(store.path):
+        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def stale_line(experiment: Path) -> str | None:
+    """What people have corrected since a round was made from it; None if nothing."""
+    from amplify.events import EVENTS, Log
+    from amplify.people import stale
+
+    if not (experiment / EVENTS).is_file():
+        return None
+    log = Log(experiment / EVENTS)
+    try:
+        return stale.summary(stale.stale(log, experiment), experiment)
+    finally:
+        log.close()
 
 
 COMMANDS = {

@@ -207,10 +207,10 @@ def sample_trees(
     experiment: Experiment, problems: Problems, first: Amplified
 ) -> list[dict[str, Any]]:
     """The tree of one question each of the first problems."""
-    contexts = np.asarray(problems.contexts)
+    contexts, labels = np.asarray(problems.contexts), experiment.task.classes
     places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
     return [
-        {"row": row, "column": column}
+        {"row": row, "column": column, "class": labels[first.classes[row, column]]}
         | words.tree(experiment.task, contexts[row], first.trees, row, column)
         for row, column in places[:SAMPLED_TREES]
     ]

@@ -6,11 +6,13 @@ work is shared out, and nothing of pages or of the log.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from jaxtyping import Array, Int, Key
 from pydantic import Field
 
+from amplify.errors import AmplifyError
 from amplify.overseers.learned import Learned, LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
 from amplify.people.habits import CrowdConfig
@@ -60,7 +62,9 @@ class HumanConfig:
     """With people = "simulated"."""
 
     def build(self, task: Task) -> "Human":
-        """Raises ValueError if so few people could never finish, or there is nothing to learn."""
+        """Raises ValueError if so few people could never finish, or there is nothing to learn;
+        AmplifyError if the guide cannot be read.
+        """
         wanted = max(self.overlap, 1 + self.reviewers if self.reviewed else 1)
         if self.people == "simulated" and self.crowd.people < wanted:
             raise ValueError(
@@ -69,6 +73,11 @@ class HumanConfig:
             )
         if self.others == "learned" and not self.asks:
             raise ValueError('overseer.asks must be at least 1 where others = "learned"; got 0')
+        if self.guide:
+            try:
+                Path(self.guide).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise AmplifyError(f"overseer.guide: {self.guide}: {error}") from None
         return Human(task, self, self._others(task))
 
     def _others(self, task: Any) -> OverseerKind:

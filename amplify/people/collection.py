@@ -6,6 +6,7 @@ it. `gather` is a pure function of the log up to there: a round is replayed from
 """
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from amplify.events import EVENTS, Event, Log
 from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.people.choice import chosen
-from amplify.people.queue import ACTIVE, SUBMITTED, Assignment, Item, New, Queue
+from amplify.people.queue import ACTIVE, CHANGES, SUBMITTED, Assignment, Item, New, Queue
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import Served, Where, serving
 from amplify.people.worker import Worker
@@ -61,12 +62,14 @@ def collect(
     folder, number = this.path.parent, this.number
     log = Log(folder / EVENTS)
     try:
-        queue = Queue(log.since())
-        if not _is_closed(queue, number):
+        if not _is_closed(Queue(log.since()), number):
             log.append(*put_up(experiment, number, problems))
             _wait(experiment, folder, number, log, worker(), watch)
-            log.append(_event("closed", number, request=f"closed:{number}"))
-        return gather(experiment, number, problems, log.since())
+        # What was changed after an earlier closing counts from now on: the data is made again.
+        changed = [e.id for e in log.since(round=number) if e.kind in CHANGES]
+        closing = f"closed:{number}:{max(changed, default=0)}"
+        [closed] = log.append(_event("closed", number, request=closing))
+        return gather(experiment, number, problems, log.since(), closed)
     finally:
         log.close()
 
@@ -80,11 +83,14 @@ def put_up(experiment: Experiment, number: int, problems: Problems) -> list[New]
     events = [_event("opened", number, request=f"opened:{number}", body=told)]
     rows, columns = np.array(places).T
     questions = np.asarray(problems.questions)[rows, columns]
-    truths = over_questions(task.truth)(problems.contexts[rows], jnp.asarray(questions[:, None]))
-    for (row, column), question, truth in zip(places, questions, np.asarray(truths), strict=True):
+    contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
+    truths = np.asarray(over_questions(task.truth)(contexts, asked))[:, 0]
+    classes = np.asarray(over_questions(task.class_of)(contexts, asked))[:, 0]
+    for place, (row, column) in enumerate(places):
         name = identify(experiment, number, row, column)
         body: New = {
-            "question": words.shown(task, question),
+            "question": words.shown(task, questions[place]),
+            "label": task.classes[classes[place]],
             "row": row,
             "column": column,
             "budget": config.asks,
@@ -93,7 +99,7 @@ def put_up(experiment: Experiment, number: int, problems: Problems) -> list[New]
             "choices": task.choices if isinstance(task, ChoiceTask) else (),
         }
         if chance(name, "gold") < config.gold:
-            body["gold"] = words.shown(task, truth[0])
+            body["gold"] = words.shown(task, truths[place])
         events.append(_event("put", number, item=name, request=f"put:{name}", body=body))
     return events
 
@@ -245,6 +251,7 @@ class Floor:
             return []
         body: New = {
             "question": item.question,
+            "label": item.label,
             "review_of": [item.id, assignment.person],
             "overlap": config.reviewers,
             "choices": item.choices,
@@ -270,25 +277,26 @@ class Floor:
 def recorded_by_people(
     experiment: Experiment, this: RoundFolder, problems: Problems
 ) -> Gathered | None:
-    """What people answered, from the log; None where none oversee."""
+    """What people had answered when a round's data was made, from the log; None where none
+    oversee.
+    """
     if not isinstance(experiment.overseer, Human):
         return None
     log = Log(this.path.parent / EVENTS)
     try:
-        return gather(experiment, this.number, problems, log.since())
+        closed = this.record["stages"]["data"]["closed"]
+        return gather(experiment, this.number, problems, log.since(), closed)
     finally:
         log.close()
 
 
 def gather(
-    experiment: Experiment, number: int, problems: Problems, events: Iterable[Event]
+    experiment: Experiment, number: int, problems: Problems, events: Iterable[Event], closed: int
 ) -> Gathered:
-    """What people answered until the round was closed: a pure function of its arguments."""
-    queue = Queue()
-    for event in events:
-        queue.apply(event)
-        if _is_closed(queue, number):
-            break
+    """What people answered until the event that closed the round: a pure function of its
+    arguments.
+    """
+    queue = Queue(itertools.takewhile(lambda event: event.id <= closed, events))
     items = [queue.items[name] for name in queue.rounds[number].items]
     roots = [item for item in items if item.review_of is None]
     kept = sorted(
@@ -320,7 +328,7 @@ def gather(
             "people": len({a.person for a in everyone}),
             "withdrawn": sum(item.withdrawn is not None for item in roots),
             "sub_questions": sum(e.by == "assistant" for a in everyone for e in a.kept),
-            "last_event": queue.last,
+            "closed": closed,
         },
     )
 
@@ -338,6 +346,7 @@ def _tree(
     return {
         "row": item.row,
         "column": item.column,
+        "class": item.label,
         "item": item.id,
         "person": assignment.person,
         "event": assignment.submitted,

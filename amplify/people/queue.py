@@ -24,8 +24,11 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 LONGEST = 2000
 """Characters of anything that a person types."""
 
-LATE = {"draft", "seen", "adjudicated", "corrected"}
-"""Kinds of events that mean something once their round is closed."""
+CHANGES = {"adjudicated", "corrected", "withdrawn"}
+"""Kinds of events that change which answer counts, whenever they happen."""
+LATE = {"draft", "seen", "closed", *CHANGES}
+"""Kinds of events that mean something once their round is closed. It is closed again where its data
+is made again, from what was changed meanwhile."""
 
 New = dict[str, Any]
 """An event to append: fields of `Event`."""

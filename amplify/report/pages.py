@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from amplify.files import write_atomically
+from amplify.people.trees import write_trees
 from amplify.report import formats, plots
 from amplify.report.curve import accuracy, curve
 from amplify.report.results import (
@@ -137,6 +138,8 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         definitions=DEFINITIONS,
     )
     write_atomically(this.report, text)
+    if trees:
+        write_trees(store.path, this.number)
     return this.report
 
 

@@ -1,6 +1,7 @@
 """Rounds with people, from the questions put up to the data set; the people need no pages here."""
 
 import json
+import shutil
 import threading
 from collections import Counter
 
@@ -138,13 +139,25 @@ def test_a_round_is_replayed_bit_for_bit(ran, capsys):
         assert again["by_people"] == 40
 
 
-def test_what_was_said_after_a_round_was_closed_does_not_change_it(ran, capsys):
-    log = Log(ran / EVENTS)
-    item = next(e.item for e in log.since() if e.kind == "put" and e.round == 1)
-    facts = {"round": 1, "item": item, "person": "admin", "body": {"answer": "+7"}}
+def test_what_is_changed_later_counts_only_where_the_data_is_made_again(
+    ran, tmp_path, capsys, no_pages
+):
+    folder = tmp_path / "again"
+    shutil.copytree(ran, folder)
+    log = Log(folder / EVENTS)
+    item = next(i for i in Queue(log.since()).items.values() if i.round == 2 and not i.review_of)
+    facts = {"round": 2, "item": item.id, "person": "admin", "body": {"answer": "+7"}}
     log.append({"kind": "adjudicated", **facts})
     log.close()
-    main(["replay", str(ran), "--round", "1", "--json"])
+    main(["replay", str(folder), "--round", "2", "--json"])
+    assert json.loads(capsys.readouterr().out)["same"]
+    main(["round", str(folder), "--n", "2"])
+    assert "1 training row rests on that" in " ".join(capsys.readouterr().err.split())
+    main(["round", str(folder), "--n", "2", "--redo", "data"])
+    assert "rests on that" not in " ".join(capsys.readouterr().err.split())
+    stored = dataset.read(folder / "002/data")[item.row]["answers"][item.column]
+    assert words.shown(Store(folder).experiment.task, stored) == "+7"
+    main(["replay", str(folder), "--round", "2", "--json"])
     assert json.loads(capsys.readouterr().out)["same"]
 
 
@@ -270,6 +283,7 @@ BAD = {
         "overseer.crowd.people must be at least 2",
     ),
     "asks": ("", {"asks = 3": "asks = 0", '"simulated"': '"learned"'}, "overseer.asks must be"),
+    "guide": ('guide = "nowhere.txt"', {}, "overseer.guide: nowhere.txt: "),
     "streaming": ("", {"steps = 60": 'steps = 60\ntargets = "streaming"'}, "people oversee"),
 }
 
