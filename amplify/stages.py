@@ -47,7 +47,7 @@ def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     if params is None:
         params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
     state = distillation.begin(assistant, mesh.place(params), experiment.training)
-    checkpoint.save(this.checkpoint, state)
+    checkpoint.save(this.checkpoint, mesh.place(state))
     return {"digest": checkpoint.digest(params)}
 
 
@@ -81,7 +81,7 @@ def write_amplified_answers(
     """
     problems = draw_round(experiment, this.number)
     params, digest = load_assistant(experiment, best)
-    weights = Weights(params, load_overseer(experiment, this))
+    weights = Weights(experiment.mesh.bring_here(params), load_overseer(experiment, this))
     with watch("amplifying", len(problems.seeds)) as advance:
         chunks = list(
             amplify_problems(
@@ -93,7 +93,7 @@ def write_amplified_answers(
                 experiment.seed,
                 sub_answers=experiment.questions.sub_answers,
                 advance=advance,
-                place=experiment.mesh.of_rows,
+                place=experiment.mesh.here.of_rows,
             )
         )
     answers = np.concatenate([chunk.answers for chunk in chunks])
@@ -292,8 +292,9 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     """
     training, task = experiment.training, experiment.task
     problems = draw_held_out(experiment, "select", evaluation.CHUNK)
-    problems = jax.device_put(problems, experiment.mesh.of_rows)
-    root = experiment.mesh.place(jax.random.key(experiment.seed))
+    mesh = experiment.mesh  # each process looks by itself
+    problems = jax.device_put(problems, mesh.here.of_rows)
+    root = mesh.here.place(jax.random.key(experiment.seed))
     with checkpoint.training_checkpoints(this.training) as saved:
 
         def run(
@@ -305,7 +306,8 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
         ) -> Any:
             def look(state: Any) -> dict[str, Any]:
                 team = (task, experiment.assistant, experiment.overseer)
-                return evaluation.look(*team, *who(state), problems, root)
+                weights, student = mesh.bring_here(who(state))
+                return evaluation.look(*team, weights, student, problems, root)
 
             def save(state: Any, log: list[distillation.LogRow]) -> None:
                 write_lines(this.metrics, log)
@@ -332,7 +334,7 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
 def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
     evals = experiment.evals
-    weights = load_weights(experiment, this)
+    weights = experiment.mesh.bring_here(load_weights(experiment, this))
     items = []
     with watch("evaluating", evals.select + evals.final) as advance:
         for split in SPLITS:
@@ -346,7 +348,7 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
                 experiment.seed,
                 split=split,
                 advance=advance,
-                place=experiment.mesh.of_rows,
+                place=experiment.mesh.here.of_rows,
             )
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),
