@@ -27,6 +27,10 @@ Folder = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="its folder")
 ]
 Json = Annotated[bool, tyro.conf.arg(help="print JSON for programs")]
+Cluster = Annotated[
+    bool,
+    tyro.conf.arg(help="this is one of several processes of a Slurm, Open MPI or TPU cluster"),
+]
 output, messages = Console(), Console(stderr=True)
 
 
@@ -37,6 +41,7 @@ def round_(
         Literal["overseer", "data", "checkpoint", "evals", "verdict"] | None,
         tyro.conf.arg(help="do this stage of round N again, and those after it"),
     ] = None,
+    cluster: Cluster = False,
     json: Json = False,
 ) -> None:
     """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the
@@ -44,7 +49,7 @@ def round_(
     """
     if n < 1:
         raise AmplifyError(f"--n: a round number is 1 or more, got {n}")
-    with running(experiment) as (store, go):
+    with running(experiment, cluster) as (store, go):
         if redo is not None:
             store.round(n).undo(redo)
         for number in range(n + 1):
@@ -55,10 +60,11 @@ def round_(
 def rounds(
     experiment: Folder,
     at_most: Annotated[int, tyro.conf.arg(help="stop after this round in any case")] = 100,
+    cluster: Cluster = False,
     json: Json = False,
 ) -> None:
     """Run round after round until the gate says that the assistant no longer improves."""
-    with running(experiment) as (store, go):
+    with running(experiment, cluster) as (store, go):
         for number in range(at_most + 1):
             go(number)
             if store.no_longer_improves(number):
@@ -281,14 +287,20 @@ def show_links(experiment: Path, address: str) -> None:
 
 
 @contextlib.contextmanager
-def running(experiment: Path) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """An experiment, locked, and what runs a round of it unless it is done."""
+def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """An experiment, locked, and what runs a round of it unless it is done. Of several processes
+    only the first says anything but what is wrong.
+    """
+    from amplify import processes
     from amplify import round as page
     from amplify.store import Store
 
     keep_compiled_code()
-    store = Store(experiment)
-    with store.lock():
+    processes.join(cluster)
+    output.quiet = messages.quiet = not processes.is_first()
+    with processes.together(), (store := Store(experiment)).lock():
+        if processes.are_several():
+            store.experiment.check_shared(processes.count(), processes.devices())
         number = 0
 
         def go(n: int) -> None:
@@ -337,9 +349,9 @@ def progress_bars(prefix: str) -> Callable[[str, int], Any]:
 def show_rounds(store: Any, json: bool) -> None:
     from amplify import report
 
-    if json:
+    if json and not output.quiet:
         print(json_format.dumps(report.results(store), indent=1))
-    else:
+    elif not json:
         output.print(report.rounds_table(store))
     if line := stale_line(store.path):
         messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -163,6 +163,23 @@ class Experiment:
         deepest = self.task.max_depth
         return [1 + i % deepest for i in range(self.questions.per_context)]
 
+    def check_shared(self, processes: int, devices: int) -> None:
+        """Raises AmplifyError unless several processes, with so many devices together, can run a
+        round of it.
+        """
+        alone = self.overseer_learns or isinstance(self.overseer, Human)
+        if self.training.targets == "streaming" or alone:
+            raise AmplifyError(
+                'training.targets = "streaming" and overseers that are "learned" or "human" run in'
+                f" one process, and here are {processes}"
+            )
+        if self.mesh.size != devices:
+            raise AmplifyError(
+                f"{processes} processes have {devices} devices together, and all must be in the"
+                f" experiment's mesh, which takes {self.mesh.size}: change [mesh], which is no part"
+                " of the experiment's identity"
+            )
+
     @property
     def digest(self) -> str:
         canonical = json.dumps(self.values, sort_keys=True, separators=(",", ":"))

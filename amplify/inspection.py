@@ -129,7 +129,9 @@ class Desk:
         return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
 
     def ask(self, text: str) -> str | RichTree:
-        """The assistant's answer and its probability, and the truth; or the overseer's tree."""
+        """The assistant's answer and its probability, and the truth; or the overseer's tree. With
+        the passages that were found for the question, if they were.
+        """
         experiment = self.store.experiment
         task, assistant = experiment.task, experiment.assistant
         context, question = self.problem.contexts[0], jnp.asarray(words.read_question(task, text))
@@ -146,6 +148,9 @@ class Desk:
         truth = words.shown(task, np.asarray(task.truth(context, question)))
         probability = float(jnp.exp(answers.log_prob[0, 0]))
         line = f"{said}   (probability {probability:.3f}; the truth is {truth})"
+        if isinstance(task, SearchedTask):
+            passages = [words.shown(task, row) for row in np.asarray(read)[0] if row.any()]
+            line = "\n  ".join([line, "from:", *passages])
         if self.depth == 0:
             return line
         [chunk] = _amplify(self.store, self.weights, problem, self.depth)

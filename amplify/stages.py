@@ -51,7 +51,7 @@ def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     if params is None:
         params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
     state = distillation.begin(assistant, mesh.place(params), experiment.training)
-    checkpoint.save(this.checkpoint, state)
+    checkpoint.save(this.checkpoint, mesh.place(state))
     return {"digest": checkpoint.digest(params)}
 
 
@@ -86,7 +86,7 @@ def write_amplified_answers(
     problems = draw_round(experiment, this.number)
     params, digest = load_assistant(experiment, best)
     people = ask_people(experiment, best, this, watch)
-    weights = Weights(params, load_overseer(experiment, this))
+    weights = Weights(experiment.mesh.bring_here(params), load_overseer(experiment, this))
     made = amplified_answers(experiment, weights, digest, problems, people, watch)
     written = write_data(this.data, this.number, digest, made)
     write_lines(this.interactions, made.trees)
@@ -126,7 +126,7 @@ def amplified_answers(
                 experiment.seed,
                 sub_answers=experiment.questions.sub_answers,
                 advance=advance,
-                place=experiment.mesh.of_rows,
+                place=experiment.mesh.here.of_rows,
             )
         )
     answers = np.concatenate([chunk.answers for chunk in chunks])
@@ -377,8 +377,9 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     """
     training, task = experiment.training, experiment.task
     problems = draw_held_out(experiment, "select", evaluation.CHUNK)
-    problems = jax.device_put(problems, experiment.mesh.of_rows)
-    root = experiment.mesh.place(jax.random.key(experiment.seed))
+    mesh = experiment.mesh  # each process looks by itself
+    problems = jax.device_put(problems, mesh.here.of_rows)
+    root = mesh.here.place(jax.random.key(experiment.seed))
     with checkpoint.training_checkpoints(this.training) as saved:
 
         def run(
@@ -390,7 +391,8 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
         ) -> Any:
             def look(state: Any) -> dict[str, Any]:
                 team = (task, experiment.assistant, experiment.overseer)
-                return evaluation.look(*team, *who(state), problems, root)
+                weights, student = mesh.bring_here(who(state))
+                return evaluation.look(*team, weights, student, problems, root)
 
             def save(state: Any, log: list[distillation.LogRow]) -> None:
                 write_lines(this.metrics, log)
@@ -417,7 +419,7 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
 def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
     evals = experiment.evals
-    weights = load_weights(experiment, this)
+    weights = experiment.mesh.bring_here(load_weights(experiment, this))
     items = []
     with watch("evaluating", evals.select + evals.final) as advance:
         for split in SPLITS:
@@ -431,7 +433,7 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
                 experiment.seed,
                 split=split,
                 advance=advance,
-                place=experiment.mesh.of_rows,
+                place=experiment.mesh.here.of_rows,
             )
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),

@@ -2,7 +2,7 @@
 
 Knows files and nothing of models. A stage's results are complete on disk before the record says
 that it is done, and the record is replaced in one rename; whatever else a killed process left
-behind is made again.
+behind is made again. Of several processes the first writes, and the others wait until it has.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from amplify import files, processes
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment, read_experiment
-from amplify.files import write_atomically
 from amplify.provenance import compile_seconds
 
 STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")
@@ -95,18 +95,21 @@ class Store:
         Raises AmplifyError naming the process that holds it.
         """
         with (self.path / ".lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise AmplifyError(
-                    f"{self.path}: another process (pid {holder}) is running this experiment"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            processes.first(lambda: self._take(file))
             yield
+
+    def _take(self, lock: TextIO) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise AmplifyError(
+                f"{self.path}: another process (pid {holder}) is running this experiment"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
 
 
 class RoundFolder:
@@ -216,7 +219,7 @@ class RoundFolder:
 
     def drop_training(self) -> None:
         """The training's own checkpoints, once its last is the round's."""
-        shutil.rmtree(self.training, ignore_errors=True)
+        processes.first(lambda: shutil.rmtree(self.training, ignore_errors=True))
 
     def undo(self, stage: str) -> None:
         """Forgets a stage and those after it, so that they are done again."""
@@ -232,6 +235,11 @@ class RoundFolder:
     def _commit(self, record: dict[str, Any]) -> None:
         write_atomically(self.path / "record.json", json.dumps(record, indent=2) + "\n")
         self.record = record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """As in `files`; where several processes call it together, the text of the first is written."""
+    processes.first(lambda: files.write_atomically(path, text))
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -288,8 +288,8 @@ Place = Callable[[str, tuple[int, ...]], Sharding]
 
 
 @runtime_checkable
-class HasWeights(Protocol):
-    """An assistant whose weights come from somewhere and can go there again."""
+class Loads(Protocol):
+    """An assistant or an overseer whose weights come from somewhere."""
 
     def load(self, place: Place) -> PyTree[Array] | None:
         """Its weights, in the shape of those that `init` draws; None: they are to be drawn.
@@ -299,6 +299,11 @@ class HasWeights(Protocol):
 
         Raises AmplifyError if they cannot be read.
         """
+
+
+@runtime_checkable
+class HasWeights(Loads, Protocol):
+    """An assistant whose weights can go again where they come from."""
 
     def export(self, params: PyTree[Array], out: Path) -> None:
         """Writes a folder that others open.

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from amplify.files import write_atomically
+from amplify import processes
 from amplify.people.trees import write_trees
 from amplify.report import formats, plots
 from amplify.report.curve import accuracy, curve
@@ -26,7 +26,7 @@ from amplify.report.results import (
     read_round,
     scores,
 )
-from amplify.store import RoundFolder, Store
+from amplify.store import RoundFolder, Store, write_atomically
 
 SHOWN_TREES = 12
 
@@ -139,7 +139,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     )
     write_atomically(this.report, text)
     if trees:
-        write_trees(store.path, this.number)
+        processes.first(lambda: write_trees(store.path, this.number))
     return this.report
 
 
