@@ -10,10 +10,9 @@ functions over the queue; what cannot be known is None, never 0.
 import collections
 import dataclasses
 import math
+import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
-
-from scipy import stats
 
 from amplify.people.choice import normal
 from amplify.people.queue import SKIPPED, Assignment, Item, Queue
@@ -38,7 +37,7 @@ class Share(NamedTuple):
         """
         if not self.of:
             return None
-        rate, z = self.right / self.of, float(stats.norm.ppf(1 - error_rate / 2))
+        rate, z = self.right / self.of, statistics.NormalDist().inv_cdf(1 - error_rate / 2)
         centre = (rate + z**2 / (2 * self.of)) / (1 + z**2 / self.of)
         half = math.sqrt(rate * (1 - rate) / self.of + z**2 / (4 * self.of**2))
         half *= z / (1 + z**2 / self.of)
@@ -141,6 +140,8 @@ def alpha_interval(
     error = math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in told))
     if error < 1e-12:
         return None
+    from scipy import stats  # takes a second to load, which pages that need none do not wait for
+
     half = float(stats.t.ppf(1 - error_rate / 2, count - 1)) * error
     return max(-1.0, estimate - half), min(1.0, estimate + half)
 
@@ -255,6 +256,8 @@ def _careless(one: Person, everybody: Sequence[Person]) -> tuple[str, ...]:
     Fisher's exact tests, one-sided, at CARELESS / (2 people): by Bonferroni's inequality the error
     rate holds for the crowd.
     """
+    from scipy import stats  # as above
+
     reasons = []
     for share, others, what in (
         (one.gold, _together(one, everybody, "gold"), "right on gold items"),

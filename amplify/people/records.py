@@ -13,11 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amplify.comparison import Proportion, proportion_interval
 from amplify.errors import AmplifyError, first_line
 
 FINAL = "final"
 """The split of evals that is reported; it decides nothing."""
+
+
+class Accuracy(NamedTuple):
+    """A share, with its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
 
 
 class Record(NamedTuple):
@@ -54,7 +61,7 @@ class Record(NamedTuple):
         """Of its checkpoint."""
         return self.stages.get("checkpoint", {}).get("digest")
 
-    def accuracy(self, by: str = "alone") -> Proportion | None:
+    def accuracy(self, by: str = "alone") -> Accuracy | None:
         """Of held-out questions; None before the round has evals.
 
         Raises AmplifyError if they are damaged.
@@ -96,7 +103,7 @@ def _facts(folder: Path) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _accuracy(path: Path, by: str, _written: int) -> Proportion | None:
+def _accuracy(path: Path, by: str, _written: int) -> Accuracy | None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["split"] == FINAL]
@@ -106,4 +113,6 @@ def _accuracy(path: Path, by: str, _written: int) -> Proportion | None:
         raise AmplifyError(f"{path}: damaged ({first_line(error)})") from None
     if not rows:
         return None
-    return proportion_interval(right, np.unique(problems, return_inverse=True)[1])
+    from amplify.comparison import proportion_interval  # loads scipy: only once there are evals
+
+    return Accuracy(*proportion_interval(right, np.unique(problems, return_inverse=True)[1]))

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from amplify.people.choice import chosen, same
 from amplify.people.queue import Assignment, Item, Queue
@@ -123,6 +122,8 @@ def clustered_interval(
     error = float(np.sqrt(factor * np.sum(sums**2)))
     if error < 1e-12:
         return None
+    from scipy import stats  # takes a second to load, which pages that need none do not wait for
+
     difference = float(values[helped].mean() - values[~helped].mean())
     half = float(stats.t.ppf(1 - error_rate / 2, len(people) - 1)) * error
     return difference - half, difference + half
