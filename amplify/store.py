@@ -19,6 +19,7 @@ from typing import Any
 
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment, read_experiment
+from amplify.files import write_atomically
 from amplify.provenance import compile_seconds
 
 STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")
@@ -52,6 +53,16 @@ class Store:
 
     def round(self, number: int) -> "RoundFolder":
         return RoundFolder(self.path / f"{number:03d}", number)
+
+    def finished(self, number: int, stage: str) -> "RoundFolder":
+        """A round that has done a stage. Raises AmplifyError naming those that have."""
+        this = self.round(number)
+        if number < 0 or not this.done(stage):
+            there = ", ".join(str(n) for n in self.rounds() if self.round(n).done(stage)) or "none"
+            raise AmplifyError(
+                f"{self.path}: round {number} has no {stage}; rounds that have: {there}"
+            )
+        return this
 
     def best_before(self, number: int) -> "RoundFolder":
         """The last promoted round before round `number`; round 0, the untrained assistant, if none
@@ -221,21 +232,6 @@ class RoundFolder:
     def _commit(self, record: dict[str, Any]) -> None:
         write_atomically(self.path / "record.json", json.dumps(record, indent=2) + "\n")
         self.record = record
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """The file is there whole, as it was before, or not at all, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from amplify.files import write_atomically
 from amplify.report import formats, plots
 from amplify.report.curve import accuracy, curve
 from amplify.report.results import (
@@ -24,7 +25,7 @@ from amplify.report.results import (
     read_round,
     scores,
 )
-from amplify.store import RoundFolder, Store, write_atomically
+from amplify.store import RoundFolder, Store
 
 SHOWN_TREES = 12
 

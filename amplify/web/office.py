@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from amplify.events import Log
+from amplify.events import EVENTS, Log
 from amplify.people.queue import New, Queue
 from amplify.people.roster import Roster
-
-EVENTS = "events.sqlite"
 
 
 class Office:

@@ -341,7 +341,7 @@ class People(RuleBasedStateMachine):
             held = [
                 item.id for item in self.queue.items.values()
                 if (a := item.assignments.get(person)) and self.queue.is_held(a, self.office.now)
-                and a.problem is None
+                and a.problem is None and item.withdrawn is None
             ]  # fmt: skip
             assert len(held) <= 1, held
 
