@@ -20,7 +20,15 @@ class Office:
         """Raises AmplifyError if the log is damaged or of a later version."""
         self.experiment, self.clock = experiment, clock
         self.log, self.roster = Log(experiment / EVENTS, clock), Roster(experiment)
-        self._queue, self._one_at_a_time = Queue(), threading.RLock()
+        self._queue, self._one_at_a_time = Queue(self.log.since()), threading.RLock()
+
+    @property
+    def title(self) -> str:
+        """Of the last round that was read of. Any thread may ask for it: it changes nothing, while
+        the state is looked at by one thread alone.
+        """
+        rounds = dict(self._queue.rounds)
+        return (rounds[max(rounds)].title if rounds else "") or self.experiment.resolve().name
 
     @property
     def queue(self) -> Queue:

@@ -89,6 +89,13 @@ def test_an_expansion_is_nested_below_what_it_expands_on(folder, browser):
     assert expanded.body["about"] == {"number": 1, "part": "Arle"}
 
 
+@pytest.mark.parametrize(("by", "said"), [("environment", True), ("overseer", False)])
+def test_what_was_looked_up_is_told_from_what_was_thought(folder, browser, by, said):
+    browser.send("ask", text="Which river flows through Arle?")
+    tell(folder, text="the Tamble", by=by)
+    assert ("looked up" in browser.open()) == said
+
+
 def test_what_is_marked_must_be_part_of_the_answer(folder, browser):
     browser.send("ask", text="Which river flows through Arle?")
     tell(folder)

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from tests.web.processes import browser, chromium, server
 from tests.web.rounds import ITEMS, append, assistant, events, invited, item, put_up
-from tests.web.screenshots import DEVICES, PHONE, ask_for_a_check, pages, second_of_two
+from tests.web.screenshots import DEVICES, PHONE, ask_for_a_check, mark, pages, second_of_two
 
 pytestmark = pytest.mark.skipif(
     chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
@@ -57,17 +57,6 @@ def _faults(message):
 
 def submitted(folder):
     return [(e.item, e.body["answer"]) for e in events(folder, "submitted")]
-
-
-def mark(page, number, start, end):
-    """Marks characters of an answer as a mouse would, without letting go of the page's focus."""
-    page.evaluate(
-        """([number, start, end]) => {
-            const text = document.querySelector(`[data-number="${number}"] .told`).firstChild;
-            getSelection().setBaseAndExtent(text, start, text, end);
-        }""",
-        [number, start, end],
-    )
 
 
 def test_by_mouse_a_person_asks_expands_undoes_skips_and_submits(chrome, place):
@@ -187,6 +176,11 @@ def test_what_is_marked_is_expanded_on_by_key(chrome, place):
         expect(page.get_by_text("87 % sure", exact=True)).to_be_visible()
         expect(page.locator("#problem")).to_have_count(0)
         page.keyboard.press("Escape")
+        mark(page, 1, 0, 3)
+        part = page.get_by_label("Part of answer 1 to expand on")
+        expect(part).to_have_value("the")
+        page.locator("#question").click()
+        expect(part).to_have_value("")
         mark(page, 1, 4, 10)
         page.keyboard.press("e")
         expect(page.get_by_text("about “Tamble”")).to_be_visible()

@@ -117,7 +117,7 @@ async function keep() {
   $("#saved", form).textContent = told?.ok ? "draft saved" : "the draft could not be saved";
 }
 
-// Marking a part of an answer puts it into that answer's form. Pressing a button keeps the mark.
+// Marking a part of an answer puts it into that answer's form, until one presses elsewhere.
 
 document.addEventListener("selectionchange", noteMark);
 
@@ -126,10 +126,18 @@ function noteMark() {
   if (!part || selection.rangeCount === 0) return;
   const answer = answerOf(selection.anchorNode);
   if (!answer || answer !== answerOf(selection.focusNode)) return;
-  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+  forgetMark();
   const form = formOf(answer);
   if (form) form.elements.part.value = part;
 }
+
+function forgetMark() {
+  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+}
+
+document.addEventListener("pointerdown", ({ target }) => {
+  if (!target.closest?.(".expand")) forgetMark();
+});
 
 function answerOf(node) {
   return (node instanceof Element ? node : node?.parentElement)?.closest(".told") ?? null;
