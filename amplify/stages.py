@@ -33,7 +33,8 @@ from amplify.loading import (
 )
 from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_failed
-from amplify.people.collection import Gathered, collect, human
+from amplify.people.collection import Gathered, collect
+from amplify.people.putting import human
 from amplify.people.worker import Worker
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch

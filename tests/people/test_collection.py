@@ -11,8 +11,8 @@ import pytest
 from amplify import dataset, inspection, words
 from amplify.cli import main
 from amplify.events import EVENTS, Log
-from amplify.people import collection
-from amplify.people.collection import choose_places, put_up
+from amplify.people import floor
+from amplify.people.putting import choose_places, put_up
 from amplify.people.queue import Queue
 from amplify.people.worker import Worker
 from amplify.stages import draw_round
@@ -43,14 +43,14 @@ def people_experiment(folder, others="simulated", overlap=1, more=""):
 
 @pytest.fixture
 def no_pages(monkeypatch):
-    monkeypatch.setattr(collection, "serving", people_at_work)
+    monkeypatch.setattr(floor, "serving", people_at_work)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = people_experiment(tmp_path_factory.mktemp("people") / "mixed", overlap=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collection, "serving", people_at_work)
+        patch.setattr(floor, "serving", people_at_work)
         main(["round", str(folder), "--n", "2"])
     return folder
 
@@ -221,15 +221,15 @@ def test_a_round_that_was_stopped_goes_on_with_what_was_answered(tmp_path, monke
 
         return run(self, served, until)
 
-    run = collection.Floor.run
-    monkeypatch.setattr(collection, "serving", real)
-    monkeypatch.setattr(collection.Floor, "run", stops_in_the_middle)
+    run = floor.Floor.run
+    monkeypatch.setattr(floor, "serving", real)
+    monkeypatch.setattr(floor.Floor, "run", stops_in_the_middle)
     with pytest.raises(SystemExit, match="2"):
         main(["round", str(folder), "--n", "1"])
     assert stopped.is_set()
     before = events(folder)
     assert not any(event.kind == "closed" for event in before)
-    monkeypatch.setattr(collection.Floor, "run", run)
+    monkeypatch.setattr(floor.Floor, "run", run)
     main(["round", str(folder), "--n", "1"])
     after = events(folder)
     assert after[: len(before)] == before
@@ -249,11 +249,11 @@ def test_a_submission_that_makes_no_sense_goes_back_to_who_made_it(tmp_path):
     submitted = {"kind": "submitted", "round": 1, "item": item, "person": "p"}
     log.append({**submitted, "body": {"answer": "seven"}})
     worker = Worker(store.experiment, Weights(None), "", problems)
-    floor = collection.Floor(store.experiment, 1, log, worker)
+    place = floor.Floor(store.experiment, 1, log, worker)
     news = list(log.since())
     for event in news:
-        floor.queue.apply(event)
-    [refused] = floor._look_after(news)
+        place.queue.apply(event)
+    [refused] = place._look_after(news)
     log.append(refused)
     log.append(refused)  # a worker that was killed says it again
     queue = Queue(log.since())
