@@ -16,13 +16,14 @@ from jaxtyping import Bool, Int
 from amplify.amplification import over_questions
 from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
+from amplify.labels import MadeData, amplified_answers, write_data
 from amplify.loading import load_assistant, load_overseer
 from amplify.overseers.human import PassesOn
 from amplify.overseers.simulated import Simulated
 from amplify.people.collection import Gathered, recorded_by_people
 from amplify.people.worker import Worker
 from amplify.progress import Watch
-from amplify.stages import MadeData, amplified_answers, draw_round, write_data
+from amplify.stages import draw_round
 from amplify.store import RoundFolder, Store
 from amplify.types import OverseerKind, Problems, SimulatedTask, Weights
 
