@@ -20,17 +20,19 @@ ifeq (1,$(AMPLIFY_NO_VENV))
   RUN_PYTHON := $(PYTHON)
   BASE :=
   DEV :=
+  BROWSER :=
 else
   RUN_PYTHON := .venv/bin/python
   BASE := .venv/base.stamp
   DEV := .venv/dev.stamp
+  BROWSER := .venv/browser.stamp
 endif
 
 AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export test lint bench regression paper clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench regression paper clean distclean
 .SILENT:
 
 help:
@@ -41,6 +43,10 @@ help:
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make export OUT=folder [ROUND=3]              a language model's weights, for transformers to open"
 	echo "make test | lint | bench                      what it says"
+	echo "make people [INVITE=3]                         everybody's link to the pages; invite so many more"
+	echo "make serve                                    keep people's pages up, also between rounds"
+	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
+	echo "make screenshots OUT=folder                   every page for people, wide and on a phone"
 	echo "make regression                               a published table, run again beside the reference"
 	echo "make paper                                    the paper's five tasks beside their supervised baselines"
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
@@ -66,7 +72,21 @@ export: $(BASE)
 	test -n $(call quoted,$(OUT)) || { echo "make export: to which folder? Such as: make export OUT=mine" >&2; exit 2; }
 	$(AMPLIFY) export $(call quoted,$(EXPERIMENT)) $(call quoted,$(OUT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
 
-test: $(DEV)
+people: $(BASE)
+	$(AMPLIFY) people $(call quoted,$(EXPERIMENT)) $(if $(INVITE),--invite $(call quoted,$(INVITE)))
+
+serve: $(BASE)
+	$(AMPLIFY) serve $(call quoted,$(EXPERIMENT))
+
+replay: $(BASE)
+	test -n $(call quoted,$(ROUND)) || { echo "make replay: which round? Such as: make replay ROUND=2" >&2; exit 2; }
+	$(AMPLIFY) replay $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND))
+
+screenshots: $(DEV) $(BROWSER)
+	test -n $(call quoted,$(OUT)) || { echo "make screenshots: to which folder? Such as: make screenshots OUT=shots" >&2; exit 2; }
+	$(RUN_PYTHON) -m tests.web.screenshots $(call quoted,$(OUT))
+
+test: $(DEV) $(BROWSER)
 	$(RUN_PYTHON) -m pytest -n logical --dist worksteal
 
 lint: $(DEV)
@@ -105,4 +125,12 @@ distclean: clean
 .venv/dev.stamp: .venv/base.stamp
 	echo "installing what tests need into .venv (once)" >&2
 	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# People's pages are tested in a real browser: the system's Chromium or, where none can be installed, Playwright's own.
+.venv/browser.stamp: .venv/dev.stamp
+	command -v chromium >/dev/null \
+	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || .venv/bin/python -m playwright install chromium \
+	  || { echo "no browser could be installed; on Debian: apt install chromium" >&2; exit 2; }
 	touch $@

@@ -16,10 +16,10 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
+from amplify import processes
 from amplify.dataset import whole_folder
 from amplify.errors import AmplifyError
 
@@ -58,9 +58,8 @@ def restore(
 def digest(state: PyTree[Array]) -> str:
     """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, wherever it is."""
     total = hashlib.sha256()
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(jax.tree.map(_plain, state)))
-    for path, leaf in leaves:
-        array = np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, state)):
+        array = processes.whole(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()
@@ -70,22 +69,27 @@ def digest(state: PyTree[Array]) -> str:
 def training_checkpoints(directory: Path) -> Iterator["TrainingCheckpoints"]:
     """Opens the checkpoints of a training under way; waits for the last to be saved at the end.
 
-    One process at a time: what it finds half-written was left by one that was killed, and goes.
+    One round at a time: what it finds half-written was left by one that was killed, and goes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    for left_behind in directory.glob(".*.tmp"):
-        shutil.rmtree(left_behind)
+    processes.first(lambda: _make_room(directory))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint") as worker:
         checkpoints = TrainingCheckpoints(directory, worker)
         yield checkpoints
         checkpoints.wait()
 
 
+def _make_room(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for left_behind in directory.glob(".*.tmp"):
+        shutil.rmtree(left_behind)
+
+
 class TrainingCheckpoints:
     """The newest complete checkpoint of a training under way, in a folder named for its step.
 
     Saved by a thread of our own, from a copy made on the device: the training loop is held up for
-    a millisecond, where Orbax's asynchronous saving takes 17 before it returns. A checkpoint is
+    a millisecond, where Orbax's asynchronous saving takes 17 before it returns. Several processes
+    save before they go on: what they do together must have the same order in all. A checkpoint is
     removed once a later one is complete.
     """
 
@@ -102,6 +106,10 @@ class TrainingCheckpoints:
         """
         self.wait()
         place = None if batches is None else batches.get_state()
+        if processes.are_several():
+            with jax.transfer_guard("allow"):
+                self._save(step, state, place)
+            return
         self._saving = self._worker.submit(self._save, step, _copy(state), place)
 
     def restore(
@@ -127,6 +135,9 @@ class TrainingCheckpoints:
 
     def _save(self, step: int, state: PyTree[Array], place: dict[str, Any] | None) -> None:
         _write(self._directory / str(step), state, place)
+        processes.first(lambda: self._keep_only(step))
+
+    def _keep_only(self, step: int) -> None:
         for other in self._steps() - {step}:
             shutil.rmtree(self._directory / str(other))
 
@@ -144,7 +155,8 @@ def _write(directory: Path, state: PyTree[Array], place: dict[str, Any] | None) 
         with _uncompressed():
             # Orbax takes no relative paths. `place` is plain data and goes where such goes.
             ocp.save(folder.resolve(), state, custom_metadata={"batches": place})
-        (folder / CHECKSUMS).write_text("".join(_checksums(folder)), encoding="utf-8")
+        sums = folder / CHECKSUMS
+        processes.first(lambda: sums.write_text("".join(_checksums(folder)), encoding="utf-8"))
 
 
 def _uncompressed() -> Any:

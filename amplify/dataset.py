@@ -24,6 +24,7 @@ import grain
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from amplify import processes
 from amplify.errors import AmplifyError, first_line
 
 # tensorflow_datasets takes a third of a second to import: only who touches a data set pays for it.
@@ -37,7 +38,8 @@ def write(
     """Writes columns as the split `train`, in the order of their rows. Returns the files' digest.
 
     The folder appears whole or not at all and replaces what is there. The same columns give the
-    same bytes, in any process on any day.
+    same bytes, in any process on any day. Several processes write a shard each: then the files, and
+    so their digest, are others, and the rows and their order the same.
 
     Args:
         directory: becomes the data set's folder, with `dataset_info.json` in it.
@@ -54,13 +56,15 @@ def write(
         raise ValueError(f"expected as many rows, and at least one, in every column: got {lengths}")
     [rows] = set(lengths.values())
     with whole_folder(directory) as folder:
-        folder.mkdir()
+        processes.first(folder.mkdir)
         file = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=name, split="train", filetype_suffix="array_record"
         )
-        # One shard: a round's rows are few.
-        size = _write_records(str(file.sharded_filepath(shard_index=0, num_shards=1)), columns)
-        split = tfds.core.SplitInfo("train", [rows], size, filename_template=file)
+        shards = _shards(rows)
+        size = sum(processes.gather(np.array(_write_shard(file, shards, columns))))
+        split = tfds.core.SplitInfo(
+            "train", [len(shard) for shard in shards], int(size), filename_template=file
+        )
         identity = tfds.core.DatasetIdentity(
             name, tfds.core.Version(version), str(folder), module_name=__name__
         )
@@ -72,7 +76,7 @@ def write(
             split_dict=tfds.core.SplitDict([split]),
         )
         info.set_file_format("array_record")
-        info.write_to_directory(folder)
+        processes.first(lambda: info.write_to_directory(folder))
     return digest(directory)
 
 
@@ -179,6 +183,22 @@ def features(columns: Columns) -> Any:
     return tfds.features.FeaturesDict({name: feature(column) for name, column in columns.items()})
 
 
+def _shards(rows: int) -> list[range]:
+    """The rows that each process writes: one shard a process, for a round's rows are few."""
+    count = min(rows, processes.count())
+    return [range(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+
+
+def _write_shard(file: Any, shards: list[range], columns: Columns) -> int:
+    """Writes the shard of this process, if it has one; returns the bytes of its records."""
+    number = processes.number()
+    if number >= len(shards):
+        return 0
+    path = file.sharded_filepath(shard_index=number, num_shards=len(shards))
+    rows = slice(shards[number].start, shards[number].stop)
+    return _write_records(str(path), {name: column[rows] for name, column in columns.items()})
+
+
 def _write_records(path: str, columns: Columns) -> int:
     """Writes one ArrayRecord file; returns the bytes of all records."""
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -243,22 +263,33 @@ def whole_folder(directory: Path) -> Iterator[Path]:
     """Yields a path to make a folder at; it becomes `directory` when the block ends well.
 
     Until then `directory` is what it was, whatever happens. What a killed process left behind is
-    cleared away by the next that writes to the same `directory`.
+    cleared away by the next that writes to the same `directory`. Several processes fill the folder
+    together; the first makes and renames it.
     """
     workplace = directory.with_name(f".{directory.name}.tmp")
+    processes.first(lambda: _clear(workplace))
+    try:
+        yield workplace / "new"
+        processes.meet()
+        processes.first(lambda: _put_in_place(workplace, directory))
+    finally:
+        if processes.is_first():
+            shutil.rmtree(workplace)
+
+
+def _clear(workplace: Path) -> None:
     if workplace.exists():
         shutil.rmtree(workplace)
     workplace.mkdir(parents=True)
-    try:
-        yield workplace / "new"
-        for path in workplace.rglob("*"):
-            _sync(path)
-        if directory.exists():
-            directory.rename(workplace / "old")
-        (workplace / "new").rename(directory)
-        _sync(directory.parent)
-    finally:
-        shutil.rmtree(workplace)
+
+
+def _put_in_place(workplace: Path, directory: Path) -> None:
+    for path in workplace.rglob("*"):
+        _sync(path)
+    if directory.exists():
+        directory.rename(workplace / "old")
+    (workplace / "new").rename(directory)
+    _sync(directory.parent)
 
 
 def _sync(path: Path) -> None:

@@ -145,7 +145,7 @@ def on_batches(
 ) -> Callable[[TrainState], tuple[TrainState, Metrics]]:
     """The step that takes its batch from an endless iterator, one ahead of the device."""
     step = make_step(assistant, training, mesh)
-    return lambda state: step(state, jax.device_put(next(batches), mesh.of_rows))
+    return lambda state: step(state, mesh.place_rows(next(batches)))
 
 
 def train(

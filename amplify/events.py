@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
 
+EVENTS = "events.sqlite"
+"""Its name in an experiment's folder."""
+
 VERSION = 1
 """Of the schema; a file of a later one is refused."""
 

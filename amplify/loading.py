@@ -12,7 +12,7 @@ from amplify.experiment import Experiment
 from amplify.imitation import Apprentice
 from amplify.overseers.learned import Learned
 from amplify.store import RoundFolder
-from amplify.types import Weights
+from amplify.types import Loads, Weights
 
 RANDOM_STAGES = {"overseer": 2**32 - 1, "checkpoint": 2**32 - 2}
 """Streams of random numbers apart from those of problems, which are numbered by rounds."""
@@ -35,8 +35,12 @@ def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[
 
 
 def load_overseer(experiment: Experiment, round_: RoundFolder) -> PyTree[Array] | None:
-    """The parameters of a round's overseer, if it has any."""
-    return load_apprentice(experiment, round_).params if experiment.overseer_learns else None
+    """The parameters of a round's overseer, if it has any: learned, or from somewhere else."""
+    if experiment.overseer_learns:
+        return load_apprentice(experiment, round_).params
+    if isinstance(experiment.overseer, Loads):
+        return experiment.overseer.load(experiment.mesh.here.of_weight)
+    return None
 
 
 def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
@@ -57,8 +61,8 @@ def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
 
 
 def learned(experiment: Experiment) -> Learned:
-    assert isinstance(experiment.overseer, Learned)
-    return experiment.overseer
+    assert experiment.learner is not None
+    return experiment.learner
 
 
 def abstract_state(experiment: Experiment) -> distillation.TrainState:

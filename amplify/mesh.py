@@ -9,6 +9,7 @@ nothing of what they are for.
 
 import dataclasses
 import functools
+import math
 from typing import Annotated, Any
 
 import jax
@@ -16,6 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, Singl
 from jaxtyping import PyTree
 from pydantic import Field
 
+from amplify import processes
 from amplify.errors import AmplifyError
 
 ROWS = ("data", "fsdp")
@@ -79,18 +81,44 @@ class Mesh:
 
     def place(self, tree: PyTree[Any]) -> PyTree[Any]:
         """The tree's leaves in their places; of shapes alone, shapes that say where they lie."""
+        return jax.tree.map(_put, tree, self.of_tree(tree))
 
-        def put(leaf: Any, sharding: Sharding) -> Any:
-            if isinstance(leaf, jax.ShapeDtypeStruct):
-                return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-            return jax.device_put(leaf, sharding)
+    def place_rows(self, batch: PyTree[Any]) -> PyTree[Any]:
+        """A batch in its place: each process puts what lies on its own devices."""
+        return jax.tree.map(lambda leaf: _put(leaf, self.of_rows), batch)
 
-        return jax.tree.map(put, tree, self.of_tree(tree))
+    @property
+    def here(self) -> "Mesh":
+        """The part of this process, for what each does by itself: the same mesh if there is one."""
+        if not processes.are_several():
+            return self
+        devices = jax.local_device_count()
+        tensor = math.gcd(self.tensor, devices)
+        fsdp = math.gcd(self.fsdp, devices // tensor)
+        return Mesh(devices // tensor // fsdp, fsdp, tensor)
+
+    def bring_here(self, tree: PyTree[Any]) -> PyTree[Any]:
+        """A tree that is spread over all processes, on the devices of this one."""
+        if not processes.are_several():
+            return tree
+        return self.here.place(jax.tree.map(processes.whole, tree))
 
     def _sharding(self, spec: PartitionSpec) -> Sharding:
         if self.size == 1:
-            return SingleDeviceSharding(jax.devices()[0])
+            return SingleDeviceSharding(jax.local_devices()[0])
         return NamedSharding(_devices(self), spec)
+
+
+def _put(leaf: Any, sharding: Sharding) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    numbers = processes.whole(leaf)
+    with jax.transfer_guard("allow"):  # this puts shares where they go, and jax knows it as no put
+        return jax.make_array_from_callback(numbers.shape, sharding, lambda index: numbers[index])
 
 
 ONE_DEVICE = Mesh()
@@ -98,7 +126,7 @@ ONE_DEVICE = Mesh()
 
 @functools.cache
 def _devices(mesh: Mesh) -> jax.sharding.Mesh:
-    """Raises AmplifyError if there are not enough."""
+    """All of them, or so many of this process. Raises AmplifyError if there are not enough."""
     sizes = dataclasses.asdict(mesh)
     if mesh.size > jax.device_count():
         product = " x ".join(f"{name} {size}" for name, size in sizes.items())
@@ -107,9 +135,10 @@ def _devices(mesh: Mesh) -> jax.sharding.Mesh:
             f" {jax.device_count()} here: change [mesh], which is no part of the experiment's"
             " identity"
         )
+    everywhere = mesh.size == jax.device_count()
     return jax.make_mesh(
         tuple(sizes.values()),
         tuple(sizes),
         axis_types=(AxisType.Auto,) * len(sizes),
-        devices=jax.devices()[: mesh.size],
+        devices=jax.devices() if everywhere else jax.local_devices()[: mesh.size],
     )

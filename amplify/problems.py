@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, UInt32
 
+from amplify import processes
 from amplify.errors import AmplifyError
 from amplify.types import Problems, Task
 
@@ -145,17 +146,21 @@ def in_chunks(
     """Yields `function` of `size` rows at a time as numpy arrays; one shape, so it is compiled
     once.
 
-    The last chunk is filled up with its first row, and what that gave is cut off. `advance` is told
-    of each chunk's rows when it is done. `place`: where the rows lie.
+    The last chunk is filled up with a row, and what that gave is cut off. Of several processes each
+    takes its turn, and all have all that came of it. `advance` is told of each chunk's rows when it
+    is done. `place`: where the rows lie, on devices of this process.
     """
     columns = jax.tree.map(np.asarray, columns)
     rows = len(jax.tree.leaves(columns)[0])
-    for start in range(0, rows, size):
-        index = np.arange(start, start + size)
+    for start in range(0, rows, size * processes.count()):
+        index = np.arange(size) + start + size * processes.number()
         index = np.where(index < rows, index, start)
         result = function(*jax.device_put(_rows(columns, index), place))
-        yield _rows(jax.tree.map(np.asarray, result), slice(rows - start))
-        advance(min(size, rows - start))
+        for number, chunk in enumerate(processes.gather(jax.tree.map(np.asarray, result))):
+            left = rows - start - size * number
+            if left > 0:
+                yield _rows(chunk, slice(left))
+                advance(min(size, left))
 
 
 def _rows(columns: Any, index: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from amplify import processes
 from amplify.experiment import Experiment
 
 PACKAGES = (
@@ -42,6 +43,7 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "processes": processes.count(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "mesh": dataclasses.asdict(experiment.mesh),
     }
@@ -58,7 +60,8 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
 
     return {
         "ledger": {
-            "human_seconds": 0,
+            "human_seconds": total("human_seconds"),
+            "human_answers": total("human_answers"),
             "demonstrations": total("demonstrations"),
             "overseer_answers": total("overseer_answers"),
             "assistant_answers": total("assistant_answers"),

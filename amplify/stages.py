@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming, words
-from amplify.amplification import Amplified, amplify_problems
+from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming
+from amplify.amplification import amplify_problems
 from amplify.comparison import judge
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
 from amplify.imitation import Apprentice
+from amplify.labels import amplified_answers, ask_people, sample_trees, write_data
 from amplify.loading import (
     abstract_state,
     learned,
@@ -30,14 +31,10 @@ from amplify.loading import (
     load_weights,
     stage_key,
 )
-from amplify.overseers.language_model import check_failed
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
 from amplify.types import HasWeights, LaysOut, Problems, Weights
-
-SAMPLED_TREES = 50
-"""Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
 
 
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     if params is None:
         params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
     state = distillation.begin(assistant, mesh.place(params), experiment.training)
-    checkpoint.save(this.checkpoint, state)
+    checkpoint.save(this.checkpoint, mesh.place(state))
     return {"digest": checkpoint.digest(params)}
 
 
@@ -77,61 +74,16 @@ def write_amplified_answers(
     experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
 ) -> dict[str, Any]:
     """Amplification: the round's questions, answered by the overseer with the best assistant's
-    help.
+    help; some of them by people, where people oversee.
     """
     problems = draw_round(experiment, this.number)
     params, digest = load_assistant(experiment, best)
-    weights = Weights(params, load_overseer(experiment, this))
-    with watch("amplifying", len(problems.seeds)) as advance:
-        chunks = list(
-            amplify_problems(
-                experiment.task,
-                experiment.assistant,
-                experiment.overseer,
-                weights,
-                problems,
-                experiment.seed,
-                sub_answers=experiment.questions.sub_answers,
-                advance=advance,
-                place=experiment.mesh.of_rows,
-            )
-        )
-    answers = np.concatenate([chunk.answers for chunk in chunks])
-    failed = check_failed(experiment.overseer, answers)
-    written = dataset.write(
-        this.data,
-        {
-            "context": np.concatenate([chunk.read for chunk in chunks]),
-            "questions": np.asarray(problems.questions),
-            "answers": answers,
-            "classes": np.concatenate([chunk.classes for chunk in chunks]),
-            "problem_seed": np.asarray(problems.seeds, np.int64),
-            "parent": np.full(len(answers), digest),
-        },
-        name="amplified_answers",
-        description=f"Round {this.number}: questions answered by an overseer with {digest}.",
-    )
-    write_lines(this.interactions, sample_trees(experiment, problems, chunks[0]))
-    helped = int(sum(chunk.assistant_answers.sum() for chunk in chunks))
-    return {
-        "digest": written,
-        "overseer_answers": answers[..., 0].size - failed,
-        "assistant_answers": helped,
-        **({"failed": failed} if failed else {}),
-    }
-
-
-def sample_trees(
-    experiment: Experiment, problems: Problems, first: Amplified
-) -> list[dict[str, Any]]:
-    """The tree of one question each of the first problems."""
-    contexts = np.asarray(problems.contexts)
-    places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
-    return [
-        {"row": row, "column": column}
-        | words.tree(experiment.task, contexts[row], first.trees, row, column)
-        for row, column in places[:SAMPLED_TREES]
-    ]
+    people = ask_people(experiment, best, this, problems, watch)
+    weights = Weights(experiment.mesh.bring_here(params), load_overseer(experiment, this))
+    made = amplified_answers(experiment, weights, digest, problems, people, watch)
+    written = write_data(this.data, this.number, digest, made)
+    write_lines(this.interactions, made.trees)
+    return {"digest": written, **made.facts}
 
 
 def teach_overseer(
@@ -143,6 +95,9 @@ def teach_overseer(
     params, _ = load_assistant(experiment, best)
     before = load_apprentice(experiment, best)
     known = int(before.used)
+    people = ask_people(experiment, best, this, draw_round(experiment, this.number), watch)
+    if people is not None and people.demonstrated is not None:
+        before = imitation.show(learned(experiment), before, people.demonstrated)
     apprentice = give_lessons(experiment, this, params, before, watch)
     checkpoint.save(this.overseer, apprentice)
     return describe_overseer(apprentice, known)
@@ -292,8 +247,9 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     """
     training, task = experiment.training, experiment.task
     problems = draw_held_out(experiment, "select", evaluation.CHUNK)
-    problems = jax.device_put(problems, experiment.mesh.of_rows)
-    root = experiment.mesh.place(jax.random.key(experiment.seed))
+    mesh = experiment.mesh  # each process looks by itself
+    problems = jax.device_put(problems, mesh.here.of_rows)
+    root = mesh.here.place(jax.random.key(experiment.seed))
     with checkpoint.training_checkpoints(this.training) as saved:
 
         def run(
@@ -305,7 +261,8 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
         ) -> Any:
             def look(state: Any) -> dict[str, Any]:
                 team = (task, experiment.assistant, experiment.overseer)
-                return evaluation.look(*team, *who(state), problems, root)
+                weights, student = mesh.bring_here(who(state))
+                return evaluation.look(*team, weights, student, problems, root)
 
             def save(state: Any, log: list[distillation.LogRow]) -> None:
                 write_lines(this.metrics, log)
@@ -332,7 +289,7 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
 def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
     evals = experiment.evals
-    weights = load_weights(experiment, this)
+    weights = experiment.mesh.bring_here(load_weights(experiment, this))
     items = []
     with watch("evaluating", evals.select + evals.final) as advance:
         for split in SPLITS:
@@ -346,7 +303,7 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
                 experiment.seed,
                 split=split,
                 advance=advance,
-                place=experiment.mesh.of_rows,
+                place=experiment.mesh.here.of_rows,
             )
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),

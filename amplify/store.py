@@ -2,7 +2,7 @@
 
 Knows files and nothing of models. A stage's results are complete on disk before the record says
 that it is done, and the record is replaced in one rename; whatever else a killed process left
-behind is made again.
+behind is made again. Of several processes the first writes, and the others wait until it has.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from amplify import files, processes
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment, read_experiment
 from amplify.provenance import compile_seconds
@@ -53,6 +54,16 @@ class Store:
     def round(self, number: int) -> "RoundFolder":
         return RoundFolder(self.path / f"{number:03d}", number)
 
+    def finished(self, number: int, stage: str) -> "RoundFolder":
+        """A round that has done a stage. Raises AmplifyError naming those that have."""
+        this = self.round(number)
+        if number < 0 or not this.done(stage):
+            there = ", ".join(str(n) for n in self.rounds() if self.round(n).done(stage)) or "none"
+            raise AmplifyError(
+                f"{self.path}: round {number} has no {stage}; rounds that have: {there}"
+            )
+        return this
+
     def best_before(self, number: int) -> "RoundFolder":
         """The last promoted round before round `number`; round 0, the untrained assistant, if none
         was.
@@ -84,18 +95,21 @@ class Store:
         Raises AmplifyError naming the process that holds it.
         """
         with (self.path / ".lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise AmplifyError(
-                    f"{self.path}: another process (pid {holder}) is running this experiment"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            processes.first(lambda: self._take(file))
             yield
+
+    def _take(self, lock: TextIO) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise AmplifyError(
+                f"{self.path}: another process (pid {holder}) is running this experiment"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
 
 
 class RoundFolder:
@@ -205,7 +219,7 @@ class RoundFolder:
 
     def drop_training(self) -> None:
         """The training's own checkpoints, once its last is the round's."""
-        shutil.rmtree(self.training, ignore_errors=True)
+        processes.first(lambda: shutil.rmtree(self.training, ignore_errors=True))
 
     def undo(self, stage: str) -> None:
         """Forgets a stage and those after it, so that they are done again."""
@@ -224,18 +238,8 @@ class RoundFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The file is there whole, as it was before, or not at all, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """As in `files`; where several processes call it together, the text of the first is written."""
+    processes.first(lambda: files.write_atomically(path, text))
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -200,6 +200,23 @@ class SpokenTask(Protocol):
 
 
 @runtime_checkable
+class ChoiceTask(Protocol):
+    """A task whose questions have few answers, which a person may be shown to choose from."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All answers, as a person types them."""
+
+
+@runtime_checkable
+class ExpandableTask(Protocol):
+    """A task that can be asked to say more about a part of an answer."""
+
+    def expand(self, part: str) -> str:
+        """The question that asks for more about it, as a person would type it."""
+
+
+@runtime_checkable
 class GradedTask(Task, Protocol):
     """A task whose contexts come in sizes, so that a curriculum can begin with small ones."""
 
@@ -271,8 +288,8 @@ Place = Callable[[str, tuple[int, ...]], Sharding]
 
 
 @runtime_checkable
-class HasWeights(Protocol):
-    """An assistant whose weights come from somewhere and can go there again."""
+class Loads(Protocol):
+    """An assistant or an overseer whose weights come from somewhere."""
 
     def load(self, place: Place) -> PyTree[Array] | None:
         """Its weights, in the shape of those that `init` draws; None: they are to be drawn.
@@ -282,6 +299,11 @@ class HasWeights(Protocol):
 
         Raises AmplifyError if they cannot be read.
         """
+
+
+@runtime_checkable
+class HasWeights(Loads, Protocol):
+    """An assistant whose weights can go again where they come from."""
 
     def export(self, params: PyTree[Array], out: Path) -> None:
         """Writes a folder that others open.

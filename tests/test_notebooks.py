@@ -1,5 +1,6 @@
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,12 @@ from tests.tiny import tiny_experiment
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_there_is_a_notebook():
@@ -48,6 +55,36 @@ def test_rounds_notebook_runs_top_to_bottom(tmp_path, monkeypatch):
     assert "(against round " in said
     assert "round 2, row 17, question 0" in said
     shutil.rmtree(folder)
+
+
+def test_people_notebook_runs_top_to_bottom_with_a_simulated_person(tmp_path, monkeypatch):
+    """With few questions; who answers opens the page at the address that the notebook shows."""
+    for name in ("search", "people"):
+        shutil.copytree(ROOT / "rounds" / name, tmp_path / "rounds" / name)
+    file = tmp_path / "rounds/search/experiment.toml"
+    text, changed = re.subn(r"= 128\n", "= 8\n", file.read_text(encoding="utf-8"))
+    assert changed == 2
+    file.write_text(text, encoding="utf-8")
+    notebook = nbformat.read(ROOT / "colab" / "people.ipynb", as_version=4)
+    port = free_port()
+    changes = {"CONTEXTS": 16, "STEPS": 2, "REGIONS": 64, "ITEMS": 4, "PORT": port}
+    settings = notebook.cells[1]
+    for name, value in changes.items():
+        settings.source, changed = re.subn(
+            rf"(?m)^{name} = \S+", f"{name} = {value}", settings.source
+        )
+        assert changed == 1
+    shown = next(cell for cell in notebook.cells if "IFrame" in cell.source)
+    person = "import subprocess; subprocess.Popen([sys.executable, '-m', 'amplify.people.crowd',"
+    shown.source += f"\n{person} str(EXPERIMENT), '--address', 'http://127.0.0.1:{port}'])"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any(f"127.0.0.1:{port}/in/" in str(output) for output in outputs)
+    said = "".join(output.get("text", "") for output in outputs)
+    assert "the same, bit for bit" in said
+    assert "4 by people" in said
 
 
 def test_language_model_notebook_runs_top_to_bottom(tmp_path, monkeypatch):

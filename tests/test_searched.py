@@ -111,6 +111,9 @@ def test_trees_and_questions_by_hand_are_read_in_words(searched, capsys, monkeyp
     main(["ask", str(searched), "--amplify"])
     said = capsys.readouterr()
     assert "Questions such as" in said.out
+    asked_of = tree["question"].rstrip("?").split()[-1]
+    passages = said.out.partition("from:")[2]
+    assert asked_of in passages  # what the answer rests on
     assert tree["answer"] in said.out
     assert "a question is such as" in " ".join(said.err.split())
 

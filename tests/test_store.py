@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from amplify.errors import AmplifyError
-from amplify.store import Store, read_lines, write_atomically, write_lines
+from amplify.files import write_atomically
+from amplify.store import Store, read_lines, write_lines
 from tests.tiny import TOML, tiny_experiment
 
 

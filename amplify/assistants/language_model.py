@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
-from amplify.assistants import pretrained
+from amplify.assistants import decoding, pretrained
 from amplify.assistants.causal_lm import (
-    NOWHERE,
     Architecture,
     CausalLM,
     LoRA,
     Past,
-    Scratch,
     with_lora_merged,
 )
 from amplify.assistants.packing import PADDING, Packed, pack
@@ -156,7 +154,7 @@ class LanguageModel:
     def encode(
         self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
     ) -> Past:
-        return _remember(self._merge(params), self._read_out(contexts))
+        return decoding.remember(self._merge(params), self._read_out(contexts))
 
     def answer(
         self,
@@ -170,43 +168,9 @@ class LanguageModel:
         """
         network, length = self._merge(params), self.task.answer_length
         keys = None if self.config.sampling == "greedy" else keys
-        tokens = self._ask(questions)
-        positions = _behind(memory, _distances(tokens))
-        x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=memory, wanted=1)
         say = functools.partial(self._say, network, network.head(self.words.of_task), keys)
-        token, log_prob = say(0, x[:, :, -1], jnp.ones(questions.shape[:-1], bool))
-        said = jnp.zeros((*questions.shape[:-1], length), questions.dtype)
-
-        def goes_on(so_far: _SoFar) -> Bool[Array, ""]:
-            return (so_far.place < length) & jnp.any(so_far.token != 0)
-
-        def next_word(so_far: _SoFar) -> _SoFar:
-            token, scratch, place = so_far.token, so_far.scratch, so_far.place
-            slot, word = tokens.shape[-1] + place - 1, self._spell(token)[..., None]
-            position, before = positions[:, :, -1:] + place, so_far.before
-            x, scratch = network.read(
-                word, position, before=before, past=memory, scratch=scratch, slot=slot
-            )
-            token, log_prob = say(place, x[:, :, -1], token != 0)
-            return _SoFar(
-                place + 1,
-                token,
-                so_far.said.at[..., place].set(token.astype(said.dtype)),
-                so_far.log_prob + log_prob,
-                scratch,
-                jnp.concatenate([before, word], axis=-1)[:, :, 1:],
-            )
-
-        begin = _SoFar(
-            jnp.int32(1),
-            token,
-            said.at[..., 0].set(token.astype(said.dtype)),
-            log_prob,
-            scratch.with_room(length - 1),
-            _last(tokens, self.architecture.reach - 1),
-        )
-        end = jax.lax.while_loop(goes_on, next_word, begin)  # no longer than the longest answer
-        return Answers(end.said, end.log_prob)
+        asked = self._ask(questions)
+        return decoding.speak(network, memory, asked, length, say, self._spell)
 
     def _say(
         self,
@@ -229,10 +193,10 @@ class LanguageModel:
         """Cross-entropy of the answers in nats, summed over their words, a mean over questions."""
         network = self._merge(params)
         packed = Packed(**batch) if "segments" in batch else self._one_to_a_line(batch)
-        past = _remember(network, packed.context)
+        past = decoding.remember(network, packed.context)
         x, _ = network.read(
             jnp.maximum(packed.tokens, 0),
-            _behind(past, packed.distances),
+            decoding.behind(past, packed.distances),
             segments=packed.segments,
             past=past,
         )
@@ -264,7 +228,7 @@ class LanguageModel:
         return Packed(
             self._read_out(rows["context"]),
             tokens,
-            _distances(tokens),
+            decoding.distances(tokens),
             jnp.where(tokens == PADDING, PADDING, number),
             jnp.where(said, place, PADDING),
             jnp.where(said, answers, PADDING),
@@ -282,7 +246,7 @@ class LanguageModel:
         )
         facts = jnp.concatenate([jnp.where(there, self._spell(contexts), PADDING), stop], -1)
         begin = self._repeat(self.words.begin, contexts.shape[:1])
-        return _together(jnp.concatenate([begin, facts.reshape(len(contexts), -1)], -1))
+        return decoding.together(jnp.concatenate([begin, facts.reshape(len(contexts), -1)], -1))
 
     def _ask(
         self, questions: Int[Array, "batch questions question_length"]
@@ -290,7 +254,7 @@ class LanguageModel:
         """Questions as the model reads them after a context, and PADDING before them."""
         asked = jnp.where(questions != 0, self._spell(questions), PADDING)
         asked = jnp.concatenate([asked, self._repeat(self.words.answer, questions.shape[:2])], -1)
-        return _together(asked, at_end=True)
+        return decoding.together(asked, at_end=True)
 
     def _distribution(self, logits: Float[Array, "*b vocabulary"]) -> Float[Array, "*b vocabulary"]:
         """Log-probabilities of the task's tokens, as they are sampled."""
@@ -327,52 +291,6 @@ class LanguageModel:
 
     def _merge(self, params: PyTree[Array]) -> CausalLM:
         return nnx.merge(_graph(self), params)
-
-
-class _SoFar(NamedTuple):
-    """Answers that are being said."""
-
-    place: Int[Array, ""]  # of the next word
-    token: Int[Array, "batch questions"]  # said last
-    said: Int[Array, "batch questions answer_length"]
-    log_prob: Float[Array, "batch questions"]
-    scratch: Scratch
-    before: Int[Array, "batch questions some"]  # what the model has read right before `token`
-
-
-def _remember(network: CausalLM, context: Int[Array, "batch length"]) -> Past:
-    """A context's keys and values."""
-    positions = jnp.where(context == PADDING, NOWHERE, _distances(context) - 1)
-    tokens = jnp.maximum(context, 0)[:, None]
-    _, scratch = network.read(tokens, positions[:, None], wanted=0)
-    return scratch.as_past()
-
-
-def _together(tokens: Int[Array, "*b length"], at_end: bool = False) -> Int[Array, "*b length"]:
-    """With the padding between tokens moved behind, or in front of, all of them."""
-    padding = tokens == PADDING
-    order = jnp.argsort(~padding if at_end else padding, axis=-1, stable=True)
-    return jnp.take_along_axis(tokens, order, axis=-1)
-
-
-def _last(tokens: Int[Array, "*b length"], count: int) -> Int[Array, "*b count"]:
-    """The last tokens, with PADDING in front where there are fewer."""
-    room = [(0, 0)] * (tokens.ndim - 1) + [(count, 0)]
-    return jnp.pad(tokens, room, constant_values=PADDING)[..., tokens.shape[-1] :]
-
-
-def _distances(tokens: Int[Array, "*b length"]) -> Int[Array, "*b length"]:
-    """Of each token from what is in front of the first, counted from 1."""
-    there = tokens != PADDING
-    return jnp.where(there, jnp.cumsum(there, axis=-1), PADDING)
-
-
-def _behind(
-    past: Past, distances: Int[Array, "batch lines room"]
-) -> Int[Array, "batch lines room"]:
-    """Positions of tokens that stand so far behind a past."""
-    last = jnp.max(past.positions, axis=-1)[:, None, None]
-    return jnp.where(distances == PADDING, NOWHERE, last + distances)
 
 
 def _by_question(

@@ -76,9 +76,7 @@ class Endpoint:
                 continue
             if accepts(line):
                 return line, ""
-            trouble = (
-                f"{self.address}: said {line[:80]!r}, which is neither a question nor an answer"
-            )
+            trouble = f"{self.address}: {nonsense(line)}"
         return None, trouble
 
     def _request(self, prompt: str) -> str:
@@ -100,6 +98,11 @@ class Endpoint:
     def _key(self, prompt: str) -> str:
         whole = json.dumps([self.address, self.model, self.instructions, prompt])
         return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def nonsense(line: str) -> str:
+    """What to say of a line that nothing can be made of."""
+    return f"said {line[:80]!r}, which is neither a question nor an answer"
 
 
 class _Memory:

@@ -24,8 +24,11 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 LONGEST = 2000
 """Characters of anything that a person types."""
 
-LATE = {"draft", "seen", "adjudicated", "corrected"}
-"""Kinds of events that mean something once their round is closed."""
+CHANGES = {"adjudicated", "corrected", "withdrawn"}
+"""Kinds of events that change which answer counts, whenever they happen."""
+LATE = {"draft", "seen", "closed", *CHANGES}
+"""Kinds of events that mean something once their round is closed. It is closed again where its data
+is made again, from what was changed meanwhile."""
 
 New = dict[str, Any]
 """An event to append: fields of `Event`."""
@@ -47,6 +50,8 @@ class Exchange:
     confidence: float | None = None  # probability of the answer, where a model gave it
     steps: tuple[Mapping[str, Any], ...] = ()  # how the answer came about, if it was expanded on
     passages: tuple[str, ...] = ()  # what the assistant had read
+    by: str = ""  # who answered: "assistant", "environment" or "overseer"
+    tokens: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of question and answer
     problem: str | None = None  # why there is no answer
     told: int | None = None  # id of `told`
     undone: bool = False
@@ -70,7 +75,8 @@ class Assignment:
     renewed: float = 0.0  # when its lease last began
     draft: str = ""
     exchanges: list[Exchange] = dataclasses.field(default_factory=list)
-    answer: str | None = None
+    answer: str | None = None  # what counts as theirs: as they gave it, or as it was corrected
+    said: str | None = None  # as they gave it
     submitted: int | None = None  # id of the event, once submitted and not undone
     at: float | None = None  # when it was
     reason: str = ""  # of a skip
@@ -228,10 +234,12 @@ class Queue:
         exchange.text = body.get("question", exchange.text)
         exchange.steps = tuple(body.get("steps", ()))
         exchange.passages = tuple(body.get("passages", ()))
+        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens", {})
 
     def _submitted(self, event: Event) -> None:
         assignment = self._act(event)
-        assignment.state, assignment.answer = SUBMITTED, event.body["answer"]
+        assignment.state = SUBMITTED
+        assignment.answer = assignment.said = event.body["answer"]
         assignment.submitted, assignment.at = event.id, event.at
         assignment.problem = None
         self._submitted_by[assignment.person, event.round] += 1
@@ -283,8 +291,8 @@ class Queue:
             self._submitted_by[assignment.person, item.round] -= 1
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
-        assignment.answer = assignment.submitted = assignment.at = None
-        if not item.complete:
+        assignment.answer = assignment.said = assignment.submitted = assignment.at = None
+        if self.rounds[item.round].closed is None and not item.complete:
             self._unfinished[item.round][item.id] = None
         for review in self._reviews(assignment):
             self._withdraw_stale(review)

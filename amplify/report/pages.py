@@ -12,6 +12,8 @@ from typing import Any
 
 import jinja2
 
+from amplify import processes
+from amplify.people.trees import write_trees
 from amplify.report import formats, plots
 from amplify.report.curve import accuracy, curve
 from amplify.report.results import (
@@ -136,6 +138,8 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         definitions=DEFINITIONS,
     )
     write_atomically(this.report, text)
+    if trees:
+        processes.first(lambda: write_trees(store.path, this.number))
     return this.report
 
 

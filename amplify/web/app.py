@@ -19,8 +19,9 @@ from starlette.exceptions import HTTPException
 from amplify.errors import AmplifyError
 from amplify.people.queue import RefusedError
 from amplify.people.roster import NotAllowedError
-from amplify.web import access, answering, pages
+from amplify.web import access, admin, answering, pages, telling
 from amplify.web.office import Office
+from amplify.web.views import Lookout
 
 PLAIN = {
     404: "there is no such page",
@@ -38,20 +39,23 @@ def make_app(
 
     Raises AmplifyError if the log of events is damaged or of a later version.
     """
-    office = Office(experiment, clock)
+    office, lookout = Office(experiment, clock), Lookout(experiment)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         office.log.close()
+        lookout.close()
 
     app = FastAPI(
         title="Amplify", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    app.state.office, app.state.gate = office, access.Gate(office.roster, clock, share)
+    app.state.office, app.state.lookout = office, lookout
+    app.state.gate = access.Gate(office.roster, clock, share)
     app.add_middleware(access.Guard, share=share)
     app.include_router(answering.router)
-    # The pages of whoever runs the experiment go here, under /admin, for `access.admin` only.
+    app.include_router(telling.router)
+    app.include_router(admin.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_api_route("/", _front, include_in_schema=False)
     app.add_api_route("/in/{token}", _come_in)

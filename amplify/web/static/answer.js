@@ -35,6 +35,9 @@ function takeAttention() {
 document.addEventListener("htmx:configRequest", ({ detail }) => {
   if (detail.verb !== "post") return;
   detail.parameters.set("seconds", (detail.elt.amplifySeconds = takeAttention()).toFixed(1));
+  if (detail.elt.matches("#undo, .expand")) { // what is in the assistant's box stays there
+    detail.parameters.set("text", $("#ask-text")?.value ?? "");
+  }
 });
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   if (detail.requestConfig.verb !== "post") return;
@@ -57,12 +60,22 @@ function say(problem) {
   $("#trouble")?.replaceChildren(line);
 }
 
-// After something new is shown, the keyboard is where the work is.
+// After something new is shown, the keyboard is where the work is, and a new answer is read out.
 
 document.addEventListener("htmx:afterSwap", ({ detail }) => {
   const verb = detail.requestConfig?.verb;
   if (detail.target.id === "work" && verb === "post") $("#heading")?.focus({ preventScroll: true });
+  if (detail.target.id === "told" && verb === "get") readOut();
 });
+
+function readOut() {
+  const number = (exchange) => Number(exchange.dataset.number);
+  const all = [...document.querySelectorAll(".exchange:not([data-state=pending])")];
+  const last = all.sort((one, other) => number(one) - number(other)).at(-1);
+  if (!last) return;
+  const parts = [".told", ".confidence"].map((part) => $(`:scope > p ${part}, :scope > p${part}`, last));
+  $("#news").textContent = parts.map((part) => part?.textContent ?? "").join(" ");
+}
 
 // Drafts
 
@@ -73,6 +86,7 @@ document.addEventListener("input", ({ target }) => {
   unsaved = form;
   clearTimeout(timer);
   timer = setTimeout(keep, PAUSE);
+  $("#saved", form).textContent = "";
 });
 document.addEventListener("visibilitychange", () => { if (document.hidden) keep(); });
 addEventListener("pagehide", keep);
@@ -99,20 +113,30 @@ async function keep() {
   const told = await fetch(address, { method: "POST", body, headers, keepalive: true })
     .catch(() => null);
   if (!told?.ok) attention += seconds;
-  const saved = $("#saved", form);
-  if (saved) saved.textContent = told?.ok ? "draft saved" : "the draft could not be saved";
+  if (unsaved) return; // more was typed meanwhile
+  $("#saved", form).textContent = told?.ok ? "draft saved" : "the draft could not be saved";
 }
 
-// Marking a part of an answer puts it into that answer's form. Pressing a button keeps the mark.
+// Marking a part of an answer puts it into that answer's form, until one presses elsewhere.
 
-document.addEventListener("selectionchange", () => {
+document.addEventListener("selectionchange", noteMark);
+
+function noteMark() {
   const selection = getSelection(), part = selection.toString().trim();
   if (!part || selection.rangeCount === 0) return;
   const answer = answerOf(selection.anchorNode);
   if (!answer || answer !== answerOf(selection.focusNode)) return;
-  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+  forgetMark();
   const form = formOf(answer);
   if (form) form.elements.part.value = part;
+}
+
+function forgetMark() {
+  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+}
+
+document.addEventListener("pointerdown", ({ target }) => {
+  if (!target.closest?.(".expand")) forgetMark();
 });
 
 function answerOf(node) {
@@ -134,6 +158,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input:not([type=radio]), textarea, select");
   if (typing && event.key === "Escape") event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key !== "?" && listIsOpen()) return;
   const act = /^[1-9]$/.test(event.key) ? () => choose(Number(event.key)) : KEYS[event.key];
   if (!act) return;
   event.preventDefault();
@@ -146,8 +171,12 @@ const KEYS = {
   e: expand,
   s: skip,
   u: () => $("#undo button")?.closest("form").requestSubmit(),
-  "?": () => $("#keys").togglePopover(),
+  "?": () => $("#keys").togglePopover?.(),
 };
+
+function listIsOpen() {
+  return "popover" in HTMLElement.prototype && $("#keys").matches(":popover-open");
+}
 
 function choose(number) {
   const choice = document.querySelectorAll("#submit input[type=radio]")[number - 1];
@@ -156,6 +185,7 @@ function choose(number) {
 }
 
 function expand() {
+  noteMark(); // the event of a mark that was just made may be still to come
   const forms = [...document.querySelectorAll(".expand")];
   const marked = forms.find((form) => form.elements.part.value);
   const number = (form) => Number(form.elements.number.value);

@@ -1,0 +1,152 @@
+"""Texts continued by a checkpoint in this process, greedily, to the end of a line.
+
+All texts begin with the same instructions, which are read once; what follows is read and continued
+many at a time, as part of a compiled function. Knows nothing of tasks.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from amplify.assistants import decoding, pretrained
+from amplify.assistants.causal_lm import CausalLM
+from amplify.assistants.packing import PADDING
+from amplify.errors import AmplifyError
+from amplify.hub import find
+from amplify.types import Place
+
+AT_ONCE = 64
+"""Texts continued at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuation:
+    checkpoint: str  # a folder, or the name of one on the hub
+    instructions: str
+    line: int  # tokens of what is said, at most
+    dtype: str  # of the weights, and of what is computed
+
+    def load(self, place: Place | None = None) -> PyTree[Array]:
+        """The checkpoint's weights."""
+        return pretrained.load(_opened(self.checkpoint)[0], dtype=self.dtype, shardings=place)
+
+    def check(self, room: int) -> None:
+        """Raises AmplifyError unless texts of so many tokens fit behind the instructions."""
+        longest = len(_prefix(self)) + room + self.line
+        opened, tokenizer = _opened(self.checkpoint)
+        if longest > opened.architecture.positions:
+            raise AmplifyError(
+                f"{self.checkpoint}: instructions and a transcript take up to {longest} tokens, but"
+                f" the model has {opened.architecture.positions} positions: shorten"
+                " overseer.prompt, or lower overseer.asks or overseer.line"
+            )
+        if tokenizer.eos_token_id is None:
+            raise AmplifyError(f"{self.checkpoint}: the tokenizer has no end-of-sequence token")
+
+    def spell(self, texts: Sequence[str], room: int) -> Int[np.ndarray, "texts room"]:
+        """What is read of each text behind what all begin with; PADDING alone if it is too long."""
+        prefix, tokenizer = _prefix(self), _opened(self.checkpoint)[1]
+        rows = np.full((len(texts), room), PADDING, np.int32)
+        for row, text in zip(rows, texts, strict=True):
+            tokens = tokenizer.encode(_whole(self, text))
+            rest = tokens[len(prefix) :]
+            if tuple(tokens[: len(prefix)]) == prefix and len(rest) <= room:
+                row[room - len(rest) :] = rest
+        return rows
+
+    def go_on(self, params: PyTree[Array], tokens: Int[Array, "*b room"]) -> Int[Array, "*b line"]:
+        """What the checkpoint says next: its tokens, counted from 1, and 0 behind them."""
+        network = nnx.merge(_graph(self), params)
+        past = decoding.remember(network, jnp.asarray([_prefix(self)], jnp.int32))
+        say = functools.partial(_likeliest, network, network.head(), *_speech(self))
+        is_end = jnp.asarray(_ends_line(self.checkpoint))
+
+        def some(tokens: Int[Array, "texts room"]) -> Int[Array, "texts line"]:
+            return decoding.speak(
+                network,
+                past,
+                tokens[None],
+                self.line,
+                say,
+                spell=lambda token: jnp.maximum(token - 1, 0),
+                ends=lambda token: is_end[token],
+            ).tokens[0]
+
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        full = jnp.pad(flat, [(0, -len(flat) % AT_ONCE), (0, 0)], constant_values=PADDING)
+        said = jax.lax.map(some, full.reshape(-1, AT_ONCE, tokens.shape[-1]))
+        return said.reshape(-1, self.line)[: len(flat)].reshape(*tokens.shape[:-1], self.line)
+
+    def read(self, said: Int[np.ndarray, "texts line"]) -> list[str]:
+        """The lines that were said."""
+        tokenizer = _opened(self.checkpoint)[1]
+        texts = [
+            tokenizer.decode([token - 1 for token in row if token], skip_special_tokens=True)
+            for row in said.tolist()
+        ]
+        return [(text.strip().splitlines() or [""])[0].strip() for text in texts]
+
+
+def _likeliest(
+    network: CausalLM,
+    head: Float[Array, "width tokens"],
+    known: int,
+    end: int,
+    place: int | Int[Array, ""],
+    x: Float[Array, "batch texts width"],
+    speaks: Bool[Array, "batch texts"],
+) -> tuple[Int[Array, "batch texts"], Float[Array, "batch texts"]]:
+    """Of the tokens that the tokenizer knows, counted from 1; nobody asks for log-probabilities."""
+    token = jnp.argmax(network.logits(x, head)[..., :known], axis=-1)
+    said = jnp.where(speaks & (token != end), token + 1, 0)
+    return said, jnp.zeros(said.shape)
+
+
+@functools.cache
+def _opened(checkpoint: str) -> tuple[pretrained.Pretrained, Any]:
+    opened = pretrained.open_folder(find(checkpoint))
+    return opened, pretrained.open_tokenizer(opened)
+
+
+def _whole(of: Continuation, text: str) -> str:
+    return f"{of.instructions.rstrip()}\n\n{text}\n"
+
+
+@functools.cache
+def _prefix(of: Continuation) -> tuple[int, ...]:
+    """What the model reads first, whatever the text: tokens, for a text's first word may be joined
+    to the instructions' last.
+    """
+    tokenizer = _opened(of.checkpoint)[1]
+    texts = (tokenizer.encode(_whole(of, text)) for text in ("Q", "A"))
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    return tuple(token for token, _ in same)
+
+
+def _speech(of: Continuation) -> tuple[int, int]:
+    """How many tokens the tokenizer has, and which ends a text."""
+    tokenizer = _opened(of.checkpoint)[1]
+    return len(tokenizer), tokenizer.eos_token_id
+
+
+@functools.cache
+def _ends_line(checkpoint: str) -> Bool[np.ndarray, " tokens"]:
+    """Of tokens counted from 1: whether a line ends with them; 0 ends it too."""
+    tokenizer = _opened(checkpoint)[1]
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return np.array([True, *("\n" in text for text in texts)])
+
+
+@functools.cache
+def _graph(of: Continuation) -> nnx.GraphDef:
+    """The network without its parameters."""
+    architecture, dtype = _opened(of.checkpoint)[0].architecture, jnp.dtype(of.dtype)
+    return nnx.graphdef(nnx.eval_shape(lambda: CausalLM(architecture, nnx.Rngs(0), dtype)))

@@ -1,0 +1,198 @@
+"""A round's work with people: its questions are put up, answered, and gathered.
+
+`collect` waits, answering people's sub-questions meanwhile, until every question has been answered
+or withdrawn; then the round is closed in the log, and what people say afterwards no longer changes
+it. `gather` is a pure function of the log up to there: a round is replayed from it, bit for bit.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from amplify import words
+from amplify.errors import AmplifyError
+from amplify.events import EVENTS, Event, Log
+from amplify.experiment import Experiment
+from amplify.overseers.human import Human
+from amplify.people.choice import chosen
+from amplify.people.floor import wait_for_people
+from amplify.people.putting import human, new_event, put_up
+from amplify.people.queue import CHANGES, SUBMITTED, Assignment, Item, Queue
+from amplify.people.worker import Worker
+from amplify.progress import Watch
+from amplify.store import RoundFolder
+from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
+
+
+class Gathered(NamedTuple):
+    """What people answered of a round's questions, in the order of rows and columns."""
+
+    rows: Int[np.ndarray, " items"]
+    columns: Int[np.ndarray, " items"]
+    answers: Int[np.ndarray, "items answer_length"]
+    trees: list[dict[str, Any]]  # as in interactions.jsonl
+    demonstrated: Interaction | None  # what there is to imitate; None where there is nothing
+    facts: dict[str, Any]  # for the record
+
+
+def collect(
+    experiment: Experiment,
+    this: RoundFolder,
+    problems: Problems,
+    worker: Callable[[], Worker],
+    watch: Watch,
+) -> Gathered:
+    """People's answers; at once if the round was closed before.
+
+    Raises AmplifyError if the round has too few different questions, or pages cannot be served.
+    """
+    folder, number = this.path.parent, this.number
+    log = Log(folder / EVENTS)
+    try:
+        if not _is_closed(Queue(log.since()), number):
+            log.append(*put_up(experiment, number, problems))
+            wait_for_people(experiment, folder, number, log, worker(), watch)
+        # What was changed after an earlier closing counts from now on: the data is made again.
+        changed = [e.id for e in log.since(round=number) if e.kind in CHANGES]
+        closing = f"closed:{number}:{max(changed, default=0)}"
+        [closed] = log.append(new_event("closed", number, request=closing))
+        return gather(experiment, number, problems, log.since(), closed)
+    finally:
+        log.close()
+
+
+def recorded_by_people(
+    experiment: Experiment, this: RoundFolder, problems: Problems
+) -> Gathered | None:
+    """What people had answered when a round's data was made, from the log; None where none
+    oversee.
+    """
+    if not isinstance(experiment.overseer, Human):
+        return None
+    log = Log(this.path.parent / EVENTS)
+    try:
+        closed = this.record["stages"]["data"]["closed"]
+        return gather(experiment, this.number, problems, log.since(), closed)
+    finally:
+        log.close()
+
+
+def gather(
+    experiment: Experiment, number: int, problems: Problems, events: Iterable[Event], closed: int
+) -> Gathered:
+    """What people answered until the event that closed the round: a pure function of its
+    arguments.
+    """
+    queue = Queue(itertools.takewhile(lambda event: event.id <= closed, events))
+    items = [queue.items[name] for name in queue.rounds[number].items]
+    roots = [item for item in items if item.review_of is None]
+    kept = sorted(
+        ((item, assignment) for item in roots if (assignment := chosen(item)) is not None),
+        key=lambda pair: (pair[0].row, pair[0].column),
+    )
+    if not kept:
+        raise AmplifyError(f"round {number}: all questions were withdrawn, and none answered")
+    task = experiment.task
+    answers = [
+        words.read_answer(task, item.adjudicated or assignment.answer or "")
+        for item, assignment in kept
+    ]
+    contexts = np.asarray(problems.contexts)
+    trees = [
+        _tree(experiment, contexts[item.row], problems, item, assignment, answer)
+        for (item, assignment), answer in zip(kept, answers, strict=True)
+    ]
+    everyone = [a for item in items for a in item.assignments.values()]
+    return Gathered(
+        np.array([item.row for item, _ in kept]),
+        np.array([item.column for item, _ in kept]),
+        np.stack(answers),
+        trees,
+        _demonstrated(experiment, problems, kept, np.stack(answers)),
+        {
+            "human_answers": sum(a.state == SUBMITTED for a in everyone),
+            "human_seconds": round(sum(a.seconds for a in everyone), 1),
+            "people": len({a.person for a in everyone}),
+            "withdrawn": sum(item.withdrawn is not None for item in roots),
+            "sub_questions": sum(e.by == "assistant" for a in everyone for e in a.kept),
+            "closed": closed,
+        },
+    )
+
+
+def _tree(
+    experiment: Experiment,
+    context: Int[np.ndarray, "facts fact_length"],
+    problems: Problems,
+    item: Item,
+    assignment: Assignment,
+    answer: Int[np.ndarray, " answer_length"],
+) -> dict[str, Any]:
+    task = experiment.task
+    question = np.asarray(problems.questions)[item.row, item.column]
+    return {
+        "row": item.row,
+        "column": item.column,
+        "class": item.label,
+        "item": item.id,
+        "person": assignment.person,
+        "event": assignment.submitted,
+        "question": item.question,
+        "answer": words.shown(task, answer),
+        "by": "human",
+        "right": words.is_right(task, context, question, answer),
+        "steps": [
+            {
+                "question": exchange.text,
+                "answer": exchange.answer,
+                "by": exchange.by,
+                "right": words.is_right(
+                    task,
+                    context,
+                    np.array(exchange.tokens["question"], np.int32),
+                    np.array(exchange.tokens["answer"], np.int32),
+                ),
+                "event": exchange.told,
+                "steps": list(exchange.steps),
+            }
+            for exchange in assignment.kept
+            if exchange.tokens
+        ],
+    }
+
+
+def _demonstrated(
+    experiment: Experiment,
+    problems: Problems,
+    kept: Sequence[tuple[Item, Assignment]],
+    answers: Int[np.ndarray, "items answer_length"],
+) -> Interaction | None:
+    """What people did as interactions that an overseer can imitate."""
+    task, steps = experiment.task, []
+    shape = (len(kept), task.question_length), (len(kept), task.answer_length)
+    for number in range(human(experiment).config.asks):
+        asked = np.zeros(len(kept), bool)
+        question, answer = np.zeros(shape[0], np.int32), np.zeros(shape[1], np.int32)
+        for row, (_, assignment) in enumerate(kept):
+            told = [exchange.tokens for exchange in assignment.kept if exchange.tokens]
+            if number < len(told):
+                asked[row] = True
+                question[row], answer[row] = told[number]["question"], told[number]["answer"]
+        by = jnp.full(len(kept), ASSISTANT)
+        sub = Interaction(jnp.asarray(question), jnp.asarray(answer), by)
+        steps.append(Step(jnp.asarray(asked), sub))
+    if not steps:
+        return None
+    questions = jnp.asarray(problems.questions)[
+        jnp.asarray([item.row for item, _ in kept]), jnp.asarray([item.column for item, _ in kept])
+    ]
+    by = jnp.full(len(kept), OVERSEER)
+    return Interaction(questions, jnp.asarray(answers), by, tuple(steps))
+
+
+def _is_closed(queue: Queue, number: int) -> bool:
+    return number in queue.rounds and queue.rounds[number].closed is not None

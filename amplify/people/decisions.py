@@ -1,0 +1,96 @@
+"""What whoever runs an experiment may decide: which answer counts, that one was wrong, that an item
+goes.
+
+Pure functions over the queue, each returning the events to append. Nothing is overwritten: a
+decision is an event like any other, and a later one counts instead. May be done after a round was
+closed; what then rests on the old answer is said by `stale`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from amplify.people.choice import same
+from amplify.people.queue import LONGEST, SUBMITTED, Assignment, Item, New, Queue, RefusedError
+
+
+def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
+    """The answer that counts for an item. To decide the same again changes nothing."""
+    this = _item(queue, item)
+    if this.review_of is not None:
+        raise RefusedError("this checks an answer to another question; decide on that one")
+    if this.withdrawn is not None:
+        raise RefusedError("this question was withdrawn: no answer to it counts")
+    answer = _answer(this, answer)
+    if this.adjudicated is not None and same(this, this.adjudicated, answer):
+        return []
+    return [_new("adjudicated", this, by, {"answer": answer})]
+
+
+def correct(
+    queue: Queue, item: str, person: str, answer: str, by: str, number: int | None = None
+) -> list[New]:
+    """What somebody's final answer should have been, or with a `number` the assistant's answer to
+    that sub-question of theirs.
+    """
+    this = _item(queue, item)
+    whose = this.assignments.get(person)
+    if whose is None:
+        raise RefusedError(f"{person} was not given this question")
+    if number is None:
+        return _correct_final(this, whose, _answer(this, answer), by)
+    told = {exchange.number: exchange for exchange in whose.exchanges}
+    if number not in told or told[number].answer is None:
+        raise RefusedError(f"no question number {number} of {person} was answered")
+    body = {"answer": _text(answer), "number": number, "person": person}
+    return [_new("corrected", this, by, body)]
+
+
+def withdraw(queue: Queue, item: str, reason: str, by: str) -> list[New]:
+    """Nobody is asked any more, and no answer counts."""
+    this = _item(queue, item)
+    if this.withdrawn is not None:
+        return []
+    return [_new("withdrawn", this, by, {"reason": _text(reason, "a reason")})]
+
+
+def _correct_final(item: Item, whose: Assignment, answer: str, by: str) -> list[New]:
+    if whose.state != SUBMITTED:
+        raise RefusedError(f"{whose.person} has submitted no answer to correct")
+    if whose.answer == answer:
+        return []
+    body = {"answer": answer, "number": None, "person": whose.person}
+    return [_new("corrected", item, by, body)]
+
+
+def _item(queue: Queue, item: str) -> Item:
+    if item not in queue.items:
+        raise RefusedError("there is no such question")
+    return queue.items[item]
+
+
+def _answer(item: Item, text: str) -> str:
+    text = _text(text)
+    if item.choices and text not in item.choices:
+        shown = ", ".join(item.choices[:20]) + (", ..." if len(item.choices) > 20 else "")
+        raise RefusedError(f"an answer must be one of {shown}")
+    return text
+
+
+def _text(text: str, what: str = "an answer") -> str:
+    text = " ".join(text.split())
+    if not text:
+        raise RefusedError(f"{what} cannot be empty")
+    if len(text) > LONGEST:
+        raise RefusedError(f"{what} has at most {LONGEST} characters, this one {len(text)}")
+    return text
+
+
+def _new(kind: str, item: Item, by: str, body: Mapping[str, Any]) -> New:
+    return {
+        "kind": kind,
+        "round": item.round,
+        "item": item.id,
+        "person": by,
+        "checkpoint": item.checkpoint,
+        "body": body,
+    }

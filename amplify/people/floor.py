@@ -1,0 +1,160 @@
+"""Where people work, seen from the round: their sub-questions are answered, and the rest is looked
+after, until every question has been answered or withdrawn.
+
+Everything is decided from the log, so that a round that is killed goes on when it is begun again.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from amplify import words
+from amplify.errors import AmplifyError
+from amplify.events import Event, Log
+from amplify.experiment import Experiment
+from amplify.people.putting import chance, human, identify, new_event
+from amplify.people.queue import ACTIVE, Assignment, Item, New, Queue
+from amplify.people.roster import Member, Roster
+from amplify.people.serving import Served, Where, serving
+from amplify.people.worker import Worker
+from amplify.progress import Advance, Watch, say
+
+POLL = 0.02
+"""Seconds between two looks at the log while nothing happens."""
+KEEP_UP = 0.5
+"""Seconds between two looks at the processes."""
+
+
+def wait_for_people(
+    experiment: Experiment, folder: Path, number: int, log: Log, worker: Worker, watch: Watch
+) -> None:
+    config = human(experiment).config
+    simulated = config.people == "simulated"
+    where = Where(port=0) if simulated else Where.from_environment()
+    worker.warm_up()
+    with serving(folder, where, crowd=simulated) as served:
+        _announce(Roster(folder), config.team, served.address, simulated=simulated)
+        with watch("people answer", config.items) as advance:
+            Floor(experiment, number, log, worker).run(served, advance)
+
+
+def _announce(roster: Roster, team: int, address: str, *, simulated: bool) -> None:
+    say(f"all rounds and everybody's work: {address}/in/{roster.admin().token}")
+    if simulated:
+        return
+    people = [member for member in roster.members() if _is_person(member)]
+    for member in people or roster.invite([""] * team, time.time()):
+        say(f"{member.person}: {address}/in/{member.token}")
+
+
+def _is_person(member: Member) -> bool:
+    return not member.is_admin and not member.simulated
+
+
+class Floor:
+    """Where people work, seen from the round: answers what they ask, and looks after the rest."""
+
+    def __init__(self, experiment: Experiment, number: int, log: Log, worker: Worker) -> None:
+        self.experiment, self.number, self.log = experiment, number, log
+        self.worker, self.queue = worker, Queue()
+
+    def run(self, served: Served, advance: Advance) -> None:
+        """Until no item is open."""
+        done, looked = 0, time.monotonic()
+        while True:
+            change = self.log.change()
+            news = list(self.log.since(self.queue.last))
+            for event in news:
+                self.queue.apply(event)
+            answers = self.worker.tell(self.queue.pending(self.number))
+            events = [*answers, *self._look_after(news)]
+            if events:
+                self.log.append(*events)
+            state = self.queue.rounds[self.number]
+            complete = sum(self._is_root(name) for name in state.items) - self._open_roots()
+            advance(complete - done)
+            done = complete
+            if not events and not self.queue.open_items(self.number):
+                return
+            while not events and self.log.change() == change:
+                time.sleep(POLL)
+                if time.monotonic() - looked > KEEP_UP:
+                    served.keep_up()
+                    looked = time.monotonic()
+
+    def _is_root(self, name: str) -> bool:
+        return self.queue.items[name].review_of is None
+
+    def _open_roots(self) -> int:
+        items = (self.queue.items[name] for name in self.queue.rounds[self.number].items)
+        return sum(item.review_of is None and not item.complete for item in items)
+
+    def _look_after(self, news: Iterable[Event]) -> list[New]:
+        """What follows from what people did: an answer that makes no sense goes back, some are put
+        up for others to check, and what nobody can answer is withdrawn.
+        """
+        events = []
+        for event in news:
+            if event.round != self.number or event.kind not in ("submitted", "skipped", "undone"):
+                continue
+            item = self.queue.items[event.item or ""]
+            assignment = item.assignments[event.person or ""]
+            if event.kind == "submitted" and assignment.submitted == event.id:
+                events += self._check(item, assignment)
+            if event.kind == "undone":
+                events += [
+                    self._withdraw(review, "the answer was taken back")
+                    for review in self._reviews_of(item.id, assignment.person)
+                ]
+            if reason := self._hopeless(item):
+                events.append(self._withdraw(item, reason))
+        return events
+
+    def _reviews_of(self, item: str, person: str) -> list[Item]:
+        """Those that are still to be done."""
+        names = self.queue.rounds[self.number].items
+        return [
+            review
+            for review in map(self.queue.items.__getitem__, names)
+            if review.review_of == (item, person) and not review.complete
+        ]
+
+    def _withdraw(self, item: Item, reason: str) -> New:
+        facts = {"item": item.id, "request": f"withdrawn:{item.id}", "body": {"reason": reason}}
+        return new_event("withdrawn", self.number, **facts)
+
+    def _check(self, item: Item, assignment: Assignment) -> list[New]:
+        try:
+            words.read_answer(self.experiment.task, assignment.answer or "")
+        except AmplifyError as error:
+            facts = {"item": item.id, "person": assignment.person}
+            request = f"refused:{assignment.submitted}"
+            problem = {"problem": str(error)}
+            return [new_event("refused", self.number, **facts, request=request, body=problem)]
+        config = human(self.experiment).config
+        name = identify(self.experiment, item.id, assignment.person, assignment.submitted)
+        if item.review_of is not None or chance(name, "reviewed") >= config.reviewed:
+            return []
+        body: New = {
+            "question": item.question,
+            "label": item.label,
+            "review_of": [item.id, assignment.person],
+            "overlap": config.reviewers,
+            "choices": item.choices,
+            "gold": item.gold,
+        }
+        return [new_event("put", self.number, item=name, request=f"put:{name}", body=body)]
+
+    def _hopeless(self, item: Item) -> str:
+        """Why nobody will answer an item any more; "" if somebody may."""
+        config = human(self.experiment).config
+        if item.complete:
+            return ""
+        if item.skips >= config.skips:
+            return f"{item.skips} people have skipped it"
+        if config.people == "simulated":
+            had = sum(a.state != ACTIVE for a in item.assignments.values())
+            others = config.crowd.people - (item.review_of is not None)
+            if had >= others:
+                return "nobody is left who has not had it"
+        return ""

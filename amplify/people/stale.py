@@ -1,0 +1,241 @@
+"""What rests on answers that were changed after their round was closed.
+
+A round's data set is made of what counted when the round was closed (for the last time: a round
+whose data are made again is closed again). An answer that was corrected or decided otherwise since,
+or an item that was withdrawn, leaves behind training rows, and rounds that were trained on them or
+descend from such. A corrected sub-answer does so for whoever was told it: the same answer to the
+same question by the same checkpoint. Rows that no person made are not looked into: they are not in
+the log. Never imports jax.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from amplify.events import Event, Log
+from amplify.people.choice import answer_of, chosen, same
+from amplify.people.queue import Assignment, Exchange, Item, Queue
+from amplify.people.records import Record, descendants, read_records
+
+CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED = "closed", "withdrawn", "adjudicated", "corrected"
+
+DECIDES = (CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED)
+"""Kinds of events without which nothing becomes stale, or is no longer."""
+
+
+class Row(NamedTuple):
+    """One question of one row of a round's data set."""
+
+    round: int
+    row: int
+    column: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stale:
+    """A change, and what rests on how it was before."""
+
+    event: int  # the last one that changed it
+    at: float
+    kind: str
+    round: int
+    item: str
+    person: str | None  # whose answer it was; None: what counts for the item
+    number: int | None  # of a sub-answer, within the assignment; None: a final answer
+    question: str
+    was: str | None
+    now: str | None
+    answers: tuple[tuple[str, str], ...]  # final answers: (item, person)
+    rows: tuple[Row, ...]
+    rounds: tuple[int, ...]  # that were trained on it, and those that descend from them
+
+
+def stale(log: Log, experiment: Path) -> list[Stale]:
+    """In the order in which the changes were made. Raises AmplifyError if a record is damaged."""
+    return stale_in(log.since(), read_records(experiment))
+
+
+def summary(found: Sequence[Stale], experiment: Path) -> str | None:
+    """One line for whoever runs the next round; None if nothing is stale."""
+    if not found:
+        return None
+    rows = sorted({row for one in found for row in one.rows})
+    rounds = sorted({number for one in found for number in one.rounds})
+    changes = "an answer was" if len(found) == 1 else f"{len(found)} answers were"
+    line = f"{experiment}: {changes} changed after the round was closed"
+    see = f"amplify serve {experiment}"
+    if not rows:
+        return f"{line}; no training row rests on that; see /admin/stale of: {see}"
+    resting = f"{len(rows)} training row{'s rest' if len(rows) > 1 else ' rests'} on that"
+    return (
+        f"{line}; {resting}, and with them round{'s' if len(rounds) > 1 else ''}"
+        f" {_and(rounds)}; see /admin/stale of: {see}; to make the data again:"
+        f" amplify round {experiment} --n {rows[0].round} --redo data"
+    )
+
+
+def stale_in(events: Iterable[Event], records: Sequence[Record]) -> list[Stale]:
+    history = _History(events)
+    found = []
+    for event in history.changes.values():
+        item = history.queue.items[event.item or ""]
+        if event.body.get("number") is not None:
+            one = _of_sub_answer(history, event, item)
+        else:
+            one = _of_final_answer(history, event, item)
+        if one is not None:
+            direct = {row.round for row in one.rows}
+            later = {number for old in direct for number in descendants(records, old)}
+            found.append(dataclasses.replace(one, rounds=tuple(sorted(direct | later))))
+    return sorted(found, key=lambda one: one.event)
+
+
+class _Closing(NamedTuple):
+    """What counted when a round was closed."""
+
+    event: int
+    answers: Mapping[str, str | None]  # by item
+    people: Mapping[str, str | None]  # whose answer it was
+    given: Mapping[tuple[str, str], str | None]  # final answers by item and person
+
+
+class _History:
+    """The log, folded: how things are, how they were at closing, and the last change of each."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.queue = Queue()
+        self.closings: dict[int, _Closing] = {}
+        self.changes: dict[tuple[Any, ...], Event] = {}  # by what was changed
+        self._told: dict[int, Event] = {}
+        for event in events:
+            self.queue.apply(event)
+            if event.kind == CLOSED:
+                self.closings[event.round] = _closing(self.queue, event)
+            elif event.kind == "told":
+                self._told[event.id] = event
+            elif event.kind in (WITHDRAWN, ADJUDICATED):
+                self.changes[event.item, None] = event
+            elif event.kind == CORRECTED:
+                body = event.body
+                self.changes[event.item, body.get("person"), body.get("number")] = event
+
+    def closed_before(self, event: Event, round: int) -> _Closing | None:
+        closing = self.closings.get(round)
+        return closing if closing is not None and closing.event < event.id else None
+
+    def said(self, exchange: Exchange) -> Iterator[tuple[str, str, str, str | None]]:
+        """(question, answer, by, checkpoint) of what was told, and of the steps to it."""
+        told = self._told.get(exchange.told or 0)
+        if told is None or exchange.answer is None:
+            return
+        by = told.body.get("by", "assistant")
+        yield _said(exchange.text, exchange.answer, by, told.checkpoint)
+        nodes = list(exchange.steps)
+        while nodes:
+            node = nodes.pop()
+            yield _said(node["question"], node["answer"], node["by"], told.checkpoint)
+            nodes += node.get("steps", ())
+
+
+def _said(
+    question: str, answer: str, by: str, checkpoint: str | None
+) -> tuple[str, str, str, str | None]:
+    """The environment answers alike whatever the checkpoint."""
+    question, answer = (" ".join(text.split()).casefold() for text in (question, answer))
+    return question, answer, by, None if by == "environment" else checkpoint
+
+
+def _closing(queue: Queue, event: Event) -> _Closing:
+    items = [queue.items[name] for name in queue.rounds[event.round].items]
+    behind = {item.id: chosen(item) for item in items}
+    return _Closing(
+        event.id,
+        {item.id: answer_of(item) for item in items},
+        {name: None if one is None else one.person for name, one in behind.items()},
+        {(item.id, a.person): a.answer for item in items for a in item.submissions},
+    )
+
+
+def _of_final_answer(history: _History, event: Event, item: Item) -> Stale | None:
+    closing = history.closed_before(event, item.round)
+    if closing is None:
+        return None
+    before, now = closing.answers[item.id], answer_of(item)
+    if same(item, before, now) or item.row < 0:
+        return None  # nothing was made of it, or the same would be
+    person = event.body.get("person") if event.kind == CORRECTED else None
+    if person is not None:
+        then, given = closing.given.get((item.id, person)), item.assignments[person].answer
+        votes = same(item, then, before) or same(item, given, now)
+        if item.adjudicated is not None or same(item, then, given) or not votes:
+            return None  # another change made the difference
+    behind = person or closing.people[item.id]
+    return _stale(
+        event, item, person, None, item.question, before, now,
+        answers=[(item.id, behind)] if behind else [],
+        rows=[_row(item)],
+    )  # fmt: skip
+
+
+def _of_sub_answer(history: _History, event: Event, item: Item) -> Stale | None:
+    person, number = event.body["person"], event.body["number"]
+    exchange = item.assignments[person].exchanges[number - 1]
+    now = event.body["answer"]
+    if exchange.answer is None or same(item, exchange.answer, now):
+        return None
+    [wrong, *_] = history.said(exchange)
+    answers, rows = [], []
+    for other, assignment in _told_it(history, wrong):
+        closing = history.closed_before(event, other.round)
+        if closing is not None and (other.id, assignment.person) in closing.given:
+            answers.append((other.id, assignment.person))
+            if other.row >= 0 and closing.people[other.id] == assignment.person:
+                rows.append(_row(other))
+    if not answers:
+        return None
+    return _stale(event, item, person, number, exchange.text, exchange.answer, now, answers, rows)
+
+
+def _told_it(
+    history: _History, wrong: tuple[str, str, str, str | None]
+) -> Iterator[tuple[Item, Assignment]]:
+    """Whoever saw an answer while answering: asked for it, or checked one who had."""
+    items = history.queue.items
+    saw = {
+        (item.id, assignment.person)
+        for item in items.values()
+        for assignment in item.assignments.values()
+        if any(wrong in history.said(exchange) for exchange in assignment.kept)
+    }
+    for item in items.values():
+        for assignment in item.assignments.values():
+            if (item.id, assignment.person) in saw or item.review_of in saw:
+                yield item, assignment
+
+
+def _stale(
+    event: Event,
+    item: Item,
+    person: str | None,
+    number: int | None,
+    question: str,
+    was: str | None,
+    now: str | None,
+    answers: Sequence[tuple[str, str]],
+    rows: Sequence[Row],
+) -> Stale:
+    return Stale(
+        event=event.id, at=event.at, kind=event.kind, round=item.round, item=item.id,
+        person=person, number=number, question=question, was=was, now=now,
+        answers=tuple(answers), rows=tuple(sorted(rows)), rounds=(),
+    )  # fmt: skip
+
+
+def _row(item: Item) -> Row:
+    return Row(item.round, item.row, item.column)
+
+
+def _and(numbers: Sequence[int]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} and {last}" if most else last

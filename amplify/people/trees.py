@@ -1,0 +1,223 @@
+"""All decomposition trees that the rounds of an experiment kept, to be searched from both ends.
+
+From a training row to its tree, and from an answer to every training row whose tree has it. Reads
+rounds/<experiment>/NNN/interactions.jsonl, which holds all trees of people and a sample of the
+others (those can be recomputed: see `inspection`). Also writes them as one HTML file a round that
+needs nothing else. Never imports jax.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from amplify.errors import AmplifyError, first_line
+from amplify.files import write_atomically
+from amplify.people.records import Record, read_records
+
+Node = Mapping[str, Any]
+"""`{"question", "answer", "by", "right", "steps": [Node, ...]}`; the root of a person's tree also
+says "item", "person" and "event".
+"""
+
+BY = ("human", "overseer", "assistant", "environment")
+"""Who may have answered."""
+
+
+class Tree(NamedTuple):
+    round: int
+    row: int  # of the round's data set
+    column: int
+    root: Node
+    label: str | None  # the question's class, where it is known
+    parent: int | None  # the round whose checkpoint answered the sub-questions
+    checkpoint: str | None  # its digest
+    text: str  # all that was said in it, for searching
+
+    @property
+    def place(self) -> str:
+        """In an address: `1-30-2`."""
+        return f"{self.round}-{self.row}-{self.column}"
+
+    @property
+    def person(self) -> str | None:
+        return self.root.get("person")
+
+    @property
+    def right(self) -> bool | None:
+        return self.root.get("right")
+
+    def nodes(self) -> Iterator[Node]:
+        return _nodes(self.root)
+
+
+class Wanted(NamedTuple):
+    """A filter: what is None or empty lets everything pass."""
+
+    text: str = ""  # all its words occur, whatever their case
+    round: int | None = None
+    label: str | None = None
+    right: bool | None = None  # the final answer
+    person: str | None = None
+    by: str | None = None  # who answered the question itself
+    model: int | None = None  # the round whose checkpoint helped
+
+    def lets(self, tree: Tree) -> bool:
+        return (
+            self.round in (None, tree.round)
+            and self.label in (None, tree.label)
+            and (self.right is None or tree.right is self.right)
+            and self.person in (None, tree.person)
+            and self.by in (None, tree.root.get("by"))
+            and self.model in (None, tree.parent)
+            and all(word in tree.text for word in self.text.casefold().split())
+        )
+
+
+class Trees:
+    """The trees of an experiment's rounds, in the order of round, row and column."""
+
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        self.all = sorted(trees, key=lambda tree: tree[:3])
+        self._at = {tree[:3]: tree for tree in self.all}
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def find(self, wanted: Wanted) -> list[Tree]:
+        return [tree for tree in self.all if wanted.lets(tree)]
+
+    def at(self, round: int, row: int, column: int) -> Tree | None:
+        """The tree behind one question of one training row, if it was kept."""
+        return self._at.get((round, row, column))
+
+    def of_event(self, event: int) -> list[Tree]:
+        """Those with an answer that this event of the log gave."""
+        return [
+            tree for tree in self.all if any(node.get("event") == event for node in tree.nodes())
+        ]
+
+    def resting_on(self, question: str, answer: str, checkpoint: str | None = None) -> list[Tree]:
+        """Those in which this question got this answer, anywhere; from that checkpoint, if it is
+        given. Case and spacing make no difference.
+        """
+        said = _plain(question), _plain(answer)
+        return [
+            tree
+            for tree in self.all
+            if checkpoint in (None, tree.checkpoint)
+            and any((_plain(n["question"]), _plain(n["answer"])) == said for n in tree.nodes())
+        ]
+
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(tree.label for tree in self.all if tree.label is not None))
+
+    def people(self) -> list[str]:
+        return sorted({tree.person for tree in self.all if tree.person is not None})
+
+    def models(self) -> list[int]:
+        return sorted({tree.parent for tree in self.all if tree.parent is not None})
+
+
+def read_trees(experiment: Path, labels: Mapping[str, str] | None = None) -> Trees:
+    """Of all rounds that have any.
+
+    Args:
+        labels: the class of an item, for trees that do not say.
+
+    Raises AmplifyError if a file is damaged.
+    """
+    return Trees(
+        [tree for record in read_records(experiment) for tree in read_round(record, labels or {})]
+    )
+
+
+def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
+    path = record.folder / "interactions.jsonl"
+    if not path.exists():
+        return []
+    stat, parent = path.stat(), record.facts.get("parent") or {}
+    seen = stat.st_mtime_ns, stat.st_ino
+    return [
+        tree._replace(label=tree.label or labels.get(tree.root.get("item", "")))
+        for tree in _read(path, record.number, record.parent, parent.get("digest"), seen)
+    ]
+
+
+@functools.lru_cache(maxsize=256)
+def _read(
+    path: Path, round: int, parent: int | None, checkpoint: str | None, _seen: tuple[int, int]
+) -> list[Tree]:
+    """Cached as long as the file is the same."""
+    try:
+        roots = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            Tree(
+                round,
+                int(root["row"]),
+                int(root["column"]),
+                root,
+                root.get("class"),
+                parent,
+                checkpoint,
+                _plain("\n".join(f"{n['question']}\n{n['answer']}" for n in _nodes(root))),
+            )
+            for root in roots
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AmplifyError(f"{path}: damaged ({first_line(error)})") from None
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    """A node before its steps, in the order in which they were asked."""
+    yield root
+    for step in root.get("steps", ()):
+        yield from _nodes(step)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def write_trees(experiment: Path, number: int, labels: Mapping[str, str] | None = None) -> Path:
+    """`trees.html` in a round's folder: all its trees, to fold, search and filter. People are told
+    apart by pseudonyms.
+
+    Raises AmplifyError if the round is not there, or a file is damaged.
+    """
+    there = {record.number: record for record in read_records(experiment)}
+    if number not in there:
+        raise AmplifyError(f"{experiment}: there is no round {number}")
+    record = there[number]
+    trees = Trees(read_round(record, labels or {}))
+    page = _templates().get_template("trees.html")
+    title = f"{experiment.resolve().name}, round {number}: decomposition trees"
+    path = record.folder / "trees.html"
+    write_atomically(path, page.render(title=title, record=record, trees=trees, by=BY))
+    return path
+
+
+def folded(root: Node, *, open: bool = False, ask: str | None = None) -> Markup:
+    """A tree as nested <details>, everything escaped.
+
+    Args:
+        open: whether it is unfolded at first.
+        ask: an address; each answer links there with `?question=...&answer=...` to be looked up.
+    """
+    parts = _templates().get_template("tree.html").module
+    return Markup(parts.tree(root, open, ask))  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("amplify.people"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

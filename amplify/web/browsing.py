@@ -1,0 +1,113 @@
+"""Decomposition trees of all rounds: to search, from a training row to its tree, and from an answer
+to every row that rests on it.
+"""
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import Response
+
+from amplify.people.trees import BY, Trees, Wanted, folded, read_trees
+from amplify.web import views
+from amplify.web.views import Admin
+
+router = APIRouter()
+
+
+@router.get("/trees")
+def trees(
+    http: Request,
+    visitor: Admin,
+    text: str = "",
+    round: str = "",
+    label: str = "",
+    right: str = "",
+    person: str = "",
+    by: str = "",
+    model: str = "",
+    page: int = 0,
+) -> Response:
+    """Of all rounds, to search and to filter."""
+    wanted = Wanted(
+        text=text,
+        round=views.number(round),
+        label=label or None,
+        right={"right": True, "wrong": False}.get(right),
+        person=person or None,
+        by=by or None,
+        model=views.number(model),
+    )
+    all_ = _trees(http)
+    found = all_.find(wanted)
+    return views.page(
+        http,
+        "trees.html",
+        trees=all_,
+        rounds=sorted({tree.round for tree in all_.all}),
+        wanted=wanted,
+        found=views.some(found, page),
+        count=len(found),
+        by=BY,
+        folded=folded,
+        **views.paging(http, page, len(found)),
+    )
+
+
+@router.get("/trees/{round}-{row}-{column}")
+def tree(http: Request, visitor: Admin, round: int, row: int, column: int) -> Response:
+    """The tree behind one question of one training row."""
+    found = _trees(http).at(round, row, column)
+    if found is None:
+        raise HTTPException(
+            404,
+            f"no tree was kept of round {round}, row {row}, question {column}: those of people all"
+            " are, and a sample of the others; another is made again by: amplify tree EXPERIMENT"
+            f" --round {round} --row {row} --question {column}",
+        )
+    return views.page(http, "tree.html", tree=found, folded=folded)
+
+
+@router.get("/rests-on")
+def rests_on(
+    http: Request, visitor: Admin, question: str = "", answer: str = "", event: str = ""
+) -> Response:
+    """Every training row whose tree has an answer: found by its words, or by an event of the log
+    that gave it.
+    """
+    number, all_ = views.number(event), _trees(http)
+    checkpoint = None
+    if number is not None:
+        told = _lookout_event(http, number)
+        question, answer, checkpoint = told
+    found = all_.of_event(number) if number is not None else []
+    places = {tree.place for tree in found}
+    more = all_.resting_on(question, answer, checkpoint) if question else []
+    found += [tree for tree in more if tree.place not in places]
+    return views.page(
+        http,
+        "rests_on.html",
+        question=question,
+        answer=answer,
+        event=number,
+        found=found,
+        folded=folded,
+    )
+
+
+def _lookout_event(http: Request, number: int) -> tuple[str, str, str | None]:
+    """Question, answer and checkpoint of an event that gave an answer; two empty texts of another.
+
+    A final answer is found by its event alone: others may have given the same to the same question.
+    """
+    with views.lookout(http).look() as queue:
+        for item in queue.items.values():
+            for assignment in item.assignments.values():
+                for exchange in assignment.exchanges:
+                    if exchange.told == number and exchange.answer is not None:
+                        return exchange.text, exchange.answer, item.checkpoint
+    return "", "", None
+
+
+def _trees(http: Request) -> Trees:
+    lookout = views.lookout(http)
+    with lookout.look() as queue:
+        labels = {item.id: item.label for item in queue.items.values() if item.label}
+    return read_trees(lookout.experiment, labels)

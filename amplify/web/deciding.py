@@ -1,0 +1,269 @@
+"""Where people disagree, what they answered, and what whoever runs the experiment decides on that.
+
+Disagreements are decided blind: the answers and how each came about, without names. What is decided
+is appended as everything is, in the thread in which people's pages are made.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from fastapi.responses import RedirectResponse, Response
+
+from amplify.events import Event
+from amplify.people import decisions, quality
+from amplify.people.choice import answer_of, chosen, same
+from amplify.people.queue import ACTIVE, SUBMITTED, Assignment, Item, New, Queue, RefusedError
+from amplify.people.trees import read_trees
+from amplify.web import access, shown, views
+from amplify.web.access import Act
+from amplify.web.office import Office
+from amplify.web.views import Admin, Lookout
+
+router = APIRouter()
+Text = Annotated[str, Form()]
+
+
+# Where people disagree
+
+
+@router.get("/disagreements")
+def disagreements(http: Request, visitor: Admin) -> Response:
+    lookout = views.lookout(http)
+    with lookout.look() as queue:
+        return views.page(
+            http, "disagreements.html", disagreements=views.disagreements(lookout, queue)
+        )
+
+
+@router.get("/disagreements/next")
+def next_disagreement(http: Request, visitor: Admin) -> Response:
+    """To the first that nobody has decided yet."""
+    lookout = views.lookout(http)
+    with lookout.look() as queue:
+        open_ones = (one for one in views.disagreements(lookout, queue) if not one.settled)
+        first = next(open_ones, None)
+    where = "" if first is None else f"/{quote(first.item.id, safe='')}"
+    return RedirectResponse(f"/admin/disagreements{where}", 303)
+
+
+@router.get("/disagreements/{item}")
+def disagreement(http: Request, visitor: Admin, item: str) -> Response:
+    """The answers and how each came about, in an order that says nothing, and by nobody knows
+    whom.
+    """
+    with views.lookout(http).look() as queue:
+        return _compare(http, queue, item)
+
+
+class Side(NamedTuple):
+    answer: str
+    trees: list[list[shown.Shown]]  # what each of those who gave it was told
+
+
+def _compare(
+    http: Request, queue: Queue, item: str, code: int = 200, problem: str = "", typed: str = ""
+) -> Response:
+    found = next((one for one in quality.disagreements(queue) if one.item.id == item), None)
+    if found is None:
+        raise HTTPException(404, "people do not disagree about that")
+    sides = [
+        Side(said, [_told(queue, assignment) for assignment in assignments])
+        for said, assignments in found.answers.items()
+    ]
+    random.Random(item).shuffle(sides)  # the same whenever it is shown
+    return views.page(
+        http,
+        "disagreement.html",
+        code,
+        item=found.item,
+        sides=sides,
+        closed=queue.rounds[found.item.round].closed is not None,
+        problem=problem,
+        typed=typed,
+    )
+
+
+def _told(queue: Queue, assignment: Assignment) -> list[shown.Shown]:
+    """What somebody had been told when they answered; of a check, what was checked."""
+    review_of = queue.items[assignment.item].review_of
+    if review_of is not None:
+        assignment = queue.items[review_of[0]].assignments[review_of[1]]
+    return shown.exchanges(assignment, answered_only=True)
+
+
+# Answers, and decisions about them
+
+
+@router.get("/answers")
+def answers(
+    http: Request,
+    visitor: Admin,
+    text: str = "",
+    round: str = "",
+    person: str = "",
+    page: int = 0,
+) -> Response:
+    """Every item with what people answered, the last first."""
+    lookout, number, words = views.lookout(http), views.number(round), text.casefold().split()
+    with lookout.look() as queue:
+        found = [
+            item
+            for item in reversed(queue.items.values())
+            if number in (None, item.round)
+            and (not person or person in item.assignments)
+            and all(word in _text_of(item) for word in words)
+        ]
+        everybody = {who for item in queue.items.values() for who in item.assignments}
+        return views.page(
+            http,
+            "answers.html",
+            found=views.some(found, page),
+            count=len(found),
+            answer_of=answer_of,
+            rounds=sorted(queue.rounds),
+            everybody=sorted(everybody),
+            wanted={"text": text, "round": number, "person": person},
+            **views.paging(http, page, len(found)),
+        )
+
+
+@router.get("/answers/{item}")
+def answer(http: Request, visitor: Admin, item: str) -> Response:
+    """Everything about one item: who answered what after being told what, and what was decided."""
+    lookout = views.lookout(http)
+    with lookout.look() as queue:
+        return _answer(http, lookout, queue, item)
+
+
+def _answer(
+    http: Request, lookout: Lookout, queue: Queue, item: str, code: int = 200, problem: str = ""
+) -> Response:
+    if item not in queue.items:
+        raise HTTPException(404, "there is no such question")
+    this = queue.items[item]
+    checks = [other for other in queue.items.values() if (other.review_of or ("",))[0] == item]
+    counted = chosen(this)
+    history = lookout.history(item)
+    return views.page(
+        http,
+        "answer.html",
+        code,
+        item=this,
+        counts=answer_of(this),
+        whose=counted.person if counted and same(this, counted.answer, answer_of(this)) else None,
+        work=[(a, shown.exchanges(a)) for a in this.assignments.values()],
+        checks=checks,
+        corrected=_corrected(history),
+        history=history,
+        said=_said,
+        tree=read_trees(lookout.experiment).at(this.round, this.row, this.column),
+        problem=problem,
+        same=same,
+        SUBMITTED=SUBMITTED,
+        ACTIVE=ACTIVE,
+    )
+
+
+def _corrected(history: Sequence[Event]) -> dict[tuple[str, int], str]:
+    """By person and number of the sub-question."""
+    return {
+        (event.body["person"], event.body["number"]): event.body["answer"]
+        for event in history
+        if event.kind == "corrected" and event.body.get("number") is not None
+    }
+
+
+def _said(event: Event) -> str:
+    """The words of an event, whatever it is."""
+    for key in ("text", "answer", "reason", "problem", "question", "what"):
+        if event.body.get(key):
+            return str(event.body[key])
+    return ""
+
+
+def _text_of(item: Item) -> str:
+    said = (a.answer or "" for a in item.assignments.values())
+    return "\n".join([item.id, item.question, *said]).casefold()
+
+
+async def _deciding(visitor: Admin, act: Annotated[Act, Depends(access.act)]) -> Act:
+    """A form sent by whoever runs the experiment, and by nobody else."""
+    return act
+
+
+Deciding = Annotated[Act, Depends(_deciding)]
+
+
+@router.post("/answers/{item}/adjudicate")
+async def adjudicate(
+    http: Request,
+    act: Deciding,
+    item: str,
+    answer: Text = "",
+    other: Text = "",
+    then: Text = "",
+) -> Response:
+    """Decides on an answer: one of those given, or what is typed into `other`."""
+    wanted, by = other.strip() or answer, act.visitor.person
+    blind = then == "next"
+    return _decided(
+        http,
+        act,
+        item,
+        lambda queue: decisions.adjudicate(queue, item, wanted, by),
+        "/admin/disagreements/next" if blind else None,
+        typed=other if blind else None,
+    )
+
+
+@router.post("/answers/{item}/correct")
+async def correct(
+    http: Request,
+    act: Deciding,
+    item: str,
+    person: Text = "",
+    answer: Text = "",
+    number: Text = "",
+) -> Response:
+    """Corrects a final answer, or with a `number` what the assistant said to that sub-question."""
+    by = act.visitor.person
+    return _decided(
+        http,
+        act,
+        item,
+        lambda queue: decisions.correct(queue, item, person, answer, by, views.number(number)),
+    )
+
+
+@router.post("/answers/{item}/withdraw")
+async def withdraw(http: Request, act: Deciding, item: str, reason: Text = "") -> Response:
+    return _decided(
+        http,
+        act,
+        item,
+        lambda queue: decisions.withdraw(queue, item, reason, act.visitor.person),
+    )
+
+
+def _decided(
+    http: Request,
+    act: Act,
+    item: str,
+    decision: Callable[[Queue], list[New]],
+    then: str | None = None,
+    typed: str | None = None,
+) -> Response:
+    """Appends a decision and goes to what is next; why it cannot be is said where it was made."""
+    office: Office = http.app.state.office
+    try:
+        office.do(lambda queue, _: decision(queue), request=act.request)
+    except RefusedError as error:
+        lookout = views.lookout(http)
+        with lookout.look() as queue:
+            if typed is not None:
+                return _compare(http, queue, item, 409, str(error), typed)
+            return _answer(http, lookout, queue, item, 409, str(error))
+    return RedirectResponse(then or f"/admin/answers/{quote(item, safe='')}", 303)

@@ -1,0 +1,67 @@
+"""Numbers as people read them on the pages of whoever runs the experiment."""
+
+from collections.abc import Sequence
+
+MISSING = "\N{EN DASH}"
+"""Stands where there is nothing to show, or nothing that could be known."""
+
+
+def percent(share: float | None) -> str:
+    """0 and 100 only where it is exactly that, however near it comes."""
+    if share is None:
+        return MISSING
+    return f"{100 * share if share in (0, 1) else min(max(100 * share, 0.1), 99.9):.1f}"
+
+
+def percent_range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else MISSING.join(map(percent, interval))
+
+
+def points(difference: float | None) -> str:
+    """Of fractions, in percentage points."""
+    return MISSING if difference is None else signed(100 * difference)
+
+
+def points_range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else " to ".join(map(points, interval))
+
+
+def signed(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    rounded = round(value, 1)
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
+
+
+def signed_range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else " to ".join(map(signed, interval))
+
+
+def coefficient(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def coefficient_range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else " to ".join(map(coefficient, interval))
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return MISSING
+    if seconds < 120:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 round`, `2,048 questions`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def short(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,74 @@
+"""A checkpoint that oversees in this process, held against transformers on torch."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from amplify.cli import main
+from amplify.overseers.continuation import Continuation, _prefix, _whole
+from tests.checkpoints import checkpoint_folder
+from tests.tiny import TOML, tiny_experiment
+
+INSTRUCTIONS = "Ask about the pattern.\n\nQuestion: *a\nAsk: aa\nAnswer: +1\nConclude: +2\n"
+TEXTS = ["Question: ab", "Question: *b\nAsk: ab\nAnswer: -1", "Question: b"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints") / "llama"
+    checkpoint_folder(folder, "Question Ask Answer Conclude a b", positions=600)
+    return folder
+
+
+def test_it_says_what_transformers_generates_up_to_the_end_of_the_line(checkpoint):
+    speaker = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
+    assert len(_prefix(speaker)) > 20
+    spelled = np.concatenate([speaker.spell(TEXTS, 40), np.full((1, 40), -1)]).astype(np.int32)
+    said = np.asarray(jax.jit(speaker.go_on)(speaker.load(), spelled))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
+    for row, text in zip(said, TEXTS, strict=False):
+        asked = torch.tensor([tokenizer.encode(_whole(speaker, text))])
+        there = model.generate(asked, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        expected = there[0, asked.shape[1] :].tolist()
+        stops = [i for i, token in enumerate(expected) if "\n" in tokenizer.decode([token])]
+        expected = expected[: stops[0] + 1] if stops else expected
+        assert [token - 1 for token in row.tolist() if token] == expected
+        assert expected
+    assert not said[-1].any()  # where nothing is asked, nothing is said
+    read = speaker.read(said[:1])
+    assert read == [tokenizer.decode(said[0] - 1).strip().splitlines()[0].strip()]
+
+
+def test_what_does_not_fit_is_not_read(checkpoint):
+    speaker = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
+    assert (speaker.spell([TEXTS[1] * 9, TEXTS[0]], 40) >= 0).any(axis=-1).tolist() == [False, True]
+
+
+def overseen(folder, checkpoint, overseer: str):
+    overseer = f'[overseer]\nkind = "language-model"\nprompt = "prompt.txt"\n{overseer}\n'
+    made = tiny_experiment(folder, TOML.replace('[overseer]\nkind = "simulated"\n', overseer))
+    (made / "prompt.txt").write_text(INSTRUCTIONS, encoding="utf-8")
+    (made / "llama").symlink_to(checkpoint)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("overseer", "said"),
+    [
+        ('pretrained = "llama"\nline = 8\nasks = 1', "which is neither a question nor an answer"),
+        ('pretrained = "llama"\nline = 64\nasks = 8', "but the model has 600 positions"),
+        ('pretrained = "llama"\nmodel = "x"', "either endpoint and model, or pretrained"),
+        ("", "either endpoint and model, or pretrained"),
+    ],
+)
+def test_what_it_cannot_do_is_one_clear_line(overseer, said, checkpoint, tmp_path, capsys):
+    """The weights are as they are drawn: what they say makes no sense."""
+    folder = overseen(tmp_path / "tiny", checkpoint, overseer)
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(folder), "--n", "1"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert said in line
+    assert line.startswith("amplify: ")

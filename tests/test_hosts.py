@@ -1,0 +1,145 @@
+"""A round by two processes that share a folder: the rows and losses of one, and what they saved one
+goes on from. One of them is killed in the middle first.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amplify import dataset
+from amplify.cli import main
+from amplify.errors import AmplifyError
+from amplify.experiment import read_experiment
+from amplify.mesh import Mesh
+from tests.test_mesh import losses, record
+from tests.tiny import TOML, tiny_experiment
+
+SHORT = (
+    TOML.replace("contexts = 96", "contexts = 160")
+    .replace("steps = 60", "steps = 20")
+    .replace("checkpoint_every = 20", "checkpoint_every = 10")
+    .replace("final = 24", "final = 72")
+)
+"""Amplification and evaluation have two chunks, one for each process."""
+SPREAD = "[mesh]\nfsdp = 2"
+
+
+def start(folder: Path) -> list[subprocess.Popen]:
+    """Two processes with a device each, on round 1."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:{1}".format(*free.getsockname())
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    known = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
+    return [
+        subprocess.Popen(
+            command,
+            env=os.environ | known | {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+def kill_while_training(folder: Path, process: subprocess.Popen) -> None:
+    """Once something of the training is saved."""
+    while process.poll() is None and not (folder / "001/training/10/SHA256SUMS").is_file():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    """Round 1 by one process, and by two after one of two was killed."""
+    root = tmp_path_factory.mktemp("hosts")
+    main(["round", str(tiny_experiment(root / "one", SHORT)), "--n", "1"])
+    folder = tiny_experiment(root / "two", SHORT + SPREAD)
+    first, second = start(folder)
+    kill_while_training(folder, second)
+    _, said = first.communicate(timeout=600)
+    assert first.returncode == 2, said
+    assert "amplify: another process is gone" in said.splitlines()[-1]
+    for process in start(folder):
+        _, said = process.communicate(timeout=600)
+        assert not process.returncode, said
+    return root
+
+
+def test_two_processes_write_the_rows_of_one_a_shard_each(rounds):
+    one, two = (dataset.read(rounds / name / "001/data") for name in ("one", "two"))
+    assert len(list((rounds / "two/001/data").glob("*.array_record-*-of-00002"))) == 2
+    assert len(one) == len(two) == 160
+    for row, other in zip(one, two, strict=True):
+        for name in row:
+            np.testing.assert_array_equal(row[name], other[name])
+
+
+def test_two_processes_have_the_losses_and_evals_of_one(rounds):
+    np.testing.assert_allclose(losses(rounds / "two", 1), losses(rounds / "one", 1), rtol=1e-5)
+    one, two = (
+        (rounds / name / "001/evals.jsonl").read_text(encoding="utf-8") for name in ("one", "two")
+    )
+    answers = [[json.loads(line)["alone"] for line in lines.splitlines()] for lines in (one, two)]
+    assert np.equal(*answers).mean() > 0.99
+    assert record(rounds / "two", 1)["processes"] == 2
+
+
+def test_one_process_goes_on_from_what_two_saved(rounds):
+    file = rounds / "two/experiment.toml"
+    file.write_text(file.read_text(encoding="utf-8").removesuffix(SPREAD), encoding="utf-8")
+    main(["round", str(rounds / "two"), "--n", "2"])
+    after = record(rounds / "two", 2)
+    assert (after["processes"], after["parent"]["round"]) == (1, 1)
+    assert losses(rounds / "two", 2)[-1] < losses(rounds / "two", 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (TOML, "2 processes have 8 devices together, and all must be in"),
+        (
+            TOML.replace("[training]", '[training]\ntargets = "streaming"'),
+            'targets = "streaming" and overseers that are "learned" or "human" run in one process',
+        ),
+    ],
+)
+def test_what_several_processes_cannot_run_is_refused(tmp_path, toml, said):
+    experiment = read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
+    with pytest.raises(AmplifyError, match=said):
+        experiment.check_shared(2, 8)
+
+
+def test_a_process_that_is_told_too_little_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(tiny_experiment(tmp_path / "tiny")), "--n", "1"])
+    line = capsys.readouterr().err
+    assert "JAX_COORDINATOR_ADDRESS is set, so JAX_NUM_PROCESSES must be a whole number" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("mesh", "devices", "part"),
+    [
+        (Mesh(data=2, fsdp=4, tensor=2), 4, Mesh(1, 2, 2)),
+        (Mesh(data=8, tensor=2), 8, Mesh(4, 1, 2)),
+        (Mesh(fsdp=2), 1, Mesh()),
+    ],
+)
+def test_what_a_process_does_by_itself_is_spread_over_its_own_devices(
+    mesh, devices, part, monkeypatch
+):
+    monkeypatch.setattr("jax.local_device_count", lambda: devices)
+    monkeypatch.setattr("jax.process_count", lambda: mesh.size // devices)
+    assert mesh.here == part
