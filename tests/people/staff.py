@@ -5,6 +5,9 @@ truth without a model, both it and the web server as processes to be killed, and
 import asyncio
 import collections
 import contextlib
+import dataclasses
+import json
+import pickle
 import random
 import socket
 import subprocess
@@ -124,11 +127,14 @@ def let_people_work(
     config: CrowdConfig,
     *,
     seconds: float,
+    apart: bool = False,
     meanwhile: Callable[[str, Process, Process], object] = lambda address, web, worker: None,
 ) -> Diary:
-    """Until all items are complete; then the round is closed, and everybody goes home."""
-    members = invite_crowd(Roster(round.folder), config.people, time.time())
-    diary = Diary()
+    """Until all items are complete; then the round is closed, and everybody goes home.
+
+    Args:
+        apart: the people are a process of their own, without the tests' checks of all signatures.
+    """
     with ThreadPoolExecutor() as threads, working(round.folder) as (address, web, worker):
 
         def manage() -> None:
@@ -139,9 +145,29 @@ def let_people_work(
                 round.close()
 
         managed = threads.submit(manage)
-        crowd = run_crowd(TASK, config, members, address, diary)
-        asyncio.run(asyncio.wait_for(crowd, 2 * seconds))
+        if apart:
+            given = [json.dumps(dataclasses.asdict(config)), str(2 * seconds)]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.people.staff",
+                str(round.folder),
+                address,
+                *given,
+            ]
+            said = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+            diary = pickle.loads(said)
+        else:
+            diary = answer_all(round.folder, address, config, 2 * seconds)
         managed.result()
+    return diary
+
+
+def answer_all(folder: Path, address: str, config: CrowdConfig, seconds: float) -> Diary:
+    """What the people do, and note."""
+    members = invite_crowd(Roster(folder), config.people, time.time())
+    crowd = run_crowd(TASK, config, members, address, diary := Diary())
+    asyncio.run(asyncio.wait_for(crowd, seconds))
     return diary
 
 
@@ -190,3 +216,14 @@ def wait_for(address: str) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"nobody answers at {address}")
+
+
+def main() -> None:
+    folder, address, config, seconds = sys.argv[1:]
+    diary = answer_all(Path(folder), address, CrowdConfig(**json.loads(config)), float(seconds))
+    print(f"  the crowd used {time.process_time():.0f} CPU seconds", file=sys.stderr)
+    sys.stdout.buffer.write(pickle.dumps(diary))
+
+
+if __name__ == "__main__":
+    main()
