@@ -229,12 +229,12 @@ def amplify_problems(
     """
     root = jax.random.key(seed)
     how = (task, assistant, overseer, depth, sub_answers)
-    function = functools.partial(_amplify_chunk, *how, weights, root)
+    function = functools.partial(amplify_chunk, *how, weights, root)
     return in_chunks(function, CHUNK, problems, advance=advance, place=place)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _amplify_chunk(
+def amplify_chunk(
     task: Task,
     assistant: Assistant,
     overseer: OverseerKind,

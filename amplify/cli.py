@@ -159,6 +159,127 @@ def export(
     output.print(f"wrote {out}, the assistant of round {number}")
 
 
+def replay(
+    experiment: Folder,
+    round: Annotated[int, tyro.conf.arg(help="whose data set is made again")],
+    checkpoint: Annotated[
+        int | None, tyro.conf.arg(help="with the assistant of this round in place of the parent")
+    ] = None,
+    overseer: Annotated[
+        Literal["simulated", "nobody"] | None,
+        tyro.conf.arg(help="with this overseer in place of who answered; nobody: no overseer"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a round's data set again from what was recorded, or show what another checkpoint or
+    overseer would change.
+    """
+    from amplify import replay as replaying
+    from amplify import report
+    from amplify.store import Store
+
+    store, watch = Store(experiment), progress_bars(f"round {round}")
+    if checkpoint is None and overseer is None:
+        replayed = replaying.replay(store, round, watch).as_row()
+        if json:
+            print(json_format.dumps(replayed, indent=1))
+        else:
+            output.print(report.replayed(replayed))
+        if not replayed["same"]:
+            raise AmplifyError(f"{experiment}: round {round} cannot be replayed: see above")
+        return
+    swapped = replaying.swap(store, round, checkpoint, overseer, watch)
+    changes = [change._asdict() for change in swapped]
+    if json:
+        print(json_format.dumps(changes, indent=1))
+    else:
+        output.print(report.changes(changes))
+
+
+def serve(
+    experiment: Folder,
+    host: Annotated[str, tyro.conf.arg(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, tyro.conf.arg(help="0: any that is free")] = 8765,
+    share: Annotated[bool, tyro.conf.arg(help="for a proxy's iframe, as in Colab")] = False,
+) -> None:
+    """Keep people's pages up, also between rounds; a round that waits for people uses them."""
+    from amplify.people import serving
+
+    check_folder(experiment)
+    if not 0 <= port <= 65535:
+        raise AmplifyError(f"--port: must be 0 to 65535, got {port}")
+    with serving.serving(experiment, serving.Where(host, port, share)) as served:
+        show_links(experiment, served.address)
+        try:
+            served.run()
+        except KeyboardInterrupt:
+            messages.print("stopped; what people said is kept")
+
+
+def people(
+    experiment: Folder,
+    invite: Annotated[int, tyro.conf.arg(help="so many more people")] = 0,
+    name: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="more people, by name; kept in people/names.csv only")
+    ] = (),
+    days: Annotated[float, tyro.conf.arg(help="that new links work")] = 30.0,
+    revoke: Annotated[str | None, tyro.conf.arg(help="whose link shall no longer work")] = None,
+    address: Annotated[
+        str, tyro.conf.arg(help="where the pages are, seen from outside")
+    ] = "http://127.0.0.1:8765",
+) -> None:
+    """Show everybody's link; invite people, or take a link back."""
+    import time
+
+    from amplify.people.roster import Roster
+
+    check_folder(experiment)
+    if invite < 0 or days <= 0:
+        raise AmplifyError(f"--invite must be 0 or more, and --days more: got {invite}, {days}")
+    roster = Roster(experiment)
+    if revoke is not None:
+        roster.revoke(revoke)
+    if invite or name:
+        roster.invite([*name, *[""] * invite], time.time(), days)
+    show_links(experiment, address)
+
+
+def events(
+    experiment: Folder,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a .jsonl or .parquet file")],
+) -> None:
+    """Write all that people said and did as a table."""
+    from amplify.events import EVENTS, Log, export_events
+
+    check_folder(experiment)
+    if not (experiment / EVENTS).is_file():
+        raise AmplifyError(f"{experiment / EVENTS}: not there; nobody has been asked anything yet")
+    count = export_events(Log(experiment / EVENTS), out)
+    output.print(f"wrote {out}, {count} events")
+
+
+def check_folder(experiment: Path) -> None:
+    """What needs an experiment's folder but need not read the whole experiment."""
+    if not (experiment / "experiment.toml").is_file():
+        raise AmplifyError(
+            f"{experiment}: an experiment is a folder with an experiment.toml, and there is none"
+        )
+
+
+def show_links(experiment: Path, address: str) -> None:
+    import time
+
+    from amplify.people.roster import Roster
+
+    roster = Roster(experiment)
+    roster.admin()
+    for member in roster.members():
+        expired = member.expires is not None and member.expires <= time.time()
+        if not member.simulated:
+            link = "link no longer works" if expired else f"{address}/in/{member.token}"
+            print(f"{member.person}: {link}")
+
+
 @contextlib.contextmanager
 def running(experiment: Path) -> Iterator[tuple[Any, Callable[[int], None]]]:
     """An experiment, locked, and what runs a round of it unless it is done."""
@@ -229,6 +350,10 @@ COMMANDS = {
     "ask": ask,
     "tree": tree,
     "export": export,
+    "replay": replay,
+    "serve": serve,
+    "people": people,
+    "events": events,
 }
 DESCRIPTION = (
     "Iterated amplification, round after round. An experiment is a folder with an experiment.toml."

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
 
+EVENTS = "events.sqlite"
+"""Its name in an experiment's folder."""
+
 VERSION = 1
 """Of the schema; a file of a later one is refused."""
 
@@ -73,7 +76,10 @@ class Log:
             self._connection = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
             )
-            self._prepare()
+            with contextlib.ExitStack() as unless_it_is_whole:
+                unless_it_is_whole.callback(self.close)
+                self._prepare()
+                unless_it_is_whole.pop_all()
         except sqlite3.Error as error:
             raise AmplifyError(
                 f"{path}: no log of events, or a damaged one ({first_line(error)}); put back a copy"
@@ -110,7 +116,7 @@ class Log:
             f"SELECT {', '.join(Event._fields)} FROM events WHERE id > ?{where} ORDER BY id", values
         )
         for *fields, body in rows:
-            yield Event(*fields, body=json.loads(body))
+            yield Event._make((*fields, json.loads(body)))
 
     def append(self, *events: Mapping[str, Any]) -> list[int]:
         """Appends events (fields of `Event` but `id` and `at`), all or none; returns their ids."""

@@ -22,6 +22,7 @@ from amplify.assistants import ASSISTANTS
 from amplify.errors import AmplifyError
 from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.overseers import OVERSEERS
+from amplify.overseers.human import Human, HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, LearnedConfig
 from amplify.problems import TOGETHER
@@ -145,8 +146,16 @@ class Experiment:
     """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`."""
 
     @property
+    def learner(self) -> Learned | None:
+        """The overseer that learns, if there is one: the experiment's own, or one beside people."""
+        overseer = self.overseer
+        if isinstance(overseer, Human):
+            return overseer.learner
+        return overseer if isinstance(overseer, Learned) else None
+
+    @property
     def overseer_learns(self) -> bool:
-        return isinstance(self.overseer, Learned)
+        return self.learner is not None
 
     @property
     def all_depths(self) -> list[int]:
@@ -231,7 +240,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     chosen["mesh"] = _section(Mesh, _table(table, "mesh", path), "mesh", path)
     _check_together(chosen["questions"], chosen["training"], path)
     _check_mesh(chosen["mesh"], chosen["training"], path)
-    _check_strategy(chosen["task"], values["overseer.kind"], path)
+    _check_strategy(chosen["task"], chosen["overseer"], values["overseer.kind"], path)
     _check_lessons(chosen["overseer"], chosen["training"], path)
     _check_given(chosen["task"], chosen["training"], path)
     _check_speaks(chosen["overseer"], chosen["training"], path)
@@ -287,9 +296,12 @@ def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
         )
 
 
-def _check_strategy(task: Any, kind: str, path: Path) -> None:
+def _check_strategy(task: Any, overseer: Any, kind: str, path: Path) -> None:
     """A task of one's own need not say how it is taken apart; nobody can then be shown."""
-    if kind in ("simulated", "learned") and not isinstance(task, SimulatedTask):
+    follows = kind in ("simulated", "learned")
+    if isinstance(overseer, HumanConfig):
+        follows = "simulated" in (overseer.people, overseer.others)
+    if follows and not isinstance(task, SimulatedTask):
         raise AmplifyError(
             f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
             f" from, and {type(task).__name__} has none"
@@ -305,10 +317,11 @@ def _check_given(task: Any, training: Training, path: Path) -> None:
 
 
 def _check_speaks(overseer: Any, training: Training, path: Path) -> None:
-    if training.targets == "streaming" and isinstance(overseer, LanguageModelOverseerConfig):
+    slow = {LanguageModelOverseerConfig: "a language model oversees", HumanConfig: "people oversee"}
+    if training.targets == "streaming" and type(overseer) in slow:
         raise AmplifyError(
-            f'{path}: training.targets must be "stored" where a language model oversees: it is too'
-            " slow to be asked at every step"
+            f'{path}: training.targets must be "stored" where {slow[type(overseer)]}: nobody can be'
+            " asked at every step"
         )
 
 

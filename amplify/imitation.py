@@ -16,10 +16,11 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.amplification import amplified, assistant_alone, helping
 from amplify.experiment import Experiment
+from amplify.overseers.human import Human
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
 from amplify.overseers.simulated import Simulated
 from amplify.problems import draw_for_training
-from amplify.types import Respond
+from amplify.types import Interaction, Respond
 
 HELD_OUT = 10
 """One of so many demonstrations is for validation, never for training."""
@@ -101,6 +102,21 @@ def teach(
         shown,
     )
     return apprentice._replace(demonstrations=kept, used=apprentice.used + jnp.clip(room, 0, batch))
+
+
+def show(overseer: Learned, apprentice: Apprentice, demonstrated: Interaction) -> Apprentice:
+    """Adds what people did, as much as there is room for: interactions of depth 1, with one
+    leading axis.
+    """
+    new = overseer.transcript(demonstrated)
+    room = overseer.config.demonstrations - int(apprentice.used)
+    new = jax.tree.map(lambda part: part[:room], new)
+    kept = jax.tree.map(
+        lambda all_, part: jax.lax.dynamic_update_slice_in_dim(all_, part, apprentice.used, 0),
+        apprentice.demonstrations,
+        new,
+    )
+    return apprentice._replace(demonstrations=kept, used=apprentice.used + len(new.rows))
 
 
 def ask_for_more(overseer: Learned, apprentice: Apprentice) -> Apprentice:
@@ -190,9 +206,11 @@ def make_lesson(
 def _lesson(
     experiment: Experiment, key: Key[Array, ""], parent: PyTree[Array], apprentice: Apprentice
 ) -> Apprentice:
-    task, overseer, assistant = experiment.task, experiment.overseer, experiment.assistant
-    assert isinstance(overseer, Learned)
+    task, overseer, assistant = experiment.task, experiment.learner, experiment.assistant
+    assert overseer is not None
     draw_key, teach_key, learn_key = jax.random.split(key, 3)
+    if isinstance(experiment.overseer, Human):  # people have shown what there is to see
+        return learn(overseer, apprentice, learn_key)
     contexts, questions = draw_for_training(
         task,
         draw_key,

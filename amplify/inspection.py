@@ -18,6 +18,7 @@ from amplify import dataset, report, words
 from amplify.amplification import CHUNK, amplify_problems, read_for
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_overseer, load_weights
+from amplify.people.collection import recorded_by_people
 from amplify.stages import draw_held_out, draw_round
 from amplify.store import RoundFolder, Store
 from amplify.types import HasWeights, Problems, SearchedTask, Weights
@@ -48,7 +49,8 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             f"{store.path}: streamed answers come from weights that were not kept; some trees are"
             f" in {store.round(number).interactions}"
         )
-    this = _finished(store, number, "data")
+    this = store.finished(number, "data")
+    title = f"round {number}, row {row}, question {question}"
     asked = experiment.questions
     for name, value, count in (
         ("row", row, asked.contexts),
@@ -59,6 +61,11 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     if depth < 1:
         raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
     parent = store.round(this.record["parent"]["round"])
+    people = recorded_by_people(experiment, this, draw_round(experiment, number))
+    theirs = [] if people is None else people.trees
+    for tree in theirs:
+        if (tree["row"], tree["column"]) == (row, question):
+            return Found(this, title, tree)
     params, _ = load_assistant(experiment, parent)
     weights = Weights(params, load_overseer(experiment, this))
     start = row - row % CHUNK
@@ -79,7 +86,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
         )
     context = np.asarray(problems.contexts)[row - start]
     tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
-    return Found(this, f"round {number}, row {row}, question {question}", tree)
+    return Found(this, title, tree)
 
 
 def export_weights(store: Store, number: int | None, out: Path) -> int:
@@ -92,7 +99,7 @@ def export_weights(store: Store, number: int | None, out: Path) -> int:
             f"{store.path}: only a language model can be exported, and the assistant is none"
         )
     number = _best(store) if number is None else number
-    params, _ = load_assistant(store.experiment, _finished(store, number, "checkpoint"))
+    params, _ = load_assistant(store.experiment, store.finished(number, "checkpoint"))
     assistant.export(params, out)
     return number
 
@@ -107,7 +114,7 @@ class Desk:
             raise AmplifyError(f"--problem: must be 0 or more, got {problem}")
         experiment = store.experiment
         self.store, self.depth, self.number = store, depth, number
-        self.weights = load_weights(experiment, _finished(store, number, "checkpoint"))
+        self.weights = load_weights(experiment, store.finished(number, "checkpoint"))
         drawn = draw_held_out(experiment, "select", problem + 1)
         self.problem: Problems = jax.tree.map(lambda column: column[problem : problem + 1], drawn)
 
@@ -163,13 +170,3 @@ def _amplify(store: Store, weights: Weights, problems: Problems, depth: int) -> 
 
 def _best(store: Store) -> int:
     return store.best_before(max(store.rounds(), default=0) + 1).number
-
-
-def _finished(store: Store, number: int, stage: str) -> RoundFolder:
-    this = store.round(number)
-    if number < 0 or not this.done(stage):
-        there = ", ".join(str(n) for n in store.rounds() if store.round(n).done(stage)) or "none"
-        raise AmplifyError(
-            f"{store.path}: round {number} has no {stage}; rounds that have: {there}"
-        )
-    return this

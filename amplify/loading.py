@@ -57,8 +57,8 @@ def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
 
 
 def learned(experiment: Experiment) -> Learned:
-    assert isinstance(experiment.overseer, Learned)
-    return experiment.overseer
+    assert experiment.learner is not None
+    return experiment.learner
 
 
 def abstract_state(experiment: Experiment) -> distillation.TrainState:

@@ -58,7 +58,8 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
 
     return {
         "ledger": {
-            "human_seconds": 0,
+            "human_seconds": total("human_seconds"),
+            "human_answers": total("human_answers"),
             "demonstrations": total("demonstrations"),
             "overseer_answers": total("overseer_answers"),
             "assistant_answers": total("assistant_answers"),

@@ -7,13 +7,14 @@ they do is said by the modules that they call.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming, words
 from amplify.amplification import Amplified, amplify_problems
@@ -30,11 +31,14 @@ from amplify.loading import (
     load_weights,
     stage_key,
 )
+from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_failed
+from amplify.people.collection import Gathered, collect, human
+from amplify.people.worker import Worker
 from amplify.problems import EVALS, SPLITS, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
-from amplify.types import HasWeights, LaysOut, Problems, Weights
+from amplify.types import FAILED, HasWeights, LaysOut, Problems, Weights
 
 SAMPLED_TREES = 50
 """Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
@@ -77,11 +81,40 @@ def write_amplified_answers(
     experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
 ) -> dict[str, Any]:
     """Amplification: the round's questions, answered by the overseer with the best assistant's
-    help.
+    help; some of them by people, where people oversee.
     """
     problems = draw_round(experiment, this.number)
     params, digest = load_assistant(experiment, best)
+    people = ask_people(experiment, best, this, watch)
     weights = Weights(params, load_overseer(experiment, this))
+    made = amplified_answers(experiment, weights, digest, problems, people, watch)
+    written = write_data(this.data, this.number, digest, made)
+    write_lines(this.interactions, made.trees)
+    return {"digest": written, **made.facts}
+
+
+class MadeData(NamedTuple):
+    """A round's data set, before it is written."""
+
+    columns: dict[str, np.ndarray]
+    trees: list[dict[str, Any]]  # those that people made, and a sample of the others
+    facts: dict[str, Any]  # for the record
+
+
+def amplified_answers(
+    experiment: Experiment,
+    weights: Weights,
+    digest: str,
+    problems: Problems,
+    people: Gathered | None,
+    watch: Watch,
+) -> MadeData:
+    """The answers to a round's questions: a pure function of its arguments.
+
+    Args:
+        digest: of the assistant's weights.
+        people: what people answered, which takes the place of what the overseer beside them did.
+    """
     with watch("amplifying", len(problems.seeds)) as advance:
         chunks = list(
             amplify_problems(
@@ -97,28 +130,77 @@ def write_amplified_answers(
             )
         )
     answers = np.concatenate([chunk.answers for chunk in chunks])
+    trees = sample_trees(experiment, problems, chunks[0])
     failed = check_failed(experiment.overseer, answers)
-    written = dataset.write(
-        this.data,
-        {
-            "context": np.concatenate([chunk.read for chunk in chunks]),
-            "questions": np.asarray(problems.questions),
-            "answers": answers,
-            "classes": np.concatenate([chunk.classes for chunk in chunks]),
-            "problem_seed": np.asarray(problems.seeds, np.int64),
-            "parent": np.full(len(answers), digest),
-        },
-        name="amplified_answers",
-        description=f"Round {this.number}: questions answered by an overseer with {digest}.",
-    )
-    write_lines(this.interactions, sample_trees(experiment, problems, chunks[0]))
     helped = int(sum(chunk.assistant_answers.sum() for chunk in chunks))
-    return {
-        "digest": written,
-        "overseer_answers": answers[..., 0].size - failed,
-        "assistant_answers": helped,
-        **({"failed": failed} if failed else {}),
+    facts = {"overseer_answers": answers[..., 0].size - failed, "assistant_answers": helped}
+    if people is not None:
+        answers, trees = _with_people(experiment, people, answers, trees)
+        facts = _count_with_people(experiment, people, facts)
+    columns = {
+        "context": np.concatenate([chunk.read for chunk in chunks]),
+        "questions": np.asarray(problems.questions),
+        "answers": answers,
+        "classes": np.concatenate([chunk.classes for chunk in chunks]),
+        "problem_seed": np.asarray(problems.seeds, np.int64),
+        "parent": np.full(len(answers), digest),
     }
+    return MadeData(columns, trees, facts | ({"failed": failed} if failed else {}))
+
+
+def write_data(folder: Path, number: int, digest: str, made: MadeData) -> str:
+    """Writes a round's data set; returns its digest, the same for the same answers."""
+    return dataset.write(
+        folder,
+        made.columns,
+        name="amplified_answers",
+        description=f"Round {number}: questions answered by an overseer with {digest}.",
+    )
+
+
+def _with_people(
+    experiment: Experiment,
+    people: Gathered,
+    answers: Int[np.ndarray, "rows questions answer_length"],
+    trees: list[dict[str, Any]],
+) -> tuple[Int[np.ndarray, "rows questions answer_length"], list[dict[str, Any]]]:
+    """Answers and trees, people's in place of the others'."""
+    alone = human(experiment).alone
+    answers = np.full_like(answers, FAILED) if alone else answers.copy()
+    answers[people.rows, people.columns] = people.answers
+    theirs = set(zip(people.rows.tolist(), people.columns.tolist(), strict=True))
+    others = [tree for tree in trees if (tree["row"], tree["column"]) not in theirs]
+    return answers, people.trees + ([] if alone else others)
+
+
+def _count_with_people(
+    experiment: Experiment, people: Gathered, facts: dict[str, int]
+) -> dict[str, Any]:
+    """Who answered how much; where only people are learned from, the others' answers are none."""
+    answered = len(people.rows)
+    total = answered if human(experiment).alone else facts["overseer_answers"]
+    helped = 0 if human(experiment).alone else facts["assistant_answers"]
+    asked = people.facts["sub_questions"]
+    return {**people.facts, "overseer_answers": total, "assistant_answers": helped + asked}
+
+
+def ask_people(
+    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
+) -> Gathered | None:
+    """What people answer of a round's questions, with the best assistant's help; None where no
+    people oversee. At once, if they have.
+    """
+    if not isinstance(experiment.overseer, Human):
+        return None
+    problems = draw_round(experiment, this.number)
+
+    def worker() -> Worker:
+        params, digest = load_assistant(experiment, best)
+        return Worker(
+            experiment, Weights(params, load_overseer(experiment, best)), digest, problems
+        )
+
+    return collect(experiment, this, problems, worker, watch)
 
 
 def sample_trees(
@@ -143,6 +225,9 @@ def teach_overseer(
     params, _ = load_assistant(experiment, best)
     before = load_apprentice(experiment, best)
     known = int(before.used)
+    people = ask_people(experiment, best, this, watch)
+    if people is not None and people.demonstrated is not None:
+        before = imitation.show(learned(experiment), before, people.demonstrated)
     apprentice = give_lessons(experiment, this, params, before, watch)
     checkpoint.save(this.overseer, apprentice)
     return describe_overseer(apprentice, known)

@@ -54,6 +54,16 @@ class Store:
     def round(self, number: int) -> "RoundFolder":
         return RoundFolder(self.path / f"{number:03d}", number)
 
+    def finished(self, number: int, stage: str) -> "RoundFolder":
+        """A round that has done a stage. Raises AmplifyError naming those that have."""
+        this = self.round(number)
+        if number < 0 or not this.done(stage):
+            there = ", ".join(str(n) for n in self.rounds() if self.round(n).done(stage)) or "none"
+            raise AmplifyError(
+                f"{self.path}: round {number} has no {stage}; rounds that have: {there}"
+            )
+        return this
+
     def best_before(self, number: int) -> "RoundFolder":
         """The last promoted round before round `number`; round 0, the untrained assistant, if none
         was.

@@ -200,6 +200,23 @@ class SpokenTask(Protocol):
 
 
 @runtime_checkable
+class ChoiceTask(Protocol):
+    """A task whose questions have few answers, which a person may be shown to choose from."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All answers, as a person types them."""
+
+
+@runtime_checkable
+class ExpandableTask(Protocol):
+    """A task that can be asked to say more about a part of an answer."""
+
+    def expand(self, part: str) -> str:
+        """The question that asks for more about it, as a person would type it."""
+
+
+@runtime_checkable
 class GradedTask(Task, Protocol):
     """A task whose contexts come in sizes, so that a curriculum can begin with small ones."""
 

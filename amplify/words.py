@@ -94,9 +94,18 @@ def tree(
         "question": shown(task, question),
         "answer": shown(task, answer),
         "by": ANSWERED_BY[by],
-        "right": bool(_is_right(task, context, question, answer)),
+        "right": is_right(task, context, question, answer),
         "steps": [tree(task, context, sub, row, column) for sub in asked if by == OVERSEER],
     }
+
+
+def is_right(
+    task: Task,
+    context: Int[np.ndarray, "facts fact_length"],
+    question: Int[np.ndarray, " question_length"],
+    answer: Int[np.ndarray, " answer_length"],
+) -> bool:
+    return bool(_is_right(task, context, question, answer))
 
 
 @functools.partial(jax.jit, static_argnums=0)

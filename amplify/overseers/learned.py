@@ -9,7 +9,7 @@ reads the interaction token by token; here one position is a whole exchange, so 
 
 import dataclasses
 import functools
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,12 +79,14 @@ class Transcript(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Learned:
     config: LearnedConfig
-    task: SimulatedTask
+    task: Any
+    most_asks: int | None = None
+    """Sub-questions that a demonstration may have; None: as many as the task's own strategy."""
 
     @functools.cached_property
     def asks(self) -> int:
         """The most sub-questions that a demonstration has."""
-        return count_asks(self.task)
+        return count_asks(self.task) if self.most_asks is None else self.most_asks
 
     @property
     def row_length(self) -> int:

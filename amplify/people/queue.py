@@ -24,6 +24,9 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 LONGEST = 2000
 """Characters of anything that a person types."""
 
+LATE = {"draft", "seen", "adjudicated", "corrected"}
+"""Kinds of events that mean something once their round is closed."""
+
 New = dict[str, Any]
 """An event to append: fields of `Event`."""
 
@@ -44,6 +47,8 @@ class Exchange:
     confidence: float | None = None  # probability of the answer, where a model gave it
     steps: tuple[Mapping[str, Any], ...] = ()  # how the answer came about, if it was expanded on
     passages: tuple[str, ...] = ()  # what the assistant had read
+    by: str = ""  # who answered: "assistant", "environment" or "overseer"
+    tokens: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of question and answer
     problem: str | None = None  # why there is no answer
     told: int | None = None  # id of `told`
     undone: bool = False
@@ -134,7 +139,7 @@ class Queue:
         self.last = 0  # id of the last event applied
         self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
         # somebody, in order
-        self._returned: dict[str, list[str]] = {}  # to each person: what could not be taken
+        self._returned: dict[str, list[str]] = {}  # to each person: what they had before
         self._submitted_by: collections.Counter[tuple[str, int]] = collections.Counter()
         self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
         self._current: dict[str, str] = {}  # of each person: the item taken last
@@ -147,6 +152,8 @@ class Queue:
         """Takes the next event of the log."""
         assert event.id > self.last, (event.id, self.last)
         self.last = event.id
+        if self._round(event).closed is not None and event.kind not in LATE:
+            return
         happened = getattr(self, f"_{event.kind}", None)
         if happened is not None:
             happened(event)
@@ -163,6 +170,8 @@ class Queue:
 
     def _put(self, event: Event) -> None:
         assert event.item is not None
+        if event.item in self.items:
+            return
         body, names = event.body, {field.name for field in dataclasses.fields(Item)}
         facts = {key: value for key, value in body.items() if key in names}
         facts["choices"] = tuple(body.get("choices", ()))
@@ -173,10 +182,11 @@ class Queue:
         )
         self._round(event).items.append(event.item)
         self._unfinished.setdefault(event.round, {})[event.item] = None
+        if self.items[event.item].review_of is not None:
+            self._withdraw_stale(self.items[event.item])
 
     def _withdrawn(self, event: Event) -> None:
-        self.items[event.item or ""].withdrawn = event.body.get("reason", "")
-        self._settle(self.items[event.item or ""])
+        self._withdraw(self.items[event.item or ""], event.body.get("reason", ""))
 
     def _taken(self, event: Event) -> None:
         item, person = self._whose(event)
@@ -188,7 +198,9 @@ class Queue:
         self._current[person] = item.id
 
     def _released(self, event: Event) -> None:
-        self._assignment(event).renewed = float("-inf")
+        assignment = self._assignment(event)
+        assignment.renewed = float("-inf")
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _draft(self, event: Event) -> None:
         """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
@@ -210,6 +222,8 @@ class Queue:
     def _told(self, event: Event) -> None:
         body = event.body
         exchange = self._assignment(event).exchanges[body["number"] - 1]
+        if not exchange.pending:  # what was shown, or taken back before it was, stays so
+            return
         exchange.told = event.id
         exchange.problem = body.get("problem")
         exchange.answer = body.get("text")
@@ -217,6 +231,7 @@ class Queue:
         exchange.text = body.get("question", exchange.text)
         exchange.steps = tuple(body.get("steps", ()))
         exchange.passages = tuple(body.get("passages", ()))
+        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens", {})
 
     def _submitted(self, event: Event) -> None:
         assignment = self._act(event)
@@ -230,11 +245,12 @@ class Queue:
 
     def _refused(self, event: Event) -> None:
         """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
-        acts = self._acts[event.person or ""]
-        refused = self._assignment(event).submitted
-        acts[:] = [act for act in acts if act.id != refused]
-        assignment = self._reopen(event)
-        assignment.problem = event.body["problem"]
+        assignment = self._assignment(event)
+        if assignment.state != SUBMITTED:  # it was undone meanwhile
+            return
+        acts = self._acts[assignment.person]
+        acts[:] = [act for act in acts if act.id != assignment.submitted]
+        self._reopen(event).problem = event.body["problem"]
         self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _skipped(self, event: Event) -> None:
@@ -252,7 +268,7 @@ class Queue:
                 exchange.undone |= exchange.event == what
         else:
             self._reopen(event)
-            self._current[event.person or ""] = event.item or ""
+        self._current[event.person or ""] = event.item or ""
 
     def _seen(self, event: Event) -> None:
         self._assignment(event).seen = True
@@ -273,9 +289,26 @@ class Queue:
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
         assignment.answer = assignment.said = assignment.submitted = assignment.at = None
-        if self.rounds[item.round].closed is None:
+        if self.rounds[item.round].closed is None and not item.complete:
             self._unfinished[item.round][item.id] = None
+        for review in self._reviews(assignment):
+            self._withdraw_stale(review)
         return assignment
+
+    def _reviews(self, assignment: Assignment) -> list[Item]:
+        together = self.rounds[self.items[assignment.item].round].items
+        of = (assignment.item, assignment.person)
+        return [item for item in map(self.items.__getitem__, together) if item.review_of == of]
+
+    def _withdraw_stale(self, review: Item) -> None:
+        """There is nothing to check once it was taken back, unless somebody has begun to."""
+        item, person = review.review_of or ("", "")
+        if self.items[item].assignments[person].state != SUBMITTED and not review.assignments:
+            self._withdraw(review, "what it was to check was taken back")
+
+    def _withdraw(self, item: Item, reason: str) -> None:
+        item.withdrawn = reason
+        self._settle(item)
 
     def _settle(self, item: Item) -> None:
         if item.complete:
@@ -395,7 +428,9 @@ class Queue:
     ) -> list[New]:
         """A sub-question for the assistant; with `about`, to expand on a part of an answer."""
         mine = self._mine(person, item, now)
-        this = self.items[item]
+        this, in_hand = self.items[item], self.current(person, now)
+        if in_hand is not None and in_hand is not this:
+            raise RefusedError("you have another question in hand now; answer that one first")
         text = _checked(text, "a question") if about is None else text[:LONGEST]
         if this.withheld or this.review_of:
             raise RefusedError("this one is to be answered without the assistant's help")
@@ -425,7 +460,7 @@ class Queue:
         """The final answer. Submitting the same again changes nothing."""
         if self.may_open(person, item):
             before = self.items[item].assignments[person]
-            if before.state == SUBMITTED and before.answer == answer.strip():
+            if before.state == SUBMITTED and before.answer == " ".join(answer.split()):
                 return []
         self._mine(person, item, now)
         this, answer = self.items[item], _checked(answer, "an answer")
@@ -460,10 +495,7 @@ class Queue:
             self._mine(person, item.id, now)
         elif mine.seen:
             raise RefusedError("you have seen who told you what for this answer: it stays")
-        elif any(
-            other.review_of == (item.id, person) and other.assignments
-            for other in map(self.items.__getitem__, self.rounds[item.round].items)
-        ):
+        elif any(review.assignments for review in self._reviews(mine)):
             raise RefusedError("somebody is checking this answer already: it stays")
         elif mine.state == SKIPPED and self.needs(item, now) <= 0:
             raise RefusedError("somebody else has taken it meanwhile")

@@ -6,10 +6,12 @@ draws.
 
 from amplify.report.pages import write_comparison, write_round_page, write_tree
 from amplify.report.results import results
-from amplify.report.tables import comparison, rich_tree, rounds_table
+from amplify.report.tables import changes, comparison, replayed, rich_tree, rounds_table
 
 __all__ = [
+    "changes",
     "comparison",
+    "replayed",
     "results",
     "rich_tree",
     "rounds_table",

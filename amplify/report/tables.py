@@ -1,7 +1,7 @@
 """Tables and trees for the terminal. Colour only repeats what a word, a number or a symbol says."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -217,3 +217,31 @@ def _grow(branch: Tree, tree: Mapping[str, Any]) -> None:
     below = branch.add(line)
     for step in tree["steps"]:
         _grow(below, step)
+
+
+def replayed(again: Mapping[str, Any]) -> RenderableType:
+    """Whether a round's data set came out as it was: see `replay.Replayed`."""
+    same = Text("the same, bit for bit", "green") if again["same"] else Text("not the same", "red")
+    lines = [
+        f"round {again['round']}: {again['answers']} answers, {again['by_people']} by people",
+        f"  recorded  {again['recorded']}",
+        f"  replayed  {again['replayed']}",
+    ]
+    return Group(*lines, same)
+
+
+def changes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What became of a round's answers when somebody else gave them: see `replay.Change`."""
+    headings = {
+        "what": "",
+        "answers": "answers",
+        "changed": "changed",
+        "right_before": "right before",
+        "right_after": "right after",
+    }
+    table = Table(box=SIMPLE_HEAD)
+    for heading in headings.values():
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in headings))
+    return table

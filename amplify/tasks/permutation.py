@@ -54,6 +54,10 @@ class Permutation:
         return ("?", *(str(symbol) for symbol in range(1, self.symbols + 1)))
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        return self.vocabulary[1:]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return tuple(f"k {2**d}-{2 ** (d + 1) - 1}" for d in range(1, self.bits))
 

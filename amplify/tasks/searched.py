@@ -220,6 +220,9 @@ class Searched:
         spelling = library_of(self).spelling
         return [spelling.vocabulary[token] for token in spelling.tokens(text)]
 
+    def expand(self, part: str) -> str:
+        return f"{SEARCH} {part}"
+
     def show(self, words: list[str]) -> str:
         return library_of(self).spelling.show(words)
 

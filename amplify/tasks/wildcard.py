@@ -52,6 +52,10 @@ class Wildcard:
         return ("?", "a", "b", "*", *(f"{n:+d}" if n else "0" for n in numbers))
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        return self.vocabulary[FIRST_NUMBER:]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return tuple(f"{w} wildcard{'s' if w > 1 else ''}" for w in range(1, self.letters + 1))
 

@@ -57,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         tyro.cli(serve, args=argv, description=serve.__doc__)
-    except AmplifyError as error:
+    except KeyboardInterrupt:
+        return
+    except (AmplifyError, OSError) as error:
         print(f"amplify: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

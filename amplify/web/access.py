@@ -22,6 +22,9 @@ from amplify.people.roster import Member, NotAllowedError, Roster
 RATE, BURST = 50.0, 300.0
 """Requests a second that a person may go on making, and how many at once."""
 
+MANY = 10_000
+"""People and addresses whose requests are counted at a time."""
+
 BODY = 64 * 1024
 """Bytes of the longest request."""
 
@@ -89,6 +92,8 @@ class Gate:
 
     def count(self, whose: str) -> None:
         """Raises TooManyError if there were too many before."""
+        if len(self._buckets) > MANY:  # strangers come from anywhere
+            self._buckets.clear()
         bucket = self._buckets.setdefault(whose, Bucket())
         if not bucket.take(self._clock()):
             raise TooManyError

@@ -1,5 +1,4 @@
-"""The pages on which people answer: ask the assistant, expand, answer, skip, undo, and afterwards
-see who told them what.
+"""The pages on which people answer: ask the assistant, expand, answer, skip, undo.
 
 A review is answered on the same page: the question and what somebody else was told, never what they
 answered or who they are. Until a person has submitted an answer, no page says which round or model
@@ -7,7 +6,6 @@ wrote what is on it.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -117,7 +115,7 @@ async def draft(
 ) -> Response:
     """Kept as it is typed; as `answer` by the form that also submits, whose request is not done."""
     text, person = text or answer, act.visitor.person
-    not_done = _carried_out(
+    not_done = carried_out(
         http, act._replace(request=None), item, lambda queue, _: queue.draft(person, item, text),
         {"answer": text},
     )  # fmt: skip
@@ -129,43 +127,25 @@ async def exchanges(http: Request, visitor: Person, item: str, after: int = 0) -
     """What was asked and answered, once something was that is later than event `after`; waits a
     moment for it, and keeps nobody else waiting.
     """
-    office = _office(http)
-    mine = _mine(office.queue, visitor, item)
+    office = office_of(http)
+    mine = mine_of(office.queue, visitor, item)
     until = asyncio.get_running_loop().time() + PATIENCE
     while any(e.pending for e in mine.exchanges) and _last_told(mine) <= after:
         if asyncio.get_running_loop().time() >= until:
             break
         await asyncio.sleep(GLANCE)
-        mine = _mine(office.queue, visitor, item)
+        mine = mine_of(office.queue, visitor, item)
     return pages.page(http, "told.html", **_about(office, visitor, office.queue.items[item]))
-
-
-@router.get("/items/{item}/seen")
-async def what_was_told(http: Request, visitor: Person, item: str) -> Response:
-    """By whom. Before it is shown, a person is told that their answer will then stay."""
-    office = _office(http)
-    mine = _mine(office.queue, visitor, item)
-    if mine.state != SUBMITTED:
-        raise RefusedError("who told you what is shown once you have submitted your answer")
-    told = _tellers(office, mine) if mine.seen else []
-    return pages.page(http, "seen.html", item=office.queue.items[item], mine=mine, told=told)
-
-
-@router.post("/items/{item}/seen")
-async def see(http: Request, act: Doing, item: str) -> Response:
-    person = act.visitor.person
-    not_done = _carried_out(http, act, item, lambda queue, _: queue.see(person, item), {})
-    return not_done or RedirectResponse(http.url.path, 303)
 
 
 # How they are done
 
 
-def _office(http: Request) -> Office:
+def office_of(http: Request) -> Office:
     return http.app.state.office
 
 
-def _mine(queue: Queue, visitor: Visitor, item: str) -> Assignment:
+def mine_of(queue: Queue, visitor: Visitor, item: str) -> Assignment:
     """Raises an HTTPException where the item is not one of this person's, or there is none."""
     if not queue.may_open(visitor.person, item):
         raise HTTPException(404, "this is not one of your questions")
@@ -185,7 +165,7 @@ def _done(
     was typed in the assistant's box unless something else is to be there.
     """
     typed = typed or {}
-    not_done = _carried_out(http, act, item, decision, typed)
+    not_done = carried_out(http, act, item, decision, typed)
     if not_done is not None:
         return not_done
     if not pages.is_part(http):
@@ -193,21 +173,21 @@ def _done(
     box = {"text": typed.get("text", "") if left_in_box is None else left_in_box}
     if part == "work.html":
         return _work(http, act.visitor, typed=box)
-    office = _office(http)
+    office = office_of(http)
     about = _about(office, act.visitor, office.queue.items[item or ""])
     return pages.page(http, part, typed=box, **about)
 
 
-def _carried_out(
+def carried_out(
     http: Request, act: Act, item: str | None, decision: Decision, typed: Mapping[str, str]
 ) -> Response | None:
     """None if it was; else what is said of why it was not."""
-    office, visitor = _office(http), act.visitor
+    office, visitor = office_of(http), act.visitor
     if visitor.is_admin:
         raise NotAllowedError("whoever looks after the experiment does not answer; people who do"
                               " have links of their own")  # fmt: skip
     if item is not None:
-        _mine(office.queue, visitor, item)
+        mine_of(office.queue, visitor, item)
     try:
         office.do(decision, request=act.request, seconds=_attention(office, act, item))
     except RefusedError as error:
@@ -238,7 +218,7 @@ def _not_done(
     typed: Mapping[str, str],
 ) -> Response:
     """Says why, with what was typed: htmx leaves it where it is, other pages are made with it."""
-    office = _office(http)
+    office = office_of(http)
     if code == 409 and item is not None and typed.get("answer"):
         _keep(office, visitor, item, typed["answer"])
     current = office.queue.current(visitor.person, office.clock())
@@ -264,7 +244,7 @@ def _work(
     typed: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
     """The page, or the part of it that changes: what is in hand, taken if need be."""
-    office = _office(http)
+    office = office_of(http)
     item = _in_hand(office, visitor)
     values = _about(office, visitor, item) if item else _nothing(office, visitor)
     name = "work.html" if pages.is_part(http) else "answer.html"
@@ -286,11 +266,8 @@ def _in_hand(office: Office, visitor: Visitor) -> Item | None:
 def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
     queue, person = office.queue, visitor.person
     mine = item.assignments[person]
-    if item.review_of is None:
-        there = shown.exchanges(mine)
-    else:
-        reviewed, by = item.review_of
-        there = shown.exchanges(queue.items[reviewed].assignments[by], answered_only=True)
+    basis = basis_of(queue, item.id, mine)
+    there = shown.exchanges(basis, answered_only=basis is not mine)
     return {
         "guide": queue.rounds[item.round].guide,
         "item": item,
@@ -303,6 +280,12 @@ def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
         "progress": shown.progress(queue, person, item.round),
         "last": _last(queue, person, item),
     }
+
+
+def basis_of(queue: Queue, item: str, mine: Assignment) -> Assignment:
+    """Whose exchanges somebody answers by: their own, or those of what they check."""
+    checked = queue.items[item].review_of
+    return mine if checked is None else queue.items[checked[0]].assignments[checked[1]]
 
 
 def _nothing(office: Office, visitor: Visitor) -> dict[str, Any]:
@@ -339,48 +322,3 @@ def _last(queue: Queue, person: str, in_hand: Item | None) -> Last | None:
 
 def _last_told(mine: Assignment) -> int:
     return max((exchange.told or 0 for exchange in mine.exchanges), default=0)
-
-
-class Teller(NamedTuple):
-    """Who told something."""
-
-    question: str
-    answer: str
-    confidence: str
-    by: str
-    digest: str | None  # of the assistant's weights
-    round: int | None  # that trained them
-
-
-def _tellers(office: Office, mine: Assignment) -> list[Teller]:
-    rounds, tellers = _rounds_by_digest(office), []
-    for exchange in mine.exchanges:
-        if exchange.told is None or exchange.answer is None:
-            continue
-        told = next(office.log.since(exchange.told - 1))
-        digest = told.checkpoint
-        tellers.append(
-            Teller(
-                exchange.text,
-                exchange.answer,
-                shown.in_words(exchange.confidence),
-                str(told.body.get("by", "assistant")),
-                digest,
-                rounds.get(digest or ""),
-            )
-        )
-    return tellers
-
-
-def _rounds_by_digest(office: Office) -> dict[str, int]:
-    """Which round trained which weights, by the rounds' records. A record that cannot be read says
-    nothing.
-    """
-    rounds: dict[str, int] = {}
-    for path in sorted(office.experiment.glob("[0-9][0-9][0-9]*/record.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            rounds.setdefault(record["stages"]["checkpoint"]["digest"], int(record["round"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return rounds

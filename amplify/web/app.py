@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from amplify.errors import AmplifyError
 from amplify.people.queue import RefusedError
 from amplify.people.roster import NotAllowedError
-from amplify.web import access, admin, answering, pages
+from amplify.web import access, admin, answering, pages, telling
 from amplify.web.office import Office
 from amplify.web.views import Lookout
 
@@ -54,6 +54,7 @@ def make_app(
     app.state.gate = access.Gate(office.roster, clock, share)
     app.add_middleware(access.Guard, share=share)
     app.include_router(answering.router)
+    app.include_router(telling.router)
     app.include_router(admin.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_api_route("/", _front, include_in_schema=False)

@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from amplify.events import Log
+from amplify.events import EVENTS, Log
 from amplify.people.queue import New, Queue
 from amplify.people.roster import Roster
-
-EVENTS = "events.sqlite"
 
 
 class Office:
@@ -22,7 +20,15 @@ class Office:
         """Raises AmplifyError if the log is damaged or of a later version."""
         self.experiment, self.clock = experiment, clock
         self.log, self.roster = Log(experiment / EVENTS, clock), Roster(experiment)
-        self._queue, self._one_at_a_time = Queue(), threading.RLock()
+        self._queue, self._one_at_a_time = Queue(self.log.since()), threading.RLock()
+
+    @property
+    def title(self) -> str:
+        """Of the last round that was read of. Any thread may ask for it: it changes nothing, while
+        the state is looked at by one thread alone.
+        """
+        rounds = dict(self._queue.rounds)
+        return (rounds[max(rounds)].title if rounds else "") or self.experiment.resolve().name
 
     @property
     def queue(self) -> Queue:

@@ -19,7 +19,6 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from amplify.errors import AmplifyError
-from amplify.web.office import Office
 
 log = logging.getLogger("amplify.web")
 
@@ -63,14 +62,9 @@ def page(request: Request, name: str, code: int = 200, **values: Any) -> HTMLRes
 def render(request: Request, name: str, **values: Any) -> str:
     visitor = getattr(request.state, "visitor", None)
     # Strangers are not told what goes on here.
-    title = _title(request.app.state.office) if visitor else "Amplify"
+    title = request.app.state.office.title if visitor else "Amplify"
     values = {"title": title, "visitor": visitor, "path": request.url.path, **values}
     return templates.get_template(name).render(values)
-
-
-def _title(office: Office) -> str:
-    rounds = office.queue.rounds
-    return (rounds[max(rounds)].title if rounds else "") or office.experiment.resolve().name
 
 
 def trouble(

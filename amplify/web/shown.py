@@ -87,7 +87,7 @@ def _shown(exchange: Exchange) -> Shown:
         state=state,
         answer=exchange.answer or "",
         confidence=in_words(exchange.confidence),
-        looked_up=state == ANSWERED and exchange.confidence is None and not exchange.steps,
+        looked_up=exchange.by == "environment",
         problem=exchange.problem or "",
         steps=tuple(_step(step) for step in exchange.steps),
         passages=exchange.passages,

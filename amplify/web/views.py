@@ -17,13 +17,12 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
-from amplify.events import Event, Log
+from amplify.events import EVENTS, Event, Log
 from amplify.people import quality
 from amplify.people.queue import Queue
 from amplify.people.stale import CLOSED, CORRECTED, DECIDES
 from amplify.web import access, figures, pages
 from amplify.web.access import Visitor
-from amplify.web.office import EVENTS
 
 A_PAGE = 25
 """Trees or answers shown at a time."""

@@ -32,6 +32,7 @@ def pages(page: Page, address: str, token: str) -> Iterator[str]:
     page.press("#ask-text", "Enter")
     page.wait_for_selector(":nth-match([data-state=answered], 3)")
     page.fill("#submit textarea", "the Tamble")
+    mark(page, 1, 4, 10)
     page.click("details:has-text('What the assistant had read') > summary")
     yield "answered"
     page.click("#skipping summary")
@@ -68,6 +69,17 @@ def pages(page: Page, address: str, token: str) -> Iterator[str]:
     yield "wrong-link"
 
 
+def mark(page: Page, number: int, start: int, end: int) -> None:
+    """Marks characters of an answer."""
+    page.evaluate(
+        """([number, start, end]) => {
+            const text = document.querySelector(`[data-number="${number}"] .told`).firstChild;
+            getSelection().setBaseAndExtent(text, start, text, end);
+        }""",
+        [number, start, end],
+    )
+
+
 def second_of_two(folder: Path) -> str:
     """A round of which somebody has answered the first question; returns another person's token."""
     put_up(folder, item("bridge", "Over what does the bridge of Osk lead?"))
@@ -79,7 +91,8 @@ def second_of_two(folder: Path) -> str:
     told = {"number": 1, "text": "the Tamble", "confidence": 0.6, "by": "assistant"}
     office.log.append({"kind": "told", "round": ITEMS[0]["round"], **there, "body": told})
     office.do(lambda queue, now: queue.submit(first.person, "bridge", "the Tamble", now))
-    office.log.append(*ITEMS)
+    bridge, town = ITEMS
+    office.log.append({**bridge, "body": {**bridge["body"], "budget": 4}}, town)
     office.log.close()
     return second.token
 

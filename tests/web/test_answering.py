@@ -89,6 +89,13 @@ def test_an_expansion_is_nested_below_what_it_expands_on(folder, browser):
     assert expanded.body["about"] == {"number": 1, "part": "Arle"}
 
 
+@pytest.mark.parametrize(("by", "said"), [("environment", True), ("overseer", False)])
+def test_what_was_looked_up_is_told_from_what_was_thought(folder, browser, by, said):
+    browser.send("ask", text="Which river flows through Arle?")
+    tell(folder, text="the Tamble", by=by)
+    assert ("looked up" in browser.open()) == said
+
+
 def test_what_is_marked_must_be_part_of_the_answer(folder, browser):
     browser.send("ask", text="Which river flows through Arle?")
     tell(folder)
@@ -254,6 +261,33 @@ def test_a_reviewer_sees_what_was_told_but_not_what_was_answered_or_by_whom(
     assert "Somebody is checking this answer already" in refused.text
     other.send("submit", answer="the Tamble")
     assert events(folder, "submitted")[-1].item == "check"
+
+
+def test_the_truth_of_an_item_that_checks_people_is_not_shown(tmp_path):
+    folder = put_up(tmp_path, item("gold", "Which river?", gold="the Lethe", label="class-9"))
+    with served(folder) as client:
+        browser = Browser(client, invited(folder)[0])
+        pages = [browser.open(), browser.send("submit", answer="the Tamble").text]
+        pages.append(browser.get("/items/gold/seen").text)
+    for page in pages:
+        assert "Lethe" not in page
+        assert "class-9" not in page
+
+
+def test_a_reviewer_too_sees_afterwards_who_told_what(folder, client, browser):
+    browser.send("ask", text="Which river flows through Arle?")
+    tell(folder)
+    browser.open()
+    browser.send("submit", answer="the Tamble")
+    author = browser.member.person
+    append(folder, item("check", "Which river?", budget=0, review_of=["kettle", author]))
+    other = Browser(client, invited(folder)[0])
+    other.open()
+    other.send("submit", answer="the Tamble")
+    other.get("/items/check/seen")
+    other.post("/items/check/seen", form_of_seen(other.page))
+    assert DIGEST[:12] in other.page
+    assert author not in other.page
 
 
 def test_nobody_can_tell_round_or_model_before_they_have_submitted_and_asked_to(folder, browser):

@@ -86,7 +86,8 @@ def test_there_must_be_a_folder(tmp_path):
     assert "no such folder" in refusal(tmp_path / "none")
 
 
-def test_it_says_nothing_listens_here_only_and_stops_when_told(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_nothing_listens_here_only_and_stops_when_told(tmp_path, how):
     folder, port = put_up(tmp_path), free_port()
     command = [sys.executable, "-m", "amplify.web", str(folder), "--port", str(port)]
     with subprocess.Popen(
@@ -97,7 +98,7 @@ def test_it_says_nothing_listens_here_only_and_stops_when_told(tmp_path):
             assert "server" not in response.headers
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), timeout=1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(how)
         said = process.communicate(timeout=10)
     assert said == (b"", b"")
 

@@ -60,12 +60,22 @@ function say(problem) {
   $("#trouble")?.replaceChildren(line);
 }
 
-// After something new is shown, the keyboard is where the work is.
+// After something new is shown, the keyboard is where the work is, and a new answer is read out.
 
 document.addEventListener("htmx:afterSwap", ({ detail }) => {
   const verb = detail.requestConfig?.verb;
   if (detail.target.id === "work" && verb === "post") $("#heading")?.focus({ preventScroll: true });
+  if (detail.target.id === "told" && verb === "get") readOut();
 });
+
+function readOut() {
+  const number = (exchange) => Number(exchange.dataset.number);
+  const all = [...document.querySelectorAll(".exchange:not([data-state=pending])")];
+  const last = all.sort((one, other) => number(one) - number(other)).at(-1);
+  if (!last) return;
+  const parts = [".told", ".confidence"].map((part) => $(`:scope > p ${part}, :scope > p${part}`, last));
+  $("#news").textContent = parts.map((part) => part?.textContent ?? "").join(" ");
+}
 
 // Drafts
 
@@ -107,7 +117,7 @@ async function keep() {
   $("#saved", form).textContent = told?.ok ? "draft saved" : "the draft could not be saved";
 }
 
-// Marking a part of an answer puts it into that answer's form. Pressing a button keeps the mark.
+// Marking a part of an answer puts it into that answer's form, until one presses elsewhere.
 
 document.addEventListener("selectionchange", noteMark);
 
@@ -116,10 +126,18 @@ function noteMark() {
   if (!part || selection.rangeCount === 0) return;
   const answer = answerOf(selection.anchorNode);
   if (!answer || answer !== answerOf(selection.focusNode)) return;
-  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+  forgetMark();
   const form = formOf(answer);
   if (form) form.elements.part.value = part;
 }
+
+function forgetMark() {
+  for (const form of document.querySelectorAll(".expand")) form.elements.part.value = "";
+}
+
+document.addEventListener("pointerdown", ({ target }) => {
+  if (!target.closest?.(".expand")) forgetMark();
+});
 
 function answerOf(node) {
   return (node instanceof Element ? node : node?.parentElement)?.closest(".told") ?? null;
@@ -140,6 +158,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input:not([type=radio]), textarea, select");
   if (typing && event.key === "Escape") event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key !== "?" && listIsOpen()) return;
   const act = /^[1-9]$/.test(event.key) ? () => choose(Number(event.key)) : KEYS[event.key];
   if (!act) return;
   event.preventDefault();
@@ -152,8 +171,12 @@ const KEYS = {
   e: expand,
   s: skip,
   u: () => $("#undo button")?.closest("form").requestSubmit(),
-  "?": () => $("#keys").togglePopover(),
+  "?": () => $("#keys").togglePopover?.(),
 };
+
+function listIsOpen() {
+  return "popover" in HTMLElement.prototype && $("#keys").matches(":popover-open");
+}
 
 function choose(number) {
   const choice = document.querySelectorAll("#submit input[type=radio]")[number - 1];

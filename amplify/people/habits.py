@@ -1,0 +1,94 @@
+"""What simulated people are like: how fast, how careful, and which bad habits they have.
+
+What somebody does with an item depends on the seed, on who they are and on the item alone, so that
+a crowd that is stopped and started again decides the same. Imports neither jax nor httpx.
+"""
+
+import dataclasses
+import math
+import random
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SKIP, TRUST, LAZY, GUESS, CAREFUL = "skip", "trust", "lazy", "guess", "careful"
+"""How somebody goes about an item: not at all; submit what the assistant says to the whole
+question, out of trust or of laziness; guess; or take it apart.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class CrowdConfig:
+    """`[overseer.crowd]` of an experiment file."""
+
+    people: Annotated[int, Field(ge=1, le=1000)] = 8
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    """That somebody thinks before each act, on average."""
+    error_rate: Share = 0.0
+    """Share of final answers that are replaced by a wrong one."""
+    careless: Share = 0.0
+    """Share of the people who err more often."""
+    careless_error_rate: Share = 0.5
+    laziness: Share = 0.0
+    """Share of items that are not taken apart: the assistant is asked the question itself, or the
+    answer is guessed."""
+    trust: Share = 0.0
+    """Share of items for which the assistant is asked the question itself, and believed."""
+    skips: Share = 0.0
+    """Share of items that are skipped."""
+    seed: int = 0
+    version: Literal[1] = 1
+    """Of how these people behave. A change of that is a new version, so that what was once found
+    out about a bad habit can be found again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Habits:
+    """Of one person."""
+
+    config: CrowdConfig
+    person: str  # a pseudonym
+    number: int = 0  # among the crowd, from 0
+
+    @property
+    def is_careless(self) -> bool:
+        """The share of careless people is exact, up to rounding."""
+        config = self.config
+
+        def place(number: int) -> float:
+            return random.Random(f"{config.version} {config.seed} careless {number}").random()
+
+        first = sorted(range(config.people), key=place)[: round(config.careless * config.people)]
+        return self.number in first
+
+    def manner(self, item: str) -> str:
+        """How this person goes about an item."""
+        if self._chance("skips", item) < self.config.skips:
+            return SKIP
+        if self._chance("trust", item) < self.config.trust:
+            return TRUST
+        if self._chance("laziness", item) < self.config.laziness:
+            return LAZY if self._chance("which laziness", item) < 0.5 else GUESS
+        return CAREFUL
+
+    def errs(self, item: str) -> bool:
+        """Whether this person's final answer is replaced by a wrong one."""
+        config = self.config
+        rate = config.careless_error_rate if self.is_careless else config.error_rate
+        return self._chance("errs", item) < rate
+
+    def pick(self, what: str, item: str, options: Sequence[str]) -> str:
+        """One of several, each as likely."""
+        return options[int(self._chance(what, item) * len(options))]
+
+    def seconds(self, item: str, act: int) -> float:
+        """That this person thinks before their act of that number: exponentially distributed."""
+        return -self.config.seconds * math.log1p(-self._chance(f"seconds {act}", item))
+
+    def _chance(self, what: str, item: str) -> float:
+        """Uniform from 0 to 1. Python seeds with a text in the same way everywhere."""
+        config = self.config
+        return random.Random(f"{config.version} {config.seed} {self.person} {item} {what}").random()

@@ -1,0 +1,140 @@
+"""Reads the page on which people answer, as a program that has nothing but the page.
+
+What it goes by is what the page promises: the data of `main`, the ids of forms, the classes of
+exchanges. Simulated people read with this; knows nothing of what they make of it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from html.parser import HTMLParser
+
+VOID = {"meta", "link", "br", "input", "img", "hr"}
+"""Elements without an end."""
+
+Attributes = Mapping[str, str]
+
+
+@dataclasses.dataclass
+class Form:
+    action: str
+    fields: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Told:
+    """A sub-question and what is known of its answer."""
+
+    number: int
+    state: str  # "pending", "answered" or "problem"
+    asked: str = ""
+    told: str = ""
+
+
+@dataclasses.dataclass
+class Page:
+    """What a person sees."""
+
+    item: str = ""  # "": nothing to do
+    finished: bool = False  # nothing to do, now or later
+    withheld: bool = False  # without the assistant's help
+    review: bool = False
+    left: int = 0  # questions for the assistant
+    question: str = ""
+    returned: str = ""  # why the last answer to this could not be taken
+    problem: str = ""  # why what was sent last was not done
+    again: str = ""  # where to look for what the assistant says
+    told: list[Told] = dataclasses.field(default_factory=list)
+    choices: list[str] = dataclasses.field(default_factory=list)
+    forms: dict[str, Form] = dataclasses.field(default_factory=dict)
+
+    @property
+    def waits(self) -> bool:
+        return any(exchange.state == "pending" for exchange in self.told)
+
+
+def read_page(html: str) -> Page:
+    """Of a whole page, or of a part of one."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    page = reader.page
+    page.question, page.returned, page.problem = map(
+        reader.text, ("question", "returned", "problem")
+    )
+    for exchange in page.told:
+        exchange.asked = reader.text(f"asked {exchange.number}")
+        exchange.told = reader.text(f"told {exchange.number}")
+    return page
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.page = Page()
+        self._open: list[tuple[str, str]] = []  # elements: name, and what their text is
+        self._texts: dict[str, list[str]] = {}
+        self._form: Form | None = None
+        self._within: list[int] = []  # numbers of exchanges, innermost last
+
+    def text(self, what: str) -> str:
+        return " ".join("".join(self._texts.get(what, ())).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        classes = given.get("class", "").split()
+        self._note(tag, given, classes)
+        if tag not in VOID:
+            self._open.append((tag, self._meaning(given, classes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        names = [name for name, _ in self._open]
+        if tag not in names:
+            return
+        while self._open:  # with those inside whose end may be left out
+            name, meaning = self._open.pop()
+            if meaning == "exchange":
+                self._within.pop()
+            if name == tag:
+                break
+        if tag == "form":
+            self._form = None
+
+    def handle_data(self, data: str) -> None:
+        for _, meaning in self._open:
+            if meaning not in ("", "exchange"):
+                self._texts.setdefault(meaning, []).append(data)
+
+    def _meaning(self, given: Attributes, classes: list[str]) -> str:
+        """What an element's text is."""
+        if given.get("id") in ("question", "problem"):
+            return given["id"]
+        if "notice" in classes:
+            return "returned"
+        if "exchange" in classes:
+            return "exchange"
+        for kind in ("asked", "told"):
+            if kind in classes and self._within:
+                return f"{kind} {self._within[-1]}"
+        return ""
+
+    def _note(self, tag: str, given: Attributes, classes: list[str]) -> None:
+        page = self.page
+        if tag == "main" and "data-item" in given:
+            page.item, page.left = given["data-item"], int(given["data-budget"])
+            page.withheld = given["data-withheld"] == "true"
+            page.review = given["data-review"] == "true"
+        elif given.get("id") == "nothing":
+            page.finished = given.get("data-finished") == "true"
+        elif given.get("id") == "waiting":
+            page.again = given["hx-get"]
+        elif "exchange" in classes:
+            self._within.append(int(given["data-number"]))
+            page.told.append(Told(self._within[-1], given["data-state"]))
+        elif tag == "form":
+            self._form = Form(given.get("action", ""))
+            page.forms[given.get("id", "")] = self._form
+        elif tag in ("input", "textarea") and "name" in given and self._form is not None:
+            if given.get("type") == "radio":
+                page.choices.append(given["value"])
+            else:
+                self._form.fields[given["name"]] = given.get("value", "")

@@ -1,0 +1,165 @@
+"""Keeps the pages up while somebody needs them: the web process, and simulated people if they are
+wanted. A process that dies is started again.
+
+Whoever serves an experiment holds a lock and leaves the address beside it, so that a round that is
+begun under `amplify serve` uses the pages that are there.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from amplify.errors import AmplifyError
+
+HOST, PORT = "127.0.0.1", 8765
+"""Where people's pages are, unless told otherwise; simulated people take any free port."""
+STARTING = 30.0
+"""Seconds that a web process may take until it answers."""
+TOO_OFTEN = 10
+"""Restarts of a process in a row, each within a second, after which it is given up."""
+
+
+class Where(NamedTuple):
+    host: str = HOST
+    port: int = PORT  # 0: any that is free
+    share: bool = False  # through a proxy, as in a notebook
+
+    @classmethod
+    def from_environment(cls) -> "Where":
+        """AMPLIFY_HOST, AMPLIFY_PORT and AMPLIFY_SHARE, for rounds. Raises AmplifyError."""
+        port = os.environ.get("AMPLIFY_PORT", str(PORT))
+        if not port.isdecimal() or int(port) > 65535:
+            raise AmplifyError(f"AMPLIFY_PORT: must be 0 to 65535, got {port!r}")
+        host = os.environ.get("AMPLIFY_HOST", HOST)
+        return cls(host, int(port), os.environ.get("AMPLIFY_SHARE", "") not in ("", "0"))
+
+
+class Served:
+    """The processes; `keep_up` starts those again that died."""
+
+    def __init__(self, address: str, commands: Sequence[Sequence[str]]) -> None:
+        self.address = address
+        self._commands = [list(command) for command in commands]
+        self._running = [_start(command) for command in commands]
+        self._deaths: list[list[float]] = [[] for _ in commands]
+
+    def keep_up(self) -> None:
+        """Raises AmplifyError if a process dies again and again."""
+        for place, process in enumerate(self._running):
+            if process.poll() is None:
+                continue
+            if process.returncode == 2:  # it has said why, in a line of its own
+                raise AmplifyError(f"{_name(self._commands[place])} could not go on")
+            now = time.monotonic()
+            recent = [died for died in self._deaths[place] if now - died < TOO_OFTEN]
+            self._deaths[place] = [*recent, now]
+            if len(recent) >= TOO_OFTEN:
+                raise AmplifyError(
+                    f"{_name(self._commands[place])} dies again and again (exit code"
+                    f" {process.returncode}); nothing that people submitted is lost"
+                )
+            self._running[place] = _start(self._commands[place])
+
+    def run(self) -> None:
+        """Keeps them up until it is interrupted."""
+        while True:
+            self.keep_up()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        for process in self._running:
+            process.send_signal(signal.SIGTERM)
+        for process in self._running:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[Served]:
+    """While the block runs, pages are there. Raises AmplifyError if they cannot be."""
+    folder = experiment / "people"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / ".serving").open("a+", encoding="utf-8") as file:
+        commands = []
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            port = where.port or _free_port(where.host)
+            _check_free(where.host, port)
+            address = f"http://{where.host}:{port}"
+            commands.append(_web(experiment, where._replace(port=port)))
+            file.truncate(0)
+            file.write(address)
+            file.flush()
+        except BlockingIOError:
+            file.seek(0)
+            address = file.read().strip()
+        if crowd:
+            commands.append(_module("amplify.people.crowd", str(experiment), "--address", address))
+        served = Served(address, commands)
+        try:
+            _wait_for(served)
+            yield served
+        finally:
+            served.stop()
+
+
+def _web(experiment: Path, where: Where) -> list[str]:
+    share = ["--share"] if where.share else []
+    place = ["--host", where.host, "--port", str(where.port)]
+    return _module("amplify.web", str(experiment), *place, *share)
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", name, *arguments]
+
+
+def _name(command: Sequence[str]) -> str:
+    return {"amplify.web": "the web process"}.get(command[2], "the process of simulated people")
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """In a group of its own: who interrupts a round stops its stages, not what people see."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _wait_for(served: Served) -> None:
+    end = time.monotonic() + STARTING
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{served.address}/healthz", timeout=1):
+                return
+        except (OSError, urllib.error.URLError):
+            served.keep_up()
+            time.sleep(0.05)
+    raise AmplifyError(f"{served.address}: the web process does not answer")
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AmplifyError(
+                f"{host}:{port}: cannot be listened on ({error.strerror}); choose another with"
+                " AMPLIFY_PORT, or --port"
+            ) from None
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,172 @@
+"""What a simulated person does next, given the page in front of them.
+
+They know how questions of the task are taken apart: its own strategy, of which the page says how
+far it has come. So nothing is remembered from page to page, and whoever is interrupted goes on from
+what they see. They know no facts.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from amplify.errors import AmplifyError
+from amplify.overseers.learned import count_asks
+from amplify.people.habits import CAREFUL, GUESS, SKIP, Habits
+from amplify.people.reading import Page, Told
+from amplify.types import DONT_KNOW, SimulatedTask
+from amplify.words import read_answer, read_question, shown
+
+
+class Act(NamedTuple):
+    """The id of a form, and what is typed into it."""
+
+    form: str
+    text: str
+
+    @property
+    def field(self) -> str:
+        return {"ask": "text", "submit": "answer", "skip": "reason"}[self.form]
+
+
+def decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
+    """What somebody does who sees this page, on which nothing is awaited."""
+    manner = habits.manner(page.item)
+    if manner == SKIP:
+        return Act("skip", "I do not understand the question")
+    if page.returned:
+        return Act("skip", "None of my answers can be taken")
+    if manner == GUESS or page.withheld:
+        return Act("submit", _guess(task, habits, page))
+    if manner == CAREFUL:
+        return _take_apart(task, habits, page)
+    if page.told or page.review or not page.left:
+        return _conclude(task, habits, page, _last(page.told))
+    return Act("ask", page.question)
+
+
+def _take_apart(task: SimulatedTask, habits: Habits, page: Page) -> Act:
+    """Goes through the strategy as far as the page has answers for it."""
+    try:
+        question = read_question(task, page.question)
+    except AmplifyError:
+        return Act("skip", "I do not understand the question")
+    told = _by_question(task, page.told) if page.review else iter(page.told)
+    answers: list[np.ndarray] = []
+    nothing = np.full(task.answer_length, DONT_KNOW, np.int32)
+    for _ in range(_asks(task)):
+        ask, is_asked = _next(task, question, answers)
+        if not is_asked:
+            answers.append(nothing)
+            continue
+        exchange = told.get(ask.tobytes()) if isinstance(told, dict) else next(told, None)
+        if exchange is None and (page.review or not page.left):
+            return _conclude(task, habits, page, _last(page.told))
+        if exchange is None:
+            return Act("ask", shown(task, ask))
+        answers.append(_answer(task, exchange))
+    answer, _ = _next(task, question, answers)
+    known = bool((answer != DONT_KNOW).any())
+    return _conclude(task, habits, page, shown(task, answer) if known else "")
+
+
+def _conclude(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> Act:
+    """Submits an answer, or a wrong one in its place."""
+    if not answer:
+        return Act("skip", "I cannot find out")
+    return Act("submit", _slip(task, habits, page, answer) if habits.errs(page.item) else answer)
+
+
+def _slip(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> str:
+    """A wrong answer: another choice, or what was the answer to something else."""
+    others = [*page.choices] or [e.told for e in page.told if e.state == "answered"]
+    others = [*dict.fromkeys(other for other in others if other not in (answer, "", "?"))]
+    if not others:
+        others = [word for word in _words(task, page.question) if word != answer]
+    return habits.pick("slip", page.item, others)
+
+
+def _guess(task: SimulatedTask, habits: Habits, page: Page) -> str:
+    options = page.choices or _words(task, page.question)
+    return habits.pick("guess", page.item, options)
+
+
+def _words(task: SimulatedTask, question: str) -> list[str]:
+    """What could be an answer to somebody who knows nothing: a word of the question, or any."""
+    words = [word for word in question.strip("?").split() if len(word) > 1]
+    return [word for word in words if _can_be_read(task, word)] or _vocabulary(task)
+
+
+@functools.cache
+def _vocabulary(task: SimulatedTask) -> list[str]:
+    words = [word for word in task.vocabulary[1:] if word.strip() and word != "?"]
+    return [word for word in words[:1000] if _can_be_read(task, word)]
+
+
+@functools.lru_cache(maxsize=10_000)
+def _can_be_read(task: SimulatedTask, text: str) -> bool:
+    try:
+        return bool((read_answer(task, text) != DONT_KNOW).any())
+    except AmplifyError:
+        return False
+
+
+def _last(told: Sequence[Told]) -> str:
+    """What the assistant said last, if it said anything."""
+    said = [exchange.told for exchange in told if exchange.state == "answered"]
+    return said[-1] if said and said[-1] != "?" else ""
+
+
+def _by_question(task: SimulatedTask, told: Iterable[Told]) -> dict[bytes, Told]:
+    """What somebody else was told: they may have asked other things, in another order."""
+    there = {}
+    for exchange in told:
+        try:
+            there[read_question(task, exchange.asked).tobytes()] = exchange
+        except AmplifyError:  # words of the task's overseers only
+            continue
+    return there
+
+
+def _answer(task: SimulatedTask, exchange: Told) -> Int[np.ndarray, " answer_length"]:
+    """In tokens; "don't know" where there is none."""
+    try:
+        return read_answer(task, exchange.told if exchange.state == "answered" else "?")
+    except AmplifyError:
+        return np.full(task.answer_length, DONT_KNOW, np.int32)
+
+
+_asks = functools.cache(count_asks)
+
+
+def _next(
+    task: SimulatedTask,
+    question: Int[np.ndarray, " question_length"],
+    answers: Sequence[Int[np.ndarray, " answer_length"]],
+) -> tuple[Int[np.ndarray, " length"], bool]:
+    """What the strategy asks after these answers, and whether it does; in the end, its answer."""
+    told = np.asarray(answers, np.int32).reshape(len(answers), 1, task.answer_length)
+    said, is_asked = _said(task, question[None], told)
+    return np.asarray(said)[0], bool(is_asked[0])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _said(
+    task: SimulatedTask,
+    question: Int[Array, "1 question_length"],
+    answers: Int[Array, "n 1 answer_length"],
+) -> tuple[Int[Array, "1 length"], Bool[Array, " 1"]]:
+    """Compiled once for each number of answers."""
+    strategy = task.strategy(question)
+    everywhere = jnp.ones((1,), bool)
+    try:
+        ask = next(strategy)
+        for number in range(len(answers)):
+            ask = strategy.send(answers[number])
+    except StopIteration as end:
+        return end.value, everywhere
+    return ask.question, everywhere if ask.where is None else ask.where

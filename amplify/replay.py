@@ -1,0 +1,179 @@
+"""A round's data set made again: from what was recorded, or with somebody else in the recording.
+
+What people said is in the log; a simulated or learned overseer's answers are recomputed. Nothing is
+asked of anybody, and nothing in the round's folder is touched.
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+
+from amplify.amplification import over_questions
+from amplify.errors import AmplifyError
+from amplify.experiment import Experiment
+from amplify.loading import load_assistant, load_overseer
+from amplify.overseers.human import PassesOn
+from amplify.overseers.simulated import Simulated
+from amplify.people.collection import Gathered, recorded_by_people
+from amplify.people.worker import Worker
+from amplify.progress import Watch
+from amplify.stages import MadeData, amplified_answers, draw_round, write_data
+from amplify.store import RoundFolder, Store
+from amplify.types import OverseerKind, Problems, SimulatedTask, Weights
+
+OtherOverseer = Literal["simulated", "nobody"]
+
+
+class Replayed(NamedTuple):
+    """A data set made again from what was recorded."""
+
+    round: int
+    answers: int  # in the data set
+    by_people: int
+    recorded: str  # the data set's digest, in the round's record
+    replayed: str
+
+    @property
+    def same(self) -> bool:
+        """Whether every byte is."""
+        return self.recorded == self.replayed
+
+    def as_row(self) -> dict[str, Any]:
+        return {**self._asdict(), "same": self.same}
+
+
+class Change(NamedTuple):
+    """What became of some of a round's answers when somebody else gave them."""
+
+    what: str
+    answers: int
+    changed: int
+    right_before: int
+    right_after: int
+
+
+def replay(store: Store, number: int, watch: Watch) -> Replayed:
+    """Makes a round's data set again. Raises AmplifyError if the round has none."""
+    this = _recorded(store, number)
+    experiment, problems = store.experiment, draw_round(store.experiment, number)
+    people = recorded_by_people(experiment, this, problems)
+    weights, digest = _parents(store, this)
+    made = amplified_answers(experiment, weights, digest, problems, people, watch)
+    with tempfile.TemporaryDirectory() as folder:
+        replayed = write_data(Path(folder) / "data", number, digest, made)
+    answers = made.columns["answers"]
+    return Replayed(
+        number,
+        answers[..., 0].size,
+        0 if people is None else len(people.rows),
+        this.record["stages"]["data"]["digest"],
+        replayed,
+    )
+
+
+def swap(
+    store: Store, number: int, checkpoint: int | None, overseer: OtherOverseer | None, watch: Watch
+) -> list[Change]:
+    """What changes in a round's answers with another round's checkpoint, or another overseer.
+
+    People cannot be asked again: with another checkpoint only what the assistant told them is made
+    again; with another overseer, their answers are, by it. Raises AmplifyError if there is no such
+    round or overseer.
+    """
+    this = _recorded(store, number)
+    experiment, problems = store.experiment, draw_round(store.experiment, number)
+    people = recorded_by_people(experiment, this, problems)
+    weights, digest = _parents(store, this)
+    before = amplified_answers(experiment, weights, digest, problems, people, watch)
+    others = weights
+    if checkpoint is not None:
+        params, digest = load_assistant(experiment, store.finished(checkpoint, "checkpoint"))
+        others = weights._replace(assistant=params)
+    changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
+    kept = people if overseer is None else None
+    after = amplified_answers(changed, others, digest, problems, kept, watch)
+    rows = _compare(experiment, problems, people, before, after)
+    if checkpoint is not None and people is not None:
+        rows.append(_told_again(Worker(experiment, others, digest, problems), people))
+    return rows
+
+
+def _recorded(store: Store, number: int) -> RoundFolder:
+    if store.experiment.training.targets == "streaming":
+        raise AmplifyError(
+            f"{store.path}: streamed answers come from weights that were not kept; only rounds"
+            ' with training.targets = "stored" can be replayed'
+        )
+    return store.finished(number, "data")
+
+
+def _parents(store: Store, this: RoundFolder) -> tuple[Weights, str]:
+    """Those who answered in a round, and the digest of the assistant's weights."""
+    parent = store.round(this.record["parent"]["round"])
+    params, digest = load_assistant(store.experiment, parent)
+    return Weights(params, load_overseer(store.experiment, this)), digest
+
+
+def _overseer(experiment: Experiment, wanted: OtherOverseer | None) -> OverseerKind:
+    if wanted is None:
+        return experiment.overseer
+    if wanted == "nobody":
+        return PassesOn()
+    if not isinstance(experiment.task, SimulatedTask):
+        raise AmplifyError(
+            f"--overseer simulated: {type(experiment.task).__name__} has no strategy to follow"
+        )
+    return Simulated(experiment.task)
+
+
+def _compare(
+    experiment: Experiment,
+    problems: Problems,
+    people: Gathered | None,
+    before: MadeData,
+    after: MadeData,
+) -> list[Change]:
+    was, now = before.columns["answers"], after.columns["answers"]
+    theirs = np.zeros(was.shape[:2], bool)
+    if people is not None:
+        theirs[people.rows, people.columns] = True
+    kinds = {"people's answers": theirs, "the others' answers": ~theirs}
+    right = [_right(experiment, problems, answers) for answers in (was, now)]
+    changed = (was != now).any(-1)
+    return [
+        Change(what, *(int(part[where].sum()) for part in (np.ones_like(where), changed, *right)))
+        for what, where in kinds.items()
+        if where.any()
+    ]
+
+
+def _right(
+    experiment: Experiment,
+    problems: Problems,
+    answers: Int[np.ndarray, "rows questions answer_length"],
+) -> Bool[np.ndarray, "rows questions"]:
+    is_right = over_questions(experiment.task.is_right)
+    return np.asarray(is_right(problems.contexts, problems.questions, jnp.asarray(answers)))
+
+
+def _told_again(worker: Worker, people: Gathered) -> Change:
+    """What people asked the assistant, asked again."""
+    asked: list[tuple[int, dict[str, Any]]] = [
+        (tree["row"], step)
+        for tree in people.trees
+        for step in tree["steps"]
+        if step["by"] == "assistant"
+    ]
+    answers = worker.ask_again([(row, step["question"]) for row, step in asked])
+    return Change(
+        "what the assistant told people",
+        len(asked),
+        sum(now["text"] != step["answer"] for now, (_, step) in zip(answers, asked, strict=True)),
+        sum(step["right"] for _, step in asked),
+        sum(now["right"] for now in answers),
+    )
