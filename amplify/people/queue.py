@@ -24,7 +24,7 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 LONGEST = 2000
 """Characters of anything that a person types."""
 
-LATE = {"draft", "seen", "adjudicated", "corrected"}
+LATE = {"draft", "seen", "adjudicated", "corrected", "withdrawn"}
 """Kinds of events that mean something once their round is closed."""
 
 New = dict[str, Any]
