@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import httpx
 import tyro
@@ -30,20 +30,24 @@ SOONEST, LATEST = 0.05, 2.0
 """Seconds until something is tried again: at first, and in the end."""
 
 
+class Done(NamedTuple):
+    """A form that was sent and acknowledged."""
+
+    form: str
+    item: str
+    person: str
+    text: str
+
+
 @dataclasses.dataclass
 class Diary:
     """What a crowd did."""
 
-    submitted: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
-    """Item, person and answer of each submission that was acknowledged."""
+    done: list[Done] = dataclasses.field(default_factory=list)
     seconds: list[tuple[str, float]] = dataclasses.field(default_factory=list)
     """What was asked of the web server, and how long it took."""
     failures: int = 0
     """Requests that had no answer, and were sent again."""
-
-
-class StoppedError(Exception):
-    """Whoever runs the crowd wants it to end."""
 
 
 async def run_crowd(
@@ -51,24 +55,20 @@ async def run_crowd(
     config: CrowdConfig,
     members: Sequence[Member],
     address: str,
-    stop: asyncio.Event,
     diary: Diary,
 ) -> None:
-    """Lets all of them work until there is nothing left, or `stop`.
+    """Lets all of them work until there is nothing left, or it is cancelled.
 
     Raises AmplifyError if a link does not work.
     """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=len(members))
-    async with httpx.AsyncHTTPTransport(verify=False, limits=limits) as transport:
-        people = [
-            Simulated(task, Habits(config, member.person, number), member.token,
-                      httpx.AsyncClient(base_url=address, transport=transport, timeout=30.0),
-                      stop, diary)
-            for number, member in enumerate(members)
-        ]  # fmt: skip
-        async with asyncio.TaskGroup() as group:
-            for person in people:
-                group.create_task(person.live())
+    async with contextlib.AsyncExitStack() as until_all_went, asyncio.TaskGroup() as group:
+        for number, member in enumerate(members):
+            # A browser each: a pool of connections looks at all of them with every request.
+            client = httpx.AsyncClient(base_url=address, verify=False, timeout=30.0)
+            await until_all_went.enter_async_context(client)
+            habits = Habits(config, member.person, number)
+            person = Simulated(task, habits, member.token, client, diary)
+            group.create_task(person.live())
 
 
 @dataclasses.dataclass
@@ -79,21 +79,19 @@ class Simulated:
     habits: Habits
     token: str
     client: httpx.AsyncClient
-    stop: asyncio.Event
     diary: Diary
 
     async def live(self) -> None:
         """Works until the round is closed."""
-        with contextlib.suppress(StoppedError):
-            page, pauses = await self._enter(), _pauses()
-            while not page.finished:
-                if not page.item:
-                    await self._pause(next(pauses))
-                    page = await self._open("/answer", "page")
-                    continue
-                if page.waits:
-                    page = await self._wait(page)
-                page, pauses = await self._act(page), _pauses()
+        page, pauses = await self._enter(), _pauses()
+        while not page.finished:
+            if not page.item:
+                await asyncio.sleep(next(pauses))
+                page = await self._open("/answer", "page")
+                continue
+            if page.waits:
+                page = await self._wait(page)
+            page, pauses = await self._act(page), _pauses()
 
     async def _enter(self) -> Page:
         return await self._open(f"/in/{self.token}", "link")
@@ -107,7 +105,7 @@ class Simulated:
             if not news.told:  # it is no longer ours
                 return await self._open("/answer", "page")
             if page.waits:
-                await self._pause(next(pauses) / 10)
+                await asyncio.sleep(next(pauses) / 10)
         return page
 
     async def _act(self, page: Page) -> Page:
@@ -121,18 +119,18 @@ class Simulated:
             why = Act("skip", f"I cannot go on: {following.problem}"[:200])
             following = await self._send(following, why)
         if following.problem:
-            await self._pause(SOONEST)
+            await asyncio.sleep(SOONEST)
             return await self._open("/answer", "page")
         return following
 
     async def _send(self, page: Page, act: Act) -> Page:
         seconds = self.habits.seconds(page.item, len(page.told))
-        await self._pause(seconds)
+        await asyncio.sleep(seconds)
         form = page.forms[act.form]
         data = {**form.fields, act.field: act.text, "seconds": f"{seconds:.3f}"}
         response = await self._request("POST", form.action, act.form, data)
-        if response.is_redirect and act.form == "submit":
-            self.diary.submitted.append((page.item, self.habits.person, act.text))
+        if response.is_redirect:
+            self.diary.done.append(Done(act.form, page.item, self.habits.person, act.text))
         return await self._follow(response)
 
     async def _open(self, address: str, what: str) -> Page:
@@ -152,8 +150,6 @@ class Simulated:
     ) -> httpx.Response:
         """Sends the same until there is an answer: who gets it twice knows that it is the same."""
         for pause in _pauses():
-            if self.stop.is_set():
-                raise StoppedError
             began = time.perf_counter()
             try:
                 response = await self.client.request(method, address, data=data)
@@ -164,15 +160,8 @@ class Simulated:
                 if response.status_code != 429 and response.status_code < 500:
                     return response
                 pause = max(pause, float(response.headers.get("retry-after", 0)))
-            await self._pause(pause)
+            await asyncio.sleep(pause)
         raise AssertionError("pauses have no end")
-
-    async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), seconds)
-        if self.stop.is_set():
-            raise StoppedError
 
 
 def _pauses() -> "itertools.chain[float]":
@@ -213,14 +202,18 @@ def serve_crowd(
 async def _until_told(
     task: SimulatedTask, config: CrowdConfig, members: Sequence[Member], address: str
 ) -> None:
-    stop, diary = asyncio.Event(), Diary()
+    diary = Diary()
+    crowd = asyncio.ensure_future(run_crowd(task, config, members, address, diary))
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, crowd.cancel)
     try:
-        await run_crowd(task, config, members, address, stop, diary)
+        await crowd
+    except asyncio.CancelledError:
+        pass  # what was not acknowledged is done by whoever comes next
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    print(f"{len(members)} simulated people submitted {len(diary.submitted)} answers")
+    submitted = sum(done.form == "submit" for done in diary.done)
+    print(f"{len(members)} simulated people submitted {submitted} answers")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

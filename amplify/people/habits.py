@@ -5,6 +5,7 @@ a crowd that is stopped and started again decides the same. Imports neither jax 
 """
 
 import dataclasses
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Habits:
     person: str  # a pseudonym
     number: int = 0  # among the crowd, from 0
 
-    @property
+    @functools.cached_property
     def is_careless(self) -> bool:
         """The share of careless people is exact, up to rounding."""
         config = self.config

@@ -134,10 +134,13 @@ def _by_question(task: SimulatedTask, told: Iterable[Told]) -> dict[bytes, Told]
 
 def _answer(task: SimulatedTask, exchange: Told) -> Int[np.ndarray, " answer_length"]:
     """In tokens; "don't know" where there is none."""
+    nothing = np.full(task.answer_length, DONT_KNOW, np.int32)
+    if exchange.state != "answered" or exchange.told == shown(task, nothing):
+        return nothing
     try:
-        return read_answer(task, exchange.told if exchange.state == "answered" else "?")
+        return read_answer(task, exchange.told)
     except AmplifyError:
-        return np.full(task.answer_length, DONT_KNOW, np.int32)
+        return nothing
 
 
 _asks = functools.cache(count_asks)
@@ -149,9 +152,17 @@ def _next(
     answers: Sequence[Int[np.ndarray, " answer_length"]],
 ) -> tuple[Int[np.ndarray, " length"], bool]:
     """What the strategy asks after these answers, and whether it does; in the end, its answer."""
+    return _known(task, tuple(question.tolist()), tuple(tuple(a.tolist()) for a in answers))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _known(
+    task: SimulatedTask, question: tuple[int, ...], answers: tuple[tuple[int, ...], ...]
+) -> tuple[Int[np.ndarray, " length"], bool]:
+    """The beginning of a strategy is gone through again with each page."""
     told = np.asarray(answers, np.int32).reshape(len(answers), 1, task.answer_length)
-    said, is_asked = _said(task, question[None], told)
-    return np.asarray(said)[0], bool(is_asked[0])
+    said, is_asked = jax.device_get(_said(task, np.asarray([question], np.int32), told))
+    return said[0], bool(is_asked[0])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,7 +1,9 @@
-"""What is behind the pages, in small: a round of permutation questions, a worker that knows the
-truth without a model, and both it and the web server as processes to be killed.
+"""What is around the pages, in small: a round of permutation questions, a worker that knows the
+truth without a model, both it and the web server as processes to be killed, and a crowd.
 """
 
+import asyncio
+import collections
 import contextlib
 import random
 import socket
@@ -9,28 +11,22 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from amplify.events import Log
+from amplify.people.crowd import Diary, Done, invite_crowd, run_crowd
+from amplify.people.habits import CrowdConfig
 from amplify.people.queue import Queue
+from amplify.people.roster import Roster
 from amplify.tasks.permutation import Permutation
 from amplify.web.office import EVENTS
+from tests.people.worker import ROUND, SYMBOLS
 
-TASK = Permutation(symbols=16, bits=4)
-ROUND = 1
-CHOICES = [str(symbol) for symbol in range(1, TASK.symbols + 1)]
-
-
-def truth(row: int, question: str) -> str:
-    """x^k, where the permutation is that of the row."""
-    symbols = [*range(1, TASK.symbols + 1)]
-    random.Random(row).shuffle(symbols)
-    x, k = map(int, question.split("^"))
-    for _ in range(k):
-        x = symbols[x - 1]
-    return str(x)
+TASK = Permutation(symbols=SYMBOLS, bits=4)
+CHOICES = [str(symbol) for symbol in range(1, SYMBOLS + 1)]
 
 
 class Round:
@@ -47,7 +43,7 @@ class Round:
     @staticmethod
     def question(row: int) -> str:
         chance = random.Random(f"question {row}")
-        return f"{chance.randint(1, TASK.symbols)}^{chance.randint(4, 15)}"
+        return f"{chance.randint(1, SYMBOLS)}^{chance.randint(4, 15)}"
 
     def _put(self, name: str, row: int, question: str, **facts: Any) -> dict[str, Any]:
         body = {"question": question, "row": row, "budget": 3, "choices": CHOICES, **facts}
@@ -111,7 +107,7 @@ def working(folder: Path) -> Iterator[tuple[str, Process, Process]]:
     """The address of a web server, it, and a worker."""
     port = free_port()
     web = Process("amplify.web", str(folder), "--port", str(port), said=folder / "web.txt")
-    worker = Process("tests.people.staff", str(folder), said=folder / "worker.txt")
+    worker = Process("tests.people.worker", str(folder), said=folder / "worker.txt")
     try:
         worker.start()
         web.start()
@@ -121,6 +117,66 @@ def working(folder: Path) -> Iterator[tuple[str, Process, Process]]:
     finally:
         web.kill()
         worker.kill()
+
+
+def let_people_work(
+    round: Round,
+    config: CrowdConfig,
+    *,
+    seconds: float,
+    meanwhile: Callable[[str, Process, Process], object] = lambda address, web, worker: None,
+) -> Diary:
+    """Until all items are complete; then the round is closed, and everybody goes home."""
+    members = invite_crowd(Roster(round.folder), config.people, time.time())
+    diary = Diary()
+    with ThreadPoolExecutor() as threads, working(round.folder) as (address, web, worker):
+
+        def manage() -> None:
+            try:
+                meanwhile(address, web, worker)
+                round.wait(seconds)
+            finally:
+                round.close()
+
+        managed = threads.submit(manage)
+        crowd = run_crowd(TASK, config, members, address, diary)
+        asyncio.run(asyncio.wait_for(crowd, 2 * seconds))
+        managed.result()
+    return diary
+
+
+def check_nothing_is_lost(round: Round, diary: Diary) -> None:
+    """Every acknowledged event is there, and no item was answered twice by anybody or by more than
+    were wanted.
+    """
+    kinds = {
+        "asked": ("ask", "text"),
+        "submitted": ("submit", "answer"),
+        "skipped": ("skip", "reason"),
+    }
+    logged = collections.Counter(
+        Done(kinds[event.kind][0], event.item or "", event.person or "",
+             event.body[kinds[event.kind][1]])
+        for event in round.log.since()
+        if event.kind in kinds
+    )  # fmt: skip
+    acknowledged = collections.Counter(diary.done)
+    assert acknowledged == logged
+    told = [event.id for event in round.log.since() if event.kind == "told"]
+    printed = (round.folder / "worker.txt").read_text().split()
+    assert {*map(int, printed)} <= {*told}
+    answered = collections.Counter(
+        (event.item, event.body["number"], event.person)
+        for event in round.log.since()
+        if event.kind == "told"
+    )
+    assert max(answered.values()) == 1
+    submissions = [(done.item, done.person) for done in logged.elements() if done.form == "submit"]
+    assert len({*submissions}) == len(submissions)
+    submitted = collections.Counter(item for item, _ in submissions)
+    for item in round.queue.items.values():
+        assert submitted[item.id] == len(item.submissions) == item.overlap, item
+    assert (round.folder / "web.txt").read_text() == ""
 
 
 def free_port() -> int:
@@ -134,30 +190,3 @@ def wait_for(address: str) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"nobody answers at {address}")
-
-
-def work(folder: Path) -> None:
-    """The worker: answers what is pending, and says so once that is on disk."""
-    log, queue = Log(folder / EVENTS), Queue()
-    while True:
-        for event in log.since(queue.last):
-            queue.apply(event)
-        told = [
-            {
-                "kind": "told", "round": ROUND, "item": item.id, "person": assignment.person,
-                "request": f"told {exchange.event}", "checkpoint": "c" * 64,
-                "body": {"number": exchange.number, "text": truth(item.row, exchange.text),
-                         "by": "assistant", "confidence": 0.9},
-            }
-            for item, assignment, exchange in queue.pending(ROUND)
-        ]  # fmt: skip
-        if told:
-            print(*log.append(*told), flush=True)
-        else:
-            seen = log.change()
-            while log.change() == seen:
-                time.sleep(0.005)
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))
