@@ -21,7 +21,8 @@ from amplify.overseers.human import Human
 from amplify.people.choice import chosen
 from amplify.people.floor import wait_for_people
 from amplify.people.putting import human, new_event, put_up
-from amplify.people.queue import CHANGES, SUBMITTED, Assignment, Item, Queue
+from amplify.people.queue import SUBMITTED, Assignment, Item, Queue
+from amplify.people.stale import decided_since_closing
 from amplify.people.worker import Worker
 from amplify.progress import Watch
 from amplify.store import RoundFolder
@@ -56,10 +57,12 @@ def collect(
         if not _is_closed(Queue(log.since()), number):
             log.append(*put_up(experiment, number, problems))
             wait_for_people(experiment, folder, number, log, worker(), watch)
-        # What was changed after an earlier closing counts from now on: the data is made again.
-        changed = [e.id for e in log.since(round=number) if e.kind in CHANGES]
-        closing = f"closed:{number}:{max(changed, default=0)}"
-        [closed] = log.append(new_event("closed", number, request=closing))
+            log.append(new_event("closed", number, request=f"closed:{number}"))
+        elif (decided := decided_since_closing(log.since(), number)) is not None:
+            # The data is made again: from now on what was changed after the first closing counts.
+            log.append(new_event("closed", number, request=f"closed:{number}:{decided}"))
+        closed = Queue(log.since()).rounds[number].closed
+        assert closed is not None
         return gather(experiment, number, problems, log.since(), closed)
     finally:
         log.close()
