@@ -20,9 +20,10 @@ from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.people.choice import chosen
 from amplify.people.floor import wait_for_people
+from amplify.people.items import SUBMITTED, Assignment, Item
 from amplify.people.putting import human, new_event, put_up
 from amplify.people.quality import agreement
-from amplify.people.queue import SUBMITTED, Assignment, Item, Queue
+from amplify.people.queue import Queue
 from amplify.people.stale import decided_since_closing
 from amplify.people.uplift import uplift
 from amplify.people.worker import Worker

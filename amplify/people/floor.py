@@ -12,8 +12,9 @@ from amplify import words
 from amplify.errors import AmplifyError
 from amplify.events import Event, Log
 from amplify.experiment import Experiment
+from amplify.people.items import ACTIVE, Assignment, Item
 from amplify.people.putting import chance, human, identify, new_event
-from amplify.people.queue import ACTIVE, Assignment, Item, New, Queue
+from amplify.people.queue import New, Queue
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import Served, Where, serving
 from amplify.people.worker import Worker

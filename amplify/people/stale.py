@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from amplify.events import Event, Log
 from amplify.people.choice import answer_of, chosen, same
-from amplify.people.queue import Assignment, Exchange, Item, Queue
+from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.queue import Queue
 from amplify.people.records import Record, descendants, read_records
 
 CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED = "closed", "withdrawn", "adjudicated", "corrected"
