@@ -85,6 +85,7 @@ replay: $(BASE)
 screenshots: $(DEV) $(BROWSER)
 	test -n $(call quoted,$(OUT)) || { echo "make screenshots: to which folder? Such as: make screenshots OUT=shots" >&2; exit 2; }
 	$(RUN_PYTHON) -m tests.web.screenshots $(call quoted,$(OUT))
+	$(RUN_PYTHON) -m tests.web.admin_screenshots $(call quoted,$(OUT))
 
 test: $(DEV) $(BROWSER)
 	$(RUN_PYTHON) -m pytest -n logical --dist worksteal

@@ -214,12 +214,14 @@ def serve(
     check_folder(experiment)
     if not 0 <= port <= 65535:
         raise AmplifyError(f"--port: must be 0 to 65535, got {port}")
-    with serving.serving(experiment, serving.Where(host, port, share)) as served:
-        show_links(experiment, served.address)
-        try:
+    try:
+        with serving.serving(experiment, serving.Where(host, port, share)) as served:
+            if isinstance(served, serving.Borrowed):
+                raise AmplifyError(f"{experiment}: its pages are up already, at {served.address}")
+            show_links(experiment, served.address)
             served.run()
-        except KeyboardInterrupt:
-            messages.print("stopped; what people said is kept")
+    except KeyboardInterrupt:
+        messages.print("stopped; what people said is kept")
 
 
 def people(

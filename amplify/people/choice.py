@@ -4,7 +4,7 @@ The round's data set is made of what is chosen here; agreement and staleness use
 "the same answer". Knows the queue and nothing of tasks: an answer is text.
 """
 
-from amplify.people.queue import Assignment, Item
+from amplify.people.items import Assignment, Item
 
 
 def answer_of(item: Item) -> str | None:

@@ -20,8 +20,12 @@ from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.people.choice import chosen
 from amplify.people.floor import wait_for_people
+from amplify.people.items import SUBMITTED, Assignment, Item
 from amplify.people.putting import human, new_event, put_up
-from amplify.people.queue import CHANGES, SUBMITTED, Assignment, Item, Queue
+from amplify.people.quality import agreement
+from amplify.people.queue import Queue
+from amplify.people.stale import decided_since_closing
+from amplify.people.uplift import uplift
 from amplify.people.worker import Worker
 from amplify.progress import Watch
 from amplify.store import RoundFolder
@@ -54,12 +58,14 @@ def collect(
     log = Log(folder / EVENTS)
     try:
         if not _is_closed(Queue(log.since()), number):
-            log.append(*put_up(experiment, number, problems))
+            log.append(*put_up(experiment, number, problems, this.record["parent"]["digest"]))
             wait_for_people(experiment, folder, number, log, worker(), watch)
-        # What was changed after an earlier closing counts from now on: the data is made again.
-        changed = [e.id for e in log.since(round=number) if e.kind in CHANGES]
-        closing = f"closed:{number}:{max(changed, default=0)}"
-        [closed] = log.append(new_event("closed", number, request=closing))
+            log.append(new_event("closed", number, request=f"closed:{number}"))
+        elif (decided := decided_since_closing(log.since(), number)) is not None:
+            # The data is made again: from now on what was changed after the first closing counts.
+            log.append(new_event("closed", number, request=f"closed:{number}:{decided}"))
+        closed = Queue(log.since()).rounds[number].closed
+        assert closed is not None
         return gather(experiment, number, problems, log.since(), closed)
     finally:
         log.close()
@@ -119,9 +125,36 @@ def gather(
             "people": len({a.person for a in everyone}),
             "withdrawn": sum(item.withdrawn is not None for item in roots),
             "sub_questions": sum(e.by == "assistant" for a in everyone for e in a.kept),
+            "agreement": agreement(queue, number).alpha,
+            "uplift": _uplift(experiment, queue, number, problems),
             "closed": closed,
         },
     )
+
+
+def _uplift(
+    experiment: Experiment, queue: Queue, number: int, problems: Problems
+) -> dict[str, Any] | None:
+    """What the assistant's help was worth, over all that people answered; None without a trial."""
+    questions = np.asarray(problems.questions)
+
+    def right(item: Item, assignment: Assignment) -> bool:
+        answer = words.read_answer(experiment.task, assignment.answer or "")
+        context = np.asarray(problems.contexts[item.row])
+        return words.is_right(experiment.task, context, questions[item.row, item.column], answer)
+
+    found = uplift(queue, right, number)
+    if not (found.accuracy.alone.answers and found.accuracy.helped.answers):
+        return None
+    return {
+        name: {
+            "helped": effect.helped._asdict(),
+            "alone": effect.alone._asdict(),
+            "difference": effect.difference,
+            "interval": effect.interval,
+        }
+        for name, effect in found._asdict().items()
+    }
 
 
 def _tree(

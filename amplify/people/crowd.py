@@ -23,6 +23,7 @@ from amplify.errors import AmplifyError
 from amplify.people.habits import CrowdConfig, Habits
 from amplify.people.reading import Page, read_page
 from amplify.people.roster import Member, Roster
+from amplify.people.serving import end_with_parent
 from amplify.people.thinking import Act, decide
 from amplify.types import SimulatedTask
 
@@ -217,6 +218,7 @@ async def _until_told(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    end_with_parent()
     try:
         tyro.cli(serve_crowd, args=argv, description=serve_crowd.__doc__)
     except AmplifyError as error:

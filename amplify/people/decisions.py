@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from amplify.people.choice import same
-from amplify.people.queue import LONGEST, SUBMITTED, Assignment, Item, New, Queue, RefusedError
+from amplify.people.items import SUBMITTED, Assignment, Item
+from amplify.people.queue import LONGEST, New, Queue, RefusedError
 
 
 def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:

@@ -12,8 +12,9 @@ from amplify import words
 from amplify.errors import AmplifyError
 from amplify.events import Event, Log
 from amplify.experiment import Experiment
+from amplify.people.items import ACTIVE, Assignment, Item
 from amplify.people.putting import chance, human, identify, new_event
-from amplify.people.queue import ACTIVE, Assignment, Item, New, Queue
+from amplify.people.queue import New, Queue
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import Served, Where, serving
 from amplify.people.worker import Worker
@@ -66,14 +67,16 @@ class Floor:
             news = list(self.log.since(self.queue.last))
             for event in news:
                 self.queue.apply(event)
-            answers = self.worker.tell(self.queue.pending(self.number))
-            events = [*answers, *self._look_after(news)]
+            kinds = {event.kind for event in news}
+            events = self._look_after(news)
+            if "asked" in kinds:  # what was asked before was answered before
+                events += self.worker.tell(self.queue.pending(self.number))
             if events:
                 self.log.append(*events)
-            state = self.queue.rounds[self.number]
-            complete = sum(self._is_root(name) for name in state.items) - self._open_roots()
-            advance(complete - done)
-            done = complete
+            if kinds & {"submitted", "undone", "refused", "withdrawn"}:
+                complete = self._complete()
+                advance(complete - done)
+                done = complete
             if not events and not self.queue.open_items(self.number):
                 return
             while not events and self.log.change() == change:
@@ -82,12 +85,10 @@ class Floor:
                     served.keep_up()
                     looked = time.monotonic()
 
-    def _is_root(self, name: str) -> bool:
-        return self.queue.items[name].review_of is None
-
-    def _open_roots(self) -> int:
-        items = (self.queue.items[name] for name in self.queue.rounds[self.number].items)
-        return sum(item.review_of is None and not item.complete for item in items)
+    def _complete(self) -> int:
+        """Questions of the round that need nobody any more; reviews are not counted."""
+        items = map(self.queue.items.__getitem__, self.queue.rounds[self.number].items)
+        return sum(item.review_of is None and item.complete for item in items)
 
     def _look_after(self, news: Iterable[Event]) -> list[New]:
         """What follows from what people did: an answer that makes no sense goes back, some are put
@@ -143,7 +144,8 @@ class Floor:
             "choices": item.choices,
             "gold": item.gold,
         }
-        return [new_event("put", self.number, item=name, request=f"put:{name}", body=body)]
+        put = new_event("put", self.number, item=name, request=f"put:{name}", body=body)
+        return [{**put, "checkpoint": item.checkpoint}]
 
     def _hopeless(self, item: Item) -> str:
         """Why nobody will answer an item any more; "" if somebody may."""

@@ -20,8 +20,12 @@ from amplify.people.queue import New
 from amplify.types import ChoiceTask, Problems
 
 
-def put_up(experiment: Experiment, number: int, problems: Problems) -> list[New]:
-    """Opens the round: an event for it and one for each question. The same whenever it is made."""
+def put_up(experiment: Experiment, number: int, problems: Problems, parent: str) -> list[New]:
+    """Opens the round: an event for it and one for each question. The same whenever it is made.
+
+    Args:
+        parent: digest of the weights that people will be helped by.
+    """
     config, task = human(experiment).config, experiment.task
     places = choose_places(experiment, number, problems)
     guide = Path(config.guide).read_text(encoding="utf-8") if config.guide else ""
@@ -46,7 +50,8 @@ def put_up(experiment: Experiment, number: int, problems: Problems) -> list[New]
         }
         if chance(name, "gold") < config.gold:
             body["gold"] = words.shown(task, truths[place])
-        events.append(new_event("put", number, item=name, request=f"put:{name}", body=body))
+        facts = {"item": name, "checkpoint": parent, "request": f"put:{name}"}
+        events.append(new_event("put", number, **facts, body=body))
     return events
 
 

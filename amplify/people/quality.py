@@ -15,7 +15,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from amplify.people.choice import normal
-from amplify.people.queue import SKIPPED, Assignment, Item, Queue
+from amplify.people.items import SKIPPED, Assignment, Item
+from amplify.people.queue import Queue
 
 CARELESS = 0.05
 """Chance of calling anybody careless in a crowd in which nobody is worse than the others."""

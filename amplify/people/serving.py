@@ -12,12 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from amplify.errors import AmplifyError
 
@@ -25,6 +27,8 @@ HOST, PORT = "127.0.0.1", 8765
 """Where people's pages are, unless told otherwise; simulated people take any free port."""
 STARTING = 30.0
 """Seconds that a web process may take until it answers."""
+ATTACHED = "AMPLIFY_ATTACHED"
+"""Environment variable of a process that shall not outlive the one that started it."""
 TOO_OFTEN = 10
 """Restarts of a process in a row, each within a second, after which it is given up."""
 
@@ -49,9 +53,16 @@ class Served:
 
     def __init__(self, address: str, commands: Sequence[Sequence[str]]) -> None:
         self.address = address
-        self._commands = [list(command) for command in commands]
-        self._running = [_start(command) for command in commands]
-        self._deaths: list[list[float]] = [[] for _ in commands]
+        self._commands: list[list[str]] = []
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._deaths: list[list[float]] = []
+        for command in commands:
+            self.start(command)
+
+    def start(self, command: Sequence[str]) -> None:
+        self._commands.append(list(command))
+        self._running.append(_start(command))
+        self._deaths.append([])
 
     def keep_up(self) -> None:
         """Raises AmplifyError if a process dies again and again."""
@@ -68,6 +79,7 @@ class Served:
                     f"{_name(self._commands[place])} dies again and again (exit code"
                     f" {process.returncode}); nothing that people submitted is lost"
                 )
+            _let_go(process)
             self._running[place] = _start(self._commands[place])
 
     def run(self) -> None:
@@ -85,6 +97,21 @@ class Served:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _let_go(process)
+
+
+class Borrowed(Served):
+    """Pages that another process serves; if it stops, they are served by this one."""
+
+    def __init__(self, address: str, claim: Callable[[], list[str] | None]) -> None:
+        super().__init__(address, [])
+        self._claim: Callable[[], list[str] | None] | None = claim
+
+    def keep_up(self) -> None:
+        if self._claim is not None and (command := self._claim()) is not None:
+            self._claim = None
+            self.start(command)
+        super().keep_up()
 
 
 @contextlib.contextmanager
@@ -93,27 +120,47 @@ def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[
     folder = experiment / "people"
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / ".serving").open("a+", encoding="utf-8") as file:
-        commands = []
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            port = where.port or _free_port(where.host)
-            _check_free(where.host, port)
-            address = f"http://{where.host}:{port}"
-            commands.append(_web(experiment, where._replace(port=port)))
-            file.truncate(0)
-            file.write(address)
-            file.flush()
-        except BlockingIOError:
-            file.seek(0)
-            address = file.read().strip()
+        place = where._replace(port=where.port or _free_port(where.host))
+        served = _served(experiment, place, file)
         if crowd:
-            commands.append(_module("amplify.people.crowd", str(experiment), "--address", address))
-        served = Served(address, commands)
+            address = ["--address", served.address]
+            served.start(_module("amplify.people.crowd", str(experiment), *address))
         try:
             _wait_for(served)
             yield served
         finally:
             served.stop()
+
+
+def _served(experiment: Path, where: Where, file: TextIO) -> Served:
+    """Pages of our own or, where another process has them up, that one's."""
+    command, address = _web(experiment, where), f"http://{where.host}:{where.port}"
+    if _lock(file):
+        _check_free(where.host, where.port)
+        _leave(file, address)
+        return Served(address, [command])
+    file.seek(0)
+    theirs = file.read().strip()
+    there = urllib.parse.urlsplit(theirs)
+    same_place = _web(
+        experiment, where._replace(host=there.hostname or HOST, port=there.port or PORT)
+    )
+    return Borrowed(theirs, lambda: same_place if _lock(file) else None)
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether no other process has it. The kernel frees it with the process."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _leave(file: TextIO, address: str) -> None:
+    file.truncate(0)
+    file.write(address)
+    file.flush()
 
 
 def _web(experiment: Path, where: Where) -> list[str]:
@@ -131,8 +178,11 @@ def _name(command: Sequence[str]) -> str:
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """In a group of its own: who interrupts a round stops its stages, not what people see."""
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    """In a group of its own: who interrupts a round stops its stages, not what people see. What it
+    reads from ends with this process, however that ends, and then it ends, too.
+    """
+    attached = os.environ | {ATTACHED: "1"}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=attached, start_new_session=True)
 
 
 def _wait_for(served: Served) -> None:
@@ -145,6 +195,23 @@ def _wait_for(served: Served) -> None:
             served.keep_up()
             time.sleep(0.05)
     raise AmplifyError(f"{served.address}: the web process does not answer")
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """Where this process was started by `serving`: ends it once that one is gone."""
+    if os.environ.get(ATTACHED) != "1":
+        return
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _check_free(host: str, port: int) -> None:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from amplify.events import Event, Log
 from amplify.people.choice import answer_of, chosen, same
-from amplify.people.queue import Assignment, Exchange, Item, Queue
+from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.queue import Queue
 from amplify.people.records import Record, descendants, read_records
 
 CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED = "closed", "withdrawn", "adjudicated", "corrected"
@@ -73,6 +74,22 @@ def summary(found: Sequence[Stale], experiment: Path) -> str | None:
         f" {_and(rounds)}; see /admin/stale of: {see}; to make the data again:"
         f" amplify round {experiment} --n {rows[0].round} --redo data"
     )
+
+
+def decided_since_closing(events: Iterable[Event], round: int) -> int | None:
+    """Id of the last decision about a round's final answers after it was closed for the last time:
+    with it, its data would be others. None if there is none, or the round was never closed.
+
+    Whoever makes a round's data again closes it again first, so that what counts then is recorded.
+    """
+    closed, decision = False, None
+    for event in events:
+        if event.round == round and event.kind == CLOSED:
+            closed, decision = True, None
+        elif event.round == round and event.kind in DECIDES and closed:
+            # A sub-answer is what somebody was told, and stays so; their own answer may change.
+            decision = event.id if event.body.get("number") is None else decision
+    return decision
 
 
 def stale_in(events: Iterable[Event], records: Sequence[Record]) -> list[Stale]:

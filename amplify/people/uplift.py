@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from amplify.people.choice import chosen, same
-from amplify.people.queue import Assignment, Item, Queue
+from amplify.people.items import Assignment, Item
+from amplify.people.queue import Queue
 
 Judge = Callable[[Item, Assignment], bool | None]
 """Whether an answer is right; None where that is not known."""

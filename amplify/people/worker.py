@@ -20,7 +20,8 @@ from amplify import words
 from amplify.amplification import amplify_chunk, over_questions, read_for
 from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
-from amplify.people.queue import Assignment, Exchange, Item, New
+from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.queue import New
 from amplify.problems import answer_keys
 from amplify.types import (
     Assistant,

@@ -113,3 +113,19 @@ def headline(row: list[Score], best: int) -> str:
     if top is not row[0]:
         reached = f"{percent(row[0].alone)}% → {reached}"
     return f"Right alone: {reached}, in round {best}. Bars are 95% intervals."
+
+
+def helped(effect: Mapping[str, Any], scale: float, unit: str) -> str:
+    """What the assistant's help was worth to people: with it, without it, the difference."""
+    arms = [
+        f"{scale * effect[arm]['mean']:.1f} {how} ({effect[arm]['answers']} answers)"
+        for arm, how in (("helped", "with it"), ("alone", "without"))
+        if effect[arm]["mean"] is not None
+    ]
+    if effect["difference"] is None:
+        return "; ".join(arms) or MISSING
+    change = f"{scale * effect['difference']:+.1f}{unit}"
+    if effect["interval"] is not None:
+        low, high = (scale * end for end in effect["interval"])
+        change += f", 95% interval {low:+.1f} to {high:+.1f}"
+    return "; ".join([*arms, change])

@@ -11,6 +11,7 @@ import tyro
 import uvicorn
 
 from amplify.errors import AmplifyError
+from amplify.people.serving import end_with_parent
 from amplify.web.app import make_app
 
 
@@ -55,6 +56,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    end_with_parent()
     try:
         tyro.cli(serve, args=argv, description=serve.__doc__)
     except KeyboardInterrupt:

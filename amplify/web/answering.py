@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from amplify.errors import AmplifyError
-from amplify.people.queue import LONGEST, SUBMITTED, Assignment, Item, New, Queue, RefusedError
+from amplify.people.items import SUBMITTED, Assignment, Item
+from amplify.people.queue import LONGEST, New, Queue, RefusedError
 from amplify.people.roster import NotAllowedError
 from amplify.web import access, pages, shown
 from amplify.web.access import Act, Visitor

@@ -15,7 +15,8 @@ from fastapi.responses import RedirectResponse, Response
 from amplify.events import Event
 from amplify.people import decisions, quality
 from amplify.people.choice import answer_of, chosen, same
-from amplify.people.queue import ACTIVE, SUBMITTED, Assignment, Item, New, Queue, RefusedError
+from amplify.people.items import ACTIVE, SUBMITTED, Assignment, Item
+from amplify.people.queue import New, Queue, RefusedError
 from amplify.people.trees import read_trees
 from amplify.web import access, shown, views
 from amplify.web.access import Act

@@ -5,7 +5,8 @@ model wrote what.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from amplify.people.queue import Assignment, Exchange, Item, Queue
+from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.queue import Queue
 
 PENDING, ANSWERED, PROBLEM = "pending", "answered", "problem"
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from amplify.people.queue import SUBMITTED, Assignment, RefusedError
+from amplify.people.items import SUBMITTED, Assignment
+from amplify.people.queue import RefusedError
 from amplify.web import pages, shown
 from amplify.web.answering import Doing, Person, basis_of, carried_out, mine_of, office_of
 from amplify.web.office import Office

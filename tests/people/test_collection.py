@@ -112,12 +112,28 @@ def test_the_record_says_what_it_cost_people(ran):
     assert record["stages"]["data"]["people"] == 3
 
 
+def test_the_record_says_what_the_assistants_help_was_worth(ran):
+    made = Store(ran).round(1).record["stages"]["data"]
+    queue = Queue(events(ran))
+    roots = [queue.items[n] for n in queue.rounds[1].items if not queue.items[n].review_of]
+    alone = [a for item in roots if item.withheld for a in item.submissions]
+    assert made["uplift"]["accuracy"]["alone"]["answers"] == len(alone) > 0
+    assert made["uplift"]["accuracy"]["helped"]["answers"] == 80 - len(alone)
+    assert made["uplift"]["accuracy"]["helped"]["mean"] == 1.0  # by the strategy, from what is so
+    assert made["agreement"] <= 1
+    page = (ran / "001/report.html").read_text(encoding="utf-8")
+    assert "What people did" in page
+    assert f"without ({len(alone)} answers)" in page
+
+
 def test_what_the_assistant_told_people_is_what_it_answers(ran):
     """In round 2 the assistant knows something: answers come with the digest of its weights."""
     parent = Store(ran).round(2).record["parent"]["digest"]
     told = [e for e in events(ran) if e.kind == "told" and e.round == 2]
     assert told
     assert {event.checkpoint for event in told} == {parent}
+    acts = ("put", "asked", "submitted")
+    assert {e.checkpoint for e in events(ran) if e.kind in acts and e.round == 2} == {parent}
     by_assistant = [e.body for e in told if e.body["by"] == "assistant"]
     assert by_assistant
     assert all(0 < body["confidence"] <= 1 for body in by_assistant)
@@ -242,7 +258,7 @@ def test_a_submission_that_makes_no_sense_goes_back_to_who_made_it(tmp_path):
     store = Store(folder)
     problems = draw_round(store.experiment, 1)
     log = Log(folder / EVENTS)
-    log.append(*put_up(store.experiment, 1, problems))
+    log.append(*put_up(store.experiment, 1, problems, "a digest"))
     queue = Queue(log.since())
     item = queue.rounds[1].items[0]
     log.append({"kind": "taken", "round": 1, "item": item, "person": "p"})

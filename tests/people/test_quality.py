@@ -123,8 +123,8 @@ def checked() -> Story:
     """Two people answered q, and a third checked the first's answer."""
     story = Story()
     story.put("q", overlap=2, gold="A")
-    story.put("r", review_of=("q", "person-01"))
     story.answer("q", "person-01", "a", seconds=20)
+    story.put("r", review_of=("q", "person-01"))
     story.answer("q", "person-02", "b", seconds=40)
     story.answer("r", "person-03", "A")
     story.put("s")

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 )
 
 from amplify.events import Log
-from amplify.people.queue import ACTIVE, SKIPPED, SUBMITTED, Exchange, Item, Queue, RefusedError
+from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Exchange, Item
+from amplify.people.queue import Queue, RefusedError
 
 LEASE = 100.0
 PEOPLE = ("ann", "bob", "cyd")

@@ -9,7 +9,7 @@ from amplify.errors import AmplifyError
 from amplify.events import Log
 from amplify.people.choice import answer_of
 from amplify.people.records import Record, descendants, read_records
-from amplify.people.stale import Row, stale, stale_in, summary
+from amplify.people.stale import Row, decided_since_closing, stale, stale_in, summary
 from tests.people.story import Story
 
 ONE, TWO, THREE = "person-01", "person-02", "person-03"
@@ -86,6 +86,27 @@ def test_a_round_whose_data_are_made_again_is_not_stale_any_more():
     story.decide("q", "b")
     story.add("closed")
     assert stale_in(story.events, RECORDS) == []
+
+
+def test_a_round_is_to_be_closed_again_after_decisions_about_its_answers():
+    story = Story()
+    story.put("q", row=3, column=2)
+    story.put("other", round=2)
+    story.ask("q", ONE, "x?", "1")
+    story.answer("q", ONE, "a")
+    story.decide("q", "b")
+    assert decided_since_closing(story.events, 1) is None  # not closed yet
+    story.add("closed")
+    assert decided_since_closing(story.events, 1) is None
+    story.correct("q", ONE, "2", number=1)
+    story.decide("other", "b")
+    assert decided_since_closing(story.events, 1) is None
+    event = story.correct("q", ONE, "c")
+    assert decided_since_closing(story.events, 1) == event
+    event = story.decide("q", "c")
+    assert decided_since_closing(story.events, 1) == event
+    story.add("closed")
+    assert decided_since_closing(story.events, 1) is None
 
 
 def told() -> Story:

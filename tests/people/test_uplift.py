@@ -104,8 +104,9 @@ def test_reviews_withdrawn_items_and_rounds_without_a_trial_do_not_count():
     before = uplift(story.queue)
     story.put("other", round=2, gold="yes")
     story.answer("other", "person-01", "no", seconds=500)
-    story.put("check", review_of=("q0", "person-09"), gold="yes")
-    story.answer("check", "person-01", "no", seconds=500)
+    first = story.queue.items["q0"].submissions[0].person
+    story.put("check", review_of=("q0", first), gold="yes")
+    story.answer("check", "person-09", "no", seconds=500)
     story.put("unclear", gold="yes")
     story.answer("unclear", "person-01", "no", seconds=500)
     story.add("withdrawn", 1, "unclear", reason="unclear")

@@ -1,0 +1,109 @@
+"""What is known of people's work: items, assignments, and what was asked and told.
+
+The state that `queue` makes of the log of events. An *item* is a question put up to people; an
+*assignment* is one person's work on one item; an *exchange* is a sub-question with its answer.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
+"""What became of an assignment."""
+
+
+@dataclasses.dataclass
+class Exchange:
+    """A sub-question, and the assistant's answer once there is one."""
+
+    number: int  # within its assignment, from 1
+    text: str
+    event: int  # id of `asked`
+    about: Mapping[str, Any] | None = None  # {"number", "part"}: expands on a part of an answer
+    answer: str | None = None
+    confidence: float | None = None  # probability of the answer, where a model gave it
+    steps: tuple[Mapping[str, Any], ...] = ()  # how the answer came about, if it was expanded on
+    passages: tuple[str, ...] = ()  # what the assistant had read
+    by: str = ""  # who answered: "assistant", "environment" or "overseer"
+    tokens: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of question and answer
+    problem: str | None = None  # why there is no answer
+    told: int | None = None  # id of `told`
+    undone: bool = False
+
+    @property
+    def pending(self) -> bool:
+        return self.told is None and not self.undone
+
+    @property
+    def costs(self) -> bool:
+        """Whether it counts against the budget: what was seen cannot be unseen."""
+        return self.problem is None and not (self.undone and self.told is None)
+
+
+@dataclasses.dataclass
+class Assignment:
+    item: str
+    person: str
+    began: float
+    state: str = ACTIVE
+    renewed: float = 0.0  # when its lease last began
+    draft: str = ""
+    exchanges: list[Exchange] = dataclasses.field(default_factory=list)
+    answer: str | None = None  # what counts as theirs: as they gave it, or as it was corrected
+    said: str | None = None  # as they gave it
+    submitted: int | None = None  # id of the event, once submitted and not undone
+    at: float | None = None  # when it was
+    reason: str = ""  # of a skip
+    problem: str | None = None  # why what was submitted last could not be taken
+    seconds: float = 0.0  # of attention
+    seen: bool = False  # by whom they were told what: then what they submitted stays
+
+    @property
+    def kept(self) -> list[Exchange]:
+        """What counts: exchanges not undone, that were answered or will be."""
+        return [e for e in self.exchanges if not e.undone and e.problem is None]
+
+
+@dataclasses.dataclass
+class Item:
+    id: str
+    round: int
+    question: str
+    label: str = ""  # the question's class
+    choices: tuple[str, ...] = ()  # of answers; none: any text
+    budget: int = 0  # sub-questions
+    overlap: int = 1  # people wanted
+    withheld: bool = False  # no help from the assistant: the other arm of the uplift trial
+    gold: str | None = None  # the true answer, of an item that checks people
+    review_of: tuple[str, str] | None = None  # an item and the person whose answer is checked
+    row: int = -1  # in the round's data set
+    column: int = -1
+    checkpoint: str | None = None
+    withdrawn: str | None = None  # why
+    adjudicated: str | None = None  # the answer that was decided on
+    assignments: dict[str, Assignment] = dataclasses.field(default_factory=dict)
+
+    @property
+    def submissions(self) -> list[Assignment]:
+        """In the order in which they were submitted."""
+        done = [a for a in self.assignments.values() if a.state == SUBMITTED]
+        return sorted(done, key=lambda assignment: assignment.submitted or 0)
+
+    @property
+    def skips(self) -> int:
+        return sum(a.state == SKIPPED for a in self.assignments.values())
+
+    @property
+    def complete(self) -> bool:
+        return self.withdrawn is not None or len(self.submissions) >= self.overlap
+
+
+@dataclasses.dataclass
+class RoundState:
+    """What is known of a round's work with people."""
+
+    lease: float = 600.0  # seconds
+    title: str = ""  # the experiment's name
+    guide: str = ""  # what people are told about their work, plain text
+    closed: int | None = None  # id of the event after which nothing counts
+    items: list[str] = dataclasses.field(default_factory=list)
