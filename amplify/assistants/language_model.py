@@ -37,6 +37,9 @@ from amplify.hub import find
 from amplify.transformer import Size, sample
 from amplify.types import FAILED, Answers, Place, Task
 
+LONG = 16
+"""Where a question may take so many tokens, a batch of short ones is read without its padding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
@@ -167,15 +170,37 @@ class LanguageModel:
     ) -> Answers:
         """Word by word, until 0 is said; see `types.Assistant`. Log-probabilities are those of the
         distribution sampled from, the 0 included.
+
+        Where all questions are short, the padding in front of them is not read: the pieces of a
+        question are much shorter than it is.
         """
+        asked = self._ask(questions)
+        answer = functools.partial(self._answer, params, memory, keys)
+        if asked.shape[-1] < LONG:
+            return answer(asked)
+        half = asked.shape[-1] // 2
+        return jax.lax.cond(
+            jnp.all(asked[..., :half] == PADDING),
+            lambda asked: answer(asked[..., half:]),
+            answer,
+            asked,
+        )
+
+    def _answer(
+        self,
+        params: PyTree[Array],
+        memory: Past,
+        keys: Key[Array, "batch questions"] | None,
+        tokens: Int[Array, "batch questions asked"],
+    ) -> Answers:
+        """To questions as the model reads them."""
         network, length = self._merge(params), self.task.answer_length
         keys = None if self.config.sampling == "greedy" else keys
-        tokens = self._ask(questions)
         positions = _behind(memory, _distances(tokens))
         x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=memory, wanted=1)
         say = functools.partial(self._say, network, network.head(self.words.of_task), keys)
-        token, log_prob = say(0, x[:, :, -1], jnp.ones(questions.shape[:-1], bool))
-        said = jnp.zeros((*questions.shape[:-1], length), questions.dtype)
+        token, log_prob = say(0, x[:, :, -1], jnp.ones(tokens.shape[:-1], bool))
+        said = jnp.zeros((*tokens.shape[:-1], length), tokens.dtype)
 
         def goes_on(so_far: _SoFar) -> Bool[Array, ""]:
             return (so_far.place < length) & jnp.any(so_far.token != 0)
