@@ -35,6 +35,9 @@ from amplify.hub import find
 from amplify.transformer import Size, sample
 from amplify.types import FAILED, Answers, Place, Task
 
+LONG = 16
+"""Where a question may take so many tokens, a batch of short ones is read without its padding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
@@ -165,12 +168,34 @@ class LanguageModel:
     ) -> Answers:
         """Word by word, until 0 is said; see `types.Assistant`. Log-probabilities are those of the
         distribution sampled from, the 0 included.
+
+        Where all questions are short, the padding in front of them is not read: the pieces of a
+        question are much shorter than it is.
         """
+        asked = self._ask(questions)
+        answer = functools.partial(self._answer, params, memory, keys)
+        if asked.shape[-1] < LONG:
+            return answer(asked)
+        half = asked.shape[-1] // 2
+        return jax.lax.cond(
+            jnp.all(asked[..., :half] == PADDING),
+            lambda asked: answer(asked[..., half:]),
+            answer,
+            asked,
+        )
+
+    def _answer(
+        self,
+        params: PyTree[Array],
+        memory: Past,
+        keys: Key[Array, "batch questions"] | None,
+        tokens: Int[Array, "batch questions asked"],
+    ) -> Answers:
+        """To questions as the model reads them."""
         network, length = self._merge(params), self.task.answer_length
         keys = None if self.config.sampling == "greedy" else keys
         say = functools.partial(self._say, network, network.head(self.words.of_task), keys)
-        asked = self._ask(questions)
-        return decoding.speak(network, memory, asked, length, say, self._spell)
+        return decoding.speak(network, memory, tokens, length, say, self._spell)
 
     def _say(
         self,

@@ -99,6 +99,32 @@ def test_padding_is_never_read():
     assert first.tokens.tolist() == second.tokens.tolist() == padded.tokens.tolist()
 
 
+@dataclasses.dataclass(frozen=True)
+class Wordy(Spoken):
+    question_length = 20
+
+
+def test_short_questions_are_answered_as_they_are_beside_a_long_one():
+    """Among themselves, the padding in front of them is left out."""
+    model = dataclasses.replace(SMALL, temperature=0.7, reach=3).build(Wordy(3))
+    params, problems = setting()
+    short = np.zeros((6, 5, 20), np.int32)
+    short[:, :4, : problems.questions.shape[-1]] = problems.questions
+    mixed = short.copy()
+    mixed[2, 4] = np.resize(mixed[2, 0][mixed[2, 0] != 0], 20)
+    keys = jax.random.split(jax.random.key(1), (6, 5))
+
+    @jax.jit
+    def answer(questions):
+        return model.answer(params, model.encode(params, problems.contexts), questions, keys)
+
+    among_themselves, beside = answer(short), answer(mixed)
+    np.testing.assert_array_equal(among_themselves.tokens[:, :4], beside.tokens[:, :4])
+    np.testing.assert_allclose(
+        among_themselves.log_prob[:, :4], beside.log_prob[:, :4], rtol=1e-4, atol=1e-5
+    )
+
+
 def test_only_the_likeliest_tokens_are_sampled_with_top_p():
     config = dataclasses.replace(SMALL, top_p=0.5)
     model = config.build(Wildcard(3))
