@@ -12,7 +12,7 @@ import importlib.util
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,11 +202,16 @@ KINDS: dict[str, Mapping[str, type]] = {
 
 def read_experiment(path: Path) -> Experiment:
     """Reads `experiment.toml`. Raises AmplifyError naming file, key, and what is allowed."""
-    return parse_experiment(_read_table(path), path)
+    table, folders = _read_table(path)
+    return parse_experiment(table, path, folders)
 
 
-def _read_table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The file's tables, those of its `base` filled in."""
+def _read_table(
+    path: Path, above: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """The file's tables, those of its `base` filled in; and the folders that they come from, its
+    own first.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -217,14 +222,15 @@ def _read_table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise AmplifyError(f"{path}: cannot be read as TOML: {error}") from None
     base = table.pop("base", None)
     if base is None:
-        return table
+        return table, (path.parent,)
     if not isinstance(base, str):
         raise AmplifyError(f"{path}: base must be another experiment's folder, got {base!r}")
     file = path.parent / base / "experiment.toml"
     if path.resolve() in above:
         raise AmplifyError(f"{path}: base leads back to this experiment")
-    below = _read_table(file, (*above, path.resolve()))
-    return below | {key: _over(below.get(key), value) for key, value in table.items()}
+    below, folders = _read_table(file, (*above, path.resolve()))
+    filled = below | {key: _over(below.get(key), value) for key, value in table.items()}
+    return filled, (path.parent, *folders)
 
 
 def _over(below: Any, value: Any) -> Any:
@@ -235,9 +241,14 @@ def _over(below: Any, value: Any) -> Any:
     return {**below, **value} if same_kind else value
 
 
-def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
-    """The experiment that a parsed file describes; `path` is named in errors and is where
-    `file.py:Name` kinds lie.
+def parse_experiment(
+    table: Mapping[str, Any], path: Path, folders: Sequence[Path] = ()
+) -> Experiment:
+    """The experiment that a parsed file describes.
+
+    Args:
+        path: is named in errors, and is where `file.py:Name` kinds lie.
+        folders: where files that it names may lie, nearest first; the file's own if not given.
     """
     _refuse_unknown(table, ["seed", *KINDS, *SECTIONS, "mesh"], "", path)
     seed = _validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
@@ -246,7 +257,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     for name, kinds in KINDS.items():
         kind, rest = _split_kind(table, name, path)
         found = _find_kind(kind, kinds, name, values, path)
-        paths = _paths(found, rest, path)
+        paths = _paths(found, rest, folders or [path.parent])
         chosen[name] = _section(found, rest | paths, name, path)
         said = {f"{name}.{key}": rest[key] for key in paths}
         there = {f"{name}.{key} (content)": _content(Path(at)) for key, at in paths.items()}
@@ -405,16 +416,17 @@ def _find_kind(
     return getattr(module, attribute)
 
 
-def _paths(kind: type, section: Mapping[str, Any], path: Path) -> dict[str, str]:
-    """Those values that are paths, seen from here; in the file they are seen from its folder. What
-    is not there may be the name of something elsewhere.
+def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
+    """Those values that are paths, seen from here; in a file they are seen from its folder. What is
+    not there may be the name of something elsewhere.
     """
     named = {key: section.get(key) for key in getattr(kind, "PATHS", ())}
-    return {
-        key: str(path.parent / name)
+    there = {
+        key: [str(folder / name) for folder in folders if (folder / name).exists()]
         for key, name in named.items()
-        if isinstance(name, str) and name and (path.parent / name).exists()
+        if isinstance(name, str) and name
     }
+    return {key: found[0] for key, found in there.items() if found}
 
 
 def _content(path: Path) -> str:

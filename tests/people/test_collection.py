@@ -291,6 +291,18 @@ def test_items_are_drawn_once_each_and_the_same_again(ran):
     assert len(asked) == 40
 
 
+def test_the_guide_of_a_base_is_its_own(tmp_path):
+    folder = people_experiment(tmp_path / "base", more='guide = "guide.txt"')
+    (folder / "guide.txt").write_text("Think first.", encoding="utf-8")
+    (tmp_path / "mine").mkdir()
+    toml = 'base = "../base"\n[overseer]\nitems = 20\n'
+    (tmp_path / "mine/experiment.toml").write_text(toml, encoding="utf-8")
+    experiment = Store(tmp_path / "mine").experiment
+    opened, *put = put_up(experiment, 1, draw_round(experiment, 1), "a digest")
+    assert opened["body"]["guide"] == "Think first."
+    assert len(put) == 20
+
+
 BAD = {
     "items": ("", {"items = 40": "items = 4000"}, "overseer.items must be at most"),
     "crowd": (
