@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -21,7 +22,8 @@ def checkpoint_folder(
     tokens: int = 300,
     chat: bool = False,
 ) -> None:
-    """The tokenizer is learned from words, or texts; the weights are as they are drawn."""
+    """The tokenizer is learned from words, or texts; the weights are drawn, always the same."""
+    torch.manual_seed(0)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -77,7 +77,7 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
         (
             'kind = "simulated"',
             "",
-            "overseer.kind must be one of simulated, learned, language-model, got None",
+            "overseer.kind must be one of simulated, learned, language-model, human, got None",
         ),
         (
             "batch = 8",

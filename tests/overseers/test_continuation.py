@@ -31,15 +31,18 @@ def test_it_says_what_transformers_generates_up_to_the_end_of_the_line(checkpoin
     model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
     for row, text in zip(said, TEXTS, strict=False):
         asked = torch.tensor([tokenizer.encode(_whole(speaker, text))])
-        there = model.generate(asked, max_new_tokens=12, do_sample=False, pad_token_id=0)
-        expected = there[0, asked.shape[1] :].tolist()
+        end = tokenizer.eos_token_id
+        there = model.generate(
+            asked, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=end
+        )
+        expected = [token for token in there[0, asked.shape[1] :].tolist() if token != end]
         stops = [i for i, token in enumerate(expected) if "\n" in tokenizer.decode([token])]
         expected = expected[: stops[0] + 1] if stops else expected
         assert [token - 1 for token in row.tolist() if token] == expected
         assert expected
     assert not said[-1].any()  # where nothing is asked, nothing is said
-    read = speaker.read(said[:1])
-    assert read == [tokenizer.decode(said[0] - 1).strip().splitlines()[0].strip()]
+    line = tokenizer.decode([token - 1 for token in said[0] if token], skip_special_tokens=True)
+    assert speaker.read(said[:1]) == [line.strip().splitlines()[0].strip()]
 
 
 def test_what_does_not_fit_is_not_read(checkpoint):
