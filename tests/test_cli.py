@@ -92,7 +92,7 @@ def test_the_tree_of_a_row_is_shown_and_written(ran, tmp_path):
     done = amplify("tree", str(folder), "--round", "1", "--row", "17")
     assert done.returncode == 0, done.stderr
     assert "round 1, row 17, question 0" in done.stdout
-    [page] = (folder / "001").glob("tree*.html")
+    [page] = (folder / "001").glob("tree-*.html")
     assert "environment" in page.read_text(encoding="utf-8")
 
 

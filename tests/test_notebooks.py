@@ -82,7 +82,9 @@ def test_people_notebook_runs_top_to_bottom_with_a_simulated_person(tmp_path, mo
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any(f"127.0.0.1:{port}/in/" in str(output) for output in outputs)
-    said = "".join(output.get("text", "") for output in outputs)
+    said = "\n".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs
+    )
     assert "the same, bit for bit" in said
     assert "4 by people" in said
 

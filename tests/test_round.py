@@ -62,7 +62,7 @@ def test_a_round_leaves_what_the_design_promises(ran):
     folder = ran / "002"
     there = {path.name for path in folder.iterdir()}
     promised = {"data", "checkpoint", "interactions.jsonl", "evals.jsonl", "metrics.jsonl"}
-    assert there == promised | {"record.json", "report.html"}
+    assert there == promised | {"record.json", "report.html", "trees.html"}
     record = json.loads((folder / "record.json").read_text())
     assert record["status"] == "done"
     assert list(record["stages"]) == ["data", "checkpoint", "evals", "verdict"]
@@ -244,7 +244,8 @@ def test_sampled_trees_are_those_behind_their_rows(ran):
     store = Store(ran)
     kept = read_lines(store.round(2).interactions)
     assert len(kept) == 50
-    tree = {key: value for key, value in kept[7].items() if key not in ("row", "column")}
+    where = ("row", "column", "class")
+    tree = {key: value for key, value in kept[7].items() if key not in where}
     assert tree == inspection.training_tree(store, 2, kept[7]["row"], kept[7]["column"], 1).tree
 
 

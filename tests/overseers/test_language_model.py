@@ -205,6 +205,8 @@ kind = "language-model"
 endpoint = "{address}"
 model = "good"
 prompt = "prompt.txt"
+tries = 1
+most_failed = 0.9 # what an untrained assistant says can be too long to be said again
 
 [questions]
 contexts = 8
