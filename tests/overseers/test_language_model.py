@@ -192,6 +192,9 @@ OWN = """
 kind = "documents"
 documents = "documents.jsonl"
 questions = "questions.jsonl"
+passages = 4
+passage_length = 32
+question_length = 24
 
 [assistant]
 kind = "language-model"
