@@ -36,7 +36,7 @@ class Documents(Searched):
 
     @property
     def max_depth(self) -> int:
-        return max(question.hops for question in self._world.questions)
+        return self._world.most_hops
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,6 +92,7 @@ class Asked(NamedTuple):
     by_text: dict[str, Question]
     regions: tuple[tuple[Question, ...], ...]  # of those that begin with the same document
     places: dict[str, list[int]]  # the passages of each document, by its title
+    most_hops: int  # of a question: counted once, for it is asked for often
 
     @classmethod
     def about(cls, passages: Sequence[Document], questions: Sequence[Question]) -> "Asked":
@@ -102,7 +103,10 @@ class Asked(NamedTuple):
         for question in questions:
             regions.setdefault(question.documents[0], []).append(question)
         by_text = {question.question: question for question in questions}
-        return cls(tuple(questions), by_text, tuple(map(tuple, regions.values())), places)
+        most_hops = max(question.hops for question in questions)
+        return cls(
+            tuple(questions), by_text, tuple(map(tuple, regions.values())), places, most_hops
+        )
 
     def draw(self, region: int, hops: int, new: int, first: int, second: int) -> str:
         questions = self.regions[region]
