@@ -11,7 +11,7 @@ from typing import Any
 
 from amplify.people.choice import same
 from amplify.people.items import SUBMITTED, Assignment, Item
-from amplify.people.queue import LONGEST, New, Queue, RefusedError
+from amplify.people.queue import New, Queue, RefusedError, checked, checked_answer
 
 
 def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
@@ -21,7 +21,7 @@ def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
         raise RefusedError("this checks an answer to another question; decide on that one")
     if this.withdrawn is not None:
         raise RefusedError("this question was withdrawn: no answer to it counts")
-    answer = _answer(this, answer)
+    answer = checked_answer(this, answer)
     if this.adjudicated is not None and same(this, this.adjudicated, answer):
         return []
     return [_new("adjudicated", this, by, {"answer": answer})]
@@ -38,11 +38,11 @@ def correct(
     if whose is None:
         raise RefusedError(f"{person} was not given this question")
     if number is None:
-        return _correct_final(this, whose, _answer(this, answer), by)
+        return _correct_final(this, whose, checked_answer(this, answer), by)
     told = {exchange.number: exchange for exchange in whose.exchanges}
     if number not in told or told[number].answer is None:
         raise RefusedError(f"no question number {number} of {person} was answered")
-    body = {"answer": _text(answer), "number": number, "person": person}
+    body = {"answer": checked(answer, "an answer"), "number": number, "person": person}
     return [_new("corrected", this, by, body)]
 
 
@@ -51,7 +51,7 @@ def withdraw(queue: Queue, item: str, reason: str, by: str) -> list[New]:
     this = _item(queue, item)
     if this.withdrawn is not None:
         return []
-    return [_new("withdrawn", this, by, {"reason": _text(reason, "a reason")})]
+    return [_new("withdrawn", this, by, {"reason": checked(reason, "a reason")})]
 
 
 def _correct_final(item: Item, whose: Assignment, answer: str, by: str) -> list[New]:
@@ -67,23 +67,6 @@ def _item(queue: Queue, item: str) -> Item:
     if item not in queue.items:
         raise RefusedError("there is no such question")
     return queue.items[item]
-
-
-def _answer(item: Item, text: str) -> str:
-    text = _text(text)
-    if item.choices and text not in item.choices:
-        shown = ", ".join(item.choices[:20]) + (", ..." if len(item.choices) > 20 else "")
-        raise RefusedError(f"an answer must be one of {shown}")
-    return text
-
-
-def _text(text: str, what: str = "an answer") -> str:
-    text = " ".join(text.split())
-    if not text:
-        raise RefusedError(f"{what} cannot be empty")
-    if len(text) > LONGEST:
-        raise RefusedError(f"{what} has at most {LONGEST} characters, this one {len(text)}")
-    return text
 
 
 def _new(kind: str, item: Item, by: str, body: Mapping[str, Any]) -> New:

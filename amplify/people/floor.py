@@ -102,23 +102,9 @@ class Floor:
             assignment = item.assignments[event.person or ""]
             if event.kind == "submitted" and assignment.submitted == event.id:
                 events += self._check(item, assignment)
-            if event.kind == "undone":
-                events += [
-                    self._withdraw(review, "the answer was taken back")
-                    for review in self._reviews_of(item.id, assignment.person)
-                ]
             if reason := self._hopeless(item):
                 events.append(self._withdraw(item, reason))
         return events
-
-    def _reviews_of(self, item: str, person: str) -> list[Item]:
-        """Those that are still to be done."""
-        names = self.queue.rounds[self.number].items
-        return [
-            review
-            for review in map(self.queue.items.__getitem__, names)
-            if review.review_of == (item, person) and not review.complete
-        ]
 
     def _withdraw(self, item: Item, reason: str) -> New:
         facts = {"item": item.id, "request": f"withdrawn:{item.id}", "body": {"reason": reason}}

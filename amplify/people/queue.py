@@ -343,7 +343,7 @@ class Queue:
         this, in_hand = self.items[item], self.current(person, now)
         if in_hand is not None and in_hand is not this:
             raise RefusedError("you have another question in hand now; answer that one first")
-        text = _checked(text, "a question") if about is None else text[:LONGEST]
+        text = checked(text, "a question") if about is None else text[:LONGEST]
         if this.withheld or this.review_of:
             raise RefusedError("this one is to be answered without the assistant's help")
         if sum(exchange.costs for exchange in mine.exchanges) >= this.budget:
@@ -375,15 +375,13 @@ class Queue:
             if before.state == SUBMITTED and before.answer == " ".join(answer.split()):
                 return []
         self._mine(person, item, now)
-        this, answer = self.items[item], _checked(answer, "an answer")
-        if this.choices and answer not in this.choices:
-            shown = ", ".join(this.choices[:20]) + (", ..." if len(this.choices) > 20 else "")
-            raise RefusedError(f"an answer must be one of {shown}")
+        this = self.items[item]
+        answer = checked_answer(this, answer)
         return [_new("submitted", this, person, answer=answer)]
 
     def skip(self, person: str, item: str, reason: str, now: float) -> list[New]:
         self._mine(person, item, now)
-        return [_new("skipped", self.items[item], person, reason=_checked(reason, "a reason"))]
+        return [_new("skipped", self.items[item], person, reason=checked(reason, "a reason"))]
 
     def see(self, person: str, item: str) -> list[New]:
         """To be shown who told what. Seeing it a second time changes nothing."""
@@ -445,7 +443,19 @@ def _new(kind: str, item: Item, person: str, **body: Any) -> New:
     }
 
 
-def _checked(text: str, what: str) -> str:
+def checked_answer(item: Item, text: str) -> str:
+    """An answer to an item as it is kept. Raises RefusedError if it cannot be one."""
+    text = checked(text, "an answer")
+    if item.choices and text not in item.choices:
+        shown = ", ".join(item.choices[:20]) + (", ..." if len(item.choices) > 20 else "")
+        raise RefusedError(f"an answer must be one of {shown}")
+    return text
+
+
+def checked(text: str, what: str) -> str:
+    """What somebody typed as it is kept, without spare space. Raises RefusedError if it is empty or
+    too long.
+    """
     text = " ".join(text.split())
     if not text:
         raise RefusedError(f"{what} cannot be empty")
