@@ -143,8 +143,7 @@ def test_sigkill_keeps_every_event_that_was_acknowledged(path):
         time.sleep(0.02 + 0.03 * run)
         os.kill(process.pid, signal.SIGKILL)
         with process:
-            *lines, torn = process.stdout.read().split("\n")
-        assert torn == ""
+            *lines, _ = process.stdout.read().split("\n")  # what is torn was not said
         acknowledged |= {
             int(event): (f"run {run}", int(number)) for number, event in map(str.split, lines)
         }
