@@ -208,7 +208,8 @@ def end_with_parent() -> None:
         return
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not through sys.stdin, whose lock would outlive the interpreter
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

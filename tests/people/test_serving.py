@@ -13,7 +13,7 @@ import pytest
 
 from amplify.cli import main
 from amplify.errors import AmplifyError
-from amplify.people.serving import Borrowed, Where, serving
+from amplify.people.serving import ATTACHED, Borrowed, Where, serving
 from tests.tiny import tiny_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +107,31 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def attached(code: str) -> subprocess.Popen:
+    """A process that ends with whoever started it, and says so before it goes on."""
+    begin = "from amplify.people.serving import end_with_parent; end_with_parent(); print('there');"
+    return subprocess.Popen(
+        [sys.executable, "-uc", f"import time; {begin} {code}"],
+        env=os.environ | {ATTACHED: "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_whoever_is_done_before_their_parent_leaves_without_a_word():
+    process = attached("time.sleep(0.2)")
+    assert process.stdout.readline() == "there\n"
+    assert process.wait(30) == 0
+    assert process.stderr.read() == ""
+    process.communicate()
+
+
+def test_whoever_is_not_done_is_ended_with_their_parent():
+    process = attached("time.sleep(60)")
+    assert process.stdout.readline() == "there\n"
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
