@@ -209,6 +209,17 @@ class ChoiceTask(Protocol):
 
 
 @runtime_checkable
+class WayTask(Protocol):
+    """A task whose answers may say how they were reached."""
+
+    @property
+    def way(self) -> str:
+        """What stands between what was found on the way, of which only the end counts; "" if
+        answers say nothing of it.
+        """
+
+
+@runtime_checkable
 class ExpandableTask(Protocol):
     """A task that can be asked to say more about a part of an answer."""
 

@@ -36,8 +36,12 @@ def same(item: Item, one: str | None, two: str | None) -> bool:
 
 
 def normal(item: Item, text: str) -> str:
-    """Answers that are equal after this are the same: free text whatever its case and spacing."""
+    """Answers that are equal after this are the same: free text whatever its case and spacing, and
+    whatever it says of the way to where it ends.
+    """
     text = " ".join(text.split())
+    if item.way:
+        text = text.rpartition(item.way.strip())[-1].strip()
     return text if item.choices else text.casefold()
 
 

@@ -128,6 +128,7 @@ class Floor:
             "review_of": [item.id, assignment.person],
             "overlap": config.reviewers,
             "choices": item.choices,
+            "way": item.way,
             "gold": item.gold,
         }
         put = new_event("put", self.number, item=name, request=f"put:{name}", body=body)

@@ -71,6 +71,7 @@ class Item:
     question: str
     label: str = ""  # the question's class
     choices: tuple[str, ...] = ()  # of answers; none: any text
+    way: str = ""  # stands between what was found on the way to an answer, whose end counts
     budget: int = 0  # sub-questions
     overlap: int = 1  # people wanted
     withheld: bool = False  # no help from the assistant: the other arm of the uplift trial

@@ -17,7 +17,7 @@ from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.people.queue import New
-from amplify.types import ChoiceTask, Problems
+from amplify.types import ChoiceTask, Problems, WayTask
 
 
 def put_up(experiment: Experiment, number: int, problems: Problems, parent: str) -> list[New]:
@@ -47,6 +47,7 @@ def put_up(experiment: Experiment, number: int, problems: Problems, parent: str)
             "overlap": config.overlap,
             "withheld": chance(name, "withheld") < config.withheld,
             "choices": task.choices if isinstance(task, ChoiceTask) else (),
+            "way": task.way if isinstance(task, WayTask) else "",
         }
         if chance(name, "gold") < config.gold:
             body["gold"] = words.shown(task, truths[place])

@@ -4,9 +4,14 @@
 `searched`. The overseer searches and reads a sentence where one hop is asked for; a longer question
 it takes apart by its grammar: it asks for what stands inside, and then for the outermost hop from
 there.
+
+With `show_work`, answers say what was found on the way, as in the scratchpads of Nye et al. 2021
+(arXiv:2112.00114): "Dorba Kel > Zelto Pim > Franconia". So a longer question is answered hop by
+hop, each read from the passages where the one before it ended; only the last name counts.
 """
 
 import dataclasses
+import functools
 import itertools
 from typing import Annotated
 
@@ -20,6 +25,8 @@ from amplify.tasks.searched import SEARCH, Library, Searched
 from amplify.types import Ask, Strategy
 
 EXAMPLE = "In which country is the birthplace of the founder of Zelto Pim?"
+WAY = " > "
+"""Between what was found on the way to an answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +37,11 @@ class Search(Searched):
     """Of the longest questions."""
     seed: int = 0
     """Of the encyclopedia."""
+    show_work: bool = False
+    """Whether answers say what was found on the way, from the inside out; only the end counts."""
 
     max_depth = property(lambda self: self.hops)
+    way = property(lambda self: WAY if self.show_work else "")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -43,7 +53,8 @@ class Search(Searched):
         found = yield Ask(inside, where=jnp.any(inside != 0, axis=-1))
         last = self._in_words(ask_last_hop, self.question_length, question, found)
         reached = yield Ask(last, where=jnp.any(last != 0, axis=-1))
-        return self._in_words(conclude, self.answer_length, question, found, reached)
+        say = functools.partial(conclude, way=self.way)
+        return self._in_words(say, self.answer_length, question, found, reached)
 
     def parse(self, text: str) -> list[str]:
         if parse(text) is None and not text.startswith(SEARCH):
@@ -59,12 +70,15 @@ class Search(Searched):
         said = [
             ask(name, chain) for (name, _), chain in zip(world.documents, chain_of, strict=False)
         ]
-        spelling = self._spelling([*texts, *said, SEARCH * len(texts)])
+        spelling = self._spelling([*texts, *said, (SEARCH + self.way) * len(texts)])
         name = max(world.numbers, key=lambda name: len(spelling.tokens(name)))
+        longest_answers = [relation.sentence.format(name, name) for relation in RELATIONS]
+        if self.show_work:
+            longest_answers.append(WAY.join([name] * self.hops))
         longest = {
             "passage_length": texts,
             "question_length": [ask(name, chain) for chain in chains(self.hops)],
-            "answer_length": [relation.sentence.format(name, name) for relation in RELATIONS],
+            "answer_length": longest_answers,
         }
         self._check_lengths(spelling, longest)
         passages = spelling.write(texts, self.passage_length)
@@ -75,6 +89,9 @@ class Search(Searched):
         if asked is None or len(asked.chain) == 1:
             return 0
         return 2 * len(asked.chain) - 3 + asked.is_new
+
+    def _same(self, answer: str, truth: str) -> bool:
+        return end_of(answer) == truth
 
 
 def ask_inside(question: str) -> str:
@@ -92,13 +109,18 @@ def ask_last_hop(question: str, found: str) -> str:
     asked = parse(question)
     if asked is None or len(asked.chain) == 1 or not found:
         return ""
-    return ask(found, asked.chain[-1:])
+    return ask(end_of(found), asked.chain[-1:])
 
 
-def conclude(question: str, found: str, reached: str) -> str:
+def conclude(question: str, found: str, reached: str, way: str = "") -> str:
     """The answer: what the last hop reached, or what the sentence that was found says."""
     asked = parse(question)
     if asked is None or len(asked.chain) > 1:
-        return reached
+        return f"{found}{way}{reached}" if way and reached else reached
     [relation] = asked.chain
     return relation.read(found, asked.name)
+
+
+def end_of(answer: str) -> str:
+    """What counts of an answer that says how it was reached."""
+    return answer.rpartition(WAY)[-1]

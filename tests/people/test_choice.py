@@ -37,6 +37,17 @@ def test_case_and_spacing_make_no_difference_but_where_there_are_choices():
     assert not same(items["free"], None, "stubres duken")
 
 
+def test_what_an_answer_says_of_the_way_makes_no_difference():
+    story = Story()
+    story.put("q", overlap=3, way=" > ")
+    for person, answer in zip(PEOPLE, ("Rome", "Pisa > Italy", "italy"), strict=False):
+        story.answer("q", person, answer)
+    item = story.queue.items["q"]
+    assert answer_of(item) == "Pisa > Italy"
+    assert same(item, "Pisa>Italy", "Oslo > Pisa > Italy")
+    assert not same(item, "Pisa > Italy", "Italy > Pisa")
+
+
 def test_what_was_decided_counts_more_than_what_most_answered():
     story = Story()
     story.put("q", overlap=3)

@@ -27,23 +27,23 @@ from amplify.tasks.encyclopedia import (
     generate,
     parse,
 )
-from amplify.tasks.search import Search, ask_inside, ask_last_hop, conclude
+from amplify.tasks.search import WAY, Search, ask_inside, ask_last_hop, conclude
 from amplify.tasks.searched import SEARCH
 from amplify.tasks.spelling import learn_spelling
-from amplify.words import read_question, shown, tree
+from amplify.words import read_answer, read_question, shown, tree
 
 TASK = Search(regions=128)
 WORLD = generate(128, 0)
 SPELLING = learn_spelling([text for _, text in WORLD.documents], 400)
 
 
-def problems(split: str, count: int = 16, depths=(1, 2, 3, 3)):
-    return draw_problems(TASK, 0, 1 if split == "train" else 0, split, count, depths)
+def problems(split: str, count: int = 16, depths=(1, 2, 3, 3), task=TASK):
+    return draw_problems(task, 0, 1 if split == "train" else 0, split, count, depths)
 
 
-def texts(tokens) -> list[str]:
+def texts(tokens, task=TASK) -> list[str]:
     rows = np.asarray(tokens)
-    return [shown(TASK, row) for row in rows.reshape(-1, rows.shape[-1])]
+    return [shown(task, row) for row in rows.reshape(-1, rows.shape[-1])]
 
 
 def test_every_entity_has_a_name_of_its_own_and_a_document_that_says_what_it_has():
@@ -172,6 +172,39 @@ def test_an_overseer_that_finds_nothing_does_not_know():
     assert conclude("Who founded Zelto?", "Zelto is big.", "") == ""
     assert conclude("Who founded Zelto?", "Bulma was founded by Mirat.", "") == ""
     assert ask_inside("hello") == ""
+
+
+WORKING = dataclasses.replace(TASK, show_work=True)
+
+
+def test_work_that_is_shown_names_what_was_found_hop_by_hop():
+    seeds, contexts, questions = problems("final", 8, task=WORKING)
+    told = told_the_truth(WORKING, contexts)
+    strategy = Simulated(WORKING).using()
+    respond = amplified(WORKING, strategy, told, contexts, depth=WORKING.hops)
+    everywhere = jnp.ones(questions.shape[:2], bool)
+    answers = respond(questions, everywhere, answer_keys(jax.random.key(0), seeds, 4)).answer
+    assert bool(jnp.all(over_questions(WORKING.is_right)(contexts, questions, answers)))
+    for text, way in zip(texts(questions, WORKING), texts(answers, WORKING), strict=True):
+        asked = parse(text)
+        ends = [ask(asked.name, asked.chain[: hop + 1]) for hop in range(len(asked.chain))]
+        assert way.split(WAY) == [WORLD.answer(question) for question in ends]
+
+
+def test_of_work_that_is_shown_only_the_end_counts():
+    _, contexts, questions = problems("final", 1, (2,), WORKING)
+    question = questions[0, 0]
+    truth = WORLD.answer(texts(question, WORKING)[0])
+
+    def right(text):
+        answer = jnp.asarray(read_answer(WORKING, text))
+        return bool(WORKING.is_right(contexts[0], question, answer))
+
+    other = WORLD.documents[0].title
+    assert right(truth)
+    assert right(f"{other} > {truth}")
+    assert not right(f"{truth} > {other}")
+    assert not right(f"{truth} >")
 
 
 def test_all_that_an_answer_rests_on_is_found_and_what_is_missing_is_noticed():
