@@ -134,11 +134,10 @@ def assistant_alone(
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        memory = given
+        asked, memory = jnp.where(where[..., None], questions, 0), given
         if memory is None:
-            asked = jnp.where(where[..., None], questions, 0)
             memory = assistant.encode(params, read_for(task, contexts, asked))
-        answers = assistant.answer(params, memory, questions, keys)
+        answers = assistant.answer(params, memory, asked, keys)
         return Interaction(questions, answers.tokens, jnp.full(where.shape, ASSISTANT))
 
     return respond

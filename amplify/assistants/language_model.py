@@ -167,12 +167,13 @@ class LanguageModel:
         keys: Key[Array, "batch questions"] | None,
     ) -> Answers:
         """Word by word, until 0 is said; see `types.Assistant`. Log-probabilities are those of the
-        distribution sampled from, the 0 included.
+        distribution sampled from, the 0 included. Where nothing is asked, nothing is said.
 
         Where all questions are short, the padding in front of them is not read: the pieces of a
         question are much shorter than it is.
         """
-        asked = self._ask(questions)
+        asks = jnp.any(questions != 0, axis=-1, keepdims=True)
+        asked = jnp.where(asks, self._ask(questions), PADDING)
         answer = functools.partial(self._answer, params, memory, keys)
         if asked.shape[-1] < LONG:
             return answer(asked)

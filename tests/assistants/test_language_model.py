@@ -119,6 +119,8 @@ def test_short_questions_are_answered_as_they_are_beside_a_long_one():
         return model.answer(params, model.encode(params, problems.contexts), questions, keys)
 
     among_themselves, beside = answer(short), answer(mixed)
+    assert not among_themselves.tokens[:, 4].any()  # where nothing is asked, nothing is said
+    assert not among_themselves.log_prob[:, 4].any()
     np.testing.assert_array_equal(among_themselves.tokens[:, :4], beside.tokens[:, :4])
     np.testing.assert_allclose(
         among_themselves.log_prob[:, :4], beside.log_prob[:, :4], rtol=1e-4, atol=1e-5
