@@ -1,18 +1,32 @@
 """Fifty simulated people at once on the real pages, undisturbed and with servers that are killed.
 
-A worker that knows the truth stands in for a model, so that what is measured is the pages.
+A worker that knows the truth stands in for a model, so that what is measured is the pages; but for
+the last, where a whole round is killed, with its model, its worker and its pages.
 """
 
+import asyncio
 import collections
+import contextlib
 import itertools
+import os
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 
+from amplify.cli import main
+from amplify.events import EVENTS, Log
+from amplify.people.crowd import Diary, invite_crowd, run_crowd
 from amplify.people.habits import CrowdConfig
-from tests.people.staff import Round, check_nothing_is_lost, let_people_work
+from amplify.people.queue import Queue
+from amplify.people.roster import Roster
+from amplify.store import Store
+from tests.people.staff import Round, check_nothing_is_lost, done, free_port, let_people_work
+from tests.people.test_collection import people_experiment
 
 MINUTES = 10
 PEOPLE = CrowdConfig(people=50, seconds=1.0, error_rate=0.1, trust=0.1, laziness=0.1)
@@ -75,3 +89,76 @@ def test_twenty_kills_lose_nothing_and_the_round_ends_complete(tmp_path):
     assert kills["kills"] == 20
     print(f"  {diary.failures} requests had no answer and were sent again")
     check_nothing_is_lost(round_, diary)
+
+
+class Rounds:
+    """A round on a machine where processes are killed: begun again each time, until it is done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.kills = free_port(), collections.Counter[str]()
+        self._command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
+        self._said = folder / "said.txt"
+
+    def go_on(self, chance: random.Random, kills: int) -> None:
+        process = self._start()
+        for _ in range(kills):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(4, 14))
+                break
+            if chance.random() < 0.3 and (web := self._web_of(process)) is not None:
+                web.kill()
+                self.kills["pages"] += 1
+            else:
+                process.kill()
+                process.wait()
+                self.kills["round"] += 1
+                process = self._start()
+        assert process.wait(600) == 0, self._said.read_text(encoding="utf-8")[-2000:]
+
+    def _start(self) -> subprocess.Popen:
+        known = os.environ | {"AMPLIFY_PORT": str(self.port)}
+        with self._said.open("ab") as said:
+            return subprocess.Popen(self._command, env=known, stdout=said, stderr=said)
+
+    def _web_of(self, process: subprocess.Popen) -> psutil.Process | None:
+        children = psutil.Process(process.pid).children()
+        return next((child for child in children if "amplify.web" in child.cmdline()), None)
+
+
+def test_twenty_kills_of_a_round_lose_nothing_and_it_ends_with_the_right_data(tmp_path, capsys):
+    folder = people_experiment(tmp_path / "mixed", overlap=2, more='people = "real"')
+    file = folder / "experiment.toml"
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("items = 40", "items = 300"), encoding="utf-8"
+    )
+    config = CrowdConfig(people=10, seconds=1.0, error_rate=0.1, trust=0.1, laziness=0.1)
+    rounds, diary, began = Rounds(folder), Diary(), time.monotonic()
+
+    async def both() -> None:
+        task, members = (
+            Store(folder).experiment.task,
+            invite_crowd(Roster(folder), config.people, time.time()),
+        )
+        address = f"http://127.0.0.1:{rounds.port}"
+        crowd = asyncio.create_task(run_crowd(task, config, members, address, diary))
+        await asyncio.to_thread(rounds.go_on, random.Random(7), 20)
+        crowd.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await crowd
+
+    asyncio.run(both())
+    report(f"killed: {dict(rounds.kills)}", diary, time.monotonic() - began)
+    assert rounds.kills.total() == 20
+    log = Log(folder / EVENTS)
+    logged, queue, events = done(log), Queue(log.since()), [*log.since()]
+    log.close()
+    assert collections.Counter(diary.done) <= logged
+    assert max(logged.values()) == 1
+    told = collections.Counter(
+        (event.item, event.body["number"], event.person) for event in events if event.kind == "told"
+    )
+    assert max(told.values()) == 1
+    for item in queue.items.values():
+        assert len(item.submissions) == item.overlap or item.withdrawn, item
+    main(["replay", str(folder), "--round", "1"])
+    assert "the same, bit for bit" in capsys.readouterr().out

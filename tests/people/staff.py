@@ -171,23 +171,27 @@ def answer_all(folder: Path, address: str, config: CrowdConfig, seconds: float) 
     return diary
 
 
-def check_nothing_is_lost(round: Round, diary: Diary) -> None:
-    """Every acknowledged event is there, and no item was answered twice by anybody or by more than
-    were wanted.
-    """
+def done(log: Log) -> collections.Counter[Done]:
+    """What people did, as the log has it."""
     kinds = {
         "asked": ("ask", "text"),
         "submitted": ("submit", "answer"),
         "skipped": ("skip", "reason"),
     }
-    logged = collections.Counter(
+    return collections.Counter(
         Done(kinds[event.kind][0], event.item or "", event.person or "",
              event.body[kinds[event.kind][1]])
-        for event in round.log.since()
+        for event in log.since()
         if event.kind in kinds
     )  # fmt: skip
-    acknowledged = collections.Counter(diary.done)
-    assert acknowledged == logged
+
+
+def check_nothing_is_lost(round: Round, diary: Diary) -> None:
+    """Every acknowledged event is there, and no item was answered twice by anybody or by more than
+    were wanted.
+    """
+    logged = done(round.log)
+    assert collections.Counter(diary.done) == logged
     told = [event.id for event in round.log.since() if event.kind == "told"]
     printed = (round.folder / "worker.txt").read_text().split()
     assert {*map(int, printed)} <= {*told}
@@ -197,7 +201,7 @@ def check_nothing_is_lost(round: Round, diary: Diary) -> None:
         if event.kind == "told"
     )
     assert max(answered.values()) == 1
-    submissions = [(done.item, done.person) for done in logged.elements() if done.form == "submit"]
+    submissions = [(one.item, one.person) for one in logged.elements() if one.form == "submit"]
     assert len({*submissions}) == len(submissions)
     submitted = collections.Counter(item for item, _ in submissions)
     for item in round.queue.items.values():
