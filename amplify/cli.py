@@ -327,7 +327,7 @@ def keep_compiled_code() -> None:
 
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def progress_bars(prefix: str) -> Callable[[str, int], Any]:

@@ -13,7 +13,7 @@ if not any("benchmarks" in argument for argument in sys.argv):
         [
             os.environ.get("XLA_FLAGS", ""),
             "--xla_force_host_platform_device_count=2",
-            "--xla_backend_optimization_level=1",
+            "--xla_backend_optimization_level=0",
             "--xla_llvm_disable_expensive_passes=true",
         ]
     )
@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
     CACHE = tempfile.TemporaryDirectory(prefix="amplify-tests-")
     os.environ["XDG_CACHE_HOME"] = CACHE.name
 jax.config.update("jax_compilation_cache_dir", f"{os.environ['XDG_CACHE_HOME']}/amplify/compiled")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 # Every signature of ours is checked while tests run, and only then: users do not pay for it.
 install_import_hook("amplify", "beartype.beartype")
