@@ -43,7 +43,7 @@ help:
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make export OUT=folder [ROUND=3]              a language model's weights, for transformers to open"
 	echo "make test | lint | bench                      what it says"
-	echo "make people [INVITE=3]                         everybody's link to the pages; invite so many more"
+	echo "make people [INVITE=3]                        everybody's link to the pages; invite so many more"
 	echo "make serve                                    keep people's pages up, also between rounds"
 	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
 	echo "make screenshots OUT=folder                   every page for people, wide and on a phone"

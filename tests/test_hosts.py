@@ -28,15 +28,15 @@ SHORT = (
     .replace("final = 24", "final = 72")
 )
 """Amplification and evaluation have two chunks, one for each process."""
-SPREAD = "[mesh]\nfsdp = 2"
+SPREAD = "[mesh]\ndata = 2\nfsdp = 2"
 
 
 def start(folder: Path) -> list[subprocess.Popen]:
-    """Two processes with a device each, on round 1."""
+    """Two processes with two devices each, on round 1."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = "127.0.0.1:{1}".format(*free.getsockname())
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     known = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
     command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
     return [
