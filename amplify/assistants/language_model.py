@@ -287,12 +287,13 @@ class LanguageModel:
         log_probs = jax.nn.log_softmax(logits / self.config.temperature)
         if self.config.top_p == 1:
             return log_probs
-        # A token is left out if those likelier than it have the share together.
-        ordered = jnp.sort(log_probs, axis=-1, descending=True)
-        before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
-        kept = jnp.where(before < self.config.top_p, ordered, jnp.inf)
-        least = jnp.min(kept, axis=-1, keepdims=True)
-        return jax.nn.log_softmax(jnp.where(log_probs >= least, log_probs, -jnp.inf))
+        # A token is left out if those likelier than it have the share together. Which are kept is
+        # said by place: a value that is computed twice may be rounded in two ways.
+        order = jnp.argsort(log_probs, axis=-1, descending=True)
+        ordered = jnp.exp(jnp.take_along_axis(log_probs, order, axis=-1))
+        enough = jnp.cumsum(ordered, axis=-1) - ordered >= self.config.top_p
+        left_out = jnp.put_along_axis(jnp.zeros_like(enough), order, enough, axis=-1, inplace=False)
+        return jax.nn.log_softmax(jnp.where(left_out, -jnp.inf, log_probs))
 
     def _logits(
         self, network: CausalLM, head: Float[Array, "width tokens"], x: Float[Array, "*b width"]
