@@ -161,7 +161,7 @@ def test_ctrl_c_says_where_it_stopped_and_that_the_same_command_goes_on(tmp_path
     while not (folder / "001" / "data").exists():
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 2
     assert (
         said.strip()

@@ -4,6 +4,7 @@ goes on from. One of them is killed in the middle first.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -68,8 +69,11 @@ def rounds(tmp_path_factory):
     first, second = start(folder)
     kill_while_training(folder, second)
     _, said = first.communicate(timeout=600)
-    assert first.returncode == 2, said
-    assert "amplify: another process is gone" in said.splitlines()[-1]
+    if first.returncode == 2:
+        assert "amplify: another process is gone" in said.splitlines()[-1]
+    else:  # it was waiting where jax notices first, which ends the process itself
+        assert first.returncode == -signal.SIGABRT, said
+        assert "another task died" in said
     for process in start(folder):
         _, said = process.communicate(timeout=600)
         assert not process.returncode, said
