@@ -125,7 +125,7 @@ class Rounds:
         return next((child for child in children if "amplify.web" in child.cmdline()), None)
 
 
-def test_twenty_kills_of_a_round_lose_nothing_and_it_ends_with_the_right_data(tmp_path, capsys):
+def test_twenty_kills_of_a_round_lose_nothing_and_it_ends_with_the_right_data(tmp_path):
     folder = people_experiment(tmp_path / "mixed", overlap=2, more='people = "real"')
     file = folder / "experiment.toml"
     file.write_text(
@@ -160,5 +160,4 @@ def test_twenty_kills_of_a_round_lose_nothing_and_it_ends_with_the_right_data(tm
     assert max(told.values()) == 1
     for item in queue.items.values():
         assert len(item.submissions) == item.overlap or item.withdrawn, item
-    main(["replay", str(folder), "--round", "1"])
-    assert "the same, bit for bit" in capsys.readouterr().out
+    main(["replay", str(folder), "--round", "1"])  # exits if the data is not what it gives
