@@ -34,6 +34,7 @@ STATIC = Path(__file__).parent / "static"
 
 HTMX = {
     "includeIndicatorStyles": False,  # no inline style
+    "defaultSettleDelay": 0,  # a form that is shown and not yet htmx's would open the page again
     "allowEval": False,
     "allowScriptTags": False,
     "historyEnabled": False,

@@ -206,6 +206,28 @@ def test_what_is_typed_stays_while_answers_come_and_is_kept_as_a_draft(chrome, p
             time.sleep(0.05)
 
 
+def test_a_form_that_was_just_shown_does_what_it_does_later(chrome, place):
+    """Forms work from the moment that they are shown: one that is not yet htmx's would open the
+    whole page again, without what was typed.
+    """
+    folder, address = place
+    with opened(chrome, folder, address) as page:
+        page.locator("#ask-text").fill("Which river flows through Arle?")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("87 % sure", exact=True)).to_be_visible()
+        page.locator("#ask-text").fill("se")
+        page.evaluate("""() => {
+          addEventListener("htmx:oobAfterSwap", () => setTimeout(() => {
+            document.querySelector("#undo").requestSubmit();
+          }), { once: true });
+        }""")
+        with page.expect_response("**/undo"):
+            page.get_by_role("button", name="Expand on answer 1").click()
+        expect(page.locator("[data-number='2']")).to_have_count(0)
+        expect(page.locator("#ask-text")).to_have_value("se")
+    assert len(events(folder, "undone")) == 1
+
+
 def test_attention_is_measured_and_sent_once(chrome, place):
     folder, address = place
     with opened(chrome, folder, address) as page:
