@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.lax import optimization_barrier as barrier
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -169,7 +170,7 @@ def _mapped(x: Float[Array, "*b into"], kernel: Float[Array, "into out"]) -> Flo
 
 def _mapped_back(kept: tuple[Array, Array], arrives: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    arrives = jax.lax.optimization_barrier(arrives)
+    arrives = barrier(arrives)
     rows, columns = (part.reshape(-1, part.shape[-1]) for part in (x, arrives))
     return arrives @ kernel.T, jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
 
@@ -426,7 +427,8 @@ class CausalLM(nnx.Module):
 
         def layer(x: Array, of_layer: Any) -> tuple[Array, KeysAndValues]:
             state, window, frequencies, past, scratch, is_last = of_layer
-            rotation = None if frequencies is None else rotations(positions, frequencies)
+            # The barrier has each cosine computed once, and not again for every head.
+            rotation = None if frequencies is None else barrier(rotations(positions, frequencies))
             sees = Sight(*jax.tree.map(lambda age: (age >= 0) & (age < window), ages))
             of_layer = nnx.merge(graph, state)
             return of_layer(x, rotation, past, scratch, slot, sees, is_last, wanted)
