@@ -7,19 +7,17 @@ import functools
 import io
 import json as json_format
 import logging
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amplify.errors import AmplifyError
-from amplify.progress import Advance
+from amplify.running import running
+from amplify.terminal import messages, output, progress_bars, show_links, show_rounds
 
 # Nothing that imports jax is imported here: `--help` and bad arguments answer at once.
 
@@ -31,7 +29,6 @@ Cluster = Annotated[
     bool,
     tyro.conf.arg(help="this is one of several processes of a Slurm, Open MPI or TPU cluster"),
 ]
-output, messages = Console(), Console(stderr=True)
 
 
 def round_(
@@ -272,105 +269,6 @@ def check_folder(experiment: Path) -> None:
         raise AmplifyError(
             f"{experiment}: an experiment is a folder with an experiment.toml, and there is none"
         )
-
-
-def show_links(experiment: Path, address: str) -> None:
-    import time
-
-    from amplify.people.roster import Roster
-
-    roster = Roster(experiment)
-    roster.admin()
-    for member in roster.members():
-        expired = member.expires is not None and member.expires <= time.time()
-        if not member.simulated:
-            link = "link no longer works" if expired else f"{address}/in/{member.token}"
-            print(f"{member.person}: {link}")
-
-
-@contextlib.contextmanager
-def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """An experiment, locked, and what runs a round of it unless it is done. Of several processes
-    only the first says anything but what is wrong.
-    """
-    from amplify import processes
-    from amplify import round as page
-    from amplify.store import Store
-
-    keep_compiled_code()
-    processes.join(cluster)
-    output.quiet = messages.quiet = not processes.is_first()
-    with processes.together(), (store := Store(experiment)).lock():
-        if processes.are_several():
-            store.experiment.check_shared(processes.count(), processes.devices())
-        number = 0
-
-        def go(n: int) -> None:
-            nonlocal number
-            number = n
-            if not store.round(n).complete:
-                page.run(store, n, progress_bars(f"round {n}"))
-
-        try:
-            yield store, go
-        except KeyboardInterrupt:
-            raise AmplifyError(
-                f"stopped in round {number}; the same command goes on from there"
-            ) from None
-
-
-def keep_compiled_code() -> None:
-    """Compiled code outlives the process: a later round, or the same one resumed, need not compile
-    again.
-    """
-    import jax
-
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def progress_bars(prefix: str) -> Callable[[str, int], Any]:
-    """A `Watch` that draws a bar on stderr for every piece of work."""
-
-    @contextlib.contextmanager
-    def watch(what: str, total: int) -> Iterator[Advance]:
-        columns = (
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=messages, transient=True) as progress:
-            bar = progress.add_task(f"{prefix}: {what}", total=total)
-            yield lambda done: progress.advance(bar, done)
-
-    return watch
-
-
-def show_rounds(store: Any, json: bool) -> None:
-    from amplify import report
-
-    if json and not output.quiet:
-        print(json_format.dumps(report.results(store), indent=1))
-    elif not json:
-        output.print(report.rounds_table(store))
-    if line := stale_line(store.path):
-        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def stale_line(experiment: Path) -> str | None:
-    """What people have corrected since a round was made from it; None if nothing."""
-    from amplify.events import EVENTS, Log
-    from amplify.people import stale
-
-    if not (experiment / EVENTS).is_file():
-        return None
-    log = Log(experiment / EVENTS)
-    try:
-        return stale.summary(stale.stale(log, experiment), experiment)
-    finally:
-        log.close()
 
 
 COMMANDS = {

@@ -1,7 +1,7 @@
 """The log of what people said and did: appended to, never changed.
 
 One SQLite file an experiment, in which web process, worker and round meet. Corrections are new
-events; what an event means is decided by who folds them (see `people.queue`). An event is on disk
+events; what an event means is decided by who folds them (see `people.state`). An event is on disk
 when `append` returns. Knows files and rows, and nothing of questions; never imports jax.
 """
 

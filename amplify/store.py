@@ -19,7 +19,8 @@ from typing import Any, TextIO
 
 from amplify import files, processes
 from amplify.errors import AmplifyError, first_line
-from amplify.experiment import Experiment, read_experiment
+from amplify.experiment import Experiment
+from amplify.experiment_file import read_experiment
 from amplify.provenance import compile_seconds
 
 STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
-from amplify.experiment import Questions, read_experiment
+from amplify.experiment import Questions
+from amplify.experiment_file import read_experiment
 from tests.tiny import TOML, tiny_experiment
 
 

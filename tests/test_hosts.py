@@ -17,7 +17,7 @@ import pytest
 from amplify import dataset
 from amplify.cli import main
 from amplify.errors import AmplifyError
-from amplify.experiment import read_experiment
+from amplify.experiment_file import read_experiment
 from amplify.mesh import Mesh
 from tests.test_mesh import losses, record
 from tests.tiny import TOML, tiny_experiment

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 
 from amplify import round as page
-from amplify.experiment import read_experiment
+from amplify.experiment_file import read_experiment
 from amplify.overseers.language_model import LanguageModelOverseer
 from amplify.progress import unwatched
 from amplify.store import Store

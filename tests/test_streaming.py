@@ -13,7 +13,8 @@ from amplify import loading, streaming
 from amplify import round as page
 from amplify.amplification import amplify_problems
 from amplify.errors import AmplifyError
-from amplify.experiment import Curriculum, read_experiment
+from amplify.experiment import Curriculum
+from amplify.experiment_file import read_experiment
 from amplify.inspection import training_tree
 from amplify.progress import unwatched
 from amplify.store import Store, read_lines

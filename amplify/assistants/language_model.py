@@ -172,8 +172,7 @@ class LanguageModel:
         Where all questions are short, the padding in front of them is not read: the pieces of a
         question are much shorter than it is.
         """
-        asks = jnp.any(questions != 0, axis=-1, keepdims=True)
-        asked = jnp.where(asks, self._ask(questions), PADDING)
+        asked = self._ask(questions)
         answer = functools.partial(self._answer, params, memory, keys)
         if asked.shape[-1] < LONG:
             return answer(asked)
@@ -277,10 +276,14 @@ class LanguageModel:
     def _ask(
         self, questions: Int[Array, "batch questions question_length"]
     ) -> Int[Array, "batch questions asked"]:
-        """Questions as the model reads them after a context, and PADDING before them."""
-        asked = jnp.where(questions != 0, self._spell(questions), PADDING)
-        asked = jnp.concatenate([asked, self._repeat(self.words.answer, questions.shape[:2])], -1)
-        return decoding.together(asked, at_end=True)
+        """Questions as the model reads them after a context, and PADDING before them; PADDING alone
+        where nothing is asked.
+        """
+        there = questions != 0
+        begins = self._repeat(self.words.answer, questions.shape[:2])
+        begins = jnp.where(jnp.any(there, axis=-1, keepdims=True), begins, PADDING)
+        asked = jnp.where(there, self._spell(questions), PADDING)
+        return decoding.together(jnp.concatenate([asked, begins], -1), at_end=True)
 
     def _distribution(self, logits: Float[Array, "*b vocabulary"]) -> Float[Array, "*b vocabulary"]:
         """Log-probabilities of the task's tokens, as they are sampled."""

@@ -187,7 +187,7 @@ def serve_crowd(
 
     Raises AmplifyError if they cannot.
     """
-    from amplify.experiment import read_experiment
+    from amplify.experiment_file import read_experiment
 
     chosen = read_experiment(experiment / "experiment.toml")
     if not isinstance(chosen.task, SimulatedTask):

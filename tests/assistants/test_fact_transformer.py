@@ -7,7 +7,7 @@ import pytest
 
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.errors import AmplifyError
-from amplify.experiment import parse_experiment
+from amplify.experiment_file import parse_experiment
 from amplify.problems import draw_problems
 from amplify.tasks.wildcard import Wildcard
 

@@ -13,7 +13,7 @@ from flax import nnx
 
 from amplify import distillation
 from amplify.amplification import CHUNK, _amplify_chunk
-from amplify.experiment import read_experiment
+from amplify.experiment_file import read_experiment
 from amplify.problems import draw_problems
 from amplify.types import Weights
 

@@ -9,7 +9,7 @@ import pytest
 
 from amplify import distillation, imitation, loading, streaming
 from amplify import round as page
-from amplify.experiment import parse_experiment, read_experiment
+from amplify.experiment_file import parse_experiment, read_experiment
 from amplify.progress import unwatched
 from amplify.store import Store, read_lines
 from tests.benchmarks.test_step import in_turn

@@ -8,7 +8,7 @@ import pytest
 from amplify import imitation
 from amplify.amplification import amplified, told_the_truth
 from amplify.errors import AmplifyError
-from amplify.experiment import parse_experiment
+from amplify.experiment_file import parse_experiment
 from amplify.overseers.learned import ANSWER, ASK, LearnedConfig, count_asks
 from amplify.overseers.simulated import Simulated
 from amplify.problems import draw_problems

@@ -1,0 +1,116 @@
+"""Values of an experiment file that are allowed one by one and make no sense together."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from amplify.errors import AmplifyError
+from amplify.experiment import Curriculum, Questions, Training
+from amplify.mesh import ONE_DEVICE, Mesh
+from amplify.overseers.human import HumanConfig
+from amplify.overseers.language_model import LanguageModelOverseerConfig
+from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
+from amplify.problems import TOGETHER
+from amplify.types import GradedTask, SearchedTask, SimulatedTask, Task
+
+
+def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path) -> None:
+    """Raises AmplifyError, naming the file, for the first that does not fit."""
+    task, overseer, training = (sections[name] for name in ("task", "overseer", "training"))
+    _check_steps(sections["questions"], training, path)
+    _check_mesh(sections["mesh"], training, path)
+    _check_strategy(task, overseer, overseer_kind, path)
+    _check_lessons(overseer, training, path)
+    _check_given(task, training, path)
+    _check_speaks(overseer, training, path)
+    _check_curriculum(task, sections["curriculum"], training, path)
+
+
+def _check_steps(questions: Questions, training: Training, path: Path) -> None:
+    for name in ("checkpoint_every", "look_every"):
+        if getattr(training, name) % training.log_every:
+            raise AmplifyError(
+                f"{path}: training.{name} must be a multiple of training.log_every"
+                f" ({training.log_every}), got {getattr(training, name)}"
+            )
+    if training.batch % training.accumulate:
+        raise AmplifyError(
+            f"{path}: training.accumulate must divide training.batch ({training.batch}),"
+            f" got {training.accumulate}"
+        )
+    if training.batch > questions.contexts:
+        raise AmplifyError(
+            f"{path}: training.batch must be at most questions.contexts"
+            f" ({questions.contexts}), got {training.batch}"
+        )
+
+
+def _check_mesh(mesh: Mesh, training: Training, path: Path) -> None:
+    if mesh != ONE_DEVICE and training.targets == "streaming":
+        raise AmplifyError(
+            f'{path}: training.targets = "streaming" runs on one device; with a [mesh] it must be'
+            ' "stored"'
+        )
+    at_once = math.gcd(training.batch // training.accumulate, TOGETHER)
+    if at_once % mesh.row_shares:
+        raise AmplifyError(
+            f"{path}: mesh.data x mesh.fsdp must divide training.batch / training.accumulate"
+            f" ({training.batch // training.accumulate}) and {TOGETHER}, the contexts that are"
+            f" answered at a time; got {mesh.row_shares}"
+        )
+
+
+def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
+    if not isinstance(overseer, LearnedConfig):
+        return
+    least = -(-FIRST_DEMONSTRATIONS // training.batch)
+    if overseer.steps < least:
+        raise AmplifyError(
+            f"{path}: overseer.steps must be at least {least}, so that {FIRST_DEMONSTRATIONS}"
+            f" demonstrations come together, one a context of a batch; got {overseer.steps}"
+        )
+
+
+def _check_strategy(task: Any, overseer: Any, kind: str, path: Path) -> None:
+    """A task of one's own need not say how it is taken apart; nobody can then be shown."""
+    follows = kind in ("simulated", "learned")
+    if isinstance(overseer, HumanConfig):
+        follows = "simulated" in (overseer.people, overseer.others)
+    if follows and not isinstance(task, SimulatedTask):
+        raise AmplifyError(
+            f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
+            f" from, and {type(task).__name__} has none"
+        )
+
+
+def _check_given(task: Any, training: Training, path: Path) -> None:
+    if training.targets == "streaming" and isinstance(task, SearchedTask):
+        raise AmplifyError(
+            f'{path}: training.targets = "streaming" is for tasks whose contexts are given; where'
+            ' they are found, it must be "stored"'
+        )
+
+
+def _check_speaks(overseer: Any, training: Training, path: Path) -> None:
+    slow = {LanguageModelOverseerConfig: "a language model oversees", HumanConfig: "people oversee"}
+    if training.targets == "streaming" and type(overseer) in slow:
+        raise AmplifyError(
+            f'{path}: training.targets must be "stored" where {slow[type(overseer)]}: nobody can be'
+            " asked at every step"
+        )
+
+
+def _check_curriculum(task: Task, curriculum: Curriculum, training: Training, path: Path) -> None:
+    if not curriculum.start:
+        return
+    if training.targets != "streaming" or not isinstance(task, GradedTask):
+        raise AmplifyError(
+            f'{path}: curriculum.start needs training.targets = "streaming" and a task whose'
+            " contexts come in sizes"
+        )
+    if not task.smallest <= curriculum.start <= task.largest:
+        raise AmplifyError(
+            f"{path}: curriculum.start must be {task.smallest} to {task.largest},"
+            f" got {curriculum.start}"
+        )

@@ -1,0 +1,286 @@
+"""What the log of events amounts to: which items there are, who has them, and what they said.
+
+A pure fold: `apply` takes events in their order, and the same events give the same state in every
+process. Knows nothing of files, pages, tasks or models; what items and assignments are is said in
+`items`, what people may do next in `queue`.
+
+A person holds an assignment on a lease that each of their acts renews. Once it runs out, the item
+may go to somebody else; what was drafted stays.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+
+from amplify.events import Event
+from amplify.people.items import (
+    ACTIVE,
+    SKIPPED,
+    SUBMITTED,
+    Assignment,
+    Exchange,
+    Item,
+    RoundState,
+)
+
+CHANGES = {"adjudicated", "corrected", "withdrawn"}
+"""Kinds of events that change which answer counts, whenever they happen."""
+LATE = {"draft", "seen", "closed", *CHANGES}
+"""Kinds of events that mean something once their round is closed. It is closed again where its data
+is made again, from what was changed meanwhile."""
+
+
+class State:
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.items: dict[str, Item] = {}
+        self.rounds: dict[int, RoundState] = {}
+        self.last = 0  # id of the last event applied
+        self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
+        # somebody, in order
+        self._returned: dict[str, list[str]] = {}  # to each person: what they had before
+        self._submitted_by: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
+        self._current: dict[str, str] = {}  # of each person: the item taken last
+        for event in events:
+            self.apply(event)
+
+    # What happened
+
+    def apply(self, event: Event) -> None:
+        """Takes the next event of the log."""
+        assert event.id > self.last, (event.id, self.last)
+        self.last = event.id
+        if self._round(event).closed is not None and event.kind not in LATE:
+            return
+        happened = getattr(self, f"_{event.kind}", None)
+        if happened is not None:
+            happened(event)
+
+    def _opened(self, event: Event) -> None:
+        state, body = self._round(event), event.body
+        state.lease, state.title = float(body["lease"]), body.get("title", "")
+        state.guide = body.get("guide", "")
+
+    def _closed(self, event: Event) -> None:
+        state = self._round(event)
+        state.closed = event.id
+        self._unfinished[event.round] = {}
+
+    def _put(self, event: Event) -> None:
+        assert event.item is not None
+        if event.item in self.items:
+            return
+        body, names = event.body, {field.name for field in dataclasses.fields(Item)}
+        facts = {key: value for key, value in body.items() if key in names}
+        facts["choices"] = tuple(body.get("choices", ()))
+        if body.get("review_of"):
+            facts["review_of"] = tuple(body["review_of"])
+        self.items[event.item] = Item(
+            id=event.item, round=event.round, checkpoint=event.checkpoint, **facts
+        )
+        self._round(event).items.append(event.item)
+        self._unfinished.setdefault(event.round, {})[event.item] = None
+        if self.items[event.item].review_of is not None:
+            self._withdraw_stale(self.items[event.item])
+
+    def _withdrawn(self, event: Event) -> None:
+        self._withdraw(self.items[event.item or ""], event.body.get("reason", ""))
+
+    def _taken(self, event: Event) -> None:
+        item, person = self._whose(event)
+        known = item.assignments.get(person)
+        if known is None:
+            item.assignments[person] = Assignment(item.id, person, event.at, renewed=event.at)
+        else:
+            known.state, known.renewed = ACTIVE, event.at
+        self._current[person] = item.id
+
+    def _released(self, event: Event) -> None:
+        assignment = self._assignment(event)
+        assignment.renewed = float("-inf")
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
+
+    def _draft(self, event: Event) -> None:
+        """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
+        has the item now.
+        """
+        assignment = self._assignment(event)
+        renewed = assignment.renewed
+        in_hand = self.current(assignment.person, event.at)
+        self._act(event).draft = event.body["text"]
+        if in_hand is None or in_hand.id != event.item:
+            assignment.renewed = renewed
+
+    def _asked(self, event: Event) -> None:
+        exchanges = self._act(event).exchanges
+        body = event.body
+        exchanges.append(Exchange(len(exchanges) + 1, body["text"], event.id, body.get("about")))
+        self._undoable(event)
+
+    def _told(self, event: Event) -> None:
+        body = event.body
+        exchange = self._assignment(event).exchanges[body["number"] - 1]
+        if not exchange.pending:  # what was shown, or taken back before it was, stays so
+            return
+        exchange.told = event.id
+        exchange.problem = body.get("problem")
+        exchange.answer = body.get("text")
+        exchange.confidence = body.get("confidence")
+        exchange.text = body.get("question", exchange.text)
+        exchange.steps = tuple(body.get("steps", ()))
+        exchange.passages = tuple(body.get("passages", ()))
+        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens", {})
+
+    def _submitted(self, event: Event) -> None:
+        assignment = self._act(event)
+        assignment.state = SUBMITTED
+        assignment.answer = assignment.said = event.body["answer"]
+        assignment.submitted, assignment.at = event.id, event.at
+        assignment.problem = None
+        self._submitted_by[assignment.person, event.round] += 1
+        self._undoable(event)
+        self._settle(self.items[assignment.item])
+
+    def _refused(self, event: Event) -> None:
+        """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
+        assignment = self._assignment(event)
+        if assignment.state != SUBMITTED:  # it was undone meanwhile
+            return
+        acts = self._acts[assignment.person]
+        acts[:] = [act for act in acts if act.id != assignment.submitted]
+        self._reopen(event).problem = event.body["problem"]
+        self._returned.setdefault(assignment.person, []).append(assignment.item)
+
+    def _skipped(self, event: Event) -> None:
+        assignment = self._act(event)
+        assignment.state, assignment.reason = SKIPPED, event.body["reason"]
+        self._undoable(event)
+
+    def _undone(self, event: Event) -> None:
+        what = event.body["event"]
+        acts = self._acts[event.person or ""]
+        undone = next(act for act in acts if act.id == what)
+        acts.remove(undone)
+        if undone.kind == "asked":
+            for exchange in self._act(event).exchanges:
+                exchange.undone |= exchange.event == what
+        else:
+            self._reopen(event)
+        self._current[event.person or ""] = event.item or ""
+
+    def _seen(self, event: Event) -> None:
+        self._assignment(event).seen = True
+
+    def _adjudicated(self, event: Event) -> None:
+        self.items[event.item or ""].adjudicated = event.body["answer"]
+
+    def _corrected(self, event: Event) -> None:
+        """Of a final answer; what a correction of a sub-answer means is said by `people.stale`."""
+        if event.body.get("number") is None and event.body.get("person"):
+            item = self.items[event.item or ""]
+            item.assignments[event.body["person"]].answer = event.body["answer"]
+
+    def _reopen(self, event: Event) -> Assignment:
+        item, assignment = self.items[event.item or ""], self._assignment(event)
+        if assignment.state == SUBMITTED:
+            self._submitted_by[assignment.person, item.round] -= 1
+        assignment.draft = assignment.answer or assignment.draft
+        assignment.state, assignment.renewed = ACTIVE, event.at
+        assignment.answer = assignment.said = assignment.submitted = assignment.at = None
+        if self.rounds[item.round].closed is None and not item.complete:
+            self._unfinished[item.round][item.id] = None
+        for review in self._reviews(assignment):
+            self._withdraw_stale(review)
+        return assignment
+
+    def _reviews(self, assignment: Assignment) -> list[Item]:
+        together = self.rounds[self.items[assignment.item].round].items
+        of = (assignment.item, assignment.person)
+        return [item for item in map(self.items.__getitem__, together) if item.review_of == of]
+
+    def _withdraw_stale(self, review: Item) -> None:
+        """There is nothing to check once it was taken back, unless somebody has begun to."""
+        item, person = review.review_of or ("", "")
+        if self.items[item].assignments[person].state != SUBMITTED and not review.assignments:
+            self._withdraw(review, "what it was to check was taken back")
+
+    def _withdraw(self, item: Item, reason: str) -> None:
+        item.withdrawn = reason
+        self._settle(item)
+
+    def _settle(self, item: Item) -> None:
+        if item.complete:
+            self._unfinished[item.round].pop(item.id, None)
+
+    def _round(self, event: Event) -> RoundState:
+        return self.rounds.setdefault(event.round, RoundState())
+
+    def _whose(self, event: Event) -> tuple[Item, str]:
+        assert event.person is not None
+        return self.items[event.item or ""], event.person
+
+    def _assignment(self, event: Event) -> Assignment:
+        item, person = self._whose(event)
+        return item.assignments[person]
+
+    def _act(self, event: Event) -> Assignment:
+        """Of whoever just did something, which renews the lease and took some attention."""
+        assignment = self._assignment(event)
+        assignment.renewed = event.at
+        assignment.seconds += event.seconds or 0.0
+        return assignment
+
+    def _undoable(self, event: Event) -> None:
+        self._acts.setdefault(event.person or "", []).append(event)
+
+    # What is so
+
+    def is_held(self, assignment: Assignment, now: float) -> bool:
+        """Whether it is active and its lease has not run out."""
+        lease = self.rounds[self.items[assignment.item].round].lease
+        return assignment.state == ACTIVE and now < assignment.renewed + lease
+
+    def needs(self, item: Item, now: float) -> int:
+        """How many more people may take it."""
+        if item.withdrawn is not None or self.rounds[item.round].closed is not None:
+            return 0
+        busy = sum(self.is_held(a, now) for a in item.assignments.values())
+        return item.overlap - len(item.submissions) - busy
+
+    def open_items(self, round: int) -> int:
+        """Items that are not complete yet."""
+        return len(self._unfinished.get(round, ()))
+
+    def current(self, person: str, now: float) -> Item | None:
+        """What a person has in hand: what they took last, if it is still theirs to answer."""
+        item = self.items.get(self._current.get(person, ""))
+        if item is None or item.withdrawn is not None:
+            return None
+        assignment = item.assignments[person]
+        if self.rounds[item.round].closed is not None or assignment.state != ACTIVE:
+            return None
+        if self.is_held(assignment, now) or self.needs(item, now) > 0:
+            return item
+        return None
+
+    def may_open(self, person: str, item: str) -> bool:
+        """A person sees the items that were given to them, and no others."""
+        return item in self.items and person in self.items[item].assignments
+
+    def last_act(self, person: str) -> Event | None:
+        """What `undo` would take back."""
+        acts = self._acts.get(person)
+        return acts[-1] if acts else None
+
+    def submitted_by(self, person: str, round: int) -> int:
+        return self._submitted_by[person, round]
+
+    def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
+        """Sub-questions that wait for the assistant."""
+        return [
+            (self.items[item], assignment, exchange)
+            for item in self._unfinished.get(round, ())
+            for assignment in self.items[item].assignments.values()
+            for exchange in assignment.exchanges
+            if exchange.pending
+        ]

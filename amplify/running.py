@@ -1,0 +1,56 @@
+"""Runs rounds of an experiment: with its folder locked, alone or as one of several processes, and
+with compiled code kept.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from amplify.errors import AmplifyError
+from amplify.terminal import messages, output, progress_bars
+
+# What imports jax is imported where it is needed: `--help` and bad arguments answer at once.
+
+
+@contextlib.contextmanager
+def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """An experiment, locked, and what runs a round of it unless it is done. Of several processes
+    only the first says anything but what is wrong.
+    """
+    from amplify import processes
+    from amplify import round as page
+    from amplify.store import Store
+
+    keep_compiled_code()
+    processes.join(cluster)
+    output.quiet = messages.quiet = not processes.is_first()
+    with processes.together(), (store := Store(experiment)).lock():
+        if processes.are_several():
+            store.experiment.check_shared(processes.count(), processes.devices())
+        number = 0
+
+        def go(n: int) -> None:
+            nonlocal number
+            number = n
+            if not store.round(n).complete:
+                page.run(store, n, progress_bars(f"round {n}"))
+
+        try:
+            yield store, go
+        except KeyboardInterrupt:
+            raise AmplifyError(
+                f"stopped in round {number}; the same command goes on from there"
+            ) from None
+
+
+def keep_compiled_code() -> None:
+    """Compiled code outlives the process: a later round, or the same one resumed, need not compile
+    again.
+    """
+    import jax
+
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -1,0 +1,60 @@
+"""Tables of a file, read strictly into dataclasses: what is unknown or not allowed is one line that
+names file, key and what is allowed.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from amplify.errors import AmplifyError
+
+
+def table_of(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """The table of this name inside another; empty if there is none."""
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise AmplifyError(f"{path}: {name} must be a table, [{name}], got {section!r}")
+    return section
+
+
+def section_of(kind: type, section: Mapping[str, Any], name: str, path: Path) -> Any:
+    """A dataclass of this kind with the values of a table."""
+    refuse_unknown(section, [f.name for f in dataclasses.fields(kind) if f.init], f"{name}.", path)
+    return validate(kind, section, name, path)
+
+
+def validate(kind: Any, value: Any, name: str, path: Path) -> Any:
+    """A value as this type."""
+    try:
+        # As JSON: there a strict reading still takes tables for dataclasses and arrays for tuples.
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([name, *map(str, first["loc"])])
+        if first["type"] == "value_error":  # fields that do not fit together, in their own words
+            raise AmplifyError(f"{path}: {key}.{first['ctx']['error']}") from None
+        said = first["msg"].removeprefix("Input should be ")
+        raise AmplifyError(f"{path}: {key} must be {said}, got {first['input']!r}") from None
+
+
+def refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str, path: Path) -> None:
+    for key in given:
+        if key not in known:
+            hint = nearest(key, known) or f"; known are {', '.join(known)}" * bool(known)
+            raise AmplifyError(f"{path}: unknown key {prefix}{key}{hint}")
+
+
+def nearest(word: str, known: Any) -> str:
+    """A hint for an error's end: the known word that is nearest, if any is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def flat(section: Any, name: str) -> dict[str, Any]:
+    """A section's values by their full names: `{"training.steps": 1000, ...}`."""
+    return {f"{name}.{key}": value for key, value in dataclasses.asdict(section).items()}
