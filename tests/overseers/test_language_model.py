@@ -14,6 +14,7 @@ from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.cli import main
 from amplify.problems import draw_problems
+from amplify.running import running
 from amplify.store import Store
 from amplify.tasks.search import ask_inside, ask_last_hop, conclude
 from amplify.tasks.wildcard import Wildcard
@@ -69,7 +70,10 @@ def server():
         def log_message(self, *_):
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # with 5, what is asked at once waits a second to be asked again
+
+    with Server(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         state.address = f"http://127.0.0.1:{running.server_port}/v1"
         yield state
@@ -271,7 +275,8 @@ def test_questions_about_documents_of_ones_own_are_answered_from_what_a_search_f
 
 
 def test_documents_that_changed_are_another_experiment(own, capsys):
-    main(["round", str(own), "--n", "1"])
+    with running(own, cluster=False) as (_, run_round):
+        run_round(0)
     documents = own / "documents.jsonl"
     documents.write_text(documents.read_text(encoding="utf-8") + '{"text": "More."}\n')
     with pytest.raises(SystemExit, match="2"):
