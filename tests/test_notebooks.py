@@ -100,6 +100,7 @@ def test_language_model_notebook_runs_top_to_bottom(tmp_path, monkeypatch):
         "select = 128": "select = 8",
         "final = 128": "final = 8",
         "context = 16": "context = 4",
+        "hops = 3": "hops = 3\npassages = 4",
     }
     text = file.read_text(encoding="utf-8")
     for many, few in fewer.items():
