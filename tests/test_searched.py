@@ -100,6 +100,11 @@ def test_a_passage_that_is_missed_lowers_recall(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)
     recall = {row["class"]: row["found"] for row in rows if row["split"] == "final"}
     assert 0 == recall["2 hops"] < recall["1 hop"] < 1
+    main(["compare", str(folder)])
+    for page in (folder / "compare.html", folder / "001/report.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "<th>found</th><th>alone, if found</th>" in text
+        assert f"{100 * recall['1 hop']:.1f} <small>" in text
 
 
 def test_trees_and_questions_by_hand_are_read_in_words(searched, capsys, monkeypatch):

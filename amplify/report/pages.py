@@ -23,6 +23,7 @@ from amplify.report.results import (
     finished_rounds,
     gains,
     half_done,
+    is_searched,
     read_round,
     scores,
 )
@@ -49,6 +50,8 @@ DEFINITIONS = {
     " sub-questions.",
     "ceiling": "Held-out questions that the overseer answers rightly when every sub-question is"
     " answered truly: what limits amplification even with a perfect assistant.",
+    "found": "Questions for which a search found all passages that the answer rests on.",
+    "alone, if found": "The same as alone, of those questions only.",
     "small print": "95% intervals. Questions about one problem are not independent, and intervals"
     " allow for that.",
     "verdict": "The gate's decision about all classes together, on the select split. Everything"
@@ -85,6 +88,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
                 "store": store,
                 "rounds": rounds,
                 "best": best(rounds),
+                "searched": is_searched(store),
                 "scores": experiment.scores,
                 "chart": plots.interactive(experiment),
                 "half_done": half_done(store),
@@ -129,6 +133,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         this=this,
         before=before,
         gains=gains(store, before, after),
+        searched=is_searched(store),
         curves=[drawn for drawn in curves if drawn is not None],
         looks=[drawn for drawn in looks if drawn is not None],
         looked_at=LOOKED_AT,

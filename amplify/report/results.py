@@ -257,15 +257,18 @@ class Gain(NamedTuple):
     newly_wrong: int | None
     amplified: Proportion | None
     ceiling: Proportion | None
+    found: Proportion | None  # as in `Score`
+    alone_if_found: Proportion | None
 
 
 def gains(store: Store, before: Round | None, after: Round) -> list[Gain]:
     """By class, and ALL at the end. Has counts, for which no one need wait, and no intervals of
     the difference, for which each round's page would take a second."""
-    return [_gain(label, before, after) for label in [*classes(store, [after]), ALL]]
+    labels, searched = [*classes(store, [after]), ALL], is_searched(store)
+    return [_gain(label, before, after, searched) for label in labels]
 
 
-def _gain(label: str, before: Round | None, after: Round) -> Gain:
+def _gain(label: str, before: Round | None, after: Round, searched: bool) -> Gain:
     now = after.items.only(FINAL, label)
     was = None if before is None else before.items.only(FINAL, label)
     same = was is not None and was.same_as(now)
@@ -278,6 +281,8 @@ def _gain(label: str, before: Round | None, after: Round) -> Gain:
         newly_wrong=int(np.sum(was.alone & ~now.alone)) if was and same else None,
         amplified=now.accuracy("amplified"),
         ceiling=now.accuracy("ceiling"),
+        found=now.accuracy("found") if searched else None,
+        alone_if_found=now.if_found().accuracy("alone") if searched else None,
     )
 
 
