@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from amplify.problems import TOGETHER, answer_keys, in_chunks
+from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -33,7 +33,7 @@ from amplify.types import (
 )
 
 CHUNK = 2 * TOGETHER
-"""Contexts amplified at a time."""
+"""Contexts amplified at a time, at most."""
 
 
 def amplify(
@@ -216,20 +216,27 @@ def amplify_problems(
     *,
     depth: int = 1,
     sub_answers: str = "assistant",
+    of: int = 0,
     advance: Callable[[int], Any] = lambda rows: None,
     place: Sharding | None = None,
 ) -> Iterator[Amplified]:
-    """Amplified answers to every question of every problem, CHUNK problems at a time, as numpy
-    arrays.
+    """Amplified answers to every question of every problem, a chunk at a time, as numpy arrays.
 
     Sub-questions are answered by the assistant or, where `sub_answers` is "truth", truly: the
     supervised baseline. Depends on nothing else than its arguments: the same problems in the same
-    chunks give the same trees, bit for bit. `place`: where the contexts of a chunk lie.
+    chunks give the same trees, bit for bit. `of`: how many problems these are a part of, whose
+    chunks they then come in. `place`: where the contexts of a chunk lie.
     """
     root = jax.random.key(seed)
     how = (task, assistant, overseer, depth, sub_answers)
     function = functools.partial(amplify_chunk, *how, weights, root)
-    return in_chunks(function, CHUNK, problems, advance=advance, place=place)
+    size = chunk_size(max(of, len(problems.seeds)), place)
+    return in_chunks(function, size, problems, advance=advance, place=place)
+
+
+def chunk_size(problems: int, place: Sharding | None) -> int:
+    """How many of so many problems are amplified at a time."""
+    return at_a_time(problems, CHUNK, place)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

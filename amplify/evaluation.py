@@ -24,7 +24,7 @@ from amplify.amplification import (
     told_the_truth,
 )
 from amplify.overseers.language_model import check_failed
-from amplify.problems import TOGETHER, answer_keys, in_chunks
+from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.types import (
     Assistant,
     OverseerKind,
@@ -39,7 +39,7 @@ from amplify.words import shown
 JUDGED = ("alone", "amplified", "ceiling", "found")
 
 CHUNK = TOGETHER
-"""Contexts evaluated at a time."""
+"""Contexts evaluated at a time, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,8 @@ def evaluate(
     """
     root = jax.random.key(seed)
     function = functools.partial(_judge, task, assistant, overseer, weights, root)
-    chunks = list(in_chunks(function, CHUNK, problems, advance=advance, place=place))
+    size = at_a_time(len(problems.seeds), CHUNK, place)
+    chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     check_failed(overseer, judged["amplified_answer"])
     seeds, questions = np.asarray(problems.seeds), np.asarray(problems.questions)

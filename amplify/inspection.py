@@ -6,8 +6,8 @@ chunk give the same tree again, bit for bit, and what comes out is held against 
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
-from amplify.amplification import CHUNK, amplify_problems, read_for
+from amplify.amplification import Amplified, amplify_problems, chunk_size, read_for
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_overseer, load_weights
 from amplify.people.collection import recorded_by_people
@@ -68,12 +68,13 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             return Found(this, title, tree)
     params, _ = load_assistant(experiment, parent)
     weights = Weights(params, load_overseer(experiment, this))
-    start = row - row % CHUNK
     # The same whole chunk as in the round: another shape might round another way.
+    size = chunk_size(asked.contexts, experiment.mesh.of_rows)
+    start = row - row % size
     problems = jax.tree.map(
-        lambda column: column[start : start + CHUNK], draw_round(experiment, number)
+        lambda column: column[start : start + size], draw_round(experiment, number)
     )
-    [chunk] = _amplify(store, weights, problems, depth)
+    [chunk] = _amplify(store, weights, problems, depth, of=asked.contexts)
     with this.intact("data"):
         dataset.verify(this.data, this.record["stages"]["data"]["digest"])
         stored = dataset.read(this.data)[row]["answers"][question]
@@ -158,7 +159,9 @@ class Desk:
         return report.rich_tree(tree, f"assistant alone: {line}")
 
 
-def _amplify(store: Store, weights: Weights, problems: Problems, depth: int) -> Any:
+def _amplify(
+    store: Store, weights: Weights, problems: Problems, depth: int, of: int = 0
+) -> Iterator[Amplified]:
     experiment = store.experiment
     return amplify_problems(
         experiment.task,
@@ -169,6 +172,7 @@ def _amplify(store: Store, weights: Weights, problems: Problems, depth: int) -> 
         experiment.seed,
         depth=depth,
         sub_answers=experiment.questions.sub_answers,
+        of=of,
         place=experiment.mesh.of_rows,
     )
 

@@ -28,7 +28,7 @@ BUCKETS = 16
 CANDIDATES = 4096
 """Contexts drawn at a time while looking for those of a split."""
 TOGETHER = 64
-"""Contexts that are answered at a time, or a multiple of it."""
+"""Contexts that are answered at a time at most, or a multiple of it."""
 EVALS = 0
 """The stream of seeds that evals draw from; round n draws from stream n."""
 
@@ -134,6 +134,14 @@ def answer_keys(
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(questions))
 
     return jax.vmap(one)(seeds)
+
+
+def at_a_time(rows: int, most: int, place: Sharding | None = None) -> int:
+    """How many rows a chunk has: `most`, or what holds all of few rows, rounded up to a power of
+    two, so that hardly any shapes are compiled, and to the devices that they are spread over.
+    """
+    devices = 1 if place is None else place.num_devices
+    return min(most, max(devices, 1 << (rows - 1).bit_length()))
 
 
 def in_chunks(

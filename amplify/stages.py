@@ -31,7 +31,7 @@ from amplify.loading import (
     load_weights,
     stage_key,
 )
-from amplify.problems import EVALS, SPLITS, draw_problems
+from amplify.problems import EVALS, SPLITS, at_a_time, draw_problems
 from amplify.progress import Watch
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
 from amplify.types import HasWeights, LaysOut, Problems, Weights
@@ -246,8 +246,9 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     `like` has the shapes of the state that `begin` makes; `who` says whom to look at.
     """
     training, task = experiment.training, experiment.task
-    problems = draw_held_out(experiment, "select", evaluation.CHUNK)
     mesh = experiment.mesh  # each process looks by itself
+    looked_at = at_a_time(experiment.evals.select, evaluation.CHUNK, mesh.here.of_rows)
+    problems = draw_held_out(experiment, "select", looked_at)
     problems = jax.device_put(problems, mesh.here.of_rows)
     root = mesh.here.place(jax.random.key(experiment.seed))
     with checkpoint.training_checkpoints(this.training) as saved:

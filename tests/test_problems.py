@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
-from amplify.problems import _bucket, answer_keys, draw_again, draw_problems, in_chunks
+from amplify.mesh import Mesh
+from amplify.problems import (
+    _bucket,
+    answer_keys,
+    at_a_time,
+    draw_again,
+    draw_problems,
+    in_chunks,
+)
 from amplify.tasks.wildcard import Wildcard
 
 TASK = Wildcard(3)  # 256 different contexts: draws are bound to repeat some
@@ -84,6 +92,19 @@ def test_chunks_put_together_are_the_whole_and_have_one_shape(rows, size):
     assert np.concatenate(parts).tolist() == (2 * column).tolist()
     assert shapes == {(size,)}
     assert sum(told) == rows
+
+
+@given(st.integers(1, 300), st.sampled_from([64, 128]))
+def test_few_rows_come_in_a_chunk_that_is_hardly_larger(rows, most):
+    size = at_a_time(rows, most)
+    assert size == most <= rows or rows <= size < 2 * rows
+    assert most % size == 0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_each_device_has_a_row_of_a_chunk(rows):
+    place = Mesh(data=2).of_rows
+    assert jax.device_put(np.zeros(at_a_time(rows, 64, place)), place).sharding == place
 
 
 def test_an_answers_key_depends_on_its_problem_and_question_alone():
