@@ -21,6 +21,10 @@ from amplify.errors import AmplifyError, first_line
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 """Environment variables: host:port of the first process, how many there are, and which this is."""
+SILENCE = 30
+"""Seconds after which a process that is not heard from is taken for dead. Its peers may wait in a
+computation that its end does not interrupt, and their devices with them; jax would wait for 100.
+"""
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 """What is in the error of a process whose peer is gone."""
 
@@ -37,11 +41,11 @@ def join(cluster: bool = False) -> None:
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     try:
-        if told:
-            of, this = _whole_number(COUNT), _whole_number(NUMBER)
-            jax.distributed.initialize(os.environ[ADDRESS], of, this)
-        else:
-            jax.distributed.initialize()
+        # What is not told, jax asks the cluster.
+        of, this = (_whole_number(COUNT), _whole_number(NUMBER)) if told else (None, None)
+        jax.distributed.initialize(
+            os.environ.get(ADDRESS), of, this, heartbeat_timeout_seconds=SILENCE
+        )
     except (ValueError, RuntimeError) as error:
         raise AmplifyError(f"cannot join the other processes: {first_line(error)}") from None
     with together():
