@@ -91,7 +91,7 @@ def test_twenty_kills_lose_nothing_and_the_round_ends_complete(tmp_path):
     check_nothing_is_lost(round_, diary)
 
 
-class Rounds:
+class RestartedRound:
     """A round on a machine where processes are killed: begun again each time, until it is done."""
 
     def __init__(self, folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_twenty_kills_of_a_round_lose_nothing_and_it_ends_with_the_right_data(tm
         file.read_text(encoding="utf-8").replace("items = 40", "items = 300"), encoding="utf-8"
     )
     config = CrowdConfig(people=10, seconds=1.0, error_rate=0.1, trust=0.1, laziness=0.1)
-    rounds, diary, began = Rounds(folder), Diary(), time.monotonic()
+    rounds, diary, began = RestartedRound(folder), Diary(), time.monotonic()
 
     async def both() -> None:
         task, members = (

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 from amplify import distillation
-from amplify.amplification import CHUNK, _amplify_chunk
+from amplify.amplification import CHUNK, amplify_chunk
 from amplify.experiment_file import read_experiment
 from amplify.problems import draw_problems
 from amplify.types import Weights
@@ -151,7 +151,7 @@ def test_amplification_against_its_forward_passes():
 
     def amplify():
         return [
-            _amplify_chunk(
+            amplify_chunk(
                 task, assistant, overseer, 1, "assistant", Weights(params), root, problems
             ).answers
             for _ in range(chunks)
