@@ -73,7 +73,7 @@ def test_what_amplification_adds_to_a_step(size):
     apprentice = apprentice._replace(
         validation_loss=apprentice.validation_loss * 0 + 0.001, used=apprentice.used + 500
     )
-    state = loading.on_device(streaming.begin(experiment, params, apprentice, 0))
+    state = experiment.mesh.place(streaming.begin(experiment, params, apprentice, 0))
     whole = functools.partial(streaming.make_step(experiment), root)
     update = jax.jit(
         lambda student, buffer, key: distillation.update(
