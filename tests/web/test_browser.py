@@ -138,7 +138,7 @@ def test_by_keyboard_alone_a_person_does_the_same(chrome, place):
         keys.press("Tab")
         keys.type("Arle")
         keys.press("Enter")
-        expect(page.get_by_text("about “Arle”")).to_be_visible()
+        expect(page.get_by_text("about “Arle”", exact=True)).to_be_visible()
         expect(page.locator(".exchange .exchange[data-state=answered]")).to_be_visible()
         keys.press("Escape")
 
@@ -183,7 +183,7 @@ def test_what_is_marked_is_expanded_on_by_key(chrome, place):
         expect(part).to_have_value("")
         mark(page, 1, 4, 10)
         page.keyboard.press("e")
-        expect(page.get_by_text("about “Tamble”")).to_be_visible()
+        expect(page.get_by_text("about “Tamble”", exact=True)).to_be_visible()
 
 
 def test_what_is_typed_stays_while_answers_come_and_is_kept_as_a_draft(chrome, place):
@@ -288,7 +288,7 @@ def test_without_javascript_the_forms_do_all_the_same(chrome, place):
         expect(part).to_be_visible()
         part.fill("Arle")
         page.get_by_role("button", name="Expand on answer 1").click()
-        expect(page.get_by_text("about “Arle”")).to_be_visible()
+        expect(page.get_by_text("about “Arle”", exact=True)).to_be_visible()
         expect(page.get_by_label("Your answer")).to_have_value("perhaps the T")
         page.get_by_label("Your answer").fill("the Tamble")
         page.get_by_role("button", name="Submit").click()
