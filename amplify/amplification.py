@@ -216,7 +216,7 @@ def amplify_problems(
     *,
     depth: int = 1,
     sub_answers: str = "assistant",
-    of: int = 0,
+    size: int | None = None,
     advance: Callable[[int], Any] = lambda rows: None,
     place: Sharding | None = None,
 ) -> Iterator[Amplified]:
@@ -224,13 +224,13 @@ def amplify_problems(
 
     Sub-questions are answered by the assistant or, where `sub_answers` is "truth", truly: the
     supervised baseline. Depends on nothing else than its arguments: the same problems in the same
-    chunks give the same trees, bit for bit. `of`: how many problems these are a part of, whose
-    chunks they then come in. `place`: where the contexts of a chunk lie.
+    chunks give the same trees, bit for bit. `size`: how many problems a chunk has, where these are
+    a part of more, which came in chunks of that size. `place`: where the contexts of a chunk lie.
     """
     root = jax.random.key(seed)
     how = (task, assistant, overseer, depth, sub_answers)
     function = functools.partial(amplify_chunk, *how, weights, root)
-    size = chunk_size(max(of, len(problems.seeds)), place)
+    size = size or chunk_size(len(problems.seeds), place)
     return in_chunks(function, size, problems, advance=advance, place=place)
 
 

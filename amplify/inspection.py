@@ -74,7 +74,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     problems = jax.tree.map(
         lambda column: column[start : start + size], draw_round(experiment, number)
     )
-    [chunk] = _amplify(store, weights, problems, depth, of=asked.contexts)
+    [chunk] = _amplify(store, weights, problems, depth, size)
     with this.intact("data"):
         dataset.verify(this.data, this.record["stages"]["data"]["digest"])
         stored = dataset.read(this.data)[row]["answers"][question]
@@ -160,7 +160,7 @@ class Desk:
 
 
 def _amplify(
-    store: Store, weights: Weights, problems: Problems, depth: int, of: int = 0
+    store: Store, weights: Weights, problems: Problems, depth: int, size: int | None = None
 ) -> Iterator[Amplified]:
     experiment = store.experiment
     return amplify_problems(
@@ -172,7 +172,7 @@ def _amplify(
         experiment.seed,
         depth=depth,
         sub_answers=experiment.questions.sub_answers,
-        of=of,
+        size=size,
         place=experiment.mesh.of_rows,
     )
 
