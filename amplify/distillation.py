@@ -20,6 +20,7 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Float, Int, PyTree
 
+from amplify.device import compile_seconds
 from amplify.errors import AmplifyError
 from amplify.experiment import Training
 from amplify.mesh import ONE_DEVICE, Mesh
@@ -43,11 +44,18 @@ class HasStep(Protocol):
 State = TypeVar("State", bound=HasStep)
 
 LogRow = dict[str, Any]
-"""`{"step", "loss", ..., "seconds"}`: means over the steps since the row before; what a look at
-held-out problems found stands beside them.
+"""`{"step", "loss", ..., "answered", "seconds"}`: means over, and numbers of, the questions that
+were trained on since the row before; what a look at held-out problems found stands beside them.
 """
 
 Metrics = dict[str, Float[Array, ""]]
+
+ANSWERED = "answered"
+"""The metric that counts the questions with an answer: what other metrics are means over. A
+question to which no answer was obtained counts nowhere.
+"""
+COUNTS = (ANSWERED, "tokens", "flops")
+"""Metrics that are added up, over microbatches and over steps; all others are means."""
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Metrics]]
 
 
@@ -113,28 +121,50 @@ def mean_gradients(
     batch: dict[str, Array],
     parts: int,
 ) -> tuple[Metrics, PyTree[Array]]:
-    """Metrics and gradients of a batch, taken in so many parts after one another.
+    """Metrics and gradients of a batch, accumulated over microbatches.
 
-    Every row has as many questions, and the loss is a mean over them: parts weigh the same.
+    Args:
+        loss: a mean over the answered questions of its rows, which its metrics count.
+        trained: what the gradients are of.
+        batch: columns with one leading axis of rows, a multiple of `parts`.
+        parts: how many microbatches.
+
+    Returns:
+        Means over the answered questions of the whole batch, however they are spread over the
+        microbatches.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
         gradients, metrics = gradient(trained, batch)
         return metrics, gradients
 
-    def part(total: Any, rows: dict[str, Array]) -> tuple[Any, None]:
+    def microbatch(total: Any, rows: dict[str, Array]) -> tuple[Any, None]:
         gradients, metrics = gradient(trained, rows)
-        return jax.tree.map(jnp.add, total, (metrics, gradients)), None
+        counts, means = _split_counts(metrics)
+        answered = counts[ANSWERED]
+        sums = jax.tree.map(lambda leaf: leaf * answered.astype(leaf.dtype), (means, gradients))
+        return jax.tree.map(jnp.add, total, (counts, sums)), None
 
-    # Each part takes every so manieth row: wherever rows are spread over devices, parts are too.
+    # Microbatch i takes rows i, i + parts, ...: wherever rows are spread over devices, it is too.
     rows = jax.tree.map(
         lambda leaf: jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0), batch
     )
     first = jax.tree.map(lambda leaf: leaf[0], rows)
-    shapes = jax.eval_shape(lambda: gradient(trained, first)[::-1])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, _ = jax.lax.scan(part, zeros, rows)
-    return jax.tree.map(lambda leaf: leaf / parts, total)
+    gradients, metrics = jax.eval_shape(gradient, trained, first)
+    counts, means = _split_counts(metrics)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (counts, (means, gradients))
+    )
+    (counts, sums), _ = jax.lax.scan(microbatch, zeros, rows)
+    answered = jnp.maximum(counts[ANSWERED], 1)
+    means, gradients = jax.tree.map(lambda leaf: leaf / answered.astype(leaf.dtype), sums)
+    return counts | means, gradients
+
+
+def _split_counts(metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics that are added up, and those that are means."""
+    counts = {name: value for name, value in metrics.items() if name in COUNTS}
+    return counts, {name: value for name, value in metrics.items() if name not in COUNTS}
 
 
 def on_batches(
@@ -166,37 +196,56 @@ def train(
         save: called with the state and the log every `checkpoint_every` steps but the last, whose
             state is returned.
         log: rows `{"step", "loss", ..., "seconds"}`, one every `log_every` steps, appended to;
-            `seconds` are those that the row's steps took, what `look` took left out.
+            `seconds` are those that the row's steps took, without those that compiling them and
+            `look` took.
         advance: told of every `log_every` steps, for a progress bar.
 
     Raises:
         AmplifyError: if the loss is no longer finite.
     """
     interval: list[Metrics] = []
-    since = time.monotonic()
+    since = _clock()
     with jax.transfer_guard("disallow"):
-        for number in range(int(jax.device_get(state.step)) + 1, training.steps + 1):
+        for number in range(steps_taken(state) + 1, training.steps + 1):
             state, metrics = step(state)
             interval.append(metrics)
             if number % training.log_every == 0 or number == training.steps:
-                log.append(_mean(number, interval, since))
+                jax.block_until_ready(interval)
+                log.append(_log_row(number, interval, max(_clock() - since, 0.0)))
                 if number % training.look_every == 0 or number == training.steps:
                     log[-1].update(look(state))
-                interval, since = [], time.monotonic()
+                interval, since = [], _clock()
                 advance(training.log_every)
             if number % training.checkpoint_every == 0 and number < training.steps:
                 save(state, log)
     return state
 
 
-def _mean(step: int, interval: list[Metrics], since: float) -> LogRow:
-    rows = jax.device_get(interval)
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    if not math.isfinite(mean["loss"]):
+def _clock() -> float:
+    """Seconds, without those that this process spent on compiling."""
+    return time.monotonic() - compile_seconds()
+
+
+def steps_taken(state: HasStep) -> int:
+    """How many steps a state has been trained for, read from its device."""
+    return int(jax.device_get(state.step))
+
+
+def _log_row(step: int, interval: list[Metrics], seconds: float) -> LogRow:
+    counts, means = _split_counts(_columns(jax.device_get(interval)))
+    answered = counts[ANSWERED]
+    weights = answered if answered.any() else None  # without any answer every step counts alike
+    row = {name: float(np.average(values, weights=weights)) for name, values in means.items()}
+    if not math.isfinite(row["loss"]):
         raise AmplifyError(
-            f"the loss is {mean['loss']} at step {step}: try a smaller training.learning_rate"
+            f"the loss is {row['loss']} at step {step}: try a smaller training.learning_rate"
         )
-    return {"step": step, **mean, "seconds": round(time.monotonic() - since, 3)}
+    row |= {name: round(values.sum()) for name, values in counts.items()}
+    return {"step": step, **row, "seconds": round(seconds, 3)}
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
 
 
 def _optimizer(training: Training) -> optax.GradientTransformation:

@@ -3,18 +3,15 @@ what it cost.
 """
 
 import dataclasses
-import functools
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from amplify import processes
+from amplify import device, processes
 from amplify.experiment import Experiment
 
 PACKAGES = (
@@ -42,11 +39,38 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "processes": processes.count(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": device.describe(),
         "mesh": dataclasses.asdict(experiment.mesh),
     }
+
+
+def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How fast a round trained, and how much memory its device took.
+
+    Args:
+        rows: the training curve, `metrics.jsonl`; what a row does not count is left out.
+
+    Returns:
+        "peak_memory_gib" of the process that finished the round; and, of the time after
+        compilation, "pairs_per_second" (questions with their answers), "tokens_per_second" (of a
+        language model, padding left out), and "mfu": model FLOP/s as a share of the devices' dense
+        bf16 peak, if that is known (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+    """
+    seconds = sum(row["seconds"] for row in rows)
+
+    def rate(count: str) -> float:
+        return sum(row.get(count, 0) for row in rows) / seconds if seconds else 0.0
+
+    peak = device.peak_flops()
+    found = {
+        "pairs_per_second": round(rate("answered"), 1),
+        "tokens_per_second": round(rate("tokens"), 1),
+        "mfu": round(rate("flops") / peak, 4) if peak else 0.0,
+    }
+    memory = {"peak_memory_gib": round(device.peak_memory() / 2**30, 3)}
+    return {"performance": memory | {name: value for name, value in found.items() if value}}
 
 
 def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,24 +96,11 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def compile_seconds() -> float:
-    """Seconds that JAX has spent so far in this process on tracing, lowering, compiling and loading
-    compiled code.
-    """
-    return _compile_clock()[0]
-
-
-@functools.cache
-def _compile_clock() -> list[float]:
-    """Starts listening at the first call."""
-    total = [0.0]
-
-    def add(event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith("/jax/core/compile/"):
-            total[0] += duration_secs
-
-    jax.monitoring.register_event_duration_secs_listener(add)
-    return total
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _git(*arguments: str) -> str | None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from amplify import files, processes
+from amplify.device import compile_seconds
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment
 from amplify.experiment_file import read_experiment
-from amplify.provenance import compile_seconds
 
 STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")
 """In the order in which they are done; not every experiment has all."""
@@ -213,6 +213,11 @@ class RoundFolder:
         except AmplifyError as error:
             command = f"amplify round {self.path.parent} --n {self.number} --redo {stage}"
             raise AmplifyError(f"{error}; to do it again: {command}") from error
+
+    def training_curve(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`."""
+        with self.intact("checkpoint"):
+            return read_lines(self.metrics)
 
     @property
     def verdict(self) -> dict[str, Any] | None:

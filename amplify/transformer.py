@@ -161,6 +161,24 @@ class Pointer(nnx.Module):
         )
 
 
+def forward_flops(sizes: Sizes, rows: int, queries: int, vocabulary: int) -> int:
+    """Floating-point operations of the matrix products of a forward pass over one context.
+
+    Args:
+        sizes: of the transformer.
+        rows: that are encoded.
+        queries: that attend to them, each asking for one token.
+        vocabulary: tokens that each query is told a probability of.
+    """
+    width, mlp = sizes.width, 2 * sizes.mlp_ratio * sizes.width**2
+    encoder = rows * (4 * width**2 + mlp) + 2 * rows * rows * width
+    keys_and_values = rows * 2 * width**2
+    decoder = queries * (2 * width**2 + mlp) + 2 * queries * rows * width
+    layers = sizes.encoder_layers * encoder + sizes.decoder_layers * (keys_and_values + decoder)
+    pointer = queries * (width**2 + rows * width) if sizes.copies else 0
+    return 2 * (layers + pointer + queries * width * vocabulary)
+
+
 class Transformer(nnx.Module):
     """The parameters and the two forward passes."""
 

@@ -292,7 +292,9 @@ class Assistant(Protocol):
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Mean loss a question of `batch` (context, questions, answers), and metrics to log."""
+        """Mean loss over the answered questions of `batch` (context, questions, answers), and
+        metrics to log: means over the same questions, and "answered", their number.
+        """
 
 
 Place = Callable[[str, tuple[int, ...]], Sharding]

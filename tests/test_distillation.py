@@ -14,6 +14,7 @@ from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
 from amplify.experiment import Training
 from amplify.problems import draw_problems
 from amplify.tasks.wildcard import Wildcard
+from amplify.types import FAILED
 
 TASK = Wildcard(3)
 SIZES = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
@@ -28,7 +29,7 @@ def batch(rows: int = 8) -> dict[str, np.ndarray]:
     problems = draw_problems(TASK, 0, 1, "train", rows, [1, 2, 3, 1])
     truth = jax.vmap(jax.vmap(TASK.truth, (None, 0)))(problems.contexts, problems.questions)
     columns = {"context": problems.contexts, "questions": problems.questions, "answers": truth}
-    return jax.tree.map(np.asarray, columns)
+    return jax.tree.map(np.array, columns)
 
 
 def trained(assistant, training: Training = TRAINING, steps: int = 3):
@@ -51,6 +52,56 @@ def test_a_batch_in_parts_is_the_same_step(assistant):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), whole.params, parts.params
     )
+
+
+@pytest.mark.parametrize("assistant", [MODEL, FactTransformerConfig(width=16).build(TASK)])
+def test_microbatches_weigh_what_they_have_answers_to(assistant):
+    """Rows 0 and 2 have one answer of four, rows 4 to 7 none."""
+    rows = batch()
+    rows["answers"][[0, 2], 1:] = FAILED
+    rows["answers"][4:] = FAILED
+    rows = jax.device_put(rows)
+    params = assistant.init(jax.random.key(0))
+    metrics, gradients = distillation.mean_gradients(assistant.loss, params, rows, 1)
+    scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradients))
+    for parts in (2, 4, 8):
+        theirs, in_parts = distillation.mean_gradients(assistant.loss, params, rows, parts)
+        assert float(theirs["answered"]) == float(metrics["answered"]) == 10
+        for name in metrics:
+            np.testing.assert_allclose(theirs[name], metrics[name], rtol=1e-6)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * scale), gradients, in_parts
+        )
+
+
+def test_a_batch_without_answers_changes_no_mean():
+    rows = batch()
+    rows["answers"][:] = FAILED
+    rows = jax.device_put(rows)
+    params = MODEL.init(jax.random.key(0))
+    for parts in (1, 4):
+        metrics, gradients = distillation.mean_gradients(MODEL.loss, params, rows, parts)
+        assert {name: float(value) for name, value in metrics.items()} == dict.fromkeys(metrics, 0)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
+def test_logged_means_weigh_steps_by_their_answers():
+    steps = [(3.0, 30), (1.0, 10), (0.0, 0)]
+    logged = []
+    metrics = iter([{"loss": jnp.float32(a), "answered": jnp.float32(n)} for a, n in steps])
+    training = Training(steps=3, log_every=3, look_every=3)
+    state = distillation.begin(MODEL, MODEL.init(jax.random.key(0)), training)
+    distillation.train(
+        lambda state: (state, next(metrics)),
+        training,
+        state,
+        look=lambda state: {},
+        save=lambda state, log: None,
+        log=logged,
+        advance=lambda steps: None,
+    )
+    assert logged[0]["loss"] == pytest.approx(2.5)
+    assert logged[0]["answered"] == 40
 
 
 def test_what_is_computed_again_is_the_same_and_not_kept():

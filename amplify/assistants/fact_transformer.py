@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
-from amplify.transformer import Memory, Size, Transformer, sample
+from amplify.transformer import Memory, Size, Transformer, forward_flops, sample
 from amplify.types import DONT_KNOW, FAILED, Answers, GradedTask, Task
 
 
@@ -85,21 +85,33 @@ class FactTransformer:
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy of the answers in nats, summed over their tokens, a mean over questions."""
+        """Cross-entropy of the answers in nats, summed over their tokens, a mean over the questions
+        that were answered.
+        """
         network, answers = self._merge(params), batch["answers"]
         sees = self._present(batch["context"])
         memory = network.encode(batch["context"], sees)
-        had = answers[..., 0] != FAILED
-        count = jnp.maximum(jnp.sum(had), 1).astype(jnp.float32)
+        answered = answers[..., 0] != FAILED
+        number = jnp.sum(answered).astype(jnp.float32)
+        count = jnp.maximum(number, 1)
         answers = jnp.maximum(answers, 0)
-        loss, right = jnp.zeros(()), had
+        loss, right = jnp.zeros(()), answered
         for place in range(self.task.answer_length):
             query = self._query(batch["questions"], answers, place)
             log_probs, token = network.log_probs(memory, query, sees), answers[..., place]
             given = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
-            loss -= jnp.sum(given, where=had) / count
+            loss -= jnp.sum(given, where=answered) / count
             right &= jnp.argmax(log_probs, -1) == token
-        return loss, {"loss": loss, "agreement": jnp.sum(right).astype(loss.dtype) / count}
+        agreement = jnp.sum(right).astype(loss.dtype) / count
+        counts = {"answered": number, "flops": jnp.float32(self._training_flops(answers.shape))}
+        return loss, {"loss": loss, "agreement": agreement} | counts
+
+    def _training_flops(self, answers: tuple[int, ...]) -> int:
+        """Of a step on answers of this shape; twice as many backward as forward."""
+        batch, questions, length = answers
+        task = self.task
+        vocabulary, queries = len(task.vocabulary), questions * length
+        return 3 * batch * forward_flops(self.config, task.facts, queries, vocabulary)
 
     def _merge(self, params: PyTree[Array]) -> Transformer:
         return nnx.merge(_graph(self.config, self.task), params)

@@ -233,14 +233,15 @@ class LanguageModel:
         wrong = said & (jnp.argmax(log_probs, -1) != words)
         question = jnp.take_along_axis(packed.segments, places, axis=2)
         first, flawed = _by_question(jnp.where(said, question, PADDING), wrong)
-        questions = jnp.maximum(jnp.sum(first), 1).astype(log_probs.dtype)
+        answered = jnp.sum(first).astype(log_probs.dtype)
+        questions = jnp.maximum(answered, 1)
         loss = -jnp.sum(given, where=said) / questions
         agreement = jnp.sum(first & ~flawed).astype(loss.dtype) / questions
-        return loss, {"loss": loss, "agreement": agreement}
+        return loss, {"loss": loss, "agreement": agreement, "answered": answered}
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A data set's rows as they are trained on, see `packing`."""
-        return pack(jax.jit(self._one_to_a_line)(dict(rows)))
+        return pack(jax.device_get(jax.jit(self._one_to_a_line)(dict(rows))))
 
     def _one_to_a_line(self, rows: Mapping[str, Array]) -> Packed:
         """Each question, and what of its answer the next word is said after."""
