@@ -7,10 +7,10 @@
 
 Each stage leaves its result in the round's folder before the next begins, and what is there is not
 done again: a round that was killed goes on where it was and ends as if it had not been. What the
-stages do is in `stages`.
+stages do is in `stages`; `running` writes the round's report.
 """
 
-from amplify import provenance, report, stages
+from amplify import provenance, stages
 from amplify.progress import Watch
 from amplify.store import RoundFolder, Store
 
@@ -30,8 +30,7 @@ def run(store: Store, number: int, watch: Watch) -> RoundFolder:
         this.stage("checkpoint", stages.distill, experiment, best, this, watch)
     this.stage("evals", stages.evaluate_held_out, experiment, this, watch)
     this.stage("verdict", stages.judge_child, experiment, best, this)
-    this.note(provenance.ledger(this.record))
-    report.write_round_page(store, this)
+    this.note(provenance.ledger(this.record) | provenance.performance(this.training_curve()))
     this.finish()
     return this
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from amplify.errors import AmplifyError
 from amplify.terminal import messages, output, progress_bars
 
@@ -34,8 +36,10 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
         def go(n: int) -> None:
             nonlocal number
             number = n
-            if not store.round(n).complete:
+            runs = not store.round(n).complete
+            if runs:
                 page.run(store, n, progress_bars(f"round {n}"))
+            _write_report(store, n, only_if_missing=not runs)
 
         try:
             yield store, go
@@ -43,6 +47,17 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
             raise AmplifyError(
                 f"stopped in round {number}; the same command goes on from there"
             ) from None
+
+
+def _write_report(store: Any, number: int, only_if_missing: bool) -> None:
+    """The page of a finished round; the untrained assistant has none."""
+    from amplify import processes, report
+
+    this = store.round(number)
+    # All processes must decide alike, and the first may have written the page by now.
+    is_there = bool(processes.gather(np.array([this.report.exists()]))[0])
+    if number and not (only_if_missing and is_there):
+        report.write_round_page(store, this)
 
 
 def keep_compiled_code() -> None:

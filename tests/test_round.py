@@ -14,6 +14,7 @@ import pytest
 from amplify import distillation, inspection, stages
 from amplify import round as page
 from amplify.assistants.fact_transformer import FactTransformer
+from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant
 from amplify.progress import unwatched
@@ -33,7 +34,7 @@ def run_rounds(folder: Path, last: int) -> Store:
 def ran(tmp_path_factory) -> Path:
     """Two rounds, not to be written to."""
     folder = tiny_experiment(tmp_path_factory.mktemp("rounds") / "tiny")
-    run_rounds(folder, 2)
+    main(["round", str(folder), "--n", "2"])
     return folder
 
 
@@ -303,3 +304,15 @@ def test_a_loss_that_is_not_finite_stops_the_round_with_the_step(tmp_path):
     ):
         run_rounds(folder, 1)
     assert not Store(folder).round(1).done("checkpoint")
+
+
+def test_a_report_that_is_missing_or_older_than_its_round_is_written_again(copied):
+    page = copied / "002/report.html"
+    page.unlink()
+    main(["round", str(copied), "--n", "2"])
+    assert "round 2" in page.read_text(encoding="utf-8")
+    page.write_text("from before", encoding="utf-8")
+    main(["round", str(copied), "--n", "2"])
+    assert page.read_text(encoding="utf-8") == "from before"
+    main(["round", str(copied), "--n", "2", "--redo", "verdict"])
+    assert page.read_text(encoding="utf-8") != "from before"

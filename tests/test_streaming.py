@@ -12,6 +12,7 @@ import pytest
 from amplify import loading, streaming
 from amplify import round as page
 from amplify.amplification import amplify_problems
+from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum
 from amplify.experiment_file import read_experiment
@@ -79,7 +80,8 @@ def run(folder: Path, last: int) -> Store:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tiny_experiment(tmp_path_factory.mktemp("streaming") / "tiny", TOML)
-    return run(folder, 2)
+    main(["round", str(folder), "--n", "2"])
+    return Store(folder)
 
 
 def outcome(store: Store, number: int) -> list[str]:
