@@ -152,7 +152,8 @@ def _copy(state: PyTree[Array]) -> PyTree[Array]:
 
 def _write(directory: Path, state: PyTree[Array], place: dict[str, Any] | None) -> None:
     with whole_folder(directory) as folder:
-        with _uncompressed():
+        # Orbax reads arrays with np.asarray, which a transfer guard of the caller would forbid.
+        with _uncompressed(), jax.transfer_guard_device_to_host("allow"):
             # Orbax takes no relative paths. `place` is plain data and goes where such goes.
             ocp.save(folder.resolve(), state, custom_metadata={"batches": place})
         sums = folder / CHECKSUMS

@@ -89,7 +89,7 @@ def evaluate(
     chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     check_failed(overseer, judged["amplified_answer"])
-    seeds, questions = np.asarray(problems.seeds), np.asarray(problems.questions)
+    seeds, questions = jax.device_get((problems.seeds, problems.questions))
     return [
         Item(
             split=split,

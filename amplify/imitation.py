@@ -109,7 +109,7 @@ def show(overseer: Learned, apprentice: Apprentice, demonstrated: Interaction) -
     leading axis.
     """
     new = overseer.transcript(demonstrated)
-    room = overseer.config.demonstrations - int(apprentice.used)
+    room = overseer.config.demonstrations - int(jax.device_get(apprentice.used))
     new = jax.tree.map(lambda part: part[:room], new)
     kept = jax.tree.map(
         lambda all_, part: jax.lax.dynamic_update_slice_in_dim(all_, part, apprentice.used, 0),

@@ -6,12 +6,14 @@ chunk give the same tree again, bit for bit, and what comes out is held against 
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, PyTree
 from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
@@ -21,7 +23,7 @@ from amplify.loading import load_assistant, load_overseer, load_weights
 from amplify.people.collection import recorded_by_people
 from amplify.stages import draw_held_out, draw_round
 from amplify.store import RoundFolder, Store
-from amplify.types import HasWeights, Problems, SearchedTask, Weights
+from amplify.types import Answers, Assistant, HasWeights, Problems, SearchedTask, Task, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             f"{this.data}: row {row} cannot be recomputed on this machine: the answer was {was}"
             f" and is {now}"
         )
-    context = np.asarray(problems.contexts)[row - start]
+    context = jax.device_get(problems.contexts)[row - start]
     tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
     return Found(this, title, tree)
 
@@ -122,11 +124,11 @@ class Desk:
     def introduction(self) -> str:
         task = self.store.experiment.task
         if isinstance(task, SearchedTask):
-            questions = np.asarray(self.problem.questions)[0]
+            questions = jax.device_get(self.problem.questions)[0]
             asked = [words.shown(task, question) for question in questions]
             title = f"{self.store.name}, round {self.number}. Questions such as:"
             return "\n  ".join([title, *asked])
-        facts = [words.shown(task, fact) for fact in np.asarray(self.problem.contexts)[0]]
+        facts = [words.shown(task, fact) for fact in jax.device_get(self.problem.contexts)[0]]
         return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
 
     def ask(self, text: str) -> str | RichTree:
@@ -136,27 +138,35 @@ class Desk:
         experiment = self.store.experiment
         task, assistant = experiment.task, experiment.assistant
         context, question = self.problem.contexts[0], jnp.asarray(words.read_question(task, text))
-        if bool(task.is_primitive(question)):
-            told = words.shown(
-                task, np.asarray(task.environment(context, question, jax.random.key(0)))
-            )
-            return f"{told}   (a primitive question: the environment answers it)"
+        if jax.device_get(task.is_primitive(question)):
+            told = jax.device_get(task.environment(context, question, jax.random.key(0)))
+            shown = words.shown(task, told)
+            return f"{shown}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
-        read = read_for(task, problem.contexts, problem.questions)
-        memory = assistant.encode(self.weights.assistant, read)
-        answers = assistant.answer(self.weights.assistant, memory, problem.questions, None)
-        said = words.shown(task, np.asarray(answers.tokens)[0, 0])
-        truth = words.shown(task, np.asarray(task.truth(context, question)))
-        probability = float(jnp.exp(answers.log_prob[0, 0]))
-        line = f"{said}   (probability {probability:.3f}; the truth is {truth})"
+        alone = _answer_alone(task, assistant, self.weights.assistant, problem)
+        read, answers, truth = jax.device_get(alone)
+        said, true = words.shown(task, answers.tokens[0, 0]), words.shown(task, truth)
+        probability = np.exp(answers.log_prob[0, 0])
+        line = f"{said}   (probability {probability:.3f}; the truth is {true})"
         if isinstance(task, SearchedTask):
-            passages = [words.shown(task, row) for row in np.asarray(read)[0] if row.any()]
+            passages = [words.shown(task, row) for row in read[0] if row.any()]
             line = "\n  ".join([line, "from:", *passages])
         if self.depth == 0:
             return line
         [chunk] = _amplify(self.store, self.weights, problem, self.depth)
-        tree = words.tree(task, np.asarray(context), chunk.trees, 0, 0)
+        tree = words.tree(task, jax.device_get(context), chunk.trees, 0, 0)
         return report.rich_tree(tree, f"assistant alone: {line}")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _answer_alone(
+    task: Task, assistant: Assistant, params: PyTree[Array], problem: Problems
+) -> tuple[Int[Array, "1 facts fact_length"], Answers, Int[Array, " answer_length"]]:
+    """What the assistant reads for one question, its likeliest answer, and the truth."""
+    read = read_for(task, problem.contexts, problem.questions)
+    memory = assistant.encode(params, read)
+    answers = assistant.answer(params, memory, problem.questions, None)
+    return read, answers, task.truth(problem.contexts[0], problem.questions[0, 0])
 
 
 def _amplify(

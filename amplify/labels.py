@@ -7,6 +7,7 @@ replayed. `stages` and `replay` call it.
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -73,10 +74,10 @@ def amplified_answers(
         facts = _count_with_people(experiment, people, facts)
     columns = {
         "context": np.concatenate([chunk.read for chunk in chunks]),
-        "questions": np.asarray(problems.questions),
+        "questions": jax.device_get(problems.questions),
         "answers": answers,
         "classes": np.concatenate([chunk.classes for chunk in chunks]),
-        "problem_seed": np.asarray(problems.seeds, np.int64),
+        "problem_seed": jax.device_get(problems.seeds).astype(np.int64),
         "parent": np.full(len(answers), digest),
     }
     return MadeData(columns, trees, facts | ({"failed": failed} if failed else {}))
@@ -144,7 +145,7 @@ def sample_trees(
     experiment: Experiment, problems: Problems, first: Amplified
 ) -> list[dict[str, Any]]:
     """The tree of one question each of the first problems."""
-    contexts, labels = np.asarray(problems.contexts), experiment.task.classes
+    contexts, labels = jax.device_get(problems.contexts), experiment.task.classes
     places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
     return [
         {"row": row, "column": column, "class": labels[first.classes[row, column]]}

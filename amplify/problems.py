@@ -56,7 +56,7 @@ def draw_problems(
         indices = np.arange(start, start + CANDIDATES, dtype=np.uint32)
         buckets = indices % BUCKETS
         if apart:
-            buckets = np.asarray(_buckets(task, root, _seeds(stream, indices)))
+            buckets = jax.device_get(_buckets(task, root, _seeds(stream, indices)))
         wanted = buckets == SPLITS[split] if split in SPLITS else buckets >= len(SPLITS)
         found = np.concatenate([found, indices[wanted]])
         if len(found) >= count:
@@ -158,13 +158,13 @@ def in_chunks(
     takes its turn, and all have all that came of it. `advance` is told of each chunk's rows when it
     is done. `place`: where the rows lie, on devices of this process.
     """
-    columns = jax.tree.map(np.asarray, columns)
+    columns = jax.device_get(columns)
     rows = len(jax.tree.leaves(columns)[0])
     for start in range(0, rows, size * processes.count()):
         index = np.arange(size) + start + size * processes.number()
         index = np.where(index < rows, index, start)
         result = function(*jax.device_put(_rows(columns, index), place))
-        for number, chunk in enumerate(processes.gather(jax.tree.map(np.asarray, result))):
+        for number, chunk in enumerate(processes.gather(jax.device_get(result))):
             left = rows - start - size * number
             if left > 0:
                 yield _rows(chunk, slice(left))

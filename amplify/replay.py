@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
@@ -159,7 +160,7 @@ def _right(
     answers: Int[np.ndarray, "rows questions answer_length"],
 ) -> Bool[np.ndarray, "rows questions"]:
     is_right = over_questions(experiment.task.is_right)
-    return np.asarray(is_right(problems.contexts, problems.questions, jnp.asarray(answers)))
+    return jax.device_get(is_right(problems.contexts, problems.questions, jnp.asarray(answers)))
 
 
 def _told_again(worker: Worker, people: Gathered) -> Change:

@@ -18,6 +18,7 @@ from jaxtyping import Array, PyTree
 from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming
 from amplify.amplification import amplify_problems
 from amplify.comparison import judge
+from amplify.distillation import steps_taken
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
 from amplify.imitation import Apprentice
@@ -94,7 +95,7 @@ def teach_overseer(
     """
     params, _ = load_assistant(experiment, best)
     before = load_apprentice(experiment, best)
-    known = int(before.used)
+    known = int(jax.device_get(before.used))
     people = ask_people(experiment, best, this, draw_round(experiment, this.number), watch)
     if people is not None and people.demonstrated is not None:
         before = imitation.show(learned(experiment), before, people.demonstrated)
@@ -123,11 +124,12 @@ def give_lessons(
 
 def describe_overseer(apprentice: Apprentice, known: int) -> dict[str, Any]:
     """What a record says of it; `known` is how many demonstrations it had before the round."""
+    used, loss = jax.device_get((apprentice.used, apprentice.validation_loss))
     return {
         "overseer_digest": checkpoint.digest(apprentice.params),
-        "demonstrations": int(apprentice.used) - known,
-        "demonstrations_so_far": int(apprentice.used),
-        "overseer_loss": round(float(apprentice.validation_loss), 5),
+        "demonstrations": int(used) - known,
+        "demonstrations_so_far": int(used),
+        "overseer_loss": round(float(loss), 5),
     }
 
 
@@ -166,7 +168,7 @@ def stream(
     """Amplification and distillation side by side, from where the best round left off."""
     params, _ = load_assistant(experiment, best)
     apprentice = load_apprentice(experiment, best) if experiment.overseer_learns else None
-    known = 0 if apprentice is None else int(apprentice.used)
+    known = 0 if apprentice is None else int(jax.device_get(apprentice.used))
     size = best.record["stages"]["checkpoint"].get("size", experiment.curriculum.start)
     step, root = streaming.make_step(experiment), stage_key(experiment, this, "checkpoint")
 
@@ -192,7 +194,7 @@ def stream(
     return {
         "digest": checkpoint.digest(state.student.target),
         "steps": experiment.training.steps,
-        "size": int(state.growth.size),
+        "size": int(jax.device_get(state.growth.size)),
         **sample,
         **facts,
         **count_answers(experiment, read_lines(this.metrics)),
@@ -267,17 +269,17 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
 
             def save(state: Any, log: list[distillation.LogRow]) -> None:
                 write_lines(this.metrics, log)
-                saved.save(int(state.step), state, batches)
+                saved.save(steps_taken(state), state, batches)
 
             log: list[distillation.LogRow] = []
             state = saved.restore(like, batches)
             if state is None:
                 state = begin()
-            elif int(state.step):
+            elif taken := steps_taken(state):
                 with this.intact("checkpoint"):
-                    log = [row for row in read_lines(this.metrics) if row["step"] <= state.step]
+                    log = [row for row in read_lines(this.metrics) if row["step"] <= taken]
             with watch("distilling", training.steps) as advance:
-                advance(int(state.step))
+                advance(steps_taken(state))
                 state = distillation.train(
                     step, training, state, look=look, save=save, log=log, advance=advance
                 )

@@ -229,7 +229,7 @@ def _draw(buffer: Buffer, key: Key[Array, ""], batch: int) -> dict[str, Array]:
 
 def held_out(buffer: Buffer) -> dict[str, Array]:
     """What stands in the places that are never trained on, as far as they are filled."""
-    filled = min(int(buffer.written), len(buffer.contexts))
+    filled = min(int(jax.device_get(buffer.written)), len(buffer.contexts))
     place = jnp.arange(HELD_OUT - 1, filled, HELD_OUT)
     return {
         "place": place,

@@ -105,7 +105,7 @@ def is_right(
     question: Int[np.ndarray, " question_length"],
     answer: Int[np.ndarray, " answer_length"],
 ) -> bool:
-    return bool(_is_right(task, context, question, answer))
+    return bool(jax.device_get(_is_right(task, context, question, answer)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
