@@ -39,7 +39,7 @@ def load_overseer(experiment: Experiment, round_: RoundFolder) -> PyTree[Array] 
     if experiment.overseer_learns:
         return load_apprentice(experiment, round_).params
     if isinstance(experiment.overseer, Loads):
-        return experiment.overseer.load(experiment.mesh.here.of_weight)
+        return experiment.overseer.load(experiment.mesh.here.of_tree)
     return None
 
 

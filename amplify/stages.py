@@ -40,7 +40,7 @@ from amplify.types import HasWeights, LaysOut, Problems, Weights
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     """Round 0: untrained weights, or those that the assistant was given."""
     assistant, mesh = experiment.assistant, experiment.mesh
-    params = assistant.load(mesh.of_weight) if isinstance(assistant, HasWeights) else None
+    params = assistant.load(mesh.of_tree) if isinstance(assistant, HasWeights) else None
     if params is None:
         params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
     state = distillation.begin(assistant, mesh.place(params), experiment.training)

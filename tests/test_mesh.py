@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from amplify import distillation
 from amplify.assistants.language_model import LanguageModelConfig
@@ -87,20 +86,6 @@ def test_what_eight_devices_saved_two_go_on_from(rounds):
     parent = record(rounds / "many", after["parent"]["round"])
     assert after["parent"]["digest"] == parent["stages"]["checkpoint"]["digest"]
     assert losses(rounds / "many", 2)[-1] < losses(rounds / "many", 1)[0]
-
-
-def test_large_matrices_are_spread_and_all_else_is_everywhere():
-    mesh = Mesh(fsdp=1, tensor=2)
-    into = mesh.of_weight("params.layers.mlp.up.kernel", (3, 8, 16))
-    out = mesh.of_weight("optimizer.1.mu.layers.attention.out.kernel", (3, 8, 16))
-    assert into.spec == PartitionSpec(None, "fsdp", "tensor")
-    assert out.spec == PartitionSpec(None, "tensor", "fsdp")
-    assert mesh.of_weight("params.embedding", (12, 8)).spec == PartitionSpec("tensor", "fsdp")
-    assert mesh.of_weight("params.embedding", (11, 8)).spec == PartitionSpec(None, "fsdp")
-    assert mesh.of_weight("params.out_norm.scale", (8,)).spec == PartitionSpec()
-    placed = mesh.place({"up": {"kernel": np.zeros((3, 8, 16), np.float32)}})
-    [share, other] = placed["up"]["kernel"].addressable_shards
-    assert share.data.shape == other.data.shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])

@@ -146,10 +146,10 @@ def test_each_device_reads_its_own_part(tmp_path):
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "fsdp"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-    def shardings(path, shape):
-        return split if len(shape) == 3 else whole
+    def place(params):
+        return jax.tree.map(lambda leaf: split if leaf.ndim == 3 else whole, params)
 
-    spread = pretrained.load(opened, shardings=shardings)
+    spread = pretrained.load(opened, place=place)
     kernel = spread["layers"]["attention"]["query"]["kernel"][...]
     assert kernel.addressable_shards[0].data.shape == (3, 16, 32)
     same = jax.tree.map(
