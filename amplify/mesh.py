@@ -13,6 +13,7 @@ import math
 from typing import Annotated, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import (
@@ -142,6 +143,12 @@ class Mesh:
         """A batch in its place: each process puts what lies on its own devices."""
         return jax.tree.map(lambda leaf: _put(leaf, self.of_rows), batch)
 
+    def spread_rows(self, batch: PyTree[Any]) -> PyTree[Any]:
+        """The same inside a compiled function. Rows that do not divide evenly stay as they are."""
+        if self.size == 1 or any(len(leaf) % self.row_shares for leaf in jax.tree.leaves(batch)):
+            return batch
+        return jax.lax.with_sharding_constraint(batch, self.of_rows)
+
     @property
     def here(self) -> "Mesh":
         """The part of this process, for what each does by itself: the same mesh if there is one."""
@@ -200,6 +207,8 @@ def _put(leaf: Any, sharding: Sharding) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
     numbers = processes.whole(leaf)

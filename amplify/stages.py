@@ -110,11 +110,12 @@ def give_lessons(
     apprentice: Apprentice,
     watch: Watch,
 ) -> Apprentice:
-    lesson, root = imitation.make_lesson(experiment), stage_key(experiment, this, "overseer")
+    lesson = imitation.make_lesson(experiment)
+    root = experiment.mesh.place(stage_key(experiment, this, "overseer"))
     steps = learned(experiment).config.steps
     with watch("teaching the overseer", steps) as advance:
         for number in range(steps):
-            apprentice = lesson(jax.random.fold_in(root, number), params, apprentice)
+            apprentice = lesson(root, number, params, apprentice)
             if number % 10 == 9:
                 jax.block_until_ready(apprentice.step)  # a progress bar is about what is done
                 advance(10)
@@ -168,7 +169,8 @@ def stream(
     apprentice = load_apprentice(experiment, best) if experiment.overseer_learns else None
     known = 0 if apprentice is None else int(apprentice.used)
     size = best.record["stages"]["checkpoint"].get("size", experiment.curriculum.start)
-    step, root = streaming.make_step(experiment), stage_key(experiment, this, "checkpoint")
+    step = streaming.make_step(experiment)
+    root = experiment.mesh.place(stage_key(experiment, this, "checkpoint"))
 
     def begin() -> streaming.Stream:
         first = apprentice
@@ -179,7 +181,7 @@ def stream(
     with resumable_training(experiment, this, watch) as run:
         state = run(
             lambda state: step(root, state),
-            jax.eval_shape(lambda: streaming.begin(experiment, params, apprentice, size)),
+            experiment.mesh.place(streaming.abstract(experiment)),
             begin,
             lambda state: (state.weights, state.student.params),
         )
@@ -215,7 +217,9 @@ def write_streamed_sample(
     experiment: Experiment, this: RoundFolder, state: streaming.Stream
 ) -> dict[str, Any]:
     """The buffer's held-out part as a data set, and trees of the final target network."""
-    task, held_out = experiment.task, jax.device_get(streaming.held_out(state.buffer))
+    task, mesh = experiment.task, experiment.mesh
+    weights, buffer = mesh.bring_here((state.weights, state.buffer))
+    held_out = jax.device_get(streaming.held_out(buffer))
     place = jnp.asarray(held_out["place"])
     problems = Problems(
         jnp.stack([jnp.full_like(place, this.number), place], axis=1).astype(jnp.uint32),
@@ -223,7 +227,13 @@ def write_streamed_sample(
         jnp.asarray(held_out["questions"]),
     )
     [chunk, *_] = amplify_problems(
-        task, experiment.assistant, experiment.overseer, state.weights, problems, experiment.seed
+        task,
+        experiment.assistant,
+        experiment.overseer,
+        weights,
+        problems,
+        experiment.seed,
+        place=mesh.here.of_rows,
     )
     write_lines(this.interactions, sample_trees(experiment, problems, chunk))
     columns = {name: held_out[name] for name in ("context", "questions", "answers")}
