@@ -128,6 +128,11 @@ class TrainingCheckpoints:
                 return _read(self._directory / str(step), like, batches)
         return None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether what was begun is still being saved."""
+        return self._saving is not None and not self._saving.done()
+
     def wait(self) -> None:
         """Waits until what was begun is saved; raises what went wrong with it."""
         saving, self._saving = self._saving, None
