@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
@@ -25,6 +26,8 @@ from amplify.errors import AmplifyError
 
 CHECKSUMS = "SHA256SUMS"
 """A checkpoint's list of its files; `sha256sum --check SHA256SUMS` reads it."""
+NONE = -1
+"""The step of no checkpoint."""
 
 
 def save(
@@ -50,8 +53,7 @@ def restore(
     Raises:
         AmplifyError: if the checkpoint is missing or damaged, or if a leaf is not as in `like`.
     """
-    if damage := _damage(directory):
-        raise AmplifyError(f"{directory}: {damage}")
+    processes.first(lambda: _verify(directory))
     return _read(directory, like, batches)
 
 
@@ -123,10 +125,9 @@ class TrainingCheckpoints:
         Raises:
             AmplifyError: if a leaf is not as in `like`.
         """
-        for step in sorted(self._steps(), reverse=True):
-            if not _damage(self._directory / str(step)):
-                return _read(self._directory / str(step), like, batches)
-        return None
+        # All processes go on from the same one; the first has read every byte of it.
+        step = processes.gather(np.array(self._newest() if processes.is_first() else NONE))[0]
+        return None if step == NONE else _read(self._directory / f"{step}", like, batches)
 
     @property
     def under_way(self) -> bool:
@@ -153,6 +154,12 @@ class TrainingCheckpoints:
         finally:
             if processes.is_first():
                 shutil.rmtree(workplace)
+
+    def _newest(self) -> int:
+        for step in sorted(self._steps(), reverse=True):
+            if not _damage(self._directory / str(step)):
+                return step
+        return NONE
 
     def _steps(self) -> set[int]:
         return {int(path.name) for path in self._directory.iterdir() if path.name.isdecimal()}
@@ -194,6 +201,11 @@ def _read(
     if batches is not None:
         batches.set_state(stored.custom_metadata["batches"])
     return state
+
+
+def _verify(directory: Path) -> None:
+    if damage := _damage(directory):
+        raise AmplifyError(f"{directory}: {damage}")
 
 
 def _damage(directory: Path) -> str | None:

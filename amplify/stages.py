@@ -158,7 +158,24 @@ def distill(
         )
     checkpoint.save(this.checkpoint, state, batches)
     this.drop_training()
-    return {"digest": checkpoint.digest(state.target), "steps": training.steps}
+    return {
+        "digest": checkpoint.digest(state.target),
+        "steps": training.steps,
+        **describe_shares(experiment, state),
+    }
+
+
+def describe_shares(experiment: Experiment, state: PyTree[Array]) -> dict[str, Any]:
+    """How much of the state a device held, and which axes of parameters the mesh does not divide
+    and so replicated, as `name length`.
+    """
+    mesh = experiment.mesh
+    shares = mesh.shares(state)
+    return {
+        "state_bytes": shares.all,
+        "state_bytes_per_device": shares.per_device,
+        "replicated_axes": mesh.undivided(state),
+    }
 
 
 def stream(
@@ -195,6 +212,7 @@ def stream(
         "digest": checkpoint.digest(state.student.target),
         "steps": experiment.training.steps,
         "size": int(state.growth.size),
+        **describe_shares(experiment, state),
         **sample,
         **facts,
         **count_answers(experiment, read_lines(this.metrics)),
