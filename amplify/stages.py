@@ -42,7 +42,9 @@ def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     assistant, mesh = experiment.assistant, experiment.mesh
     params = assistant.load(mesh.of_tree) if isinstance(assistant, HasWeights) else None
     if params is None:
-        params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
+        key = mesh.place(jax.random.key(experiment.seed))
+        there = mesh.of_tree(jax.eval_shape(assistant.init, key))  # no device draws them all
+        params = jax.jit(assistant.init, out_shardings=there)(key)
     state = distillation.begin(assistant, mesh.place(params), experiment.training)
     checkpoint.save(this.checkpoint, mesh.place(state))
     return {"digest": checkpoint.digest(params)}
