@@ -8,7 +8,7 @@ flipped bits without a word, and Orbax meets a missing file with pages of text. 
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,18 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from amplify import processes
-from amplify.dataset import whole_folder
+from amplify.dataset import clear, put_in_place, whole_folder, workplace_of
 from amplify.errors import AmplifyError
 
 CHECKSUMS = "SHA256SUMS"
 """A checkpoint's list of its files; `sha256sum --check SHA256SUMS` reads it."""
+NONE = -1
+"""The step of no checkpoint."""
 
 
 def save(
@@ -50,8 +53,7 @@ def restore(
     Raises:
         AmplifyError: if the checkpoint is missing or damaged, or if a leaf is not as in `like`.
     """
-    if damage := _damage(directory):
-        raise AmplifyError(f"{directory}: {damage}")
+    processes.first(lambda: _verify(directory))
     return _read(directory, like, batches)
 
 
@@ -87,10 +89,11 @@ def _make_room(directory: Path) -> None:
 class TrainingCheckpoints:
     """The newest complete checkpoint of a training under way, in a folder named for its step.
 
-    Saved by a thread of our own, from a copy made on the device: the training loop is held up for
-    a millisecond, where Orbax's asynchronous saving takes 17 before it returns. Several processes
-    save before they go on: what they do together must have the same order in all. A checkpoint is
-    removed once a later one is complete.
+    Orbax saves asynchronously: training is held up while the state is copied from the devices to
+    host memory, each process its own shards, and no device holds a copy. Writing, checksums and
+    putting the folder in place follow on background threads, where processes meet at barriers of
+    the coordination service and not in computations, whose order must be the same in all. A
+    checkpoint is removed once a later one is complete.
     """
 
     def __init__(self, directory: Path, worker: ThreadPoolExecutor) -> None:
@@ -105,12 +108,12 @@ class TrainingCheckpoints:
         The state may be donated and the iterator moved on as soon as this returns.
         """
         self.wait()
+        directory = self._directory / str(step)
+        if processes.is_first():
+            clear(workplace_of(directory))  # Orbax has the others wait for its folder
         place = None if batches is None else batches.get_state()
-        if processes.are_several():
-            with jax.transfer_guard("allow"):
-                self._save(step, state, place)
-            return
-        self._saving = self._worker.submit(self._save, step, _copy(state), place)
+        wait = _begin_to_write(workplace_of(directory) / "new", state, place)
+        self._saving = self._worker.submit(self._finish, wait, directory)
 
     def restore(
         self, like: PyTree[Any], batches: grain.DatasetIterator | None = None
@@ -122,10 +125,14 @@ class TrainingCheckpoints:
         Raises:
             AmplifyError: if a leaf is not as in `like`.
         """
-        for step in sorted(self._steps(), reverse=True):
-            if not _damage(self._directory / str(step)):
-                return _read(self._directory / str(step), like, batches)
-        return None
+        # All processes go on from the same one; the first has read every byte of it.
+        step = processes.gather(np.array(self._newest() if processes.is_first() else NONE))[0]
+        return None if step == NONE else _read(self._directory / f"{step}", like, batches)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether what was begun is still being saved."""
+        return self._saving is not None and not self._saving.done()
 
     def wait(self) -> None:
         """Waits until what was begun is saved; raises what went wrong with it."""
@@ -133,31 +140,45 @@ class TrainingCheckpoints:
         if saving is not None:
             saving.result()
 
-    def _save(self, step: int, state: PyTree[Array], place: dict[str, Any] | None) -> None:
-        _write(self._directory / str(step), state, place)
-        processes.first(lambda: self._keep_only(step))
+    def _finish(self, wait: Callable[[], None], directory: Path) -> None:
+        """What follows once Orbax, in all processes, has written: the first does it alone."""
+        workplace = workplace_of(directory)
+        try:
+            wait()
+            if not processes.is_first():
+                return
+            _write_checksums(workplace / "new")
+            put_in_place(workplace, directory)
+            for other in self._steps() - {int(directory.name)}:
+                shutil.rmtree(self._directory / str(other))
+        finally:
+            if processes.is_first():
+                shutil.rmtree(workplace)
 
-    def _keep_only(self, step: int) -> None:
-        for other in self._steps() - {step}:
-            shutil.rmtree(self._directory / str(other))
+    def _newest(self) -> int:
+        for step in sorted(self._steps(), reverse=True):
+            if not _damage(self._directory / str(step)):
+                return step
+        return NONE
 
     def _steps(self) -> set[int]:
         return {int(path.name) for path in self._directory.iterdir() if path.name.isdecimal()}
 
 
-@jax.jit
-def _copy(state: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.map(jnp.copy, state)
-
-
 def _write(directory: Path, state: PyTree[Array], place: dict[str, Any] | None) -> None:
     with whole_folder(directory) as folder:
-        # Orbax reads arrays with np.asarray, which a transfer guard of the caller would forbid.
-        with _uncompressed(), jax.transfer_guard_device_to_host("allow"):
-            # Orbax takes no relative paths. `place` is plain data and goes where such goes.
-            ocp.save(folder.resolve(), state, custom_metadata={"batches": place})
-        sums = folder / CHECKSUMS
-        processes.first(lambda: sums.write_text("".join(_checksums(folder)), encoding="utf-8"))
+        _begin_to_write(folder, state, place)()
+        processes.first(lambda: _write_checksums(folder))
+
+
+def _begin_to_write(
+    folder: Path, state: PyTree[Array], place: dict[str, Any] | None
+) -> Callable[[], None]:
+    """Returns as soon as the state is in host memory, with what waits until it is written."""
+    # Orbax takes no relative paths, and jax does not know its copies to the host as explicit ones.
+    # `place` is plain data and goes where such goes.
+    with _uncompressed(), jax.transfer_guard("allow"):
+        return ocp.save_async(folder.resolve(), state, custom_metadata={"batches": place}).result
 
 
 def _uncompressed() -> Any:
@@ -182,6 +203,11 @@ def _read(
     return state
 
 
+def _verify(directory: Path) -> None:
+    if damage := _damage(directory):
+        raise AmplifyError(f"{directory}: {damage}")
+
+
 def _damage(directory: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     if not (directory / CHECKSUMS).is_file():
@@ -193,11 +219,23 @@ def _damage(directory: Path) -> str | None:
     return f"damaged checkpoint ({changed[0].split()[-1]} is not what was written)"
 
 
+def _write_checksums(directory: Path) -> None:
+    sums = "".join(_checksums(directory))
+    (directory / CHECKSUMS).write_text(sums, encoding="utf-8")
+
+
 def _checksums(directory: Path) -> Iterator[str]:
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != CHECKSUMS:
-            sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    """A line for each file, in order. Files are read in blocks, and several at a time."""
+    paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    paths = [path for path in paths if path.name != CHECKSUMS]
+    with ThreadPoolExecutor(thread_name_prefix="checksum") as workers:
+        for path, sha in zip(paths, workers.map(_sha256, paths), strict=True):
             yield f"{sha}  {path.relative_to(directory).as_posix()}\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _describe(tree: PyTree[Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum, Questions, Training
-from amplify.mesh import ONE_DEVICE, Mesh
+from amplify.mesh import Mesh
 from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
@@ -47,11 +47,6 @@ def _check_steps(questions: Questions, training: Training, path: Path) -> None:
 
 
 def _check_mesh(mesh: Mesh, training: Training, path: Path) -> None:
-    if mesh != ONE_DEVICE and training.targets == "streaming":
-        raise AmplifyError(
-            f'{path}: training.targets = "streaming" runs on one device; with a [mesh] it must be'
-            ' "stored"'
-        )
     at_once = math.gcd(training.batch // training.accumulate, TOGETHER)
     if at_once % mesh.row_shares:
         raise AmplifyError(

@@ -266,24 +266,31 @@ def whole_folder(directory: Path) -> Iterator[Path]:
     cleared away by the next that writes to the same `directory`. Several processes fill the folder
     together; the first makes and renames it.
     """
-    workplace = directory.with_name(f".{directory.name}.tmp")
-    processes.first(lambda: _clear(workplace))
+    workplace = workplace_of(directory)
+    processes.first(lambda: clear(workplace))
     try:
         yield workplace / "new"
         processes.meet()
-        processes.first(lambda: _put_in_place(workplace, directory))
+        processes.first(lambda: put_in_place(workplace, directory))
     finally:
         if processes.is_first():
             shutil.rmtree(workplace)
 
 
-def _clear(workplace: Path) -> None:
+def workplace_of(directory: Path) -> Path:
+    """Where a folder is made before it is put in place."""
+    return directory.with_name(f".{directory.name}.tmp")
+
+
+def clear(workplace: Path) -> None:
+    """Makes an empty folder, whatever is there."""
     if workplace.exists():
         shutil.rmtree(workplace)
     workplace.mkdir(parents=True)
 
 
-def _put_in_place(workplace: Path, directory: Path) -> None:
+def put_in_place(workplace: Path, directory: Path) -> None:
+    """Renames the finished `workplace / "new"` to `directory`, once all of it is on disk."""
     for path in workplace.rglob("*"):
         _sync(path)
     if directory.exists():

@@ -157,11 +157,9 @@ class Experiment:
         """Raises AmplifyError unless several processes, with so many devices together, can run a
         round of it.
         """
-        alone = self.overseer_learns or isinstance(self.overseer, Human)
-        if self.training.targets == "streaming" or alone:
+        if isinstance(self.overseer, Human):
             raise AmplifyError(
-                'training.targets = "streaming" and overseers that are "learned" or "human" run in'
-                f" one process, and here are {processes}"
+                f'rounds with overseer.kind = "human" run in one process, and here are {processes}'
             )
         if self.mesh.size != devices:
             raise AmplifyError(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.amplification import amplified, assistant_alone, helping
 from amplify.experiment import Experiment
+from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.overseers.human import Human
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
 from amplify.overseers.simulated import Simulated
@@ -129,20 +130,22 @@ def ask_for_more(overseer: Learned, apprentice: Apprentice) -> Apprentice:
     return apprentice._replace(wanted=jnp.minimum(wanted, float(config.demonstrations)))
 
 
-def learn(overseer: Learned, apprentice: Apprentice, key: Key[Array, ""]) -> Apprentice:
+def learn(
+    overseer: Learned, apprentice: Apprentice, key: Key[Array, ""], mesh: Mesh = ONE_DEVICE
+) -> Apprentice:
     """A training step, unless it has settled, and at times a look at the held-out demonstrations.
-    Consumes the key.
+    Consumes the key. `mesh`: over which the demonstrations of a batch are spread.
     """
     validates = apprentice.step % VALIDATE_EVERY == 0
     train_key, validation_key = jax.random.split(key)
     params, optimizer = jax.lax.cond(
         validates | (apprentice.validation_loss >= SETTLED),
-        lambda: _train(overseer, apprentice, train_key),
+        lambda: _train(overseer, apprentice, train_key, mesh),
         lambda: (apprentice.params, apprentice.optimizer),
     )
     loss = jax.lax.cond(
         validates,
-        lambda: _validate(overseer, apprentice, validation_key),
+        lambda: _validate(overseer, apprentice, validation_key, mesh),
         lambda: apprentice.validation_loss,
     )
     return apprentice._replace(
@@ -151,10 +154,10 @@ def learn(overseer: Learned, apprentice: Apprentice, key: Key[Array, ""]) -> App
 
 
 def _train(
-    overseer: Learned, apprentice: Apprentice, key: Key[Array, ""]
+    overseer: Learned, apprentice: Apprentice, key: Key[Array, ""], mesh: Mesh
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """Parameters and optimizer after one step."""
-    batch = _draw(overseer, apprentice, key, held_out=False)
+    batch = mesh.spread_rows(_draw(overseer, apprentice, key, held_out=False))
     gradients, _ = jax.grad(overseer.loss, has_aux=True)(apprentice.params, batch)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
         updates, optimizer = _optimizer(overseer).update(
@@ -163,9 +166,11 @@ def _train(
     return optax.apply_updates(apprentice.params, updates), optimizer
 
 
-def _validate(overseer: Learned, apprentice: Apprentice, key: Key[Array, ""]) -> Float[Array, ""]:
+def _validate(
+    overseer: Learned, apprentice: Apprentice, key: Key[Array, ""], mesh: Mesh
+) -> Float[Array, ""]:
     """The validation loss, what it was before counting for four fifths."""
-    batch = _draw(overseer, apprentice, key, held_out=True)
+    batch = mesh.spread_rows(_draw(overseer, apprentice, key, held_out=True))
     _, metrics = overseer.loss(apprentice.params, batch)
     before, now = apprentice.validation_loss, metrics["nats"]
     return jnp.where(jnp.isfinite(before), 0.8 * before + 0.2 * now, now)
@@ -191,34 +196,52 @@ def _optimizer(overseer: Learned) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(warm_up, b2=0.98))
 
 
-@functools.cache
-def make_lesson(
-    experiment: Experiment,
-) -> Callable[[Key[Array, ""], PyTree[Array], Apprentice], Apprentice]:
-    """Demonstrations and a training step, without an assistant that learns; compiled once.
+Lesson = Callable[[Key[Array, ""], int, PyTree[Array], Apprentice], Apprentice]
 
-    The parent's target network answers the sub-questions of what is demonstrated. Consumes the key;
-    donates the apprentice.
+
+def make_lesson(experiment: Experiment) -> Lesson:
+    """Demonstrations and a training step, without an assistant that learns; compiled once for an
+    experiment and its mesh.
+
+    The parent's target network answers the sub-questions of what is demonstrated. What is random is
+    drawn from the key and the lesson's number. Donates the apprentice.
     """
-    return jax.jit(functools.partial(_lesson, experiment), donate_argnums=2)
+    return _make_lesson(experiment, experiment.mesh)
+
+
+@functools.cache
+def _make_lesson(experiment: Experiment, mesh: Mesh) -> Lesson:
+    lesson = functools.partial(_lesson, experiment)
+    if mesh == ONE_DEVICE:
+        return jax.jit(lesson, donate_argnums=3)
+    assert experiment.learner is not None
+    out = mesh.of_tree(abstract(experiment.learner, experiment.training.batch))
+    return jax.jit(lesson, donate_argnums=3, out_shardings=out)
 
 
 def _lesson(
-    experiment: Experiment, key: Key[Array, ""], parent: PyTree[Array], apprentice: Apprentice
+    experiment: Experiment,
+    root: Key[Array, ""],
+    number: int | Int[Array, ""],
+    parent: PyTree[Array],
+    apprentice: Apprentice,
 ) -> Apprentice:
     task, overseer, assistant = experiment.task, experiment.learner, experiment.assistant
     assert overseer is not None
+    mesh, key = experiment.mesh, jax.random.fold_in(root, number)
     draw_key, teach_key, learn_key = jax.random.split(key, 3)
     if isinstance(experiment.overseer, Human):  # people have shown what there is to see
-        return learn(overseer, apprentice, learn_key)
-    contexts, questions = draw_for_training(
-        task,
-        draw_key,
-        experiment.training.batch,
-        experiment.all_depths,
-        apart=experiment.evals.apart,
+        return learn(overseer, apprentice, learn_key, mesh)
+    contexts, questions = mesh.spread_rows(
+        draw_for_training(
+            task,
+            draw_key,
+            experiment.training.batch,
+            experiment.all_depths,
+            apart=experiment.evals.apart,
+        )
     )
     alone = assistant_alone(task, assistant, parent, contexts)
     helper = helping(task, contexts, alone, experiment.questions.sub_answers)
     apprentice = teach(overseer, apprentice, helper, contexts, questions, teach_key)
-    return ask_for_more(overseer, learn(overseer, apprentice, learn_key))
+    return ask_for_more(overseer, learn(overseer, apprentice, learn_key, mesh))

@@ -35,11 +35,13 @@ def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[
 
 
 def load_overseer(experiment: Experiment, round_: RoundFolder) -> PyTree[Array] | None:
-    """The parameters of a round's overseer, if it has any: learned, or from somewhere else."""
+    """The parameters of a round's overseer, if it has any: learned, or from somewhere else. They
+    are on the devices of this process.
+    """
     if experiment.overseer_learns:
-        return load_apprentice(experiment, round_).params
+        return experiment.mesh.bring_here(load_apprentice(experiment, round_).params)
     if isinstance(experiment.overseer, Loads):
-        return experiment.overseer.load(experiment.mesh.here.of_weight)
+        return experiment.overseer.load(experiment.mesh.here.of_tree)
     return None
 
 

@@ -1,19 +1,29 @@
-"""Where things lie when there are several devices: contexts are spread over `data` and `fsdp`, and
+"""Where arrays lie when there are several devices: contexts are spread over `data` and `fsdp`, and
 weights over `fsdp` and `tensor`.
 
-The compiler does the rest: functions are written as for one device (GSPMD, Xu et al. 2021,
-arXiv:2105.04663). A mesh changes results by rounding alone, so it is no part of an experiment's
-identity, and what was saved on one is restored onto another. Knows shapes and names of weights, and
-nothing of what they are for.
+Parameters name their axes where they are created (see `axes`), and one table here says over which
+mesh axis each name is spread. Functions are written as for one device, and the compiler partitions
+them (GSPMD, Xu et al. 2021, arXiv:2105.04663). A mesh changes results by rounding alone, so it is
+no part of an experiment's identity, and what was saved on one is restored onto another.
 """
 
 import dataclasses
 import functools
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+import jax.numpy as jnp
+from flax import nnx
+from flax.linen.spmd import logical_to_mesh_axes
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 from jaxtyping import PyTree
 from pydantic import Field
 
@@ -21,11 +31,25 @@ from amplify import processes
 from amplify.errors import AmplifyError
 
 ROWS = ("data", "fsdp")
-"""The axes that a batch's contexts are spread over."""
-ADDING = ("out", "down")
-"""Linear maps that add to the residual stream: what they take in is spread over `tensor`, so that
-nothing is moved between them and the map before."""
+"""The mesh axes that a batch's contexts are spread over."""
+RULES = (
+    ("vocabulary", "tensor"),
+    ("heads", "tensor"),
+    ("key_heads", "tensor"),
+    ("mlp", "tensor"),
+    ("nearby", "tensor"),
+    ("pointer", "tensor"),
+    ("embed", "fsdp"),
+    ("rank", "fsdp"),
+    ("rank", "tensor"),
+)
+"""Logical axis of a parameter -> mesh axis, in order of precedence. A rule applies if its mesh axis
+divides the length evenly and is not taken by another axis of the same parameter. An axis to which
+no rule applies is replicated: layers, which are scanned, and norms, which are small, have none.
+"""
 
+Names = tuple[str | None, ...]
+"""Of a parameter's axes."""
 Devices = Annotated[int, Field(ge=1)]
 
 
@@ -55,29 +79,61 @@ class Mesh:
         """Where a batch lies whose first axis counts contexts."""
         return self._sharding(PartitionSpec(ROWS))
 
-    def of_weight(self, path: str, shape: tuple[int, ...]) -> Sharding:
-        """Where a parameter lies, or its moments, by what its path ends with. What is small, or
-        does not divide evenly, is everywhere.
-        """
-        *_, owner, kind = ["", "", *path.split(".")]
-        if len(shape) < 2 or kind not in ("kernel", "embedding"):
-            return self._sharding(PartitionSpec())
-        into_tensor = kind == "embedding" or owner in ADDING
-        axes = ("tensor", "fsdp") if into_tensor else ("fsdp", "tensor")
-        spread = (
-            axis if length % getattr(self, axis) == 0 else None
-            for axis, length in zip(axes, shape[-2:], strict=True)
+    def of_parameter(self, names: Names, shape: tuple[int, ...]) -> PartitionSpec:
+        """Over which mesh axes a parameter of that shape is spread, by the names of its axes."""
+        lengths = dict(zip(names, shape, strict=True))
+        applying = tuple(
+            (name, axis)
+            for name, axis in RULES
+            if name in lengths and self._spreads(lengths[name], axis)
         )
-        return self._sharding(PartitionSpec(*[None] * (len(shape) - 2), *spread))
+        return logical_to_mesh_axes(names, applying) or PartitionSpec()
+
+    def specs(self, tree: PyTree[Any]) -> PyTree[PartitionSpec]:
+        """Over which mesh axes each leaf of a state is spread; moments and averages are like their
+        parameter. What names no axes is replicated.
+        """
+
+        def of(names: Names | None, leaf: Any) -> PartitionSpec:
+            return PartitionSpec() if names is None else self.of_parameter(names, leaf.shape)
+
+        return _map_named(of, tree)
 
     def of_tree(self, tree: PyTree[Any]) -> PyTree[Sharding]:
-        """The place of each leaf of a state, by its path."""
+        """Where each leaf of a state lies."""
+        return jax.tree.map(self._sharding, self.specs(tree))
 
-        def of(path: tuple[Any, ...], leaf: Any) -> Sharding:
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            return self.of_weight(name.removesuffix(".value"), leaf.shape)  # flax names it so
+    def shares(self, tree: PyTree[Any]) -> "Shares":
+        """How much of a state each device holds, by shapes alone: nothing is allocated, and the
+        devices need not be there.
+        """
+        sizes = dataclasses.asdict(self)
+        mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
 
-        return jax.tree_util.tree_map_with_path(of, tree)
+        def share(leaf: Any, spec: PartitionSpec) -> int:
+            return math.prod(NamedSharding(mesh, spec).shard_shape(leaf.shape))
+
+        leaves, specs = jax.tree.leaves(tree), jax.tree.leaves(self.specs(tree))
+        held = zip(leaves, specs, strict=True)
+        return Shares(
+            sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+            sum(share(leaf, spec) * leaf.dtype.itemsize for leaf, spec in held),
+        )
+
+    def undivided(self, tree: PyTree[Any]) -> list[str]:
+        """The axes of parameters, as `name length`, that are replicated although there are rules
+        for them, because no rule's mesh axis divides them evenly.
+        """
+        found = set()
+
+        def of(names: Names | None, leaf: Any) -> None:
+            for name, length in zip(names or (), leaf.shape, strict=bool(names)):
+                over = [axis for rule, axis in RULES if rule == name and getattr(self, axis) > 1]
+                if over and not any(self._spreads(length, axis) for axis in over):
+                    found.add(f"{name} {length}")
+
+        _map_named(of, tree)
+        return sorted(found)
 
     def place(self, tree: PyTree[Any]) -> PyTree[Any]:
         """The tree's leaves in their places; of shapes alone, shapes that say where they lie."""
@@ -86,6 +142,12 @@ class Mesh:
     def place_rows(self, batch: PyTree[Any]) -> PyTree[Any]:
         """A batch in its place: each process puts what lies on its own devices."""
         return jax.tree.map(lambda leaf: _put(leaf, self.of_rows), batch)
+
+    def spread_rows(self, batch: PyTree[Any]) -> PyTree[Any]:
+        """The same inside a compiled function. Rows that do not divide evenly stay as they are."""
+        if self.size == 1 or any(len(leaf) % self.row_shares for leaf in jax.tree.leaves(batch)):
+            return batch
+        return jax.lax.with_sharding_constraint(batch, self.of_rows)
 
     @property
     def here(self) -> "Mesh":
@@ -103,10 +165,41 @@ class Mesh:
             return tree
         return self.here.place(jax.tree.map(processes.whole, tree))
 
+    def _spreads(self, length: int, axis: str) -> bool:
+        devices = getattr(self, axis)
+        return devices > 1 and length % devices == 0
+
     def _sharding(self, spec: PartitionSpec) -> Sharding:
         if self.size == 1:
             return SingleDeviceSharding(jax.local_devices()[0])
         return NamedSharding(_devices(self), spec)
+
+
+class Shares(NamedTuple):
+    """Bytes of a state."""
+
+    all: int
+    per_device: int
+
+
+def _map_named(function: Any, tree: PyTree[Any]) -> PyTree[Any]:
+    """`function(names, leaf)` of each leaf; names are None where it is no parameter, nor of the
+    shape of one.
+    """
+
+    def of(node: Any) -> Any:
+        names = node.get_metadata().get("out_sharding") if _is_variable(node) else None
+
+        def of_leaf(leaf: Any) -> Any:
+            return function(names if names and len(names) == leaf.ndim else None, leaf)
+
+        return jax.tree.map(of_leaf, node)
+
+    return jax.tree.map(of, tree, is_leaf=_is_variable)
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
 
 
 def _put(leaf: Any, sharding: Sharding) -> Any:
@@ -114,6 +207,8 @@ def _put(leaf: Any, sharding: Sharding) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
     numbers = processes.whole(leaf)

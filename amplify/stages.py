@@ -41,9 +41,11 @@ from amplify.types import HasWeights, LaysOut, Problems, Weights
 def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
     """Round 0: untrained weights, or those that the assistant was given."""
     assistant, mesh = experiment.assistant, experiment.mesh
-    params = assistant.load(mesh.of_weight) if isinstance(assistant, HasWeights) else None
+    params = assistant.load(mesh.of_tree) if isinstance(assistant, HasWeights) else None
     if params is None:
-        params = jax.jit(assistant.init)(jax.random.key(experiment.seed))
+        key = mesh.place(jax.random.key(experiment.seed))
+        there = mesh.of_tree(jax.eval_shape(assistant.init, key))  # no device draws them all
+        params = jax.jit(assistant.init, out_shardings=there)(key)
     state = distillation.begin(assistant, mesh.place(params), experiment.training)
     checkpoint.save(this.checkpoint, mesh.place(state))
     return {"digest": checkpoint.digest(params)}
@@ -111,11 +113,12 @@ def give_lessons(
     apprentice: Apprentice,
     watch: Watch,
 ) -> Apprentice:
-    lesson, root = imitation.make_lesson(experiment), stage_key(experiment, this, "overseer")
+    lesson = imitation.make_lesson(experiment)
+    root = experiment.mesh.place(stage_key(experiment, this, "overseer"))
     steps = learned(experiment).config.steps
     with watch("teaching the overseer", steps) as advance:
         for number in range(steps):
-            apprentice = lesson(jax.random.fold_in(root, number), params, apprentice)
+            apprentice = lesson(root, number, params, apprentice)
             if number % 10 == 9:
                 jax.block_until_ready(apprentice.step)  # a progress bar is about what is done
                 advance(10)
@@ -159,7 +162,24 @@ def distill(
         )
     checkpoint.save(this.checkpoint, state, batches)
     this.drop_training()
-    return {"digest": checkpoint.digest(state.target), "steps": training.steps}
+    return {
+        "digest": checkpoint.digest(state.target),
+        "steps": training.steps,
+        **describe_shares(experiment, state),
+    }
+
+
+def describe_shares(experiment: Experiment, state: PyTree[Array]) -> dict[str, Any]:
+    """How much of the state a device held, and which axes of parameters the mesh does not divide
+    and so replicated, as `name length`.
+    """
+    mesh = experiment.mesh
+    shares = mesh.shares(state)
+    return {
+        "state_bytes": shares.all,
+        "state_bytes_per_device": shares.per_device,
+        "replicated_axes": mesh.undivided(state),
+    }
 
 
 def stream(
@@ -170,7 +190,8 @@ def stream(
     apprentice = load_apprentice(experiment, best) if experiment.overseer_learns else None
     known = 0 if apprentice is None else int(jax.device_get(apprentice.used))
     size = best.record["stages"]["checkpoint"].get("size", experiment.curriculum.start)
-    step, root = streaming.make_step(experiment), stage_key(experiment, this, "checkpoint")
+    step = streaming.make_step(experiment)
+    root = experiment.mesh.place(stage_key(experiment, this, "checkpoint"))
 
     def begin() -> streaming.Stream:
         first = apprentice
@@ -181,7 +202,7 @@ def stream(
     with resumable_training(experiment, this, watch) as run:
         state = run(
             lambda state: step(root, state),
-            jax.eval_shape(lambda: streaming.begin(experiment, params, apprentice, size)),
+            experiment.mesh.place(streaming.abstract(experiment)),
             begin,
             lambda state: (state.weights, state.student.params),
         )
@@ -195,6 +216,7 @@ def stream(
         "digest": checkpoint.digest(state.student.target),
         "steps": experiment.training.steps,
         "size": int(jax.device_get(state.growth.size)),
+        **describe_shares(experiment, state),
         **sample,
         **facts,
         **count_answers(experiment, read_lines(this.metrics)),
@@ -217,7 +239,9 @@ def write_streamed_sample(
     experiment: Experiment, this: RoundFolder, state: streaming.Stream
 ) -> dict[str, Any]:
     """The buffer's held-out part as a data set, and trees of the final target network."""
-    task, held_out = experiment.task, jax.device_get(streaming.held_out(state.buffer))
+    task, mesh = experiment.task, experiment.mesh
+    weights, buffer = mesh.bring_here((state.weights, state.buffer))
+    held_out = jax.device_get(streaming.held_out(buffer))
     place = jnp.asarray(held_out["place"])
     problems = Problems(
         jnp.stack([jnp.full_like(place, this.number), place], axis=1).astype(jnp.uint32),
@@ -225,7 +249,13 @@ def write_streamed_sample(
         jnp.asarray(held_out["questions"]),
     )
     [chunk, *_] = amplify_problems(
-        task, experiment.assistant, experiment.overseer, state.weights, problems, experiment.seed
+        task,
+        experiment.assistant,
+        experiment.overseer,
+        weights,
+        problems,
+        experiment.seed,
+        place=mesh.here.of_rows,
     )
     write_lines(this.interactions, sample_trees(experiment, problems, chunk))
     columns = {name: held_out[name] for name in ("context", "questions", "answers")}

@@ -20,6 +20,7 @@ from amplify.amplification import amplified, assistant_alone, count_assistant_an
 from amplify.distillation import Metrics, TrainState
 from amplify.experiment import Curriculum, Experiment
 from amplify.imitation import Apprentice
+from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.overseers.learned import Learned
 from amplify.problems import draw_for_training
 from amplify.types import DONT_KNOW, GradedTask, Interaction, Weights
@@ -81,12 +82,34 @@ def begin(
     )
 
 
+def abstract(experiment: Experiment) -> Stream:
+    """Shapes and dtypes of the state, nothing allocated."""
+
+    def make() -> Stream:
+        key, learner, apprentice = jax.random.key(0), experiment.learner, None
+        if learner is not None:
+            apprentice = imitation.begin(learner, key, experiment.training.batch)
+        return begin(experiment, experiment.assistant.init(key), apprentice, 0)
+
+    return jax.eval_shape(make)
+
+
+Step = Callable[[Key[Array, ""], Stream], tuple[Stream, Metrics]]
+
+
+def make_step(experiment: Experiment) -> Step:
+    """One step of everything, compiled once for an experiment and its mesh. Donates the state."""
+    return _make_step(experiment, experiment.mesh)
+
+
 @functools.cache
-def make_step(
-    experiment: Experiment,
-) -> Callable[[Key[Array, ""], Stream], tuple[Stream, Metrics]]:
-    """One step of everything, compiled once for an experiment. Donates the state."""
-    return jax.jit(functools.partial(_step, experiment), donate_argnums=1)
+def _make_step(experiment: Experiment, mesh: Mesh) -> Step:
+    step = functools.partial(_step, experiment)
+    if mesh == ONE_DEVICE:
+        return jax.jit(step, donate_argnums=1)
+    # The state goes out as it came in, or the next step would be compiled for another place.
+    out = mesh.of_tree(abstract(experiment)), None
+    return jax.jit(step, donate_argnums=1, out_shardings=out)
 
 
 def _step(experiment: Experiment, root: Key[Array, ""], state: Stream) -> tuple[Stream, Metrics]:
@@ -104,7 +127,7 @@ def _step(experiment: Experiment, root: Key[Array, ""], state: Stream) -> tuple[
     apprentice, buffer, growth, assistant_answers = answered
     if apprentice is not None:
         apprentice = _imitate(experiment, keys[1], apprentice)
-    batch = _draw(buffer, keys[2], training.batch)
+    batch = experiment.mesh.spread_rows(_draw(buffer, keys[2], training.batch))
     student, metrics = distillation.update(experiment.assistant, training, state.student, batch)
     state = Stream(state.step + 1, student, apprentice, buffer, growth)
     return state, metrics | _progress(experiment, state) | {"assistant_answers": assistant_answers}
@@ -123,7 +146,7 @@ def _progress(experiment: Experiment, state: Stream) -> Metrics:
 
 def _imitate(experiment: Experiment, key: Key[Array, ""], apprentice: Apprentice) -> Apprentice:
     assert isinstance(experiment.overseer, Learned)
-    learned = imitation.learn(experiment.overseer, apprentice, key)
+    learned = imitation.learn(experiment.overseer, apprentice, key, experiment.mesh)
     return imitation.ask_for_more(experiment.overseer, learned)
 
 
@@ -141,13 +164,15 @@ def _amplify(experiment: Experiment, key: Key[Array, ""], state: Stream) -> Ampl
     task, overseer, assistant = experiment.task, experiment.overseer, experiment.assistant
     draw_key, teach_key, answer_key, alone_key = jax.random.split(key, 4)
     size = state.growth.size if experiment.curriculum.start else None
-    contexts, questions = draw_for_training(
-        task,
-        draw_key,
-        experiment.training.batch,
-        experiment.all_depths,
-        size,
-        apart=experiment.evals.apart,
+    contexts, questions = experiment.mesh.spread_rows(
+        draw_for_training(
+            task,
+            draw_key,
+            experiment.training.batch,
+            experiment.all_depths,
+            size,
+            apart=experiment.evals.apart,
+        )
     )
     target = state.student.target
     alone = assistant_alone(task, assistant, target, contexts)

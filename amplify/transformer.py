@@ -16,6 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
+from amplify.axes import STACKED, axes
+
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -66,14 +68,33 @@ class Memory(NamedTuple):
         return Memory(encoded, (keys, values), rows)
 
 
+def linear(
+    into: int, out: int, names: tuple[str, str | None], rngs: nnx.Rngs, *, biased: bool = True
+) -> nnx.Linear:
+    """A linear map that names its kernel's axes."""
+    return nnx.Linear(
+        into,
+        out,
+        use_bias=biased,
+        kernel_metadata=axes(*names),
+        bias_metadata=axes(names[1]),
+        rngs=rngs,
+    )
+
+
+def norm(width: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(width, scale_metadata=axes("norm"), rngs=rngs)
+
+
 class Attention(nnx.Module):
     """Multi-head attention, without biases."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
         self.heads = heads
-        self.query, self.key, self.value, self.out = (
-            nnx.Linear(width, width, use_bias=False, rngs=rngs) for _ in range(4)
+        self.query, self.key, self.value = (
+            linear(width, width, ("embed", "heads"), rngs, biased=False) for _ in range(3)
         )
+        self.out = linear(width, width, ("heads", "embed"), rngs, biased=False)
 
     def remember(self, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
         return self._split(self.key(memory)), self._split(self.value(memory))
@@ -97,11 +118,11 @@ class Block(nnx.Module):
     """One layer, pre-normalised: attend (to itself, or to a memory), then think."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, rngs: nnx.Rngs) -> None:
-        self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.attention_norm = norm(width, rngs)
         self.attention = Attention(width, heads, rngs)
-        self.mlp_norm = nnx.RMSNorm(width, rngs=rngs)
-        self.up = nnx.Linear(width, mlp_ratio * width, rngs=rngs)
-        self.down = nnx.Linear(mlp_ratio * width, width, rngs=rngs)
+        self.mlp_norm = norm(width, rngs)
+        self.up = linear(width, mlp_ratio * width, ("embed", "mlp"), rngs)
+        self.down = linear(mlp_ratio * width, width, ("mlp", "embed"), rngs)
 
     def __call__(
         self,
@@ -123,9 +144,8 @@ class TokenTuple(nnx.Module):
     def __init__(self, length: int, vocabulary: int, width: int, rngs: nnx.Rngs) -> None:
         # The linear map of concatenated embeddings is a sum of one table a position: that table is
         # learned directly.
-        self.tables = nnx.Param(
-            jax.random.normal(rngs.params(), (length, vocabulary, width)) * length**-0.5
-        )
+        drawn = jax.random.normal(rngs.params(), (length, vocabulary, width)) * length**-0.5
+        self.tables = nnx.Param(drawn, **axes(None, "vocabulary", "embed"))
 
     def __call__(self, tokens: Int[Array, "*b length"]) -> Float[Array, "*b width"]:
         tables = self.tables[...]
@@ -136,9 +156,9 @@ class Pointer(nnx.Module):
     """Points at one token of one row: which row by attention, which of its tokens by the query."""
 
     def __init__(self, width: int, row_length: int, rngs: nnx.Rngs) -> None:
-        self.query = nnx.Linear(width, width, use_bias=False, rngs=rngs)
-        self.place = nnx.Linear(width, row_length, rngs=rngs)
-        self.use = nnx.Linear(width, 1, rngs=rngs)
+        self.query = linear(width, width, ("embed", "pointer"), rngs, biased=False)
+        self.place = linear(width, row_length, ("embed", None), rngs)
+        self.use = linear(width, 1, ("embed", None), rngs)
 
     def __call__(
         self,
@@ -199,15 +219,17 @@ class Transformer(nnx.Module):
             def one(key: Key[Array, ""]) -> Block:
                 return Block(width, sizes.heads, sizes.mlp_ratio, nnx.Rngs(params=key))
 
-            return nnx.vmap(one)(jax.random.split(rngs.params(), layers))
+            return nnx.vmap(one, transform_metadata=STACKED)(
+                jax.random.split(rngs.params(), layers)
+            )
 
         self.row = TokenTuple(row_length, row_vocabulary, width, rngs)
         self.query = TokenTuple(query_length, query_vocabulary, width, rngs)
         self.encoder = blocks(sizes.encoder_layers) if sizes.encoder_layers else None
-        self.memory_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.memory_norm = norm(width, rngs)
         self.decoder = blocks(sizes.decoder_layers)
-        self.out_norm = nnx.RMSNorm(width, rngs=rngs)
-        self.out = nnx.Linear(width, vocabulary, rngs=rngs)
+        self.out_norm = norm(width, rngs)
+        self.out = linear(width, vocabulary, ("embed", "vocabulary"), rngs)
         self.pointer = Pointer(width, row_length, rngs) if sizes.copies else None
 
     def encode(

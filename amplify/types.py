@@ -297,7 +297,8 @@ class Assistant(Protocol):
         """
 
 
-Place = Callable[[str, tuple[int, ...]], Sharding]
+Place = Callable[[PyTree[Any]], PyTree[Sharding]]
+"""Says of each leaf of a tree of parameters, or of their shapes, where it goes."""
 
 
 @runtime_checkable
@@ -308,7 +309,7 @@ class Loads(Protocol):
         """Its weights, in the shape of those that `init` draws; None: they are to be drawn.
 
         Args:
-            place: where a parameter of that path and shape goes.
+            place: where each of its parameters goes.
 
         Raises AmplifyError if they cannot be read.
         """

@@ -29,6 +29,11 @@ SHORT = (
     .replace("final = 24", "final = 72")
 )
 """Amplification and evaluation have two chunks, one for each process."""
+LEARNED = SHORT.replace(
+    'kind = "simulated"',
+    'kind = "learned"\nwidth = 16\nheads = 2\nlayers = 1\nbatch = 16\nsteps = 64',
+)
+STREAMING = LEARNED.replace("[training]", '[training]\ntargets = "streaming"\nlook_every = 10')
 SPREAD = "[mesh]\ndata = 2\nfsdp = 2"
 
 
@@ -60,12 +65,8 @@ def kill_while_training(folder: Path, process: subprocess.Popen) -> None:
     process.communicate()
 
 
-@pytest.fixture(scope="module")
-def rounds(tmp_path_factory):
-    """Round 1 by one process, and by two after one of two was killed."""
-    root = tmp_path_factory.mktemp("hosts")
-    main(["round", str(tiny_experiment(root / "one", SHORT)), "--n", "1"])
-    folder = tiny_experiment(root / "two", SHORT + SPREAD)
+def play_by_two_after_a_kill(folder: Path) -> None:
+    """Round 1 by two processes, after one of two was killed while it trained."""
     first, second = start(folder)
     kill_while_training(folder, second)
     _, said = first.communicate(timeout=600)
@@ -77,6 +78,14 @@ def rounds(tmp_path_factory):
     for process in start(folder):
         _, said = process.communicate(timeout=600)
         assert not process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    """Round 1 by one process, and by two after one of two was killed."""
+    root = tmp_path_factory.mktemp("hosts")
+    main(["round", str(tiny_experiment(root / "one", SHORT)), "--n", "1"])
+    play_by_two_after_a_kill(tiny_experiment(root / "two", SHORT + SPREAD))
     return root
 
 
@@ -108,14 +117,50 @@ def test_one_process_goes_on_from_what_two_saved(rounds):
     assert losses(rounds / "two", 2)[-1] < losses(rounds / "two", 1)[0]
 
 
+@pytest.fixture(scope="module", params={"streaming": STREAMING, "stored": LEARNED}.items(), ids=str)
+def learned(request, tmp_path_factory):
+    """The same of rounds whose overseer learns, while the assistant does or before it."""
+    name, toml = request.param
+    root = tmp_path_factory.mktemp(name)
+    main(["round", str(tiny_experiment(root / "one", toml)), "--n", "1"])
+    play_by_two_after_a_kill(tiny_experiment(root / "two", toml + SPREAD))
+    return root
+
+
+def test_two_processes_teach_the_overseer_of_one(learned):
+    one, two = (record(learned / name, 1) for name in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["ledger"]["demonstrations"] == two["ledger"]["demonstrations"] > 0
+    stages = [next(s for s in r["stages"].values() if "overseer_loss" in s) for r in (one, two)]
+    np.testing.assert_allclose(*(stage["overseer_loss"] for stage in stages), rtol=1e-3)
+
+
+def test_two_processes_make_the_answers_and_have_the_losses_of_one(learned):
+    np.testing.assert_allclose(losses(learned / "two", 1), losses(learned / "one", 1), rtol=1e-5)
+    one, two = (dataset.read(learned / name / "001/data") for name in ("one", "two"))
+    assert len(one) == len(two) > 10
+    for row, other in zip(one, two, strict=True):
+        for name in row:
+            np.testing.assert_array_equal(row[name], other[name])
+
+
+def test_one_process_goes_on_with_the_overseer_that_two_taught(learned):
+    file = learned / "two/experiment.toml"
+    file.write_text(file.read_text(encoding="utf-8").removesuffix(SPREAD), encoding="utf-8")
+    main(["round", str(learned / "two"), "--n", "2"])
+    after = record(learned / "two", 2)
+    assert after["processes"] == 1
+    assert losses(learned / "two", 2)[-1] < losses(learned / "two", 1)[0]
+
+
+HUMAN = TOML.replace('kind = "simulated"', 'kind = "human"\nitems = 4')
+
+
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
         (TOML, "2 processes have 8 devices together, and all must be in"),
-        (
-            TOML.replace("[training]", '[training]\ntargets = "streaming"'),
-            'targets = "streaming" and overseers that are "learned" or "human" run in one process',
-        ),
+        (HUMAN, 'rounds with overseer.kind = "human" run in one process, and here are 2'),
     ],
 )
 def test_what_several_processes_cannot_run_is_refused(tmp_path, toml, said):

@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from amplify.assistants.rotary import Rotary, rotate, rotations
+from amplify.axes import STACKED, axes
 
 NOWHERE = -1
 """Position of what is only there to fill up a shape."""
@@ -109,8 +110,9 @@ KeysAndValues = tuple[Float[Array, "..."], Float[Array, "..."]]
 class Norm(nnx.Module):
     def __init__(self, of: Architecture, width: int) -> None:
         self.kind, self.offset, self.epsilon = of.norm, of.norm_offset, of.norm_epsilon
-        self.scale = nnx.Param(jnp.full((width,), 1 - of.norm_offset))
-        self.bias = nnx.Param(jnp.zeros((width,))) if of.norm == "layer" else None
+        along = axes("norm")
+        self.scale = nnx.Param(jnp.full((width,), 1 - of.norm_offset), **along)
+        self.bias = nnx.Param(jnp.zeros((width,)), **along) if of.norm == "layer" else None
 
     def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
         wide = x.astype(jnp.float32)
@@ -139,6 +141,7 @@ class Linear(nnx.Module):
         self,
         into: int,
         out: int,
+        names: tuple[str, str],
         rngs: nnx.Rngs,
         *,
         biased: bool = False,
@@ -146,11 +149,13 @@ class Linear(nnx.Module):
         lora: LoRA | None = None,
     ) -> None:
         self.lora = lora
-        self.kernel = nnx.Param(_drawn(rngs, into, out) * scale)
-        self.bias = nnx.Param(jnp.zeros((out,))) if biased else None
+        from_, to = names  # of the kernel's axes
+        self.kernel = nnx.Param(_drawn(rngs, into, out) * scale, **axes(from_, to))
+        self.bias = nnx.Param(jnp.zeros((out,)), **axes(to)) if biased else None
         # At first the low map gives nothing: its second half is zero.
-        self.low_in = nnx.LoRAParam(_drawn(rngs, into, lora.rank)) if lora else None
-        self.low_out = nnx.LoRAParam(jnp.zeros((lora.rank, out))) if lora else None
+        into_low, from_low = axes(from_, "rank"), axes("rank", to)
+        self.low_in = nnx.LoRAParam(_drawn(rngs, into, lora.rank), **into_low) if lora else None
+        self.low_out = nnx.LoRAParam(jnp.zeros((lora.rank, out)), **from_low) if lora else None
 
     def __call__(self, x: Float[Array, "*b into"]) -> Float[Array, "*b out"]:
         y = _mapped(x, self.kernel[...].astype(x.dtype))
@@ -187,12 +192,12 @@ class Attention(nnx.Module):
         self.of = of
         inner, shared = of.heads * of.head_width, of.key_heads * of.head_width
         biased = "query_key_value" in of.biased
-        self.query = Linear(of.width, inner, rngs, biased=biased, lora=of.lora)
-        self.key = Linear(of.width, shared, rngs, biased=biased, lora=of.lora)
-        self.value = Linear(of.width, shared, rngs, biased=biased, lora=of.lora)
-        self.out = Linear(
-            inner, of.width, rngs, biased="out" in of.biased, scale=of.out_scale, lora=of.lora
-        )
+        how: dict[str, Any] = {"biased": biased, "lora": of.lora}
+        self.query = Linear(of.width, inner, ("embed", "heads"), rngs, **how)
+        self.key = Linear(of.width, shared, ("embed", "key_heads"), rngs, **how)
+        self.value = Linear(of.width, shared, ("embed", "key_heads"), rngs, **how)
+        how["biased"] = "out" in of.biased
+        self.out = Linear(inner, of.width, ("heads", "embed"), rngs, scale=of.out_scale, **how)
         self.query_norm = Norm(of, of.head_width) if of.norms_heads else None
         self.key_norm = Norm(of, of.head_width) if of.norms_heads else None
 
@@ -271,9 +276,10 @@ class MLP(nnx.Module):
     def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
         self.activation = jax.nn.silu if of.activation == "silu" else jax.nn.gelu
         how: dict[str, Any] = {"biased": "mlp" in of.biased, "lora": of.lora}
-        self.gate = Linear(of.width, of.hidden, rngs, **how) if of.gated else None
-        self.up = Linear(of.width, of.hidden, rngs, **how)
-        self.down = Linear(of.hidden, of.width, rngs, scale=of.out_scale, **how)
+        into = ("embed", "mlp")
+        self.gate = Linear(of.width, of.hidden, into, rngs, **how) if of.gated else None
+        self.up = Linear(of.width, of.hidden, into, rngs, **how)
+        self.down = Linear(of.hidden, of.width, into[::-1], rngs, scale=of.out_scale, **how)
 
     def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
         up = self.up(x)
@@ -337,7 +343,8 @@ class Nearby(nnx.Module):
     def __init__(self, of: Architecture, rngs: nnx.Rngs) -> None:
         # Drawn so that tokens before, all together, do not drown the token itself.
         shape = (of.reach - 1, of.width, of.width)
-        self.kernel = nnx.Param(0.35 * jax.random.normal(rngs.params(), shape) * of.width**-0.5)
+        drawn = 0.35 * jax.random.normal(rngs.params(), shape) * of.width**-0.5
+        self.kernel = nnx.Param(drawn, **axes(None, "embed", "nearby"))
 
     def __call__(
         self, x: Float[Array, "batch n longer width"], segments: Int[Array, "batch n longer"]
@@ -376,14 +383,18 @@ class CausalLM(nnx.Module):
             return Layer(of, nnx.Rngs(params=key))
 
         embedding = normal(rngs.params(), (of.vocabulary, of.width)) * of.width**-0.5
-        self.embedding = nnx.Param(embedding)
+        self.embedding = nnx.Param(embedding, **axes("vocabulary", "embed"))
+        shape, along = (of.positions, of.width), axes(None, "embed")
         self.positions = (
-            None if of.rotary else nnx.Param(normal(rngs.params(), (of.positions, of.width)) * 0.02)
+            None if of.rotary else nnx.Param(normal(rngs.params(), shape) * 0.02, **along)
         )
         self.nearby = Nearby(of, rngs) if of.reach > 1 else None
-        self.layers = nnx.vmap(layer)(jax.random.split(rngs.params(), of.layers))
+        stacked = nnx.vmap(layer, transform_metadata=STACKED)
+        self.layers = stacked(jax.random.split(rngs.params(), of.layers))
         self.out_norm = Norm(of, of.width)
-        self.out = None if of.tied else Linear(of.width, of.vocabulary, rngs)
+        self.out = (
+            None if of.tied else Linear(of.width, of.vocabulary, ("embed", "vocabulary"), rngs)
+        )
 
     def read(
         self,

@@ -122,10 +122,11 @@ class LanguageModel:
         if not self.config.pretrained:
             return None
         opened = pretrained.open_folder(find(self.config.pretrained))
-        loaded = pretrained.load(opened, dtype=jnp.float32, shardings=place)
+        loaded = pretrained.load(opened, dtype=jnp.float32, place=place)
         if self.architecture.lora is None:
             return loaded
-        adapters, _ = self.split(self.init(jax.random.key(0)))
+        # Compiled, so that only the adapters are drawn, and not another model beside the one read.
+        adapters = jax.jit(lambda key: self.split(self.init(key))[0])(jax.random.key(0))
         return self.join(adapters, loaded)
 
     def split(self, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:

@@ -28,6 +28,7 @@ from safetensors.numpy import save_file
 from amplify.assistants.causal_lm import Architecture, CausalLM
 from amplify.assistants.rotary import Rotary
 from amplify.errors import AmplifyError, first_line
+from amplify.types import Place
 
 Names = Mapping[str, str]
 """Our parameter, its path joined by dots, to the name of the family's tensor; `{}` stands for the
@@ -281,14 +282,14 @@ def load(
     pretrained: Pretrained,
     *,
     dtype: DTypeLike | None = None,
-    shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None,
+    place: Place | None = None,
 ) -> PyTree[Array]:
     """The folder's weights, as parameters of a `CausalLM` of its architecture.
 
     Args:
         pretrained: where from.
         dtype: of the parameters; None: as each is in its file, float32 where layers differ.
-        shardings: where a parameter of that name and shape goes; each device reads its part alone.
+        place: where each parameter goes, given their shapes; each device reads its part alone.
             None: the default device.
 
     Raises:
@@ -297,6 +298,7 @@ def load(
     """
     abstract = abstract_params(pretrained.architecture)
     shapes = {path: leaf.shape for path, leaf in _flat(abstract).items()}
+    shardings = {} if place is None else _flat(place(abstract))
     with contextlib.ExitStack() as files:
         tensors = _tensors(pretrained, files)
         wanted = _wanted(pretrained.family, shapes)
@@ -307,12 +309,8 @@ def load(
             transposed = _is_transposed(pretrained.family, path)
             to = dtype or _common_dtype(tensors, parts)
             read = functools.partial(_read, tensors, parts, shape, transposed, to)
-            sharding = (
-                shardings(path, shape)
-                if shardings
-                else jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            )
-            loaded[path] = jax.make_array_from_callback(shape, sharding, read)
+            there = shardings.get(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+            loaded[path] = jax.make_array_from_callback(shape, there, read)
     return _unflat(abstract, loaded)
 
 

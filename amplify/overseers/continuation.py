@@ -36,7 +36,7 @@ class Continuation:
 
     def load(self, place: Place | None = None) -> PyTree[Array]:
         """The checkpoint's weights."""
-        return pretrained.load(_opened(self.checkpoint)[0], dtype=self.dtype, shardings=place)
+        return pretrained.load(_opened(self.checkpoint)[0], dtype=self.dtype, place=place)
 
     def check(self, room: int) -> None:
         """Raises AmplifyError unless texts of so many tokens fit behind the instructions."""

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from amplify.assistants import pretrained
 from amplify.assistants.causal_lm import CausalLM
 from amplify.errors import AmplifyError
+from amplify.mesh import Mesh
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
@@ -146,10 +147,10 @@ def test_each_device_reads_its_own_part(tmp_path):
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "fsdp"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-    def shardings(path, shape):
-        return split if len(shape) == 3 else whole
+    def place(params):
+        return jax.tree.map(lambda leaf: split if leaf.ndim == 3 else whole, params)
 
-    spread = pretrained.load(opened, shardings=shardings)
+    spread = pretrained.load(opened, place=place)
     kernel = spread["layers"]["attention"]["query"]["kernel"][...]
     assert kernel.addressable_shards[0].data.shape == (3, 16, 32)
     same = jax.tree.map(
@@ -158,6 +159,26 @@ def test_each_device_reads_its_own_part(tmp_path):
         pretrained.load(opened),
     )
     assert all(jax.tree.leaves(same))
+
+
+def test_a_mesh_has_each_device_read_no_more_than_it_holds(tmp_path, monkeypatch):
+    written(tmp_path)
+    opened, spread, read = pretrained.open_folder(tmp_path), Mesh(fsdp=2), []
+    original = pretrained._read
+
+    def counting(*arguments):
+        array = original(*arguments)
+        read.append(array.nbytes)
+        return array
+
+    monkeypatch.setattr(pretrained, "_read", counting)
+    params = pretrained.load(opened, place=spread.of_tree)
+    shares = spread.shares(params)
+    assert sum(read) <= 2 * shares.per_device < 1.1 * shares.all
+    for leaf, place in zip(
+        jax.tree.leaves(params), jax.tree.leaves(spread.of_tree(params)), strict=True
+    ):
+        assert leaf.sharding == place
 
 
 def broken(folder, change) -> None:
