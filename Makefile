@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench regression paper clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench accelerator regression paper clean distclean
 .SILENT:
 
 help:
@@ -47,6 +47,7 @@ help:
 	echo "make serve                                    keep people's pages up, also between rounds"
 	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
 	echo "make screenshots OUT=folder                   every page for people, wide and on a phone"
+	echo "make accelerator                              does a GPU or TPU do what it should, and how fast? 8 minutes"
 	echo "make regression                               a published table, run again beside the reference"
 	echo "make paper                                    the paper's five tasks beside their supervised baselines"
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
@@ -97,6 +98,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(RUN_PYTHON) -m pytest tests/benchmarks -q -s
+
+accelerator: $(BASE)
+	$(RUN_PYTHON) -m tests.benchmarks.accelerator
 
 regression: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.regression
