@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from amplify import processes
 from amplify.amplification import amplified, assistant_alone, helping
 from amplify.experiment import Experiment
 from amplify.mesh import ONE_DEVICE, Mesh
@@ -216,7 +217,7 @@ def _make_lesson(experiment: Experiment, mesh: Mesh) -> Lesson:
         return jax.jit(lesson, donate_argnums=3)
     assert experiment.learner is not None
     out = mesh.of_tree(abstract(experiment.learner, experiment.training.batch))
-    return jax.jit(lesson, donate_argnums=3, out_shardings=out)
+    return processes.compiled_together(jax.jit(lesson, donate_argnums=3, out_shardings=out))
 
 
 def _lesson(

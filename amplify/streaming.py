@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify import distillation, imitation
+from amplify import distillation, imitation, processes
 from amplify.amplification import amplified, assistant_alone, count_assistant_answers, helping
 from amplify.distillation import Metrics, TrainState
 from amplify.experiment import Curriculum, Experiment
@@ -109,7 +109,7 @@ def _make_step(experiment: Experiment, mesh: Mesh) -> Step:
         return jax.jit(step, donate_argnums=1)
     # The state goes out as it came in, or the next step would be compiled for another place.
     out = mesh.of_tree(abstract(experiment)), None
-    return jax.jit(step, donate_argnums=1, out_shardings=out)
+    return processes.compiled_together(jax.jit(step, donate_argnums=1, out_shardings=out))
 
 
 def _step(experiment: Experiment, root: Key[Array, ""], state: Stream) -> tuple[Stream, Metrics]:

@@ -19,7 +19,7 @@ from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.experiment_file import read_experiment
 from amplify.mesh import Mesh
-from tests.test_mesh import losses, record
+from tests.test_mesh import THREADS, losses, record
 from tests.tiny import TOML, tiny_experiment
 
 SHORT = (
@@ -43,7 +43,8 @@ def start(folder: Path) -> list[subprocess.Popen]:
         free.bind(("127.0.0.1", 0))
         address = "127.0.0.1:{1}".format(*free.getsockname())
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    known = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    known = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": THREADS}
+    known["JAX_COORDINATOR_ADDRESS"] = address
     command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
     return [
         subprocess.Popen(
@@ -117,11 +118,11 @@ def test_one_process_goes_on_from_what_two_saved(rounds):
     assert losses(rounds / "two", 2)[-1] < losses(rounds / "two", 1)[0]
 
 
-@pytest.fixture(scope="module", params={"streaming": STREAMING, "stored": LEARNED}.items(), ids=str)
+@pytest.fixture(scope="module", params=["streaming", "stored"])
 def learned(request, tmp_path_factory):
     """The same of rounds whose overseer learns, while the assistant does or before it."""
-    name, toml = request.param
-    root = tmp_path_factory.mktemp(name)
+    toml = STREAMING if request.param == "streaming" else LEARNED
+    root = tmp_path_factory.mktemp(request.param)
     main(["round", str(tiny_experiment(root / "one", toml)), "--n", "1"])
     play_by_two_after_a_kill(tiny_experiment(root / "two", toml + SPREAD))
     return root

@@ -35,6 +35,10 @@ LEARNED = TOML.replace(
     'kind = "learned"\nwidth = 16\nheads = 2\nlayers = 1\nbatch = 16\nsteps = 64',
 ).replace("steps = 60", "steps = 30")
 STREAMING = LEARNED.replace("[training]", '[training]\ntargets = "streaming"\nlook_every = 10')
+THREADS = "64"
+"""Of XLA's pool. Emulated devices wait for each other in threads of it; with as few as there are
+processors, two collectives that do not depend on each other can wait for one another forever.
+"""
 MESHES = {
     "fact transformer": (TOML, "[mesh]\ndata = 8"),
     "language model": (LANGUAGE_MODEL, "[mesh]\ndata = 2\nfsdp = 2\ntensor = 2"),
@@ -48,7 +52,7 @@ def start_round(folder: Path, number: int, devices: int) -> subprocess.Popen:
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "amplify", "round", str(folder), "--n", str(number)],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": THREADS},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
