@@ -18,7 +18,7 @@ from amplify.errors import AmplifyError
 from amplify.overseers.learned import count_asks
 from amplify.people.habits import CAREFUL, GUESS, SKIP, Habits
 from amplify.people.reading import Page, Told
-from amplify.types import DONT_KNOW, SimulatedTask
+from amplify.types import DONT_KNOW, SimulatedTask, rule_of
 from amplify.words import read_answer, read_question, shown
 
 
@@ -84,9 +84,10 @@ def _conclude(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> A
 def _slip(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> str:
     """A wrong answer: another choice, or what was the answer to something else."""
     others = [*page.choices] or [e.told for e in page.told if e.state == "answered"]
-    others = [*dict.fromkeys(other for other in others if other not in (answer, "", "?"))]
+    rule = rule_of(task)
+    others = [*dict.fromkeys(o for o in others if o not in ("", "?") and not rule.same(o, answer))]
     if not others:
-        others = [word for word in _words(task, page.question) if word != answer]
+        others = [word for word in _words(task, page.question) if not rule.same(word, answer)]
     return habits.pick("slip", page.item, others)
 
 
