@@ -1,8 +1,8 @@
-"""When two answers are the same: the one rule by which a task judges, and by which everything that
-compares what people said compares it.
+"""When two answers are the same.
 
-A task names its rule; whoever puts its questions to people writes the rule into the log, so that
-processes that never load a task compare as it does. Pure functions of text; never imports jax.
+A task has one rule for that. Its `is_right` judges by it, and the rule is written into the log with
+each question put to people, so that processes that never load the task (the web pages) compare
+people's answers by the same rule. Pure functions of text; never imports jax.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class AnswerRule:
         return text.casefold() if self.form == "caseless" else text
 
     def same(self, one: str | None, two: str | None) -> bool:
-        """None, where there is no answer, is the same as None alone."""
+        """Whether two answers are the same; None, no answer, equals only None."""
         if one is None or two is None:
             return one is two
         return self.canonical(one) == self.canonical(two)
@@ -47,6 +47,8 @@ class AnswerRule:
 
 EXACT = AnswerRule()
 """Of tasks that name no other."""
+CASELESS = AnswerRule("caseless")
+"""Of questions in logs that do not say how their answers are compared."""
 
 
 def rule_from_row(row: Mapping[str, Any]) -> AnswerRule:

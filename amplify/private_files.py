@@ -1,5 +1,5 @@
-"""Files with people's data: their owner alone may read them, whatever the umask, also those that an
-earlier version left open to others. Knows nothing of what is in them.
+"""Files with people's data, readable by their owner alone: whatever the umask, and also where an
+earlier version left them readable by others.
 """
 
 import contextlib
@@ -11,23 +11,21 @@ FILE, FOLDER = 0o600, 0o700
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """An `opener` for `open`: a file that is made is its owner's alone, and so is one that was
-    there.
-    """
+    """An `opener` for `open` that makes the file private, whether it is new or not."""
     descriptor = os.open(path, flags, mode=FILE)
-    with contextlib.suppress(PermissionError):  # somebody else's, who decides on it
+    with contextlib.suppress(PermissionError):  # another user owns it
         os.fchmod(descriptor, FILE)
     return descriptor
 
 
 def make_private_folder(path: Path) -> None:
-    """The folder is there, and its owner's alone with all files in it."""
+    """Creates a folder if need be, and makes it and the files in it private."""
     path.mkdir(mode=FOLDER, exist_ok=True)
     make_private(path, *(entry for entry in path.iterdir() if entry.is_file()))
 
 
 def make_private(*paths: Path) -> None:
-    """Nobody but the owner may read these, as far as they are there."""
+    """Makes files and folders private; those that do not exist are skipped."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             mode = stat.S_IMODE(path.stat().st_mode)

@@ -1,7 +1,8 @@
-"""What people type as the task reads it, or why it cannot.
+"""Parses what people typed, without ever raising.
 
-A task's parser is anybody's code, and what people type is anything: one text that it cannot take
-must not end a round. So whatever it raises is a reason here, which whoever typed the text is told.
+A task's parser may be a user's own code, and people type anything: a single text that the parser
+cannot handle must not end the round. So whatever it raises becomes a reason, shown to whoever typed
+the text.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from amplify.types import Task
 
 class Read(NamedTuple):
     tokens: Int[np.ndarray, " length"] | None
-    problem: str  # "" where there are tokens
+    problem: str  # why there are no tokens; "" if there are
 
 
 def read_answer(task: Task, text: str) -> Read:

@@ -18,6 +18,7 @@ from amplify.errors import AmplifyError
 from amplify.overseers.learned import count_asks
 from amplify.people.habits import CAREFUL, GUESS, SKIP, Habits
 from amplify.people.reading import Page, Told
+from amplify.people.typed import shows_something, why_not_kept
 from amplify.types import DONT_KNOW, SimulatedTask, rule_of
 from amplify.words import read_answer, read_question, shown
 
@@ -34,7 +35,16 @@ class Act(NamedTuple):
 
 
 def decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
-    """What somebody does who sees this page, on which nothing is awaited."""
+    """What somebody does who sees this page, on which nothing is awaited. What cannot be typed
+    into a form, such as part of a character, is a reason to skip.
+    """
+    act = _decide(task, habits, page)
+    if why_not_kept(act.text) or not shows_something(act.text):
+        return Act("skip", "I cannot type what I would answer")
+    return act
+
+
+def _decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
     manner = habits.manner(page.item)
     if manner == SKIP:
         return Act("skip", "I do not understand the question")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from amplify.answers import CASELESS, AnswerRule
 from amplify.errors import AmplifyError, first_line
 from amplify.files import write_atomically
 from amplify.people.records import Record, read_records
@@ -101,16 +102,29 @@ class Trees:
             tree for tree in self.all if any(node.get("event") == event for node in tree.nodes())
         ]
 
-    def resting_on(self, question: str, answer: str, checkpoint: str | None = None) -> list[Tree]:
-        """Those in which this question got this answer, anywhere; from that checkpoint, if it is
-        given. Case and spacing make no difference.
+    def resting_on(
+        self,
+        question: str,
+        answer: str,
+        checkpoint: str | None = None,
+        rule: AnswerRule = CASELESS,
+    ) -> list[Tree]:
+        """Trees in which this question got this answer at any node.
+
+        Args:
+            question: compared whatever its case and spacing.
+            checkpoint: digest of the weights that answered; None: any.
+            rule: when two answers are the same.
         """
-        said = _plain(question), _plain(answer)
+
+        def gave_it(node: Node) -> bool:
+            asked = _plain(node["question"]) == _plain(question)
+            return asked and rule.same(node["answer"], answer)
+
         return [
             tree
             for tree in self.all
-            if checkpoint in (None, tree.checkpoint)
-            and any((_plain(n["question"]), _plain(n["answer"])) == said for n in tree.nodes())
+            if checkpoint in (None, tree.checkpoint) and any(map(gave_it, tree.nodes()))
         ]
 
     def labels(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""Whether an event of the log can be used where it stands: what `state` asks before it applies one.
+"""Validates the log's events before `state` applies them.
 
 A log outlives the version that wrote it, and its lines may be damaged. An event that lacks what its
-kind needs, or that is about something the log does not know, is set aside with the reason; all
-others count as they would without it.
+kind requires, or that refers to something unknown, is set aside with the reason; the others are
+applied as if it were not there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,12 @@ from amplify.events import UNREADABLE, Event
 from amplify.people.items import Assignment, Item
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Texts = Annotated[list[str], Field(strict=False)]
+Numbers = Annotated[list[int], Field(strict=False)]
 
 
 class Body(BaseModel):
-    """What an event must say; what else it says is left alone."""
+    """What the body of an event must contain; further keys are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -31,12 +33,12 @@ class Opened(Body):
 class Put(Body):
     question: str
     label: str = ""
-    choices: Sequence[str] | None = None
+    choices: Texts | None = None
     budget: int = 0
     overlap: int = 1
     gold: str | None = None
-    also_right: Sequence[str] | None = None
-    review_of: Annotated[Sequence[str], Field(min_length=2, max_length=2)] | None = None
+    also_right: Texts | None = None
+    review_of: Annotated[list[str], Field(strict=False, min_length=2, max_length=2)] | None = None
     row: int = -1
     column: int = -1
     rule: dict[str, Any] | None = None
@@ -63,12 +65,12 @@ class Step(Body):
     question: str
     answer: str
     by: str = ""
-    steps: Sequence["Step"] = ()
+    steps: Annotated[list["Step"], Field(strict=False)] = []
 
 
 class Tokens(Body):
-    question: Sequence[int]
-    answer: Sequence[int]
+    question: Numbers
+    answer: Numbers
 
 
 class Told(Body):
@@ -78,8 +80,8 @@ class Told(Body):
     question: str = ""
     by: str = ""
     confidence: Share | None = None
-    steps: Sequence[Step] = ()
-    passages: Sequence[str] = ()
+    steps: Annotated[list[Step], Field(strict=False)] = []
+    passages: Texts = []
     tokens: Tokens | None = None
 
 
@@ -123,7 +125,7 @@ BODIES: Mapping[str, type[Body]] = {
     "corrected": Corrected,
     "set_aside": Reason,
 }
-"""Of kinds that say something."""
+"""By kind of event; other kinds have no body."""
 OF_WORK = {
     "released",
     "draft",
@@ -141,11 +143,11 @@ OF_ITEM = {"taken", "withdrawn", "adjudicated", "corrected", "set_aside", *OF_WO
 
 
 def why_not(event: Event, items: Mapping[str, Item], acts: Mapping[str, Sequence[Event]]) -> str:
-    """Why an event cannot be used, as the end of a sentence about it; "" if it can.
+    """Returns why an event cannot be applied, as the end of a sentence about it; "" if it can.
 
     Args:
-        items: those that the log put up before it.
-        acts: of each person, what they could undo.
+        items: the items that were put up before it.
+        acts: each person's acts that could be undone.
     """
     if UNREADABLE in event.body:
         return str(event.body[UNREADABLE])

@@ -1,4 +1,4 @@
-"""Whether an experiment asks people anything, for commands that need not read all of it. Never
+"""Checks that people oversee an experiment, for commands that need nothing else of its file. Never
 imports jax.
 """
 
@@ -13,15 +13,17 @@ MOST_BASES = 100
 
 
 def check_people(experiment: Path) -> None:
-    """Raises AmplifyError where an experiment has no people who oversee it, and never had any; then
-    nothing was written.
+    """Checks that people oversee an experiment, or did so before. Writes nothing.
+
+    Raises:
+        AmplifyError: nobody does, or the folder has no readable experiment file.
     """
     kind = _overseer_kind(experiment)
     if kind == "human" or kind.partition(":")[0].endswith(".py") or _has_events(experiment):
         return
     raise AmplifyError(
-        f"{experiment}: no people oversee this experiment; those whom people do have overseer.kind"
-        f' = "human", this one has {kind!r}'
+        f"{experiment}: no people oversee this experiment: its overseer.kind is {kind!r}, and this"
+        ' command needs "human"'
     )
 
 

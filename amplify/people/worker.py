@@ -58,7 +58,11 @@ class Worker:
         asked: dict[int, Int[np.ndarray, " question_length"]] = {}
         bodies: dict[int, dict[str, Any]] = {}
         for place, (item, assignment, exchange) in enumerate(pending):
-            text = self._question(assignment, exchange)
+            try:
+                text = self._question(assignment, exchange)
+            except Exception as error:  # of a task's own code
+                bodies[place] = {"problem": f"this cannot be expanded on ({first_line(error)})"}
+                continue
             if text is None:
                 bodies[place] = self._one_by_one(self._taken_apart, item, assignment, exchange)
                 continue
@@ -103,7 +107,7 @@ class Worker:
         """What is to be asked; None to take the question of an answer apart."""
         if exchange.about is None:
             return exchange.text
-        part = exchange.about["part"]
+        part = exchange.about.get("part")
         if part and isinstance(self.experiment.task, ExpandableTask):
             return self.experiment.task.expand(part)
         return None

@@ -214,7 +214,7 @@ class Guard:
             await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > BODY:
+        if not length.isdigit() or len(length) > 9 or int(length) > BODY:
             await _too_long(with_headers)
             return
         await self._app(scope, limited, with_headers)

@@ -1,8 +1,8 @@
-"""Forms as pages send them, and nothing else: the one place where what is sent becomes text.
+"""Reads and validates every form: the one place where submitted bytes become text.
 
-Everything that a person types passes here before any page sees it. What comes out is Unicode in
-composed form (NFC), without control characters and without halves of characters, each field once.
-Anything else is answered with a page that says what is wrong and shows what was typed.
+The routes behind `FormRoute` see only URL-encoded UTF-8 forms in which each field occurs once and
+is composed Unicode (NFC) without control characters or lone surrogates. Any other request gets a
+page that says what is wrong and shows what was typed.
 """
 
 import unicodedata
@@ -20,11 +20,17 @@ from amplify.web import pages
 FORM = "application/x-www-form-urlencoded"
 MOST_FIELDS = 20
 NAMES = {"text": "a question", "answer": "an answer", "reason": "a reason", "other": "an answer"}
-"""What some fields are to the person who fills them in."""
+"""Names of fields as a person who fills them in would call them."""
 
 
 class FormError(Exception):
-    """What was sent is no form of ours; says why."""
+    """The request is not a valid form.
+
+    Args:
+        status: HTTP status of the response.
+        problem: what is wrong, for a person.
+        typed: what was typed, to be shown again.
+    """
 
     def __init__(self, status: int, problem: str, typed: Mapping[str, str] | None = None) -> None:
         super().__init__(problem)
@@ -32,10 +38,18 @@ class FormError(Exception):
 
 
 def read_form(content_type: str, body: bytes) -> dict[str, str]:
-    """The fields of a form.
+    """Parses a URL-encoded form.
 
-    Raises FormError if it is sent in another way than pages send forms, or has text that cannot be
-    kept.
+    Args:
+        content_type: the header's value; "" if there is none.
+        body: the request's body.
+
+    Returns:
+        The fields by name, their text in NFC.
+
+    Raises:
+        FormError: another content type or charset, bytes that are not UTF-8, too many fields, a
+            field that occurs twice, or text that cannot be kept.
     """
     kind, *options = (part.strip().lower() for part in content_type.split(";"))
     if kind != FORM:
@@ -70,7 +84,7 @@ def _fields(body: bytes) -> list[tuple[str, str]]:
 
 
 class FormRoute(APIRoute):
-    """Routes whose forms are read by `read_form` before anything else looks at them."""
+    """A route whose forms are validated by `read_form` before FastAPI parses them."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -92,7 +106,7 @@ class FormRoute(APIRoute):
 
 
 def _sent_again(request: Request, body: bytes) -> Request:
-    """The same request with another body."""
+    """A copy of a request with another form as its body."""
     request.scope.setdefault("state", {})  # both are about the same visitor
     of_body = {b"content-type": FORM.encode(), b"content-length": str(len(body)).encode()}
     others = [pair for pair in request.scope["headers"] if pair[0] not in of_body]

@@ -1,7 +1,8 @@
-"""Limits on what one connection may take: how long a request may arrive, how large its headers may
-be, and how many connections there may be at once. How large a body may be is said in `access`.
+"""Limits per connection: the time in which a request must arrive, the size of its headers, and the
+number of open connections. The size of a request's body is limited in `access`.
 
-uvicorn limits none of the first two over httptools, and the last only once headers are complete.
+uvicorn's httptools protocol has no limit on the first two, and counts connections only once a
+request's headers are complete, so that half-open connections would pile up.
 """
 
 from typing import Any
@@ -10,25 +11,27 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 REQUEST_SECONDS = 20.0
-"""In which a whole request must arrive, from when the connection was made or the request begun."""
+"""Deadline for a complete request, from when the connection was made or the request began."""
 SENDING_SECONDS = 30.0
-"""For which a client may take nothing of what it is sent."""
+"""How long a client may stop reading a response before its connection is aborted."""
 HEADERS = 32 * 1024
-"""Bytes of the request line and all headers."""
+"""Maximum bytes of the request line and all headers together."""
 CONNECTIONS = 500
-"""At once; one more ends the one that has taken longest to send its request."""
+"""Maximum number of open connections; a further one aborts whichever has waited longest for its
+request to be complete.
+"""
 
 TOO_LARGE = b"The headers of this request are too large."
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """HTTP over one connection, within the limits."""
+    """uvicorn's HTTP protocol with the limits above."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._arriving: Any = None  # a timer, until the request must be here
-        self._sending: Any = None  # a timer, until something must be taken
-        self._size = 0  # bytes of the headers, as far as they have come
+        self._arriving: Any = None  # timer: deadline of the request that is arriving
+        self._sending: Any = None  # timer: deadline of a client that does not read
+        self._size = 0  # bytes of headers received so far
         self._in_headers = True
 
     def connection_made(self, transport: Any) -> None:  # of asyncio, or of another event loop
@@ -53,7 +56,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._size > HEADERS:
                 self.send_400_response("")
         if self._arriving is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_request()  # for what is no request yet, such as empty lines
+            self._await_request()  # empty lines between requests do not begin one
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -79,7 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """In place of what uvicorn says, where it was the size."""
+        """Responds with 431 where the size of the headers is the reason."""
         if self._size <= HEADERS:
             super().send_400_response(msg)
             return
@@ -99,7 +102,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # it still takes what it was sent
+        if self.transport.get_write_buffer_size():  # the client is still reading
             self._take_timer_off()
             self._sending = self.loop.call_later(SENDING_SECONDS, self.transport.abort)
         super().timeout_keep_alive_handler()

@@ -15,8 +15,8 @@ from amplify.people.queue import New, Queue, RefusedError
 from amplify.people.roster import Roster
 
 TOO_LATE = (
-    "this comes too late: the same form was sent before with something else in it, and that counts;"
-    " what you wrote now is kept"
+    "this comes too late: this form was sent before with other content, and that is what counts;"
+    " what you typed now is still here"
 )
 
 

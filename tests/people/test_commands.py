@@ -38,7 +38,7 @@ def test_without_people_there_is_nothing_to_show(tmp_path, capsys, command):
     folder = tiny_experiment(tmp_path / "tiny")
     out = [folder / "out.jsonl"] if command == "events" else []
     line = refused(capsys, folder, command, folder, *out)
-    assert "no people oversee this experiment" in line
+    assert "no people oversee this experiment: its overseer.kind is 'simulated'" in line
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/experiment.toml").write_text('base = "../tiny"\n')
     assert "no people oversee" in refused(capsys, folder, command, tmp_path / "mine", *out)

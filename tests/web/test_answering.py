@@ -450,7 +450,9 @@ def test_an_answer_with_nothing_to_see_is_empty(folder, browser):
 def test_what_cannot_be_kept_is_named_and_shown_with_a_replacement(folder, browser):
     response = browser.send("submit", answer="the\vTamble")
     assert response.status_code == 422
-    assert "An answer cannot have the control character U+000B in it" in text_of(response.text)
+    assert "An answer cannot contain the control character U+000B; remove it" in text_of(
+        response.text
+    )
     assert "the\N{REPLACEMENT CHARACTER}Tamble</textarea>" in response.text
     assert not events(folder, "submitted", "draft")
 
