@@ -207,7 +207,7 @@ def _event(*row: Any) -> Event:
         if not isinstance(said, dict):
             raise ValueError("is no table")
         if "\\u" in body:  # perhaps half of a pair
-            said = _whole(said)
+            said = without_surrogates(said)
     except (ValueError, TypeError, RecursionError) as error:
         wrong = f"cannot be read ({first_line(error)})"
     if not isinstance(number, int) or not isinstance(at, float) or not math.isfinite(at):
@@ -219,13 +219,13 @@ def _event(*row: Any) -> Event:
     return Event(event, at, str(kind), number, item, person, checkpoint, seconds, request, said)
 
 
-def _whole(value: Any) -> Any:
-    """Without halves of surrogate pairs, which are no text and can be written nowhere."""
+def without_surrogates(value: Any) -> Any:
+    """A JSON value in which each lone surrogate, which no file can hold, is U+FFFD instead."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_whole(key): _whole(inner) for key, inner in value.items()}
-    return [_whole(inner) for inner in value] if isinstance(value, list) else value
+        return {without_surrogates(key): without_surrogates(inner) for key, inner in value.items()}
+    return [without_surrogates(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _make_private_log(path: Path) -> None:

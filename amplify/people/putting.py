@@ -41,7 +41,7 @@ def put_up(experiment: Experiment, number: int, problems: Problems, parent: str)
     classes = np.asarray(over_questions(task.class_of)(contexts, asked))[:, 0]
     names = [identify(experiment, number, *place) for place in places]
     is_gold = np.array([chance(name, "gold") < config.gold for name in names])
-    right = _right_words(task, contexts[is_gold], questions[is_gold])
+    right = right_words(task, contexts[is_gold], questions[is_gold])
     for place, (row, column) in enumerate(places):
         name = names[place]
         body: New = {
@@ -84,9 +84,9 @@ def choose_places(experiment: Experiment, number: int, problems: Problems) -> li
     return [places[place] for place in order[:wanted]]
 
 
-def _right_words(
+def right_words(
     task: Task,
-    contexts: Array,
+    contexts: Array | np.ndarray,
     questions: Int[np.ndarray, "items question_length"],
 ) -> Iterator[list[str]]:
     """Of each question, the words that the task calls right: there may be several, such as the

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from amplify.answers import CASELESS, AnswerRule
 from amplify.errors import AmplifyError, first_line
+from amplify.events import without_surrogates
 from amplify.files import write_atomically
 from amplify.people.records import Record, read_records
 
@@ -168,7 +169,8 @@ def _read(
 ) -> list[Tree]:
     """Cached as long as the file is the same."""
     try:
-        roots = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # text may have other line breaks
+        roots = [without_surrogates(json.loads(line)) for line in lines if line]
         return [
             Tree(
                 round,

@@ -11,6 +11,7 @@ from amplify.amplification import over_questions
 from amplify.answers import AnswerRule
 from amplify.people.answer_tokens import read_answer
 from amplify.people.choice import answer_of, chosen, is_gold, same
+from amplify.people.putting import right_words
 from amplify.people.quality import agreement, disagreements
 from amplify.people.quality import people as quality_of_people
 from amplify.people.queue import RefusedError
@@ -23,6 +24,8 @@ from amplify.tasks.wildcard import Wildcard
 from amplify.types import rule_of
 from tests.documents import asked_rows, jsonl, written
 from tests.people.story import Story
+from tests.tasks.test_shortest_path import TASK as TWO_WAYS_TASK
+from tests.tasks.test_shortest_path import TWO_WAYS
 
 PEOPLE = [f"person-{number:02d}" for number in range(1, 8)]
 
@@ -141,6 +144,14 @@ def test_each_of_several_right_answers_is_right_on_a_gold_item():
     for person, answer in zip(PEOPLE, ("v2", "v3"), strict=False):
         story.answer("q", person, answer)
     assert [one.gold for one in quality_of_people(story.queue)] == [(1, 1), (0, 1)]
+
+
+def test_a_gold_item_knows_every_answer_that_the_task_calls_right():
+    asked = ["S v1 v5", "D v1 v5", "next v1", "edge v1 v2"]
+    questions = np.stack([words.read_question(TWO_WAYS_TASK, text) for text in asked])
+    contexts = np.stack([np.asarray(TWO_WAYS)] * len(asked))
+    found = right_words(TWO_WAYS_TASK, contexts, questions)
+    assert list(found) == [["v2", "v3"], ["3"], ["v2", "v3", "v6"], ["yes"]]
 
 
 def test_a_choice_can_be_chosen_however_it_is_spaced_and_composed():

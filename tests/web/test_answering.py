@@ -1,6 +1,7 @@
 """What a person can do, without javascript: each page and each rule."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -461,6 +462,13 @@ def test_an_old_draft_that_cannot_be_read_is_shown_with_a_replacement(folder, cl
     facts = {"round": ROUND, "item": "kettle", "person": browser.member.person}
     append(folder, {"kind": "draft", **facts, "body": {"text": "\ud800 hello"}})
     assert ">\N{REPLACEMENT CHARACTER} hello</textarea>" in browser.open()
+
+
+def test_a_folder_whose_name_is_no_text_has_pages(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with served(folder) as client:
+        assert "Nothing to do right now" in Browser(client, invited(folder)[0]).open()
 
 
 def test_a_chosen_draft_is_chosen_again(browser):
