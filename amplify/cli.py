@@ -17,7 +17,14 @@ import tyro
 
 from amplify.errors import AmplifyError
 from amplify.running import running
-from amplify.terminal import messages, output, progress_bars, show_links, show_rounds
+from amplify.terminal import (
+    messages,
+    output,
+    progress_bars,
+    show_links,
+    show_rounds,
+    show_set_aside,
+)
 
 # Nothing that imports jax is imported here: `--help` and bad arguments answer at once.
 
@@ -207,10 +214,12 @@ def serve(
 ) -> None:
     """Keep people's pages up, also between rounds; a round that waits for people uses them."""
     from amplify.people import serving
+    from amplify.people.wanted import check_people
 
-    check_folder(experiment)
+    check_people(experiment)
     if not 0 <= port <= 65535:
         raise AmplifyError(f"--port: must be 0 to 65535, got {port}")
+    serving.checked_host(host, "--host")
     try:
         with serving.serving(experiment, serving.Where(host, port, share)) as served:
             if isinstance(served, serving.Borrowed):
@@ -233,20 +242,27 @@ def people(
         str, tyro.conf.arg(help="where the pages are, seen from outside")
     ] = "http://127.0.0.1:8765",
 ) -> None:
-    """Show everybody's link; invite people, or take a link back."""
+    """Show everybody's link, and what of their work could not be used; invite people, or take a
+    link back.
+    """
     import time
 
-    from amplify.people.roster import Roster
+    from amplify.people.roster import MOST_DAYS, MOST_PEOPLE, Roster, check_names
+    from amplify.people.wanted import check_people
 
-    check_folder(experiment)
-    if invite < 0 or days <= 0:
-        raise AmplifyError(f"--invite must be 0 or more, and --days more: got {invite}, {days}")
+    check_people(experiment)
+    if not 0 <= invite <= MOST_PEOPLE:
+        raise AmplifyError(f"--invite: must be 0 to {MOST_PEOPLE}, got {invite}")
+    if not 0 < days <= MOST_DAYS:
+        raise AmplifyError(f"--days: must be more than 0, at most {MOST_DAYS:.0f}, got {days}")
+    check_names([*name, *[""] * invite])
     roster = Roster(experiment)
     if revoke is not None:
         roster.revoke(revoke)
     if invite or name:
         roster.invite([*name, *[""] * invite], time.time(), days)
     show_links(experiment, address)
+    show_set_aside(experiment)
 
 
 def events(
@@ -255,20 +271,13 @@ def events(
 ) -> None:
     """Write all that people said and did as a table."""
     from amplify.events import EVENTS, Log, export_events
+    from amplify.people.wanted import check_people
 
-    check_folder(experiment)
+    check_people(experiment)
     if not (experiment / EVENTS).is_file():
         raise AmplifyError(f"{experiment / EVENTS}: not there; nobody has been asked anything yet")
     count = export_events(Log(experiment / EVENTS), out)
     output.print(f"wrote {out}, {count} events")
-
-
-def check_folder(experiment: Path) -> None:
-    """What needs an experiment's folder but need not read the whole experiment."""
-    if not (experiment / "experiment.toml").is_file():
-        raise AmplifyError(
-            f"{experiment}: an experiment is a folder with an experiment.toml, and there is none"
-        )
 
 
 COMMANDS = {

@@ -6,8 +6,11 @@ when `append` returns. Knows files and rows, and nothing of questions; never imp
 """
 
 import contextlib
+import functools
 import itertools
 import json
+import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
+from amplify.private_files import make_private, open_private
 
 EVENTS = "events.sqlite"
 """Its name in an experiment's folder."""
+
+UNREADABLE = "unreadable"
+"""In the body of an event whose line in the file is damaged: what is wrong with it."""
 
 VERSION = 1
 """Of the schema; a file of a later one is refused."""
@@ -71,10 +78,15 @@ class Log:
         Raises AmplifyError if it is damaged or of a later version.
         """
         self.path, self._clock = path, clock
+        _make_private_log(path)
         try:
             # Transactions are begun by hand; one connection a log, and one thread at a time.
             self._connection = sqlite3.connect(
                 path, timeout=30, isolation_level=None, check_same_thread=False
+            )
+            # What was once written in another encoding is shown as well as it can be.
+            self._connection.text_factory = functools.partial(
+                str, encoding="utf-8", errors="replace"
             )
             with contextlib.ExitStack() as unless_it_is_whole:
                 unless_it_is_whole.callback(self.close)
@@ -109,14 +121,16 @@ class Log:
         self._connection.close()
 
     def since(self, last: int = 0, round: int | None = None) -> Iterator[Event]:
-        """Events after the one numbered `last`, in order; of one round, if it is given."""
+        """Events after the one numbered `last`, in order; of one round, if it is given. A damaged
+        one says `UNREADABLE` in its body.
+        """
         where = "" if round is None else " AND round = ?"
         values = (last,) if round is None else (last, round)
         rows = self._connection.execute(
             f"SELECT {', '.join(Event._fields)} FROM events WHERE id > ?{where} ORDER BY id", values
         )
-        for *fields, body in rows:
-            yield Event._make((*fields, json.loads(body)))
+        for row in rows:
+            yield _event(*row)
 
     def append(self, *events: Mapping[str, Any]) -> list[int]:
         """Appends events (fields of `Event` but `id` and `at`), all or none; returns their ids."""
@@ -148,6 +162,14 @@ class Log:
         [(version,)] = self._connection.execute("PRAGMA data_version")
         return version
 
+    def has_request(self, beginning: str) -> bool:
+        """Whether something was sent under a request that begins so."""
+        after = beginning[:-1] + chr(ord(beginning[-1]) + 1)
+        rows = self._connection.execute(
+            "SELECT 1 FROM events WHERE request >= ? AND request < ? LIMIT 1", (beginning, after)
+        )
+        return rows.fetchone() is not None
+
     def _known(self, request: str) -> list[int]:
         rows = self._connection.execute("SELECT id FROM events WHERE request = ?", (request,))
         return list(itertools.chain.from_iterable(rows))
@@ -176,6 +198,43 @@ class Log:
             raise
 
 
+def _event(*row: Any) -> Event:
+    """From a row of the file, whatever is in it."""
+    event, at, kind, number, item, person, checkpoint, seconds, request, body = row
+    wrong, said = "", {}
+    try:
+        said = json.loads(body)
+        if not isinstance(said, dict):
+            raise ValueError("is no table")
+        if "\\u" in body:  # perhaps half of a pair
+            said = without_surrogates(said)
+    except (ValueError, TypeError, RecursionError) as error:
+        wrong = f"cannot be read ({first_line(error)})"
+    if not isinstance(number, int) or not isinstance(at, float) or not math.isfinite(at):
+        number, at, wrong = -1, 0.0, "is of no round, or of no time"
+    if not (isinstance(seconds, float) and math.isfinite(seconds)):
+        seconds = None
+    item, person, checkpoint = (None if x is None else str(x) for x in (item, person, checkpoint))
+    said = {UNREADABLE: wrong} if wrong else said
+    return Event(event, at, str(kind), number, item, person, checkpoint, seconds, request, said)
+
+
+def without_surrogates(value: Any) -> Any:
+    """A JSON value in which each lone surrogate, which no file can hold, is U+FFFD instead."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(inner) for key, inner in value.items()}
+    return [without_surrogates(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _make_private_log(path: Path) -> None:
+    """The file is there and its owner's alone, with those that SQLite puts beside it."""
+    with contextlib.suppress(OSError):  # SQLite says what is wrong
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+    make_private(*(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm")))
+
+
 def _statements(script: str) -> Iterator[str]:
     """One by one: sqlite3's own `executescript` would commit in between."""
     statement = ""
@@ -194,15 +253,16 @@ def export_events(log: Log, out: Path) -> int:
     rows = [event.as_row() for event in log.since()]
     temporary = out.with_name(f".{out.name}.tmp")
     if out.suffix == ".jsonl":
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
     elif out.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
 
         flat = [{**row, "body": json.dumps(row["body"])} for row in rows]
         table = pyarrow.Table.from_pylist(flat, schema=_parquet_schema(pyarrow))
-        pyarrow.parquet.write_table(table, temporary)
+        with open(temporary, "wb", opener=open_private) as binary:
+            pyarrow.parquet.write_table(table, binary)
     else:
         raise AmplifyError(f"{out}: events are written as .jsonl or .parquet")
     temporary.rename(out)

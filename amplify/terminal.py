@@ -70,3 +70,23 @@ def show_links(experiment: Path, address: str) -> None:
         if not member.simulated:
             link = "link no longer works" if expired else f"{address}/in/{member.token}"
             print(f"{member.person}: {link}")
+
+
+def show_set_aside(experiment: Path) -> None:
+    """What people said that could not be used, and why; nothing if all could."""
+    from amplify.events import EVENTS, Log
+    from amplify.people.queue import Queue
+
+    if not (experiment / EVENTS).is_file():
+        return
+    log = Log(experiment / EVENTS)
+    try:
+        found = Queue(log.since()).set_aside.values()
+    finally:
+        log.close()
+    for one in found:
+        about = [f"round {one.round}"] if one.round >= 0 else []
+        about += [f"question {one.item}"] if one.item else []
+        about += [one.person] if one.person else []
+        line = f"set aside: {', '.join([*about, f'event {one.event}'])}: {one.reason}"
+        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

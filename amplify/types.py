@@ -1,9 +1,9 @@
 """The words of the program as types: what a task, an overseer and an assistant are, and what passes
 between them.
 
-This module knows shapes and protocols and nothing else; every other module imports it and it
-imports none of ours. Everything here is a pytree of JAX arrays or a pure function over them, so any
-of it may be jitted and vmapped.
+This module knows shapes and protocols and nothing else; every other module imports it, and of ours
+it imports only the rules by which texts are compared. Everything here is a pytree of JAX arrays or
+a pure function over them, so any of it may be jitted and vmapped.
 
 Shapes used throughout:
     batch            problems
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from amplify.answers import EXACT, AnswerRule
 
 DONT_KNOW = 0
 """The token that pads and, as an answer, says "don't know"."""
@@ -209,14 +211,19 @@ class ChoiceTask(Protocol):
 
 
 @runtime_checkable
-class WayTask(Protocol):
-    """A task whose answers may say how they were reached."""
+class ComparedTask(Protocol):
+    """A task that calls answers the same although their texts differ, or only by their ends. Its
+    `is_right` must judge by the same rule. Answers to other tasks are compared exactly.
+    """
 
     @property
-    def way(self) -> str:
-        """What stands between what was found on the way, of which only the end counts; "" if
-        answers say nothing of it.
-        """
+    def answer_rule(self) -> AnswerRule:
+        """When two answers are the same."""
+
+
+def rule_of(task: Task) -> AnswerRule:
+    """When two answers to a task's questions are the same."""
+    return task.answer_rule if isinstance(task, ComparedTask) else EXACT
 
 
 @runtime_checkable

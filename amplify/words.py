@@ -58,13 +58,18 @@ def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
 def read_answer(task: Task, text: str) -> Int[np.ndarray, " answer_length"]:
     """The tokens of an answer that was typed. Raises AmplifyError saying what is allowed."""
     try:
-        words = task.parse_answer(text) if isinstance(task, SpokenTask) else text.split()
-        tokens = _tokens(task, words)
+        tokens = _tokens(task, _answer_words(task, text))
     except (ValueError, KeyError) as error:
         raise AmplifyError(f"{text!r} is no answer: {error}") from None
     if not 0 < len(tokens) <= task.answer_length:
         raise AmplifyError(f"{text!r} is no answer: it must have 1 to {task.answer_length} tokens")
     return np.pad(tokens, (0, task.answer_length - len(tokens)))
+
+
+def _answer_words(task: Task, text: str) -> list[str]:
+    if isinstance(task, SpokenTask):
+        return task.parse_answer(text)
+    return [text] if text in _numbers(task) else text.split()  # a word may have a space in it
 
 
 def _tokens(task: Task, words: list[str]) -> Int[np.ndarray, " words"]:

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -168,6 +169,40 @@ def test_a_full_disk_is_said_and_loses_nothing(log, path):
     log._connection.execute("PRAGMA max_page_count = 1000")  # somebody made room
     log.append(said("again"))
     assert [event.id for event in read(path)] == [*range(1, kept + 2)]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_the_log_is_its_owners_alone_with_all_files_beside_it(path, tmp_path, existing):
+    old = os.umask(0)
+    try:
+        if existing:
+            before = Log(path)
+            before.append(said("one"))
+            for file in tmp_path.iterdir():
+                file.chmod(0o666)
+        log = Log(path)
+        log.append(said("one"))
+        export_events(log, tmp_path / "events.jsonl")
+        export_events(log, tmp_path / "events.parquet")
+    finally:
+        os.umask(old)
+    files = {file.name: file for file in tmp_path.iterdir()}
+    assert {"events.sqlite", "events.sqlite-wal", "events.sqlite-shm"} < files.keys()
+    for file in files.values():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    log.close()
+    if existing:
+        before.close()
+
+
+def test_halves_of_characters_are_read_as_replacements_and_whole_ones_as_they_are(log):
+    log.append(
+        said("\ud800 hello"), said("\ud83d\ude00 \N{GRINNING FACE}"), said({"\udc00": ["\udfff"]})
+    )
+    replacement = "\N{REPLACEMENT CHARACTER}"
+    assert [event.body["text"] for event in log.since()] == [
+        f"{replacement} hello", "\N{GRINNING FACE} \N{GRINNING FACE}", {replacement: [replacement]},
+    ]  # fmt: skip
 
 
 def test_a_log_of_a_newer_version_is_refused(log, path):

@@ -1,7 +1,8 @@
-"""Which of several people's answers to an item counts, and when two answers are the same.
+"""Which of several people's answers to an item counts.
 
-The round's data set is made of what is chosen here; agreement and staleness use the same sense of
-"the same answer". Knows the queue and nothing of tasks: an answer is text.
+The round's data set is made of what is chosen here. Two answers are the same if the item's rule
+says so, which is the task's own and came with the question; agreement, gold items, disagreements,
+the uplift trial and staleness all ask here. Knows the queue and no task: an answer is text.
 """
 
 from amplify.people.items import Assignment, Item
@@ -9,9 +10,9 @@ from amplify.people.items import Assignment, Item
 
 def answer_of(item: Item) -> str | None:
     """What was decided on, else what most people answered (of two as frequent, the one that was
-    submitted first). None where nobody answered, or the item was withdrawn.
+    submitted first). None where nobody answered, or the item was withdrawn or set aside.
     """
-    if item.withdrawn is not None:
+    if item.withdrawn is not None or item.set_aside is not None:
         return None
     if item.adjudicated is not None:
         return item.adjudicated
@@ -30,23 +31,22 @@ def chosen(item: Item) -> Assignment | None:
 
 
 def same(item: Item, one: str | None, two: str | None) -> bool:
-    if one is None or two is None:
-        return one is two
-    return normal(item, one) == normal(item, two)
+    """Whether two answers to an item are the same; None is no answer."""
+    return item.rule.same(one, two)
 
 
-def normal(item: Item, text: str) -> str:
-    """Answers that are equal after this are the same: free text whatever its case and spacing, and
-    whatever it says of the way to where it ends.
-    """
-    text = " ".join(text.split())
-    if item.way:
-        text = text.rpartition(item.way.strip())[-1].strip()
-    return text if item.choices else text.casefold()
+def canonical(item: Item, text: str) -> str:
+    """Answers to an item are the same if this is equal."""
+    return item.rule.canonical(text)
+
+
+def is_gold(item: Item, answer: str | None) -> bool:
+    """Whether an answer to a gold item is right."""
+    return any(same(item, answer, right) for right in (item.gold, *item.also_right))
 
 
 def _plurality(item: Item) -> Assignment | None:
     groups: dict[str, list[Assignment]] = {}
     for assignment in item.submissions:
-        groups.setdefault(normal(item, assignment.answer or ""), []).append(assignment)
+        groups.setdefault(canonical(item, assignment.answer or ""), []).append(assignment)
     return max(groups.values(), key=len)[0] if groups else None  # the first of the longest

@@ -6,7 +6,7 @@ it. `gather` is a pure function of the log up to there: a round is replayed from
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from amplify.errors import AmplifyError
 from amplify.events import EVENTS, Event, Log
 from amplify.experiment import Experiment
 from amplify.overseers.human import Human
-from amplify.people.choice import chosen
-from amplify.people.floor import wait_for_people
+from amplify.people.answer_tokens import read_answer
+from amplify.people.choice import answer_of, chosen
+from amplify.people.floor import set_aside, wait_for_people
 from amplify.people.items import SUBMITTED, Assignment, Item
 from amplify.people.putting import human, new_event, put_up
 from amplify.people.quality import agreement
@@ -60,15 +61,33 @@ def collect(
         if not _is_closed(Queue(log.since()), number):
             log.append(*put_up(experiment, number, problems, this.record["parent"]["digest"]))
             wait_for_people(experiment, folder, number, log, worker(), watch)
-            log.append(new_event("closed", number, request=f"closed:{number}"))
+            _close(experiment, log, number, f"closed:{number}")
         elif (decided := decided_since_closing(log.since(), number)) is not None:
             # The data is made again: from now on what was changed after the first closing counts.
-            log.append(new_event("closed", number, request=f"closed:{number}:{decided}"))
+            _close(experiment, log, number, f"closed:{number}:{decided}")
         closed = Queue(log.since()).rounds[number].closed
         assert closed is not None
         return gather(experiment, number, problems, log.since(), closed)
     finally:
         log.close()
+
+
+def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
+    """Nothing that people do afterwards changes the round. What was decided on and cannot be read
+    is set aside first.
+    """
+    queue = Queue(log.since())
+    items = [queue.items[name] for name in queue.rounds[number].items]
+    log.append(
+        *(event for item in items for event in set_aside(experiment.task, item)),
+        new_event("closed", number, request=request),
+    )
+
+
+def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str, int]:
+    """Left out where there are none, as in records of before they were counted."""
+    unread = sum(item.withdrawn is None and item.id not in read for item in roots)
+    return {"set_aside": unread} if unread else {}
 
 
 def recorded_by_people(
@@ -96,17 +115,23 @@ def gather(
     queue = Queue(itertools.takewhile(lambda event: event.id <= closed, events))
     items = [queue.items[name] for name in queue.rounds[number].items]
     roots = [item for item in items if item.review_of is None]
+    task = experiment.task
+    read = {
+        item.id: tokens
+        for item in roots
+        if (answer := answer_of(item)) is not None
+        and (tokens := read_answer(task, answer).tokens) is not None
+    }
     kept = sorted(
-        ((item, assignment) for item in roots if (assignment := chosen(item)) is not None),
+        ((item, assignment) for item in roots if item.id in read and (assignment := chosen(item))),
         key=lambda pair: (pair[0].row, pair[0].column),
     )
     if not kept:
-        raise AmplifyError(f"round {number}: all questions were withdrawn, and none answered")
-    task = experiment.task
-    answers = [
-        words.read_answer(task, item.adjudicated or assignment.answer or "")
-        for item, assignment in kept
-    ]
+        raise AmplifyError(
+            f"round {number}: no question has an answer: all were withdrawn or set aside; see"
+            " /admin/set-aside on the pages, and decide on some answers there"
+        )
+    answers = [read[item.id] for item, _ in kept]
     contexts = np.asarray(problems.contexts)
     trees = [
         _tree(experiment, contexts[item.row], problems, item, assignment, answer)
@@ -124,6 +149,7 @@ def gather(
             "human_seconds": round(sum(a.seconds for a in everyone), 1),
             "people": len({a.person for a in everyone}),
             "withdrawn": sum(item.withdrawn is not None for item in roots),
+            **_count_set_aside(roots, read),
             "sub_questions": sum(e.by == "assistant" for a in everyone for e in a.kept),
             "agreement": agreement(queue, number).alpha,
             "uplift": _uplift(experiment, queue, number, problems),
@@ -138,8 +164,10 @@ def _uplift(
     """What the assistant's help was worth, over all that people answered; None without a trial."""
     questions = np.asarray(problems.questions)
 
-    def right(item: Item, assignment: Assignment) -> bool:
-        answer = words.read_answer(experiment.task, assignment.answer or "")
+    def right(item: Item, assignment: Assignment) -> bool | None:
+        answer = read_answer(experiment.task, assignment.answer or "").tokens
+        if answer is None:
+            return None
         context = np.asarray(problems.contexts[item.row])
         return words.is_right(experiment.task, context, questions[item.row, item.column], answer)
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from amplify import words
-from amplify.errors import AmplifyError
 from amplify.events import Event, Log
 from amplify.experiment import Experiment
+from amplify.people.answer_tokens import read_answer
+from amplify.people.choice import answer_of
 from amplify.people.items import ACTIVE, Assignment, Item
 from amplify.people.putting import chance, human, identify, new_event
 from amplify.people.queue import New, Queue
@@ -19,6 +19,7 @@ from amplify.people.roster import Member, Roster
 from amplify.people.serving import Served, Where, serving
 from amplify.people.worker import Worker
 from amplify.progress import Advance, Watch, say
+from amplify.types import Task
 
 POLL = 0.02
 """Seconds between two looks at the log while nothing happens."""
@@ -50,6 +51,17 @@ def _announce(roster: Roster, team: int, address: str, *, simulated: bool) -> No
 
 def _is_person(member: Member) -> bool:
     return not member.is_admin and not member.simulated
+
+
+def set_aside(task: Task, item: Item) -> list[New]:
+    """An event that sets an item aside if somebody decided on an answer that the task cannot read;
+    until it is decided on again, nothing is learned from it.
+    """
+    answer = answer_of(item)
+    if answer is None or not (problem := read_answer(task, answer).problem):
+        return []
+    facts = {"item": item.id, "request": f"set aside:{item.id}:{answer}"}
+    return [new_event("set_aside", item.round, **facts, body={"reason": problem})]
 
 
 class Floor:
@@ -96,7 +108,11 @@ class Floor:
         """
         events = []
         for event in news:
-            if event.round != self.number or event.kind not in ("submitted", "skipped", "undone"):
+            if event.round != self.number or not self.queue.is_used(event):
+                continue
+            if event.kind in ("adjudicated", "corrected"):
+                events += set_aside(self.experiment.task, self.queue.items[event.item or ""])
+            if event.kind not in ("submitted", "skipped", "undone"):
                 continue
             item = self.queue.items[event.item or ""]
             assignment = item.assignments[event.person or ""]
@@ -111,25 +127,24 @@ class Floor:
         return new_event("withdrawn", self.number, **facts)
 
     def _check(self, item: Item, assignment: Assignment) -> list[New]:
-        try:
-            words.read_answer(self.experiment.task, assignment.answer or "")
-        except AmplifyError as error:
+        if problem := read_answer(self.experiment.task, assignment.answer or "").problem:
             facts = {"item": item.id, "person": assignment.person}
             request = f"refused:{assignment.submitted}"
-            problem = {"problem": str(error)}
-            return [new_event("refused", self.number, **facts, request=request, body=problem)]
+            body: New = {"problem": problem}
+            return [new_event("refused", self.number, **facts, request=request, body=body)]
         config = human(self.experiment).config
         name = identify(self.experiment, item.id, assignment.person, assignment.submitted)
         if item.review_of is not None or chance(name, "reviewed") >= config.reviewed:
             return []
-        body: New = {
+        body = {
             "question": item.question,
             "label": item.label,
             "review_of": [item.id, assignment.person],
             "overlap": config.reviewers,
             "choices": item.choices,
-            "way": item.way,
+            "rule": item.rule.as_row(),
             "gold": item.gold,
+            "also_right": item.also_right,
         }
         put = new_event("put", self.number, item=name, request=f"put:{name}", body=body)
         return [{**put, "checkpoint": item.checkpoint}]

@@ -6,7 +6,9 @@ The state that `queue` makes of the log of events. An *item* is a question put u
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from amplify.answers import EXACT, AnswerRule
 
 ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 """What became of an assignment."""
@@ -71,17 +73,19 @@ class Item:
     question: str
     label: str = ""  # the question's class
     choices: tuple[str, ...] = ()  # of answers; none: any text
-    way: str = ""  # stands between what was found on the way to an answer, whose end counts
+    rule: AnswerRule = EXACT  # when two answers are the same: the task's own
     budget: int = 0  # sub-questions
     overlap: int = 1  # people wanted
     withheld: bool = False  # no help from the assistant: the other arm of the uplift trial
     gold: str | None = None  # the true answer, of an item that checks people
+    also_right: tuple[str, ...] = ()  # other answers that the task calls right, of a gold item
     review_of: tuple[str, str] | None = None  # an item and the person whose answer is checked
     row: int = -1  # in the round's data set
     column: int = -1
     checkpoint: str | None = None
     withdrawn: str | None = None  # why
     adjudicated: str | None = None  # the answer that was decided on
+    set_aside: str | None = None  # why the task cannot use the answer that counts
     assignments: dict[str, Assignment] = dataclasses.field(default_factory=dict)
 
     @property
@@ -97,6 +101,17 @@ class Item:
     @property
     def complete(self) -> bool:
         return self.withdrawn is not None or len(self.submissions) >= self.overlap
+
+
+class SetAside(NamedTuple):
+    """Something in the log that could not be used, and is not."""
+
+    event: int
+    kind: str
+    round: int
+    item: str | None
+    person: str | None
+    reason: str
 
 
 @dataclasses.dataclass

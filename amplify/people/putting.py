@@ -5,11 +5,14 @@ puts up the same items under the same names. Knows nothing of who answers them.
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from amplify import words
 from amplify.amplification import over_questions
@@ -17,7 +20,7 @@ from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.people.queue import New
-from amplify.types import ChoiceTask, Problems, WayTask
+from amplify.types import ChoiceTask, Problems, Task, rule_of
 
 
 def put_up(experiment: Experiment, number: int, problems: Problems, parent: str) -> list[New]:
@@ -36,8 +39,11 @@ def put_up(experiment: Experiment, number: int, problems: Problems, parent: str)
     contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
     truths = np.asarray(over_questions(task.truth)(contexts, asked))[:, 0]
     classes = np.asarray(over_questions(task.class_of)(contexts, asked))[:, 0]
+    names = [identify(experiment, number, *place) for place in places]
+    is_gold = np.array([chance(name, "gold") < config.gold for name in names])
+    right = right_words(task, contexts[is_gold], questions[is_gold])
     for place, (row, column) in enumerate(places):
-        name = identify(experiment, number, row, column)
+        name = names[place]
         body: New = {
             "question": words.shown(task, questions[place]),
             "label": task.classes[classes[place]],
@@ -47,10 +53,11 @@ def put_up(experiment: Experiment, number: int, problems: Problems, parent: str)
             "overlap": config.overlap,
             "withheld": chance(name, "withheld") < config.withheld,
             "choices": task.choices if isinstance(task, ChoiceTask) else (),
-            "way": task.way if isinstance(task, WayTask) else "",
+            "rule": rule_of(task).as_row(),
         }
-        if chance(name, "gold") < config.gold:
+        if is_gold[place]:
             body["gold"] = words.shown(task, truths[place])
+            body["also_right"] = [word for word in next(right) if word != body["gold"]]
         facts = {"item": name, "checkpoint": parent, "request": f"put:{name}"}
         events.append(new_event("put", number, **facts, body=body))
     return events
@@ -75,6 +82,24 @@ def choose_places(experiment: Experiment, number: int, problems: Problems) -> li
     bits = np.random.Philox(key=np.array([experiment.seed, number], np.uint64))
     order = np.argsort(bits.random_raw(len(places)), kind="stable")
     return [places[place] for place in order[:wanted]]
+
+
+def right_words(
+    task: Task,
+    contexts: Array | np.ndarray,
+    questions: Int[np.ndarray, "items question_length"],
+) -> Iterator[list[str]]:
+    """Of each question, the words that the task calls right: there may be several, such as the
+    first steps of equally short paths. None where an answer is more than one word.
+    """
+    if task.answer_length > 1 or not len(questions):
+        yield from ([] for _ in questions)
+        return
+    tokens = jnp.arange(1, len(task.vocabulary))[:, None]
+    of_question = jax.vmap(task.is_right, (None, None, 0))
+    is_right = np.asarray(jax.jit(jax.vmap(of_question, (0, 0, None)))(contexts, questions, tokens))
+    for row in is_right:
+        yield [task.vocabulary[token] for token in 1 + np.flatnonzero(row)]
 
 
 def identify(experiment: Experiment, *parts: Any) -> str:

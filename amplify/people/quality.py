@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from amplify.people.choice import normal
+from amplify.people.choice import canonical, is_gold
 from amplify.people.items import SKIPPED, Assignment, Item
 from amplify.people.queue import Queue
 
@@ -103,7 +103,7 @@ def reviewed(queue: Queue, item: Item) -> Item:
 
 def agreement(queue: Queue, round: int | None = None) -> Agreement:
     rated = [
-        [normal(queue.items[item], answer.said or "") for answer in answers.values()]
+        [canonical(queue.items[item], answer.said or "") for answer in answers.values()]
         for item, answers in ratings(queue, round).items()
     ]
     compared = [values for values in rated if len(values) > 1]
@@ -202,7 +202,7 @@ def disagreements(queue: Queue, round: int | None = None) -> list[Disagreement]:
     for name, answers in ratings(queue, round).items():
         item, groups = queue.items[name], dict[str, list[Assignment]]()
         for answer in sorted(answers.values(), key=lambda answer: answer.submitted or 0):
-            groups.setdefault(normal(item, answer.said or ""), []).append(answer)
+            groups.setdefault(canonical(item, answer.said or ""), []).append(answer)
         if len(groups) > 1:
             ordered = sorted(groups.values(), key=len, reverse=True)
             said = {group[0].said or "": tuple(group) for group in ordered}
@@ -224,11 +224,7 @@ def _person(
 ) -> Person:
     done = [a for a in assignments if a.submitted is not None]
     known = [(queue.items[a.item], a) for a in done]
-    gold = [
-        normal(item, a.said or "") == normal(item, item.gold)
-        for item, a in known
-        if item.gold is not None
-    ]
+    gold = [is_gold(item, a.said) for item, a in known if item.gold is not None]
     timed = [a.seconds for a in done if a.seconds > 0]
     return Person(
         person=person,
@@ -245,7 +241,7 @@ def _agreeing(queue: Queue, person: str, rated: Mapping[str, Mapping[str, Assign
     shares = []
     for name, answers in rated.items():
         if person in answers and len(answers) > 1:
-            said = {who: normal(queue.items[name], a.said or "") for who, a in answers.items()}
+            said = {who: canonical(queue.items[name], a.said or "") for who, a in answers.items()}
             mine = said.pop(person)
             shares.append(sum(theirs == mine for theirs in said.values()) / len(said))
     return Share(math.fsum(shares), len(shares))

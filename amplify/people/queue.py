@@ -8,8 +8,10 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from amplify.answers import one_line
 from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Assignment, Item
 from amplify.people.state import State
+from amplify.people.typed import shows_something, why_not_kept
 
 LONGEST = 2000
 """Characters of anything that a person types."""
@@ -76,8 +78,8 @@ class Queue(State):
             answered = {e.number: e for e in mine.kept if e.answer is not None}
             if about.get("number") not in answered:
                 raise RefusedError("there is no such answer to expand on")
-            part = str(about.get("part") or "").strip()
-            if part not in (answered[about["number"]].answer or ""):
+            part = one_line(str(about.get("part") or ""))
+            if part not in one_line(answered[about["number"]].answer or ""):
                 raise RefusedError("what is marked is not part of the answer")
             about = {"number": about["number"], "part": part}
         return [_new("asked", this, person, text=text, **({"about": about} if about else {}))]
@@ -88,13 +90,15 @@ class Queue(State):
             raise RefusedError("this is not one of your questions")
         if len(text) > LONGEST:
             raise RefusedError(f"at most {LONGEST} characters can be kept")
+        if problem := why_not_kept(text):
+            raise RefusedError(f"a draft {problem}")
         return [_new("draft", self.items[item], person, text=text)]
 
     def submit(self, person: str, item: str, answer: str, now: float) -> list[New]:
         """The final answer. Submitting the same again changes nothing."""
         if self.may_open(person, item):
             before = self.items[item].assignments[person]
-            if before.state == SUBMITTED and before.answer == " ".join(answer.split()):
+            if before.state == SUBMITTED and one_line(before.answer or "") == one_line(answer):
                 return []
         self._mine(person, item, now)
         this = self.items[item]
@@ -167,19 +171,24 @@ def _new(kind: str, item: Item, person: str, **body: Any) -> New:
 
 def checked_answer(item: Item, text: str) -> str:
     """An answer to an item as it is kept. Raises RefusedError if it cannot be one."""
-    text = checked(text, "an answer")
-    if item.choices and text not in item.choices:
-        shown = ", ".join(item.choices[:20]) + (", ..." if len(item.choices) > 20 else "")
-        raise RefusedError(f"an answer must be one of {shown}")
-    return text
+    typed, text = text, checked(text, "an answer")
+    if not item.choices or typed in item.choices:
+        return typed if item.choices else text
+    for choice in item.choices:  # as they were put up, with whatever space they have
+        if item.rule.same(choice, text):
+            return choice
+    shown = ", ".join(item.choices[:20]) + (", ..." if len(item.choices) > 20 else "")
+    raise RefusedError(f"an answer must be one of {shown}")
 
 
 def checked(text: str, what: str) -> str:
-    """What somebody typed as it is kept, without spare space. Raises RefusedError if it is empty or
-    too long.
+    """What somebody typed as it is kept, without spare space. Raises RefusedError if there is
+    nothing to see, if it is too long, or has characters that cannot be kept.
     """
-    text = " ".join(text.split())
-    if not text:
+    if problem := why_not_kept(text):
+        raise RefusedError(f"{what} {problem}")
+    text = one_line(text)
+    if not shows_something(text):
         raise RefusedError(f"{what} cannot be empty")
     if len(text) > LONGEST:
         raise RefusedError(f"{what} has at most {LONGEST} characters, this one {len(text)}")

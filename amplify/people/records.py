@@ -105,8 +105,8 @@ def _facts(folder: Path) -> Mapping[str, Any]:
 @functools.lru_cache(maxsize=1024)
 def _accuracy(path: Path, by: str, _written: int) -> Accuracy | None:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [row for row in map(json.loads, lines) if row["split"] == FINAL]
+        lines = path.read_text(encoding="utf-8").split("\n")  # text may have other line breaks
+        rows = [row for row in map(json.loads, filter(None, lines)) if row["split"] == FINAL]
         right = np.array([row[by] for row in rows], dtype=bool)
         problems = np.array([row["problem"] for row in rows], dtype=np.str_)
     except (OSError, ValueError, KeyError, TypeError) as error:

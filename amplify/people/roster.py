@@ -17,11 +17,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amplify.errors import AmplifyError
+from amplify.people.typed import LINES, shown, why_not_kept
+from amplify.private_files import make_private_folder, open_private
 
 ADMIN = "admin"
 DAYS = 30.0
 """That a link works, unless told otherwise."""
+MOST_DAYS = 3650.0
 DAY = 24 * 60 * 60.0
+MOST_PEOPLE = 1000
+"""Who are invited at a time."""
+LONGEST_NAME = 200
 
 
 class Member(NamedTuple):
@@ -33,6 +39,20 @@ class Member(NamedTuple):
     @property
     def is_admin(self) -> bool:
         return self.person == ADMIN
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises AmplifyError if one cannot be kept in a line of text, or they are too many."""
+    if len(names) > MOST_PEOPLE:
+        raise AmplifyError(f"at most {MOST_PEOPLE} people are invited at a time, got {len(names)}")
+    for name in names:
+        problem = why_not_kept(name)
+        if any(character in LINES for character in name):
+            problem = "must be in one line"
+        if len(name) > LONGEST_NAME:
+            problem = f"has at most {LONGEST_NAME} characters, this one {len(name)}"
+        if problem:
+            raise AmplifyError(f"a name {problem}: {shown(name)[:60]!r}")
 
 
 class NotAllowedError(Exception):
@@ -52,14 +72,22 @@ class Roster:
         return list(self._members.values())
 
     def admin(self) -> Member:
-        """The one who runs the experiment; made when first asked for."""
+        """The one who runs the experiment; made when first asked for, and anew once their link was
+        revoked.
+        """
         self._refresh()
-        return self._members.get(ADMIN) or self._invite([ADMIN], None, simulated=False)[0]
+        return self._working_admin() or self._invite_admin()
 
     def invite(
         self, names: Sequence[str], now: float, days: float = DAYS, *, simulated: bool = False
     ) -> list[Member]:
-        """Links for so many people; their names ("" is allowed) go into `names.csv` only."""
+        """Links for so many people; their names ("" is allowed) go into `names.csv` only.
+
+        Raises AmplifyError if a name cannot be written, or they are too many, or for too long.
+        """
+        check_names(names)
+        if not 0 < days <= MOST_DAYS:  # so is no number
+            raise AmplifyError(f"a link works for more than 0 and at most {MOST_DAYS:.0f} days")
         with self._locked():
             self._refresh()
             count = sum(not member.is_admin for member in self._members.values())
@@ -91,10 +119,17 @@ class Roster:
             "this link is not valid; check that it is whole, or ask for a new one"
         )
 
-    def _invite(self, people: list[str], expires: float | None, simulated: bool) -> list[Member]:
+    def _working_admin(self) -> Member | None:
+        known = self._members.get(ADMIN)
+        return known if known is not None and known.expires is None else None
+
+    def _invite_admin(self) -> Member:
         with self._locked():
             self._refresh()
-            return self._add(people, expires, simulated)
+            if (known := self._working_admin()) is not None:
+                return known
+            self._write({name: one for name, one in self._members.items() if name != ADMIN})
+            return self._add([ADMIN], None, simulated=False)[0]
 
     def _add(self, people: list[str], expires: float | None, simulated: bool) -> list[Member]:
         new = [Member(name, secrets.token_urlsafe(24), expires, simulated) for name in people]
@@ -121,7 +156,7 @@ class Roster:
     def _write(self, members: dict[str, Member]) -> None:
         text = json.dumps([member._asdict() for member in members.values()], indent=1)
         temporary = self._file.with_name(f".{self._file.name}.tmp")
-        with open(temporary, "w", encoding="utf-8", opener=_for_owner) as file:
+        with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -132,7 +167,7 @@ class Roster:
         if not any(names):
             return
         new = not self._names.exists()
-        with open(self._names, "a", encoding="utf-8", newline="", opener=_for_owner) as file:
+        with open(self._names, "a", encoding="utf-8", newline="", opener=open_private) as file:
             rows = csv.writer(file)
             if new:
                 rows.writerow(["pseudonym", "name"])
@@ -140,11 +175,7 @@ class Roster:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        with open(self.folder / ".lock", "w", opener=_for_owner) as file:
+        make_private_folder(self.folder)
+        with open(self.folder / ".lock", "w", opener=open_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)

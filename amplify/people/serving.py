@@ -7,6 +7,7 @@ begun under `amplify serve` uses the pages that are there.
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 import signal
 import socket
@@ -21,7 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, first_line
+from amplify.private_files import make_private_folder, open_private
+from amplify.progress import say
 
 HOST, PORT = "127.0.0.1", 8765
 """Where people's pages are, unless told otherwise; simulated people take any free port."""
@@ -42,10 +45,38 @@ class Where(NamedTuple):
     def from_environment(cls) -> "Where":
         """AMPLIFY_HOST, AMPLIFY_PORT and AMPLIFY_SHARE, for rounds. Raises AmplifyError."""
         port = os.environ.get("AMPLIFY_PORT", str(PORT))
-        if not port.isdecimal() or int(port) > 65535:
-            raise AmplifyError(f"AMPLIFY_PORT: must be 0 to 65535, got {port!r}")
-        host = os.environ.get("AMPLIFY_HOST", HOST)
+        if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+            raise AmplifyError(f"AMPLIFY_PORT: must be 0 to 65535, got {port[:40]!r}")
+        host = checked_host(os.environ.get("AMPLIFY_HOST", HOST), "AMPLIFY_HOST")
         return cls(host, int(port), os.environ.get("AMPLIFY_SHARE", "") not in ("", "0"))
+
+    @property
+    def address(self) -> str:
+        """By which a browser on this computer opens the pages."""
+        host = self.host
+        if listens_everywhere(host):
+            host = "::1" if ":" in host else HOST
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def checked_host(host: str, what: str) -> str:
+    """A host to listen on. Raises AmplifyError if it is empty, which would mean every network."""
+    if not host.strip():
+        raise AmplifyError(
+            f"{what}: must be an address of this computer, such as {HOST}; got {host!r}"
+            " (0.0.0.0 or :: to be reached from every network)"
+        )
+    return host
+
+
+def listens_everywhere(host: str) -> bool:
+    """Whether pages on this host can be reached from every network that the computer is in."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # nobody can listen there, which is said where it is tried
+    addresses = [ipaddress.ip_address(place[4][0]) for place in found]
+    return any((getattr(one, "ipv4_mapped", None) or one).is_unspecified for one in addresses)
 
 
 class Served:
@@ -118,8 +149,13 @@ class Borrowed(Served):
 def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[Served]:
     """While the block runs, pages are there. Raises AmplifyError if they cannot be."""
     folder = experiment / "people"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / ".serving").open("a+", encoding="utf-8") as file:
+    make_private_folder(folder)
+    with open(folder / ".serving", "a+", encoding="utf-8", opener=open_private) as file:
+        if listens_everywhere(where.host):
+            say(
+                f"warning: on {where.host} the pages can be reached from every network that this"
+                " computer is in, and links are sent unencrypted; anybody who has a link can use it"
+            )
         place = where._replace(port=where.port or _free_port(where.host))
         served = _served(experiment, place, file)
         if crowd:
@@ -134,7 +170,7 @@ def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[
 
 def _served(experiment: Path, where: Where, file: TextIO) -> Served:
     """Pages of our own or, where another process has them up, that one's."""
-    command, address = _web(experiment, where), f"http://{where.host}:{where.port}"
+    command, address = _web(experiment, where), where.address
     if _lock(file):
         _check_free(where.host, where.port)
         _leave(file, address)
@@ -216,18 +252,23 @@ def end_with_parent() -> None:
 
 
 def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise AmplifyError(
-                f"{host}:{port}: cannot be listened on ({error.strerror}); choose another with"
-                " AMPLIFY_PORT, or --port"
-            ) from None
+    _bind(host, port)
 
 
 def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
+    return _bind(host, 0)
+
+
+def _bind(host: str, port: int) -> int:
+    """The port that could be listened on, now free again. Raises AmplifyError if none could."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise AmplifyError(
+                f"{host[:100]}:{port}: cannot be listened on ({reason}); choose another with"
+                " AMPLIFY_PORT and AMPLIFY_HOST, or --port and --host"
+            ) from None
         return int(probe.getsockname()[1])

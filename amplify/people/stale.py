@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from amplify.answers import AnswerRule, one_line
 from amplify.events import Event, Log
 from amplify.people.choice import answer_of, chosen, same
 from amplify.people.items import Assignment, Exchange, Item
@@ -127,6 +128,8 @@ class _History:
         self._told: dict[int, Event] = {}
         for event in events:
             self.queue.apply(event)
+            if not self.queue.is_used(event):
+                continue
             if event.kind == CLOSED:
                 self.closings[event.round] = _closing(self.queue, event)
             elif event.kind == "told":
@@ -141,26 +144,28 @@ class _History:
         closing = self.closings.get(round)
         return closing if closing is not None and closing.event < event.id else None
 
-    def said(self, exchange: Exchange) -> Iterator[tuple[str, str, str, str | None]]:
+    def said(
+        self, exchange: Exchange, rule: AnswerRule
+    ) -> Iterator[tuple[str, str, str, str | None]]:
         """(question, answer, by, checkpoint) of what was told, and of the steps to it."""
         told = self._told.get(exchange.told or 0)
         if told is None or exchange.answer is None:
             return
         by = told.body.get("by", "assistant")
-        yield _said(exchange.text, exchange.answer, by, told.checkpoint)
+        yield _said(rule, exchange.text, exchange.answer, by, told.checkpoint)
         nodes = list(exchange.steps)
         while nodes:
             node = nodes.pop()
-            yield _said(node["question"], node["answer"], node["by"], told.checkpoint)
+            yield _said(rule, node["question"], node["answer"], node.get("by", ""), told.checkpoint)
             nodes += node.get("steps", ())
 
 
 def _said(
-    question: str, answer: str, by: str, checkpoint: str | None
+    rule: AnswerRule, question: str, answer: str, by: str, checkpoint: str | None
 ) -> tuple[str, str, str, str | None]:
     """The environment answers alike whatever the checkpoint."""
-    question, answer = (" ".join(text.split()).casefold() for text in (question, answer))
-    return question, answer, by, None if by == "environment" else checkpoint
+    question = one_line(question).casefold()
+    return question, rule.canonical(answer), by, None if by == "environment" else checkpoint
 
 
 def _closing(queue: Queue, event: Event) -> _Closing:
@@ -201,7 +206,7 @@ def _of_sub_answer(history: _History, event: Event, item: Item) -> Stale | None:
     now = event.body["answer"]
     if exchange.answer is None or same(item, exchange.answer, now):
         return None
-    [wrong, *_] = history.said(exchange)
+    [wrong, *_] = history.said(exchange, item.rule)
     answers, rows = [], []
     for other, assignment in _told_it(history, wrong):
         closing = history.closed_before(event, other.round)
@@ -223,7 +228,7 @@ def _told_it(
         (item.id, assignment.person)
         for item in items.values()
         for assignment in item.assignments.values()
-        if any(wrong in history.said(exchange) for exchange in assignment.kept)
+        if any(wrong in history.said(exchange, item.rule) for exchange in assignment.kept)
     }
     for item in items.values():
         for assignment in item.assignments.values():

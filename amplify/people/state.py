@@ -9,9 +9,10 @@ may go to somebody else; what was drafted stays.
 """
 
 import collections
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from amplify.answers import AnswerRule, rule_from_row
 from amplify.events import Event
 from amplify.people.items import (
     ACTIVE,
@@ -21,13 +22,22 @@ from amplify.people.items import (
     Exchange,
     Item,
     RoundState,
+    SetAside,
 )
+from amplify.people.typed import REPLACEMENT
+from amplify.people.usable import why_not
 
-CHANGES = {"adjudicated", "corrected", "withdrawn"}
+CHANGES = {"adjudicated", "corrected", "withdrawn", "set_aside"}
 """Kinds of events that change which answer counts, whenever they happen."""
+LONGEST_ATTENTION = 24 * 60 * 60.0
+"""Seconds of attention that one act may have taken; no page measures more."""
 LATE = {"draft", "seen", "closed", *CHANGES}
 """Kinds of events that mean something once their round is closed. It is closed again where its data
 is made again, from what was changed meanwhile."""
+
+UNREAD = "an answer with characters that could not be read"
+PUT = {"question", "label", "budget", "overlap", "gold", "row", "column"}
+"""What `put` says of an item in so many words."""
 
 
 class State:
@@ -35,6 +45,8 @@ class State:
         self.items: dict[str, Item] = {}
         self.rounds: dict[int, RoundState] = {}
         self.last = 0  # id of the last event applied
+        self.set_aside: dict[int, SetAside] = {}  # by event: what could not be used, and why
+        self._unused: set[int] = set()  # events that are as if they had not happened
         self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
         # somebody, in order
         self._returned: dict[str, list[str]] = {}  # to each person: what they had before
@@ -52,14 +64,26 @@ class State:
         self.last = event.id
         if self._round(event).closed is not None and event.kind not in LATE:
             return
-        happened = getattr(self, f"_{event.kind}", None)
+        if reason := why_not(event, self.items, self._acts):
+            self._note(event, f"an event that {reason}")
+            self._unused.add(event.id)
+            return
+        happened = _HAPPENED.get(event.kind)
         if happened is not None:
-            happened(event)
+            happened(self, event)
+
+    def is_used(self, event: Event) -> bool:
+        """Whether an event that was applied could be used."""
+        return event.id not in self._unused
+
+    def _note(self, event: Event, reason: str) -> None:
+        about = event.round, event.item, event.person
+        self.set_aside[event.id] = SetAside(event.id, event.kind, *about, reason)
 
     def _opened(self, event: Event) -> None:
         state, body = self._round(event), event.body
-        state.lease, state.title = float(body["lease"]), body.get("title", "")
-        state.guide = body.get("guide", "")
+        state.lease, state.title = float(body["lease"]), str(body.get("title", ""))
+        state.guide = str(body.get("guide", ""))
 
     def _closed(self, event: Event) -> None:
         state = self._round(event)
@@ -70,9 +94,11 @@ class State:
         assert event.item is not None
         if event.item in self.items:
             return
-        body, names = event.body, {field.name for field in dataclasses.fields(Item)}
-        facts = {key: value for key, value in body.items() if key in names}
-        facts["choices"] = tuple(body.get("choices", ()))
+        body = event.body
+        facts = {key: body[key] for key in PUT if key in body}
+        for key in ("choices", "also_right"):
+            facts[key] = tuple(body.get(key) or ())
+        facts["rule"], facts["withheld"] = _rule(body), bool(body.get("withheld"))
         if body.get("review_of"):
             facts["review_of"] = tuple(body["review_of"])
         self.items[event.item] = Item(
@@ -126,10 +152,10 @@ class State:
         exchange.problem = body.get("problem")
         exchange.answer = body.get("text")
         exchange.confidence = body.get("confidence")
-        exchange.text = body.get("question", exchange.text)
+        exchange.text = body.get("question") or exchange.text
         exchange.steps = tuple(body.get("steps", ()))
         exchange.passages = tuple(body.get("passages", ()))
-        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens", {})
+        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens") or {}
 
     def _submitted(self, event: Event) -> None:
         assignment = self._act(event)
@@ -137,6 +163,8 @@ class State:
         assignment.answer = assignment.said = event.body["answer"]
         assignment.submitted, assignment.at = event.id, event.at
         assignment.problem = None
+        if REPLACEMENT in event.body["answer"]:
+            self._note(event, UNREAD)
         self._submitted_by[assignment.person, event.round] += 1
         self._undoable(event)
         self._settle(self.items[assignment.item])
@@ -172,13 +200,27 @@ class State:
         self._assignment(event).seen = True
 
     def _adjudicated(self, event: Event) -> None:
-        self.items[event.item or ""].adjudicated = event.body["answer"]
+        item = self.items[event.item or ""]
+        item.adjudicated = event.body["answer"]
+        self._use_again(item)
+
+    def _set_aside(self, event: Event) -> None:
+        """Until it is decided on otherwise, no answer to it counts."""
+        self.items[event.item or ""].set_aside = event.body["reason"]
+        self._note(event, event.body["reason"])
 
     def _corrected(self, event: Event) -> None:
         """Of a final answer; what a correction of a sub-answer means is said by `people.stale`."""
         if event.body.get("number") is None and event.body.get("person"):
             item = self.items[event.item or ""]
             item.assignments[event.body["person"]].answer = event.body["answer"]
+            self._use_again(item)
+
+    def _use_again(self, item: Item) -> None:
+        item.set_aside = None
+        for noted in [*self.set_aside.values()]:
+            if (noted.kind, noted.item) == ("set_aside", item.id):
+                del self.set_aside[noted.event]
 
     def _reopen(self, event: Event) -> Assignment:
         item, assignment = self.items[event.item or ""], self._assignment(event)
@@ -227,7 +269,8 @@ class State:
         """Of whoever just did something, which renews the lease and took some attention."""
         assignment = self._assignment(event)
         assignment.renewed = event.at
-        assignment.seconds += event.seconds or 0.0
+        seconds = event.seconds or 0.0
+        assignment.seconds += min(max(0.0, seconds), LONGEST_ATTENTION)
         return assignment
 
     def _undoable(self, event: Event) -> None:
@@ -284,3 +327,34 @@ class State:
             for exchange in assignment.exchanges
             if exchange.pending
         ]
+
+
+def _rule(body: Mapping[str, Any]) -> AnswerRule:
+    """When two answers to an item are the same. Logs of before this was written down compared free
+    text whatever its case.
+    """
+    if "rule" in body:
+        return rule_from_row(body["rule"])
+    way = body.get("way", "")
+    return AnswerRule("exact" if body.get("choices") else "caseless", str(way))
+
+
+_HAPPENED: Mapping[str, Callable[[State, Event], None]] = {
+    "opened": State._opened,
+    "closed": State._closed,
+    "put": State._put,
+    "withdrawn": State._withdrawn,
+    "taken": State._taken,
+    "released": State._released,
+    "draft": State._draft,
+    "asked": State._asked,
+    "told": State._told,
+    "submitted": State._submitted,
+    "refused": State._refused,
+    "skipped": State._skipped,
+    "undone": State._undone,
+    "seen": State._seen,
+    "adjudicated": State._adjudicated,
+    "set_aside": State._set_aside,
+    "corrected": State._corrected,
+}

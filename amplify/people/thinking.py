@@ -18,7 +18,8 @@ from amplify.errors import AmplifyError
 from amplify.overseers.learned import count_asks
 from amplify.people.habits import CAREFUL, GUESS, SKIP, Habits
 from amplify.people.reading import Page, Told
-from amplify.types import DONT_KNOW, SimulatedTask
+from amplify.people.typed import shows_something, why_not_kept
+from amplify.types import DONT_KNOW, SimulatedTask, rule_of
 from amplify.words import read_answer, read_question, shown
 
 
@@ -34,7 +35,16 @@ class Act(NamedTuple):
 
 
 def decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
-    """What somebody does who sees this page, on which nothing is awaited."""
+    """What somebody does who sees this page, on which nothing is awaited. What cannot be typed
+    into a form, such as part of a character, is a reason to skip.
+    """
+    act = _decide(task, habits, page)
+    if why_not_kept(act.text) or not shows_something(act.text):
+        return Act("skip", "I cannot type what I would answer")
+    return act
+
+
+def _decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
     manner = habits.manner(page.item)
     if manner == SKIP:
         return Act("skip", "I do not understand the question")
@@ -84,9 +94,10 @@ def _conclude(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> A
 def _slip(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> str:
     """A wrong answer: another choice, or what was the answer to something else."""
     others = [*page.choices] or [e.told for e in page.told if e.state == "answered"]
-    others = [*dict.fromkeys(other for other in others if other not in (answer, "", "?"))]
+    rule = rule_of(task)
+    others = [*dict.fromkeys(o for o in others if o not in ("", "?") and not rule.same(o, answer))]
     if not others:
-        others = [word for word in _words(task, page.question) if word != answer]
+        others = [word for word in _words(task, page.question) if not rule.same(word, answer)]
     return habits.pick("slip", page.item, others)
 
 

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from amplify.answers import CASELESS, AnswerRule
 from amplify.errors import AmplifyError, first_line
+from amplify.events import without_surrogates
 from amplify.files import write_atomically
 from amplify.people.records import Record, read_records
 
@@ -101,16 +103,29 @@ class Trees:
             tree for tree in self.all if any(node.get("event") == event for node in tree.nodes())
         ]
 
-    def resting_on(self, question: str, answer: str, checkpoint: str | None = None) -> list[Tree]:
-        """Those in which this question got this answer, anywhere; from that checkpoint, if it is
-        given. Case and spacing make no difference.
+    def resting_on(
+        self,
+        question: str,
+        answer: str,
+        checkpoint: str | None = None,
+        rule: AnswerRule = CASELESS,
+    ) -> list[Tree]:
+        """Trees in which this question got this answer at any node.
+
+        Args:
+            question: compared whatever its case and spacing.
+            checkpoint: digest of the weights that answered; None: any.
+            rule: when two answers are the same.
         """
-        said = _plain(question), _plain(answer)
+
+        def gave_it(node: Node) -> bool:
+            asked = _plain(node["question"]) == _plain(question)
+            return asked and rule.same(node["answer"], answer)
+
         return [
             tree
             for tree in self.all
-            if checkpoint in (None, tree.checkpoint)
-            and any((_plain(n["question"]), _plain(n["answer"])) == said for n in tree.nodes())
+            if checkpoint in (None, tree.checkpoint) and any(map(gave_it, tree.nodes()))
         ]
 
     def labels(self) -> list[str]:
@@ -154,7 +169,8 @@ def _read(
 ) -> list[Tree]:
     """Cached as long as the file is the same."""
     try:
-        roots = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # text may have other line breaks
+        roots = [without_surrogates(json.loads(line)) for line in lines if line]
         return [
             Tree(
                 round,

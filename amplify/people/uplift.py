@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from amplify.people.choice import chosen, same
+from amplify.people.choice import chosen, is_gold
 from amplify.people.items import Assignment, Item
 from amplify.people.queue import Queue
 
@@ -44,7 +44,7 @@ class Uplift(NamedTuple):
 
 def on_gold(item: Item, assignment: Assignment) -> bool | None:
     """Judges by the true answers of gold items."""
-    return None if item.gold is None else same(item, assignment.said, item.gold)
+    return None if item.gold is None else is_gold(item, assignment.said)
 
 
 def by_item(right: Mapping[str, bool]) -> Judge:

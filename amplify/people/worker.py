@@ -8,7 +8,7 @@ how it came to an answer is shown.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from amplify import words
 from amplify.amplification import amplify_chunk, over_questions, read_for
-from amplify.errors import AmplifyError
+from amplify.errors import first_line
 from amplify.experiment import Experiment
+from amplify.people.answer_tokens import read_question
 from amplify.people.items import Assignment, Exchange, Item
 from amplify.people.queue import New
 from amplify.problems import answer_keys
@@ -59,15 +60,19 @@ class Worker:
         for place, (item, assignment, exchange) in enumerate(pending):
             try:
                 text = self._question(assignment, exchange)
-                if text is None:
-                    bodies[place] = self._taken_apart(item, assignment, exchange)
-                else:
-                    asked[place] = words.read_question(self.experiment.task, text)
-            except AmplifyError as error:
-                bodies[place] = {"problem": str(error)}
+            except Exception as error:  # of a task's own code
+                bodies[place] = {"problem": f"this cannot be expanded on ({first_line(error)})"}
+                continue
+            if text is None:
+                bodies[place] = self._one_by_one(self._taken_apart, item, assignment, exchange)
+                continue
+            tokens, problem = read_question(self.experiment.task, text)
+            if tokens is None:
+                bodies[place] = {"problem": problem}
+            else:
+                asked[place] = tokens
         rows = [pending[place][0].row for place in asked]
-        told = self._told(rows, list(asked.values()))
-        bodies |= dict(zip(asked, told, strict=True))
+        bodies |= dict(zip(asked, self._told_or_why_not(rows, list(asked.values())), strict=True))
         return [
             {
                 "kind": "told",
@@ -102,10 +107,34 @@ class Worker:
         """What is to be asked; None to take the question of an answer apart."""
         if exchange.about is None:
             return exchange.text
-        part = exchange.about["part"]
+        part = exchange.about.get("part")
         if part and isinstance(self.experiment.task, ExpandableTask):
             return self.experiment.task.expand(part)
         return None
+
+    def _told_or_why_not(
+        self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
+    ) -> list[dict[str, Any]]:
+        """Where they cannot be answered together, each by itself: one that cannot be keeps nobody
+        else from an answer.
+        """
+        try:
+            return self._told(rows, questions)
+        except Exception:
+            return [
+                self._one_by_one(lambda *one: self._told(*one)[0], [row], [question])
+                for row, question in zip(rows, questions, strict=True)
+            ]
+
+    def _one_by_one(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """What `work` returns, or why it cannot, as long as another question can be answered:
+        where none can, that is raised.
+        """
+        try:
+            return work(*arguments)
+        except Exception as error:
+            self.warm_up()
+            return {"problem": f"this cannot be answered ({first_line(error)})"}
 
     def _told(
         self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]

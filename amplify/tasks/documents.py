@@ -6,12 +6,12 @@ taken apart: the overseer is a language model. Passages are searched for, see `s
 
 import dataclasses
 import re
-import string
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from amplify.answers import AnswerRule
 from amplify.tasks.collection import Collection, Document
 from amplify.tasks.searched import SEARCH, Count, Library, Searched, library_of
 from amplify.tasks.sources import Question, read_documents, read_questions
@@ -33,6 +33,8 @@ class Documents(Searched):
     passage_length: Count = 96
     question_length: Count = 48
     answer_length: Annotated[int, Field(ge=2)] = 16
+
+    answer_rule = AnswerRule("normalized")
 
     @property
     def max_depth(self) -> int:
@@ -81,9 +83,6 @@ class Documents(Searched):
         known = self._world.by_text.get(question)
         return known.hops - 1 if known else 0
 
-    def _same(self, answer: str, truth: str) -> bool:
-        return bare(answer) == bare(truth)
-
 
 class Asked(NamedTuple):
     """The questions that somebody wrote, and where their answers stand; see `searched.World`."""
@@ -121,14 +120,6 @@ class Asked(NamedTuple):
     def path(self, question: str) -> list[list[int]]:
         known = self.by_text.get(question)
         return [self.places[title] for title in known.documents] if known else []
-
-
-def bare(answer: str) -> str:
-    """What counts of an answer: without case, punctuation and articles (Rajpurkar et al. 2016,
-    arXiv:1606.05250, section 6.1).
-    """
-    words = re.sub(f"[{re.escape(string.punctuation)}]", "", answer.casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
 def split_up(text: str, spelling: Spelling, length: int) -> list[str]:

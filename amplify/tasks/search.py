@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 from pydantic import Field
 
+from amplify.answers import AnswerRule
 from amplify.tasks.collection import Collection
 from amplify.tasks.encyclopedia import NAMES, RELATIONS, SIZE, ask, chains, generate, parse
 from amplify.tasks.searched import SEARCH, Library, Searched
@@ -40,6 +41,7 @@ class Search(Searched):
     show_work: bool = False
     """Whether answers say what was found on the way, from the inside out; only the end counts."""
 
+    answer_rule = AnswerRule(separator=WAY)
     max_depth = property(lambda self: self.hops)
     way = property(lambda self: WAY if self.show_work else "")
 
@@ -89,9 +91,6 @@ class Search(Searched):
         if asked is None or len(asked.chain) == 1:
             return 0
         return 2 * len(asked.chain) - 3 + asked.is_new
-
-    def _same(self, answer: str, truth: str) -> bool:
-        return end_of(answer) == truth
 
 
 def ask_inside(question: str) -> str:

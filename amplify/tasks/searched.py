@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
+from amplify.answers import AnswerRule
 from amplify.host import on_host
 from amplify.hub import find
 from amplify.problems import is_held_out
@@ -75,6 +76,8 @@ class Searched:
     question_length: Count = 20
     answer_length: Count = 12
 
+    answer_rule = AnswerRule()
+
     def __post_init__(self) -> None:
         library_of(self)  # now, where what does not fit can be told from what was asked for
 
@@ -103,9 +106,6 @@ class Searched:
     def _class(self, question: str) -> int:
         """Index into `classes`."""
         raise NotImplementedError
-
-    def _same(self, answer: str, truth: str) -> bool:
-        return answer == truth
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class Searched:
     ) -> Bool[Array, ""]:
         def right(question: str, answer: str) -> bool:
             truth = self._true_answer(question)
-            return bool(answer) and self._same(answer, truth)
+            return bool(answer) and self.answer_rule.same(answer, truth)
 
         return self._judged(right, question, answer) == 1
 

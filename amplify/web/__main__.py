@@ -9,10 +9,12 @@ from typing import Annotated
 
 import tyro
 import uvicorn
+from fastapi import FastAPI
 
 from amplify.errors import AmplifyError
-from amplify.people.serving import end_with_parent
+from amplify.people.serving import checked_host, end_with_parent
 from amplify.web.app import make_app
+from amplify.web.limits import LimitedProtocol
 
 
 def serve(
@@ -32,22 +34,28 @@ def serve(
             f"{experiment}: no such folder; an experiment is a folder with an experiment.toml"
         )
     app = make_app(experiment, share=share)
-    with _listen(host, port) as listening:
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+    with _listen(checked_host(host, "--host"), port) as listening:
+        uvicorn.Server(server_config(app)).run(sockets=[listening])
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=2,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AmplifyError(
             f"{host}:{port}: cannot listen there ({reason}); choose another with --port or --host"

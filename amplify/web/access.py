@@ -8,6 +8,7 @@ never leaves `people/secret`. Knows nothing of questions.
 import contextlib
 import hashlib
 import hmac
+import json
 import math
 import os
 import secrets
@@ -18,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import Depends, Form, Request
 
 from amplify.people.roster import Member, NotAllowedError, Roster
+from amplify.private_files import make_private_folder, open_private
 
 RATE, BURST = 50.0, 300.0
 """Requests a second that a person may go on making, and how many at once."""
@@ -46,6 +48,7 @@ class Act(NamedTuple):
     visitor: Visitor
     request: str | None  # the same one twice is meant once
     seconds: float  # of attention, as the page measured them
+    sent: str  # a digest of the rest of it
 
 
 class TooManyError(Exception):
@@ -119,10 +122,10 @@ class Bucket:
 
 def _secret(folder: Path) -> bytes:
     """The server's own, made when first needed, so that sessions outlive the process."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(folder)
     path, temporary = folder / "secret", folder / f".secret.{os.getpid()}"
     if not path.exists():
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(temporary, "wb", opener=open_private) as file:
             file.write(secrets.token_bytes(32))
         with contextlib.suppress(FileExistsError):  # another process was quicker
             os.link(temporary, path)
@@ -158,6 +161,7 @@ async def admin(request: Request) -> Visitor:
 
 
 async def act(
+    http: Request,
     who: Annotated[Visitor, Depends(visitor)],
     csrf: Annotated[str, Form()] = "",
     request: Annotated[str, Form(max_length=100)] = "",
@@ -168,7 +172,17 @@ async def act(
         raise NotAllowedError("this was not sent from a page of yours; open /answer and try again")
     # Nobody's request can be taken for another's.
     name = f"{who.person}:{request}" if request else None
-    return Act(who, name, max(0.0, seconds) if math.isfinite(seconds) else 0.0)
+    measured = max(0.0, seconds) if math.isfinite(seconds) else 0.0
+    return Act(who, name, measured, await _digest_of_form(http))
+
+
+async def _digest_of_form(http: Request) -> str:
+    """Of what a form says: the same for the same form, however long it took to fill in."""
+    beside = {"csrf", "request", "seconds"}
+    if http.url.path.endswith(("/undo", "/expand")):
+        beside.add("text")  # what is in another box meanwhile
+    fields = sorted((k, str(v)) for k, v in (await http.form()).items() if k not in beside)
+    return hashlib.sha256(json.dumps([http.url.path, fields]).encode()).hexdigest()[:16]
 
 
 # What is said to browsers
@@ -200,7 +214,7 @@ class Guard:
             await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > BODY:
+        if not length.isdigit() or len(length) > 9 or int(length) > BODY:
             await _too_long(with_headers)
             return
         await self._app(scope, limited, with_headers)

@@ -52,7 +52,16 @@ def rounds(http: Request, visitor: Admin) -> Response:
             altogether=ledger.spent_altogether(queue, records),
             stale=_stale(lookout, records),
             deciding=_undecided(lookout, queue),
+            set_aside=len(queue.set_aside),
         )
+
+
+@router.get("/set-aside")
+def what_is_set_aside(http: Request, visitor: Admin) -> Response:
+    """What people said that could not be used, and why, the last first."""
+    with views.lookout(http).look() as queue:
+        found = [*reversed(queue.set_aside.values())]
+        return views.page(http, "set_aside.html", found=found, items=queue.items)
 
 
 def _now(queue: Queue, now: float) -> Now | None:

@@ -13,17 +13,20 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from amplify.errors import AmplifyError
-from amplify.people.items import SUBMITTED, Assignment, Item
+from amplify.people.items import Assignment, Item
 from amplify.people.queue import LONGEST, New, Queue, RefusedError
 from amplify.people.roster import NotAllowedError
+from amplify.people.state import LONGEST_ATTENTION
+from amplify.people.typed import why_not_kept
 from amplify.web import access, pages, shown
 from amplify.web.access import Act, Visitor
+from amplify.web.forms import FormRoute
 from amplify.web.office import Office
 
 PATIENCE, GLANCE = 1.0, 0.04
 """Seconds that a page waits for an answer, and between two looks."""
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 Person = Annotated[Visitor, Depends(access.person)]
 Doing = Annotated[Act, Depends(access.act)]
 Text = Annotated[str, Form()]
@@ -190,7 +193,8 @@ def carried_out(
     if item is not None:
         mine_of(office.queue, visitor, item)
     try:
-        office.do(decision, request=act.request, seconds=_attention(office, act, item))
+        seconds = _attention(office, act, item)
+        office.do(decision, request=act.request, sent=act.sent, seconds=seconds)
     except RefusedError as error:
         return _not_done(http, visitor, item, 409, str(error), typed)
     except AmplifyError as error:
@@ -205,7 +209,7 @@ def _attention(office: Office, act: Act, item: str | None) -> float | None:
     if item is None:
         return None
     if act.visitor.simulated:
-        return act.seconds
+        return min(act.seconds, LONGEST_ATTENTION)
     mine = office.queue.items[item].assignments[act.visitor.person]
     return min(act.seconds, max(0.0, office.clock() - max(mine.began, mine.renewed)))
 
@@ -233,7 +237,7 @@ def _not_done(
 def _keep(office: Office, visitor: Visitor, item: str, text: str) -> None:
     """As a draft, if it can be: what is too long is in the box only."""
     mine = office.queue.items[item].assignments[visitor.person]
-    if mine.draft != text and mine.state != SUBMITTED and len(text) <= LONGEST:
+    if mine.draft != text and len(text) <= LONGEST and not why_not_kept(text):
         office.do(lambda queue, _: queue.draft(visitor.person, item, text))
 
 

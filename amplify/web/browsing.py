@@ -5,6 +5,7 @@ to every row that rests on it.
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
+from amplify.answers import CASELESS, AnswerRule
 from amplify.people.trees import BY, Trees, Wanted, folded, read_trees
 from amplify.web import views
 from amplify.web.views import Admin
@@ -79,7 +80,8 @@ def rests_on(
         question, answer, checkpoint = told
     found = all_.of_event(number) if number is not None else []
     places = {tree.place for tree in found}
-    more = all_.resting_on(question, answer, checkpoint) if question else []
+    rule = _answer_rule(http)
+    more = all_.resting_on(question, answer, checkpoint, rule) if question else []
     found += [tree for tree in more if tree.place not in places]
     return views.page(
         http,
@@ -104,6 +106,13 @@ def _lookout_event(http: Request, number: int) -> tuple[str, str, str | None]:
                     if exchange.told == number and exchange.answer is not None:
                         return exchange.text, exchange.answer, item.checkpoint
     return "", "", None
+
+
+def _answer_rule(http: Request) -> AnswerRule:
+    """By which answers of this experiment are compared: that of the question put up last."""
+    with views.lookout(http).look() as queue:
+        last = next(reversed(queue.items.values()), None)
+        return CASELESS if last is None else last.rule
 
 
 def _trees(http: Request) -> Trees:

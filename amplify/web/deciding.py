@@ -5,25 +5,27 @@ is appended as everything is, in the thread in which people's pages are made.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Annotated, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
+from amplify.errors import AmplifyError
 from amplify.events import Event
 from amplify.people import decisions, quality
-from amplify.people.choice import answer_of, chosen, same
+from amplify.people.choice import answer_of, chosen, is_gold, same
 from amplify.people.items import ACTIVE, SUBMITTED, Assignment, Item
 from amplify.people.queue import New, Queue, RefusedError
 from amplify.people.trees import read_trees
-from amplify.web import access, shown, views
+from amplify.web import access, pages, shown, views
 from amplify.web.access import Act
+from amplify.web.forms import FormRoute
 from amplify.web.office import Office
 from amplify.web.views import Admin, Lookout
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 Text = Annotated[str, Form()]
 
 
@@ -67,7 +69,7 @@ class Side(NamedTuple):
 def _compare(
     http: Request, queue: Queue, item: str, code: int = 200, problem: str = "", typed: str = ""
 ) -> Response:
-    found = next((one for one in quality.disagreements(queue) if one.item.id == item), None)
+    found = _disagreement(queue, item)
     if found is None:
         raise HTTPException(404, "people do not disagree about that")
     sides = [
@@ -85,6 +87,10 @@ def _compare(
         problem=problem,
         typed=typed,
     )
+
+
+def _disagreement(queue: Queue, item: str) -> quality.Disagreement | None:
+    return next((one for one in quality.disagreements(queue) if one.item.id == item), None)
 
 
 def _told(queue: Queue, assignment: Assignment) -> list[shown.Shown]:
@@ -140,7 +146,13 @@ def answer(http: Request, visitor: Admin, item: str) -> Response:
 
 
 def _answer(
-    http: Request, lookout: Lookout, queue: Queue, item: str, code: int = 200, problem: str = ""
+    http: Request,
+    lookout: Lookout,
+    queue: Queue,
+    item: str,
+    code: int = 200,
+    problem: str = "",
+    typed: str = "",
 ) -> Response:
     if item not in queue.items:
         raise HTTPException(404, "there is no such question")
@@ -157,18 +169,19 @@ def _answer(
         whose=counted.person if counted and same(this, counted.answer, answer_of(this)) else None,
         work=[(a, shown.exchanges(a)) for a in this.assignments.values()],
         checks=checks,
-        corrected=_corrected(history),
+        corrected=_corrected(event for event in history if queue.is_used(event)),
         history=history,
         said=_said,
         tree=read_trees(lookout.experiment).at(this.round, this.row, this.column),
         problem=problem,
-        same=same,
+        typed=typed,
+        is_gold=is_gold,
         SUBMITTED=SUBMITTED,
         ACTIVE=ACTIVE,
     )
 
 
-def _corrected(history: Sequence[Event]) -> dict[tuple[str, int], str]:
+def _corrected(history: Iterable[Event]) -> dict[tuple[str, int], str]:
     """By person and number of the sub-question."""
     return {
         (event.body["person"], event.body["number"]): event.body["answer"]
@@ -215,8 +228,8 @@ async def adjudicate(
         act,
         item,
         lambda queue: decisions.adjudicate(queue, item, wanted, by),
-        "/admin/disagreements/next" if blind else None,
-        typed=other if blind else None,
+        wanted if other.strip() or not blind else "",
+        blind=blind,
     )
 
 
@@ -227,7 +240,7 @@ async def correct(
     item: str,
     person: Text = "",
     answer: Text = "",
-    number: Text = "",
+    number: Annotated[int | None, Form()] = None,
 ) -> Response:
     """Corrects a final answer, or with a `number` what the assistant said to that sub-question."""
     by = act.visitor.person
@@ -235,7 +248,8 @@ async def correct(
         http,
         act,
         item,
-        lambda queue: decisions.correct(queue, item, person, answer, by, views.number(number)),
+        lambda queue: decisions.correct(queue, item, person, answer, by, number),
+        answer,
     )
 
 
@@ -246,6 +260,7 @@ async def withdraw(http: Request, act: Deciding, item: str, reason: Text = "") -
         act,
         item,
         lambda queue: decisions.withdraw(queue, item, reason, act.visitor.person),
+        reason,
     )
 
 
@@ -254,17 +269,22 @@ def _decided(
     act: Act,
     item: str,
     decision: Callable[[Queue], list[New]],
-    then: str | None = None,
-    typed: str | None = None,
+    typed: str,
+    blind: bool = False,
 ) -> Response:
-    """Appends a decision and goes to what is next; why it cannot be is said where it was made."""
+    """Appends a decision and goes to what is next; why it cannot be is said where it was made, and
+    what was typed is shown there.
+    """
     office: Office = http.app.state.office
     try:
-        office.do(lambda queue, _: decision(queue), request=act.request)
+        office.do(lambda queue, _: decision(queue), request=act.request, sent=act.sent)
     except RefusedError as error:
         lookout = views.lookout(http)
         with lookout.look() as queue:
-            if typed is not None:
+            if blind and _disagreement(queue, item) is not None:
                 return _compare(http, queue, item, 409, str(error), typed)
-            return _answer(http, lookout, queue, item, 409, str(error))
-    return RedirectResponse(then or f"/admin/answers/{quote(item, safe='')}", 303)
+            return _answer(http, lookout, queue, item, 409, str(error), typed)
+    except AmplifyError as error:
+        return pages.trouble(http, *pages.explain(error), {"answer": typed})
+    there = "/admin/disagreements/next" if blind else f"/admin/answers/{quote(item, safe='')}"
+    return RedirectResponse(there, 303)

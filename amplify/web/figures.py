@@ -58,9 +58,9 @@ def number(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, nouns: str = "") -> str:
     """`1 round`, `2,048 questions`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def short(text: str, length: int = 100) -> str:

@@ -11,8 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amplify.events import EVENTS, Log
-from amplify.people.queue import New, Queue
+from amplify.people.queue import New, Queue, RefusedError
 from amplify.people.roster import Roster
+
+TOO_LATE = (
+    "this comes too late: this form was sent before with other content, and that is what counts;"
+    " what you typed now is still here"
+)
 
 
 class Office:
@@ -43,22 +48,29 @@ class Office:
         decision: Callable[[Queue, float], list[New]],
         *,
         request: str | None = None,
+        sent: str | None = None,
         seconds: float | None = None,
     ) -> list[int]:
         """Appends what `decision` returns for the state and the time; returns the events' ids.
 
         Args:
             request: an id that the sender gives; the same request is carried out once.
+            sent: a digest of what the request says besides.
             seconds: of attention that it took.
 
-        Raises RefusedError if it may not be done.
+        Raises RefusedError if it may not be done, or if the same request said something else
+        before.
         """
 
+        name = f"{request}#{sent}" if request and sent else request
+
         def decide() -> list[New]:
+            if request and self.log.has_request(f"{request}#"):
+                raise RefusedError(TOO_LATE)  # the very same would not have come as far as this
             events = decision(self.queue, self.clock())
             if events:
                 events[-1] = {**events[-1], "seconds": seconds}
             return events
 
         with self._one_at_a_time:
-            return self.log.decide(decide, request)
+            return self.log.decide(decide, name)

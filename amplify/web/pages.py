@@ -57,7 +57,8 @@ HTMX = {
 
 def page(request: Request, name: str, code: int = 200, **values: Any) -> HTMLResponse:
     """A template with the values that it names, and those that every page has."""
-    return HTMLResponse(render(request, name, **values), code)
+    # Whatever text there is, such as the name of a folder, a page can be sent.
+    return HTMLResponse(render(request, name, **values).encode("utf-8", "replace"), code)
 
 
 def render(request: Request, name: str, **values: Any) -> str:

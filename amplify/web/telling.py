@@ -12,9 +12,10 @@ from amplify.people.items import SUBMITTED, Assignment
 from amplify.people.queue import RefusedError
 from amplify.web import pages, shown
 from amplify.web.answering import Doing, Person, basis_of, carried_out, mine_of, office_of
+from amplify.web.forms import FormRoute
 from amplify.web.office import Office
 
-router = APIRouter()
+router = APIRouter(route_class=FormRoute)
 
 
 @router.get("/items/{item}/seen")

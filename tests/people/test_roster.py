@@ -1,4 +1,5 @@
 import csv
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,6 +72,50 @@ def test_a_link_that_was_revoked_no_longer_works_and_the_others_do(roster, tmp_p
     assert [member.person for member in roster.invite([""], NOW)] == ["person-03"]
     with pytest.raises(AmplifyError, match="no 'person-09', only person-01, person-02, person-03"):
         roster.revoke("person-09")
+
+
+def test_files_that_were_open_to_others_no_longer_are(tmp_path):
+    old = os.umask(0)
+    try:
+        Roster(tmp_path).invite(["Ann"], NOW)
+        folder = tmp_path / "people"
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            path.chmod(0o666)
+        (folder / "secret").write_text("s")
+        Roster(tmp_path).invite(["Bob"], NOW)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_once_the_admins_link_was_revoked_there_is_another(roster, tmp_path):
+    before = roster.admin()
+    [member] = roster.invite([""], NOW)
+    roster.revoke(ADMIN)
+    with pytest.raises(NotAllowedError):
+        roster.who(before.token, NOW)
+    after = roster.admin()
+    assert after.token != before.token
+    assert roster.admin() == after == Roster(tmp_path).admin()
+    assert Roster(tmp_path).who(after.token, NOW) == after
+    assert [one.person for one in roster.members()] == [member.person, ADMIN]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "\udcff", "x" * 201, "a\u0085b"])
+def test_a_name_that_cannot_be_kept_invites_nobody(roster, tmp_path, name):
+    with pytest.raises(AmplifyError, match="a name") as error:
+        roster.invite(["Ann", name], NOW)
+    str(error.value).encode()
+    assert not (tmp_path / "people").exists()
+
+
+@pytest.mark.parametrize("days", [0.0, -1.0, 1e300, float("inf"), float("nan")])
+def test_a_link_works_for_a_while_and_not_for_ever(roster, tmp_path, days):
+    with pytest.raises(AmplifyError, match="at most 3650 days"):
+        roster.invite([""], NOW, days)
+    assert not (tmp_path / "people").exists()
 
 
 @pytest.mark.parametrize("token", ["", "x", "ö", "../tokens.json"])

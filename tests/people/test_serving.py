@@ -14,7 +14,7 @@ import pytest
 from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.people.serving import ATTACHED, Borrowed, Where, serving
-from tests.tiny import tiny_experiment
+from tests.people.test_collection import people_experiment
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def wait_until(holds, seconds: float = 30.0) -> None:
 
 @pytest.fixture
 def folder(tmp_path):
-    return tiny_experiment(tmp_path / "tiny")
+    return people_experiment(tmp_path / "tiny")
 
 
 def test_a_web_process_that_is_killed_is_started_again(folder):

@@ -185,3 +185,17 @@ def test_a_folded_tree_is_escaped_and_its_answers_lead_to_where_else_they_are():
     assert page.open == []
     assert page.scripts == 0
     assert "/admin/answer?question=q%3F&answer=%22x%22" in page.fetched
+
+
+def test_trees_with_text_of_any_kind_are_read_and_written(tmp_path):
+    """Halves of characters, as some models write them, and line breaks that are none of JSON's."""
+    write_round(tmp_path, 0, None)
+    odd = "one\N{LINE SEPARATOR}two\N{NEXT LINE}"
+    write_round(tmp_path, 1, 0, leading(0, node("\ud800 Who?", odd)))
+    path = tmp_path / "001" / "interactions.jsonl"
+    path.write_text(path.read_text().replace("\\u2028", "\N{LINE SEPARATOR}"), encoding="utf-8")
+    [tree] = read_trees(tmp_path).all
+    [_, step] = tree.nodes()
+    assert step["question"] == "\N{REPLACEMENT CHARACTER} Who?"
+    assert step["answer"] == odd
+    assert "\N{REPLACEMENT CHARACTER} Who?" in write_trees(tmp_path, 1).read_text(encoding="utf-8")

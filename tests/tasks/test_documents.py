@@ -9,10 +9,11 @@ import pytest
 
 from amplify import dataset
 from amplify.amplification import over_questions, read_for
+from amplify.answers import bare
 from amplify.errors import AmplifyError
 from amplify.problems import draw_problems
 from amplify.tasks.collection import Document
-from amplify.tasks.documents import Documents, bare, split_up
+from amplify.tasks.documents import Documents, split_up
 from amplify.tasks.encyclopedia import SIZE
 from amplify.tasks.sources import read_documents, read_questions
 from amplify.tasks.spelling import learn_spelling

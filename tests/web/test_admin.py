@@ -29,6 +29,7 @@ PAGES = (
     "/admin/rests-on",
     "/admin/uplift",
     "/admin/stale",
+    "/admin/set-aside",
 )
 FORMS = ("adjudicate", "correct", "withdraw")
 
@@ -323,6 +324,20 @@ def test_the_same_form_sent_twice_counts_once(folder, admin, form):
         sent = send(admin, page, form, answer="Atlantis", reason="unclear")
         assert sent.status_code == 200
     assert state(folder).last == last + 1
+
+
+def test_a_decision_that_cannot_be_shows_what_was_typed(folder, admin):
+    page = opened(admin, "/admin/answers/1-2-0")
+    for form, field in (("adjudicate", "answer"), ("withdraw", "reason")):
+        response = send(admin, page, form, **{field: "x" * 2001})
+        assert response.status_code == 409
+        assert "x" * 2001 in response.text
+    send(admin, page, "adjudicate", answer="Atlantis")
+    response = send(admin, page, "adjudicate", answer="Utopia")
+    assert response.status_code == 409
+    assert "comes too late" in text_of(response.text)
+    assert ">Utopia</textarea>" in response.text
+    assert state(folder).items["1-2-0"].adjudicated == "Atlantis"
 
 
 def test_a_decision_is_by_the_admin_and_keeps_what_was_before(folder, admin):

@@ -1,6 +1,7 @@
 """What a person can do, without javascript: each page and each rule."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -188,6 +189,34 @@ def test_the_same_answer_from_another_window_changes_nothing(folder, browser):
     assert response.status_code == 409
     assert "You have submitted this question already" in response.text
     assert len(events(folder, "submitted")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "first", "second"),
+    [
+        ("ask", "text", "Which river flows through Arle?", "Which river flows through Osk?"),
+        ("submit", "answer", "the Tamble", "the Osk"),
+        ("skip", "reason", "unclear", "I do not know"),
+    ],
+)
+@pytest.mark.parametrize("htmx", [False, True])
+def test_a_form_sent_again_with_something_else_in_it_comes_too_late(
+    folder, browser, name, field, first, second, htmx
+):
+    page, kind = browser.page, {"ask": "asked", "submit": "submitted", "skip": "skipped"}[name]
+    browser.send(name, **{field: first})
+    browser.page = page
+    response = browser.send(name, htmx=htmx, **{field: second})
+    assert response.status_code == 409
+    assert "comes too late" in text_of(response.text)
+    if not htmx:  # there it is in the box still
+        assert second in response.text
+    assert [event.body[field] for event in events(folder, kind)] == [first]
+    if name == "submit":
+        assert [event.body["text"] for event in events(folder, "draft")] == [second]
+    browser.page = page
+    assert browser.send(name, **{field: first}).status_code == 200, "the same is no other"
+    assert len(events(folder, kind)) == 1
 
 
 def test_a_request_of_one_person_is_never_taken_for_anothers(folder, client, browser):
@@ -402,6 +431,44 @@ def test_a_draft_is_there_wherever_the_page_is_opened_next(folder, client, brows
     assert f">{too_long['text']}</textarea>" in response.text
     assert browser.send("submit", answer="the Tamble").status_code == 200
     assert len(events(folder, "submitted")) == 1, "the form that kept a draft can still submit"
+
+
+def test_what_is_typed_is_kept_in_composed_form(folder, browser):
+    browser.send("ask", text="Cafe\N{COMBINING ACUTE ACCENT}?")
+    browser.send("submit", answer="Zoe\N{COMBINING DIAERESIS}")
+    said = [*(e.body["text"] for e in events(folder, "asked")),
+            *(e.body["answer"] for e in events(folder, "submitted"))]  # fmt: skip
+    assert said == ["Caf\N{LATIN SMALL LETTER E WITH ACUTE}?",
+                    "Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}"]  # fmt: skip
+
+
+def test_an_answer_with_nothing_to_see_is_empty(folder, browser):
+    for invisible in ("\N{ZERO WIDTH SPACE}", "\N{SOFT HYPHEN}", "\N{IDEOGRAPHIC SPACE}"):
+        response = browser.send("submit", answer=invisible)
+        assert "An answer cannot be empty." in response.text
+
+
+def test_what_cannot_be_kept_is_named_and_shown_with_a_replacement(folder, browser):
+    response = browser.send("submit", answer="the\vTamble")
+    assert response.status_code == 422
+    assert "An answer cannot contain the control character U+000B; remove it" in text_of(
+        response.text
+    )
+    assert "the\N{REPLACEMENT CHARACTER}Tamble</textarea>" in response.text
+    assert not events(folder, "submitted", "draft")
+
+
+def test_an_old_draft_that_cannot_be_read_is_shown_with_a_replacement(folder, client, browser):
+    facts = {"round": ROUND, "item": "kettle", "person": browser.member.person}
+    append(folder, {"kind": "draft", **facts, "body": {"text": "\ud800 hello"}})
+    assert ">\N{REPLACEMENT CHARACTER} hello</textarea>" in browser.open()
+
+
+def test_a_folder_whose_name_is_no_text_has_pages(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with served(folder) as client:
+        assert "Nothing to do right now" in Browser(client, invited(folder)[0]).open()
 
 
 def test_a_chosen_draft_is_chosen_again(browser):

@@ -83,7 +83,7 @@ def test_by_mouse_a_person_asks_expands_undoes_skips_and_submits(chrome, place):
         assert part
         assert part in "the Tamble, near Arle"
         expand.click()
-        expect(page.get_by_text(f"about “{part}”")).to_be_visible()
+        expect(page.get_by_text(f"about “{part}”", exact=True)).to_be_visible()
         expect(page.locator(".exchange .exchange[data-state=answered]")).to_be_visible()
 
         page.get_by_label("Your answer").fill("the Osk")
