@@ -327,7 +327,7 @@ def _backward_in_blocks(
         out, log_sum, gradient = (array[:, :, :, tokens] for array in given)
         scores = _scores(rules, block, places.of(tokens), seen, window)
         weights = jnp.exp(scores - log_sum[..., None])
-        d_weights = _times(gradient, jnp.swapaxes(seen.values, -1, -2))
+        d_weights = _against(gradient, seen.values)
         along = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1, keepdims=True)
         d_scores = weights * (d_weights - along) * rules.scale
         if rules.cap is not None:
@@ -361,7 +361,7 @@ def _scores(
     rules: Rules, query: Queries, places: Places, part: Part, window: Int[Array, ""]
 ) -> Float[Array, "batch key_heads n length group seen"]:
     """In float32; far below all others where nothing may be seen."""
-    scores = _times(query, jnp.swapaxes(part.keys, -1, -2)) * rules.scale
+    scores = _against(query, part.keys) * rules.scale
     if rules.cap is not None:
         scores = rules.cap * jnp.tanh(scores / rules.cap)
     sees = _sees(rules, places, part.places, window)
@@ -381,15 +381,33 @@ def _sees(
 
 
 def _times(
-    left: Float[Array, "batch key_heads n length group inner"],
-    right: Float[Array, "batch key_heads *n inner outer"],
-) -> Float[Array, "batch key_heads n length group outer"]:
-    """One product for each sequence, in float32; where all n share the right side, one for all:
-    this is what makes many questions about one context cheap.
+    weights: Float[Array, "batch key_heads n length group seen"],
+    values: Float[Array, "batch key_heads *n seen head_width"],
+) -> Queries:
+    """Weighted sums, in float32, one product for each sequence; where all n share the values, one
+    for all: this is what makes many questions about one context cheap.
     """
-    shape = (*right.shape[:-2], -1, left.shape[-1])
-    product = jnp.matmul(left.reshape(shape), right, preferred_element_type=jnp.float32)
-    return product.reshape(*left.shape[:-1], right.shape[-1])
+    values = compact(values)
+    rows = weights.reshape(*values.shape[:-2], -1, weights.shape[-1])
+    product = jnp.matmul(rows, values, preferred_element_type=jnp.float32)
+    return product.reshape(*weights.shape[:-1], values.shape[-1])
+
+
+def _against(
+    queries: Queries, keys: Float[Array, "batch key_heads *n seen head_width"]
+) -> Float[Array, "batch key_heads n length group seen"]:
+    """Inner products, in float32; of the keys as they lie: a cache is not transposed, or copied."""
+    keys = compact(keys)
+    rows = queries.reshape(*keys.shape[:-2], -1, queries.shape[-1])
+    product = jnp.einsum("...qw,...sw->...qs", rows, keys, preferred_element_type=jnp.float32)
+    return product.reshape(*queries.shape[:-1], keys.shape[-2])
+
+
+def compact(array: Float[Array, "*b seen head_width"]) -> Float[Array, "*c seen head_width"]:
+    """Without leading axes of length 1. Products then read a cache as it lies in memory: where XLA
+    finds such an axis, it updates a second copy of the cache, of another shape.
+    """
+    return array.reshape(*(size for size in array.shape[:-2] if size > 1), *array.shape[-2:])
 
 
 def _by_key(

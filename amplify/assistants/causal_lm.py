@@ -8,6 +8,7 @@ heads: Ainslie et al. 2023 (arXiv:2305.13245). Knows nothing of files: see `pret
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +31,9 @@ from amplify.assistants.attention import (
 )
 from amplify.assistants.lora import LoRA
 from amplify.assistants.rotary import Rotary, rotate, rotations
+
+MAX_UNROLLED = 8
+"""Layers up to which they are unrolled, and not scanned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,41 +237,29 @@ class Layer(nnx.Module):
         self.attention_out_norm = Norm(of, of.width) if after else None
         self.mlp_out_norm = Norm(of, of.width) if after else None
 
-    def __call__(
+    def read(
+        self, x: Float[Array, "batch n length width"], rotation: Rotation | None
+    ) -> tuple[Queries, KeysAndValues]:
+        """Queries of tokens, and their keys and values."""
+        return self.attention.read(self.attention_norm(x), rotation)
+
+    def follow(
         self,
         x: Float[Array, "batch n length width"],
-        rotation: Rotation | None,
+        query: Queries,
+        own: Part,
         past: Part | None,
-        places: Places,
-        window: Int[Array, ""],
+        window: Int[Array, ""] | int,
         rules: Rules,
-        is_last: Bool[Array, ""],
         wanted: int,
-    ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
-        """The next x, by the last layer that of so many last tokens alone; and the tokens' keys and
-        values.
-        """
-        query, own = self.attention.read(self.attention_norm(x), rotation)
-
-        def from_token(first: int) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
-            def following(x: Float[Array, "batch n length width"]) -> Float[Array, "..."]:
-                last = slice(first, None)
-                mixed = attend(
-                    rules,
-                    query[:, :, :, last],
-                    places.of(last),
-                    Part(own[0], own[1], places),
-                    past,
-                    window,
-                )
-                return x.at[:, :, last].set(self.after(x[:, :, last], mixed))
-
-            return following
-
-        if wanted >= x.shape[2]:
-            return from_token(0)(x), own
-        fewer = from_token(x.shape[2] - wanted) if wanted else lambda x: x
-        return jax.lax.cond(is_last, fewer, from_token(0), x), own
+    ) -> Float[Array, "batch n length width"]:
+        """The next x of so many last tokens; that of the others stays as it is."""
+        if wanted == 0:
+            return x
+        last = slice(x.shape[2] - wanted, None)
+        places = own.places.of(last)
+        mixed = attend(rules, query[:, :, :, last], places, own, past, window)
+        return x.at[:, :, last].set(self.after(x[:, :, last], mixed))
 
     def after(
         self,
@@ -375,31 +367,65 @@ class CausalLM(nnx.Module):
             The outputs (of tokens not wanted, or padding: anything), and the tokens' keys and
             values.
         """
-        places = Places(positions, segments)
-        rules = self.rules(tokens.shape[2] + (past.keys.shape[3] if past else 0), in_order)
+        places, length = Places(positions, segments), tokens.shape[2]
+        rules = self.rules(length + (past.keys.shape[3] if past else 0), in_order)
         graph, stacked = nnx.split(self.layers)
-        wanted = tokens.shape[2] if wanted is None else wanted
+        wanted = length if wanted is None else wanted
 
-        def layer(x: Array, of_layer: Any) -> tuple[Array, KeysAndValues]:
-            state, window, frequencies, of_past, is_last = of_layer
+        def layer(x: Array, of_layer: Any, is_last: Bool[Array, ""] | bool) -> tuple[Array, Any]:
+            state, window, frequencies, of_past = of_layer
             # The barrier has each cosine computed once, and not again for every head.
             rotation = None if frequencies is None else barrier(rotations(positions, frequencies))
             part = past and Part(of_past[0], of_past[1], Places(past.positions[:, None]))
             of_layer = nnx.merge(graph, state)
-            return of_layer(x, rotation, part, places, window, rules, is_last, wanted)
+            query, own = of_layer.read(x, rotation)
+            given = query, Part(own[0], own[1], places), part, window, rules
 
+            def follow(wanted: int) -> Callable[[Array], Array]:
+                return lambda x: of_layer.follow(x, *given, wanted)
+
+            if wanted == length or isinstance(is_last, bool):
+                return follow(wanted if is_last is True else length)(x), own
+            return jax.lax.cond(is_last, follow(wanted), follow(length), x), own
+
+        x, (keys, values) = self._through_layers(
+            layer,
+            self.embed(tokens, positions, segments),
+            (
+                stacked,
+                jnp.asarray(self.windows),
+                self.frequencies(),
+                past and (past.keys, past.values),
+            ),
+        )
+        return self.out_norm(x), KVCache(keys, values, positions)
+
+    def _through_layers(
+        self,
+        layer: Callable[[Array, Any, Any], tuple[Array, KeysAndValues]],
+        x: Float[Array, "batch n length width"],
+        of_layers: PyTree[Array],
+    ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
+        """The last x, and all layers' keys and values, stacked.
+
+        Few layers are unrolled: what is kept for the way back then need not be stacked. Many are
+        scanned, so that compiling takes as long as for one.
+        """
+        count = self.of.layers
         if self.rematerialises:
             policy = jax.checkpoint_policies.save_only_these_names(OUTPUT)
-            layer = jax.checkpoint(layer, policy=policy)
-        of_layers = (
-            stacked,
-            jnp.asarray(self.windows),
-            self.frequencies(),
-            past and (past.keys, past.values),
-            jnp.arange(self.of.layers) == self.of.layers - 1,
-        )
-        x, (keys, values) = jax.lax.scan(layer, self.embed(tokens, positions, segments), of_layers)
-        return self.out_norm(x), KVCache(keys, values, positions)
+            static = (2,) if count <= MAX_UNROLLED else ()
+            layer = jax.checkpoint(layer, policy=policy, static_argnums=static)
+        if count > MAX_UNROLLED:
+            is_last = jnp.arange(count) == count - 1
+            return jax.lax.scan(lambda x, given: layer(x, *given), x, (of_layers, is_last))
+        each = []
+        for number in range(count):
+            of_layer = jax.tree.map(operator.itemgetter(number), of_layers)
+            x, own = layer(x, of_layer, number == count - 1)
+            each.append(own)
+        keys, values = (jnp.stack(part) for part in zip(*each, strict=True))
+        return x, (keys, values)
 
     def rules(self, longest: int, in_order: bool = False, layer: int | None = None) -> Rules:
         """How attention works, where no sequence is longer, in a layer or in all."""

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.lax import dynamic_update_slice_in_dim as update
 from jaxtyping import Array, Float, Int
 
-from amplify.assistants.attention import NOWHERE, KeysAndValues, Part, Places, attend
+from amplify.assistants.attention import NOWHERE, KeysAndValues, Part, Places, attend, compact
 from amplify.assistants.causal_lm import CausalLM, KVCache, Layer, Linear, Past, along_last
 from amplify.assistants.rotary import rotations
 
@@ -25,7 +25,7 @@ from amplify.assistants.rotary import rotations
 class Cache(NamedTuple):
     """Keys and values of sequences, with room for more tokens."""
 
-    layers: tuple[KeysAndValues, ...]  # each "batch key_heads n room head_width"
+    layers: tuple[KeysAndValues, ...]  # each "batch key_heads n room head_width", made compact
     positions: Int[Array, "batch n room"]  # NOWHERE: still empty, or padding
 
 
@@ -33,7 +33,7 @@ def with_room(cache: KVCache, more: int) -> Cache:
     """A cache for so many more tokens of each sequence."""
     room = [(0, 0), (0, 0), (0, 0), (0, more), (0, 0)]
     layers = tuple(
-        (jnp.pad(keys, room), jnp.pad(values, room))
+        (compact(jnp.pad(keys, room)), compact(jnp.pad(values, room)))
         for keys, values in zip(cache.keys, cache.values, strict=True)
     )
     return Cache(layers, jnp.pad(cache.positions, room[1:4], constant_values=NOWHERE))
@@ -124,13 +124,15 @@ class Stepper:
             query, key, value = heads(layer.attention_norm(x))
             query, (key, value) = layer.attention.heads(query, key, value, rotation)
             keys, values = cache.layers[number]
-            keys, values = update(keys, key, slot, axis=3), update(values, value, slot, axis=3)
+            keys = update(keys, compact(key), slot, axis=keys.ndim - 2)
+            values = update(values, compact(value), slot, axis=keys.ndim - 2)
             own_layers.append((keys, values))
+            whole = (*key.shape[:3], *keys.shape[-2:])
             mixed = attend(
                 network.rules(longest, layer=number),
                 query,
                 Places(position),
-                Part(keys, values, Places(positions)),
+                Part(keys.reshape(whole), values.reshape(whole), Places(positions)),
                 self.past[number],
                 network.windows[number],
             )
