@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from amplify import distillation
-from amplify.assistants.causal_lm import LoRA, with_lora_merged
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
+from amplify.assistants.lora import LoRA, with_lora_merged
 from amplify.experiment import Training
 from amplify.problems import draw_problems
 from amplify.tasks.wildcard import Wildcard

@@ -8,8 +8,8 @@ heads: Ainslie et al. 2023 (arXiv:2305.13245). Knows nothing of files: see `pret
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,13 +17,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.lax import optimization_barrier as barrier
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from amplify.assistants.attention import (
+    NOWHERE,
+    OUTPUT,
+    KeysAndValues,
+    Part,
+    Places,
+    Queries,
+    Rules,
+    attend,
+)
+from amplify.assistants.lora import LoRA
 from amplify.assistants.rotary import Rotary, rotate, rotations
 from amplify.axes import STACKED, axes
 
-NOWHERE = -1
-"""Position of what is only there to fill up a shape."""
+MAX_UNROLLED = 8
+"""Layers up to which they are unrolled, and not scanned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Architecture:
     embedding_scale: float = 1.0
     reach: int = 1  # tokens that are embedded together: each, and those right before it
     tied: bool = True  # the output is the embedding, transposed
-    lora: "LoRA | None" = None  # beside every linear map inside a layer
+    lora: LoRA | None = None  # beside every linear map inside a layer
 
     @property
     def layers(self) -> int:
@@ -72,39 +83,23 @@ class Past(NamedTuple):
 
     keys: Float[Array, "layers batch key_heads length head_width"]
     values: Float[Array, "layers batch key_heads length head_width"]
-    positions: Int[Array, "batch length"]  # NOWHERE: padding
+    positions: Int[Array, "batch length"]  # NOWHERE: padding, which comes last
 
 
-class Scratch(NamedTuple):
-    """Room for the keys and values of sequences, which only they themselves see."""
+class KVCache(NamedTuple):
+    """Keys and values of sequences, which only they themselves see."""
 
-    keys: Float[Array, "layers batch key_heads n room head_width"]
-    values: Float[Array, "layers batch key_heads n room head_width"]
-    positions: Int[Array, "batch n room"]  # NOWHERE: still empty, or padding
-
-    def with_room(self, more: int) -> "Scratch":
-        """For so many more tokens a sequence."""
-        room = [(0, 0)] * 4 + [(0, more), (0, 0)]
-        keys, values = (jnp.pad(part, room) for part in (self.keys, self.values))
-        positions = jnp.pad(self.positions, room[2:5], constant_values=NOWHERE)
-        return Scratch(keys, values, positions)
+    keys: Float[Array, "layers batch key_heads n length head_width"]
+    values: Float[Array, "layers batch key_heads n length head_width"]
+    positions: Int[Array, "batch n length"]  # NOWHERE: padding
 
     def as_past(self) -> Past:
-        """Of the first sequence of each batch, for others to go on from."""
+        """Of the first sequence of each batch row, for others to continue."""
         return Past(self.keys[:, :, :, 0], self.values[:, :, :, 0], self.positions[:, 0])
-
-
-class Sight(NamedTuple):
-    """Which token sees which."""
-
-    own: Bool[Array, "batch n length own"]
-    past: Bool[Array, "batch n length before"] | None
 
 
 Rotation = tuple[Float[Array, "..."], Float[Array, "..."]]
 """Cosines and sines by which queries and keys are turned."""
-KeysAndValues = tuple[Float[Array, "..."], Float[Array, "..."]]
-"""Of one layer."""
 
 
 class Norm(nnx.Module):
@@ -123,15 +118,6 @@ class Norm(nnx.Module):
         if self.bias is not None:
             wide += along_last(self.bias[...], wide)
         return wide.astype(x.dtype)
-
-
-class LoRA(NamedTuple):
-    """A map of low rank beside a linear one, trained in its stead. Hu et al. 2021
-    (arXiv:2106.09685).
-    """
-
-    rank: int
-    alpha: float  # what it gives counts alpha / rank
 
 
 class Linear(nnx.Module):
@@ -161,7 +147,7 @@ class Linear(nnx.Module):
         y = _mapped(x, self.kernel[...].astype(x.dtype))
         if self.lora and self.low_in is not None and self.low_out is not None:
             low = x @ self.low_in[...].astype(x.dtype) @ self.low_out[...].astype(x.dtype)
-            y += low * jnp.asarray(self.lora.alpha / self.lora.rank, x.dtype)
+            y += low * jnp.asarray(self.lora.scale, x.dtype)
         return y if self.bias is None else y + along_last(self.bias[...], y)
 
 
@@ -203,73 +189,30 @@ class Attention(nnx.Module):
 
     def read(
         self, x: Float[Array, "batch n length width"], rotation: Rotation | None
-    ) -> tuple[Float[Array, "batch key_heads n length group head_width"], KeysAndValues]:
-        """Queries, and the keys and values of the same tokens. Heads come first: what is multiplied
-        later lies in memory as it is read.
+    ) -> tuple[Queries, KeysAndValues]:
+        """Queries, and the keys and values of the same tokens."""
+        return self.heads(self.query(x), self.key(x), self.value(x), rotation)
+
+    def heads(
+        self,
+        query: Float[Array, "batch n length inner"],
+        key: Float[Array, "batch n length shared"],
+        value: Float[Array, "batch n length shared"],
+        rotation: Rotation | None,
+    ) -> tuple[Queries, KeysAndValues]:
+        """Projections, split into heads, normalised and turned. Heads come first: what is
+        multiplied later lies in memory as it is read.
         """
         query, key, value = (
-            part.reshape(*x.shape[:-1], -1, self.of.head_width)
-            for part in (self.query(x), self.key(x), self.value(x))
+            part.reshape(*part.shape[:-1], -1, self.of.head_width) for part in (query, key, value)
         )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        query = query.reshape(*x.shape[:-1], self.of.key_heads, -1, self.of.head_width)
+        query = query.reshape(*query.shape[:3], self.of.key_heads, -1, self.of.head_width)
         key, value = (jnp.moveaxis(part, 3, 1) for part in (key, value))
         return jnp.moveaxis(query, 3, 1), (key, value)
-
-    def __call__(
-        self,
-        query: Float[Array, "batch key_heads n length group head_width"],
-        own: KeysAndValues,
-        past: KeysAndValues | None,
-        sees: Sight,
-    ) -> Float[Array, "batch n length width"]:
-        """To the tokens of the sequence itself, and to a past that all n of a batch share.
-
-        The softmax runs over both without putting them side by side: both are weighed against the
-        same largest score, and the sum is divided by at the end.
-        """
-        batch, _, n, length = query.shape[:4]
-        scores = [self._scores(query, own[0], sees.own)]
-        values = [own[1]]
-        if past is not None and sees.past is not None:
-            scores.append(self._scores(query, past[0], sees.past))
-            values.append(past[1])
-        top = functools.reduce(
-            jnp.maximum, (jnp.max(part, axis=-1, keepdims=True) for part in scores)
-        )
-        weights = [jnp.exp(part - jax.lax.stop_gradient(top)) for part in scores]
-        total = sum(jnp.sum(part, axis=-1, keepdims=True) for part in weights)
-        mixed = sum(
-            _times(part.astype(query.dtype), value)
-            for part, value in zip(weights, values, strict=True)
-        )
-        mixed = mixed / jnp.asarray(total, query.dtype)
-        return self.out(jnp.moveaxis(mixed, 1, 3).reshape(batch, n, length, -1))
-
-    def _scores(
-        self,
-        query: Float[Array, "batch key_heads n length group head_width"],
-        keys: Float[Array, "batch key_heads *n seen head_width"],
-        sees: Bool[Array, "batch n length seen"],
-    ) -> Float[Array, "batch key_heads n length group seen"]:
-        """In float32; far below all others where nothing may be seen."""
-        scale = self.of.attention_scale or self.of.head_width**-0.5
-        scores = _times(query, jnp.swapaxes(keys, -1, -2)).astype(jnp.float32) * scale
-        return jnp.where(sees[:, None, :, :, None], capped(scores, self.of.attention_cap), -1e30)
-
-
-def _times(
-    left: Float[Array, "batch key_heads n length group inner"],
-    right: Float[Array, "batch key_heads *n inner outer"],
-) -> Float[Array, "batch key_heads n length group outer"]:
-    """One product for each sequence; where all n share the right side, one for all: this is what
-    makes many questions about one context cheap.
-    """
-    shape = (*right.shape[:-2], -1, left.shape[-1])
-    return (left.reshape(shape) @ right).reshape(*left.shape[:-1], right.shape[-1])
 
 
 class MLP(nnx.Module):
@@ -282,9 +225,14 @@ class MLP(nnx.Module):
         self.down = Linear(of.hidden, of.width, into[::-1], rngs, scale=of.out_scale, **how)
 
     def __call__(self, x: Float[Array, "*b width"]) -> Float[Array, "*b width"]:
-        up = self.up(x)
-        hidden = self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up
-        return self.down(hidden)
+        return self.from_hidden(*(one(x) for one in (self.gate, self.up) if one is not None))
+
+    def from_hidden(self, *hidden: Float[Array, "*b hidden"]) -> Float[Array, "*b width"]:
+        """Given what the gate, if there is one, and the map up have made of x."""
+        if self.gate is None:
+            return self.down(self.activation(*hidden))
+        gate, up = hidden
+        return self.down(self.activation(gate) * up)
 
 
 class Layer(nnx.Module):
@@ -295,44 +243,52 @@ class Layer(nnx.Module):
         self.attention_out_norm = Norm(of, of.width) if after else None
         self.mlp_out_norm = Norm(of, of.width) if after else None
 
-    def __call__(
+    def read(
+        self, x: Float[Array, "batch n length width"], rotation: Rotation | None
+    ) -> tuple[Queries, KeysAndValues]:
+        """Queries of tokens, and their keys and values."""
+        return self.attention.read(self.attention_norm(x), rotation)
+
+    def follow(
         self,
         x: Float[Array, "batch n length width"],
-        rotation: Rotation | None,
-        past: KeysAndValues | None,
-        scratch: KeysAndValues | None,
-        slot: Int[Array, ""] | int,
-        sees: Sight,
-        is_last: Bool[Array, ""],
+        query: Queries,
+        own: Part,
+        past: Part | None,
+        window: Int[Array, ""] | int,
+        rules: Rules,
         wanted: int,
-    ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
-        """The next x, by the last layer that of so many last tokens alone; and the tokens' keys and
-        values, in their place in the scratch, if any.
+    ) -> Float[Array, "batch n length width"]:
+        """The next x of so many last tokens; that of the others stays as it is."""
+        if wanted == 0:
+            return x
+        last = slice(x.shape[2] - wanted, None)
+        places = own.places.of(last)
+        mixed = attend(rules, query[:, :, :, last], places, own, past, window)
+        return x.at[:, :, last].set(self.after(x[:, :, last], mixed))
+
+    def after(
+        self,
+        x: Float[Array, "batch n length width"],
+        mixed: Queries,
+        hidden: Callable[[Any], list[Array]] | None = None,
+    ) -> Float[Array, "batch n length width"]:
+        """The next x, given what the tokens' heads have gathered.
+
+        Args:
+            hidden: computes the MLP's hidden values, of gate and map up; None: those do.
         """
-        query, own = self.attention.read(self.attention_norm(x), rotation)
-        if scratch is not None:
-            key, value = (
-                jax.lax.dynamic_update_slice_in_dim(room, new.astype(room.dtype), slot, axis=3)
-                for room, new in zip(scratch, own, strict=True)
-            )
-            own = key, value
+        y = self.attention.out(joined(mixed))
+        x += y if self.attention_out_norm is None else self.attention_out_norm(y)
+        y = self.mlp_norm(x)
+        y = self.mlp(y) if hidden is None else self.mlp.from_hidden(*hidden(y))
+        return x + (y if self.mlp_out_norm is None else self.mlp_out_norm(y))
 
-        def from_token(first: int) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
-            def following(x: Float[Array, "batch n length width"]) -> Float[Array, "..."]:
-                seen = Sight(*jax.tree.map(lambda part: part[:, :, first:], sees))
-                y = self.attention(query[:, :, :, first:], own, past, seen)
-                z = x[:, :, first:]
-                z += y if self.attention_out_norm is None else self.attention_out_norm(y)
-                y = self.mlp(self.mlp_norm(z))
-                z += y if self.mlp_out_norm is None else self.mlp_out_norm(y)
-                return x.at[:, :, first:].set(z)
 
-            return following
-
-        if wanted >= x.shape[2]:
-            return from_token(0)(x), own
-        fewer = from_token(x.shape[2] - wanted) if wanted else lambda x: x
-        return jax.lax.cond(is_last, fewer, from_token(0), x), own
+def joined(mixed: Queries) -> Float[Array, "batch n length inner"]:
+    """Heads side by side again."""
+    batch, _, n, length = mixed.shape[:4]
+    return jnp.moveaxis(mixed, 1, 3).reshape(batch, n, length, -1)
 
 
 class Nearby(nnx.Module):
@@ -402,62 +358,101 @@ class CausalLM(nnx.Module):
         positions: Int[Array, "batch n length"],
         *,
         segments: Int[Array, "batch n length"] | None = None,
-        before: Int[Array, "batch n some"] | None = None,
         past: Past | None = None,
-        scratch: Scratch | None = None,
-        slot: Int[Array, ""] | int = 0,
         wanted: int | None = None,
-    ) -> tuple[Float[Array, "batch n length width"], Scratch]:
+        in_order: bool = False,
+    ) -> tuple[Float[Array, "batch n length width"], KVCache]:
         """What the model makes of each token, before it is turned into logits.
 
         Args:
             tokens: n sequences that continue the same past, if there is one.
             positions: of the tokens, counted from the beginning of the past; NOWHERE for padding.
             segments: tokens see their own segment alone; None: all are of one.
-            before: tokens that stand right in front of these, NOWHERE for none; None: none do.
             past: what all n sequences of a batch see in front of them.
-            scratch: what the sequences themselves read before; None: nothing.
-            slot: from where on the tokens are written into the scratch.
             wanted: outputs of so many last tokens are wanted, and the last layer need not go on
                 with the others; None: all are.
+            in_order: positions count up from the first token on, padding comes last, and there are
+                neither segments nor a past: a quicker way through attention.
 
         Returns:
-            The outputs (of tokens not wanted: anything), and the scratch with the tokens in it
-            (theirs alone if there was none).
+            The outputs (of tokens not wanted, or padding: anything), and the tokens' keys and
+            values.
         """
-        own = positions
-        if scratch is not None:
-            own = jax.lax.dynamic_update_slice_in_dim(scratch.positions, positions, slot, axis=2)
-        own_ages = ages_of(positions, own)
-        if segments is not None:
-            same = segments[..., None] == segments[..., None, :]
-            own_ages = jnp.where(same, own_ages, UNSEEN)
-        ages = own_ages, past and ages_of(positions, past.positions[:, None])
+        places, length = Places(positions, segments), tokens.shape[2]
+        rules = self.rules(length + (past.keys.shape[3] if past else 0), in_order)
         graph, stacked = nnx.split(self.layers)
-        wanted = tokens.shape[2] if wanted is None else wanted
+        wanted = length if wanted is None else wanted
 
-        def layer(x: Array, of_layer: Any) -> tuple[Array, KeysAndValues]:
-            state, window, frequencies, past, scratch, is_last = of_layer
+        def layer(x: Array, of_layer: Any, is_last: Bool[Array, ""] | bool) -> tuple[Array, Any]:
+            state, window, frequencies, of_past = of_layer
             # The barrier has each cosine computed once, and not again for every head.
             rotation = None if frequencies is None else barrier(rotations(positions, frequencies))
-            sees = Sight(*jax.tree.map(lambda age: (age >= 0) & (age < window), ages))
+            part = past and Part(of_past[0], of_past[1], Places(past.positions[:, None]))
             of_layer = nnx.merge(graph, state)
-            return of_layer(x, rotation, past, scratch, slot, sees, is_last, wanted)
+            query, own = of_layer.read(x, rotation)
+            given = query, Part(own[0], own[1], places), part, window, rules
 
+            def follow(wanted: int) -> Callable[[Array], Array]:
+                return lambda x: of_layer.follow(x, *given, wanted)
+
+            if wanted == length or isinstance(is_last, bool):
+                return follow(wanted if is_last is True else length)(x), own
+            return jax.lax.cond(is_last, follow(wanted), follow(length), x), own
+
+        x, (keys, values) = self._through_layers(
+            layer,
+            self.embed(tokens, positions, segments),
+            (
+                stacked,
+                jnp.asarray(self.windows),
+                self.frequencies(),
+                past and (past.keys, past.values),
+            ),
+        )
+        return self.out_norm(x), KVCache(keys, values, positions)
+
+    def _through_layers(
+        self,
+        layer: Callable[[Array, Any, Any], tuple[Array, KeysAndValues]],
+        x: Float[Array, "batch n length width"],
+        of_layers: PyTree[Array],
+    ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
+        """The last x, and all layers' keys and values, stacked.
+
+        Few layers are unrolled: what is kept for the way back then need not be stacked. Many are
+        scanned, so that compiling takes as long as for one.
+        """
+        count = self.of.layers
         if self.rematerialises:
-            layer = jax.checkpoint(layer)
-        of_layers = (
-            stacked,
-            jnp.asarray([window or self.of.positions for window in self.of.windows]),
-            self._frequencies(),
-            past and (past.keys, past.values),
-            scratch and (scratch.keys, scratch.values),
-            jnp.arange(self.of.layers) == self.of.layers - 1,
+            policy = jax.checkpoint_policies.save_only_these_names(OUTPUT)
+            static = (2,) if count <= MAX_UNROLLED else ()
+            layer = jax.checkpoint(layer, policy=policy, static_argnums=static)
+        if count > MAX_UNROLLED:
+            is_last = jnp.arange(count) == count - 1
+            return jax.lax.scan(lambda x, given: layer(x, *given), x, (of_layers, is_last))
+        each = []
+        for number in range(count):
+            of_layer = jax.tree.map(operator.itemgetter(number), of_layers)
+            x, own = layer(x, of_layer, number == count - 1)
+            each.append(own)
+        keys, values = (jnp.stack(part) for part in zip(*each, strict=True))
+        return x, (keys, values)
+
+    def rules(self, longest: int, in_order: bool = False, layer: int | None = None) -> Rules:
+        """How attention works, where no sequence is longer, in a layer or in all."""
+        of = self.of
+        windows = of.windows if layer is None else of.windows[layer : layer + 1]
+        return Rules(
+            of.attention_scale or of.head_width**-0.5,
+            of.attention_cap,
+            windowed=any(0 < window < longest for window in windows),
+            in_order=in_order,
         )
-        x, (keys, values) = jax.lax.scan(
-            layer, self._embed(tokens, positions, segments, before), of_layers
-        )
-        return self.out_norm(x), Scratch(keys, values, own)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Of each layer: how many tokens back a token sees."""
+        return tuple(window or self.of.positions for window in self.of.windows)
 
     def head(self, only: tuple[int, ...] | None = None) -> Float[Array, "width tokens"]:
         """The map from outputs to logits; `only`: of these tokens alone."""
@@ -474,13 +469,18 @@ class CausalLM(nnx.Module):
         logits = _mapped(x, self.head() if head is None else head)
         return capped(logits.astype(jnp.float32), self.of.logit_cap)
 
-    def _embed(
+    def embed(
         self,
         tokens: Int[Array, "batch n length"],
         positions: Int[Array, "batch n length"],
-        segments: Int[Array, "batch n length"] | None,
-        before: Int[Array, "batch n some"] | None,
+        segments: Int[Array, "batch n length"] | None = None,
+        before: Int[Array, "batch n some"] | None = None,
     ) -> Float[Array, "batch n length width"]:
+        """What the first layer reads.
+
+        Args:
+            before: tokens that stand right in front of these, NOWHERE for none; None: none do.
+        """
         x = self._look_up(tokens)
         if self.nearby is not None:
             if before is None:
@@ -501,35 +501,24 @@ class CausalLM(nnx.Module):
         x = self.embedding[...][tokens].astype(self.dtype)
         return x * jnp.asarray(self.of.embedding_scale, self.dtype)
 
-    def _frequencies(self) -> Float[Array, "layers half"] | None:
+    def frequencies(self) -> Float[Array, "layers half"] | None:
         if not self.of.rotary:
             return None
         return jnp.asarray([rotary.frequencies(self.of.head_width) for rotary in self.of.rotary])
 
 
-def with_lora_merged(lora: LoRA | None, params: nnx.State) -> dict[str, Any]:
-    """Parameters that say the same without LoRA: its maps added to those that they stand beside."""
+def with_kernels_in(dtype: DTypeLike, params: PyTree[Array]) -> PyTree[Array]:
+    """Parameters whose matrices are cast to a dtype, in one pass.
 
-    def merged(params: Mapping[str, Any]) -> dict[str, Any]:
-        if lora is None or "low_in" not in params:
-            return {k: merged(v) if isinstance(v, Mapping) else v for k, v in params.items()}
-        low = jnp.matmul(params["low_in"], params["low_out"]) * (lora.alpha / lora.rank)
-        rest = {k: v for k, v in params.items() if k not in ("low_in", "low_out")}
-        return rest | {"kernel": params["kernel"] + low}
+    Norms and biases are small, and embeddings are looked up before they are cast: those stay.
+    """
 
-    return merged(nnx.to_pure_dict(params))
+    def cast(path: tuple[Any, ...], leaf: Array) -> Array:
+        names = jax.tree_util.keystr(path)
+        is_matrix = any(f"'{name}'" in names for name in ("kernel", "low_in", "low_out"))
+        return leaf.astype(dtype) if is_matrix else leaf
 
-
-UNSEEN = -1
-"""Age of a token that may not be looked at."""
-
-
-def ages_of(
-    positions: Int[Array, "batch n length"], of: Int[Array, "batch #n seen"]
-) -> Int[Array, "batch n length seen"]:
-    """How far back each token stands, seen from each; below 0: later, or padding."""
-    age = positions[..., None] - of[..., None, :]
-    return jnp.where(of[..., None, :] == NOWHERE, UNSEEN, age)
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def along_last(vector: Float[Array, " n"], x: Float[Array, "*b n"]) -> Float[Array, "*ones n"]:

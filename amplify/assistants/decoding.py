@@ -11,9 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from amplify.assistants.causal_lm import NOWHERE, CausalLM, Past, Scratch
+from amplify.assistants.attention import NOWHERE
+from amplify.assistants.causal_lm import CausalLM, KVCache, Past
 from amplify.assistants.packing import PADDING
+from amplify.assistants.stepping import Cache, Stepper, with_room
 from amplify.types import Answers
+
+LONG = 16
+"""Where a sequence may take so many tokens, a batch of short ones is read without its padding."""
 
 Say = Callable[
     [int | Int[Array, ""], Float[Array, "batch n width"], Bool[Array, "batch n"]],
@@ -29,7 +34,7 @@ class _SoFar(NamedTuple):
     token: Int[Array, "batch n"]  # said last
     said: Int[Array, "batch n longest"]
     log_prob: Float[Array, "batch n"]
-    scratch: Scratch
+    cache: Cache
     before: Int[Array, "batch n some"]  # what the network has read right before `token`
 
 
@@ -51,27 +56,25 @@ def speak(
         ends: whether a token is a sequence's last; 0 is.
     """
     positions = behind(past, distances(tokens))
-    x, scratch = network.read(jnp.maximum(tokens, 0), positions, past=past, wanted=1)
-    token, log_prob = say(0, x[:, :, -1], jnp.any(tokens != PADDING, axis=-1))
+    x, cache = _read(network, past, tokens, positions)
+    token, log_prob = say(0, x, jnp.any(tokens != PADDING, axis=-1))
     said = jnp.zeros((*tokens.shape[:-1], longest), jnp.int32)
+    step = Stepper.of(network, past)
 
     def goes_on(so_far: _SoFar) -> Bool[Array, ""]:
         return (so_far.place < longest) & ~jnp.all(ends(so_far.token))
 
     def next_token(so_far: _SoFar) -> _SoFar:
-        token, scratch, place = so_far.token, so_far.scratch, so_far.place
+        token, place, before = so_far.token, so_far.place, so_far.before
         slot, word = tokens.shape[-1] + place - 1, spell(token)[..., None]
-        position, before = positions[:, :, -1:] + place, so_far.before
-        x, scratch = network.read(
-            word, position, before=before, past=past, scratch=scratch, slot=slot
-        )
-        token, log_prob = say(place, x[:, :, -1], ~ends(token))
+        x, cache = step(word, positions[:, :, -1:] + place, before, so_far.cache, slot)
+        token, log_prob = say(place, x, ~ends(token))
         return _SoFar(
             place + 1,
             token,
             so_far.said.at[..., place].set(token.astype(said.dtype)),
             so_far.log_prob + log_prob,
-            scratch,
+            cache,
             jnp.concatenate([before, word], axis=-1)[:, :, 1:],
         )
 
@@ -80,19 +83,45 @@ def speak(
         token,
         said.at[..., 0].set(token.astype(said.dtype)),
         log_prob,
-        scratch.with_room(longest - 1),
+        with_room(cache, longest - 1),
         last(tokens, network.of.reach - 1),
     )
     end = jax.lax.while_loop(goes_on, next_token, begin)
     return Answers(end.said, end.log_prob)
 
 
+def _read(
+    network: CausalLM,
+    past: Past,
+    tokens: Int[Array, "batch n length"],
+    positions: Int[Array, "batch n length"],
+) -> tuple[Float[Array, "batch n width"], KVCache]:
+    """What the network makes of the last token of each sequence, and the cache of all tokens.
+
+    Where all sequences are short, the padding in front of them is not read.
+    """
+
+    def read(start: int) -> tuple[Float[Array, "batch n width"], KVCache]:
+        rest = jnp.maximum(tokens[:, :, start:], 0)
+        x, cache = network.read(rest, positions[:, :, start:], past=past, wanted=1)
+        room = [(0, 0)] * 4 + [(start, 0), (0, 0)]
+        keys, values = (jnp.pad(part, room) for part in (cache.keys, cache.values))
+        there = jnp.pad(cache.positions, room[2:5], constant_values=NOWHERE)
+        return x[:, :, -1], KVCache(keys, values, there)
+
+    half = tokens.shape[-1] // 2
+    if tokens.shape[-1] < LONG:
+        return read(0)
+    is_short = jnp.all(tokens[..., :half] == PADDING)
+    return jax.lax.cond(is_short, lambda: read(half), lambda: read(0))
+
+
 def remember(network: CausalLM, context: Int[Array, "batch length"]) -> Past:
-    """A context's keys and values."""
+    """A context's keys and values; its padding comes last."""
     positions = jnp.where(context == PADDING, NOWHERE, distances(context) - 1)
     tokens = jnp.maximum(context, 0)[:, None]
-    _, scratch = network.read(tokens, positions[:, None], wanted=0)
-    return scratch.as_past()
+    _, cache = network.read(tokens, positions[:, None], wanted=0, in_order=True)
+    return cache.as_past()
 
 
 def together(tokens: Int[Array, "*b length"], at_end: bool = False) -> Int[Array, "*b length"]:

@@ -20,23 +20,19 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.assistants import decoding, pretrained
-from amplify.assistants.causal_lm import (
-    Architecture,
-    CausalLM,
-    LoRA,
-    Past,
-    with_lora_merged,
-)
+from amplify.assistants.causal_lm import Architecture, CausalLM, Past, with_kernels_in
+from amplify.assistants.lora import LoRA, with_lora_merged
 from amplify.assistants.packing import PADDING, Packed, pack
 from amplify.assistants.rotary import Rotary
 from amplify.assistants.wording import Words, words_of_its_own, words_of_tokenizer
 from amplify.errors import AmplifyError
+from amplify.flops import training_flops
 from amplify.hub import find
 from amplify.transformer import Size, sample
 from amplify.types import FAILED, Answers, Place, Task
 
-LONG = 16
-"""Where a question may take so many tokens, a batch of short ones is read without its padding."""
+MAX_LOGIT_BYTES = 2**28
+"""Logits that are computed at a time in training take about so much, in bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,34 +165,11 @@ class LanguageModel:
     ) -> Answers:
         """Word by word, until 0 is said; see `types.Assistant`. Log-probabilities are those of the
         distribution sampled from, the 0 included. Where nothing is asked, nothing is said.
-
-        Where all questions are short, the padding in front of them is not read: the pieces of a
-        question are much shorter than it is.
         """
-        asked = self._ask(questions)
-        answer = functools.partial(self._answer, params, memory, keys)
-        if asked.shape[-1] < LONG:
-            return answer(asked)
-        half = asked.shape[-1] // 2
-        return jax.lax.cond(
-            jnp.all(asked[..., :half] == PADDING),
-            lambda asked: answer(asked[..., half:]),
-            answer,
-            asked,
-        )
-
-    def _answer(
-        self,
-        params: PyTree[Array],
-        memory: Past,
-        keys: Key[Array, "batch questions"] | None,
-        tokens: Int[Array, "batch questions asked"],
-    ) -> Answers:
-        """To questions as the model reads them."""
         network, length = self._merge(params), self.task.answer_length
         keys = None if self.config.sampling == "greedy" else keys
         say = functools.partial(self._say, network, network.head(self.words.of_task), keys)
-        return decoding.speak(network, memory, tokens, length, say, self._spell)
+        return decoding.speak(network, memory, self._ask(questions), length, say, self._spell)
 
     def _say(
         self,
@@ -228,17 +201,64 @@ class LanguageModel:
         )
         places, said = jnp.maximum(packed.places, 0), packed.words != PADDING
         x = jnp.take_along_axis(x, places[..., None], axis=2)
-        log_probs = jax.nn.log_softmax(self._logits(network, network.head(self.words.of_task), x))
-        words = jnp.maximum(packed.words, 0)
-        given = jnp.take_along_axis(log_probs, words[..., None], axis=-1)[..., 0]
-        wrong = said & (jnp.argmax(log_probs, -1) != words)
+        given, likeliest = self._score(network, x, jnp.maximum(packed.words, 0))
+        wrong = said & ~likeliest
         question = jnp.take_along_axis(packed.segments, places, axis=2)
         first, flawed = _by_question(jnp.where(said, question, PADDING), wrong)
-        answered = jnp.sum(first).astype(log_probs.dtype)
+        answered = jnp.sum(first).astype(given.dtype)
         questions = jnp.maximum(answered, 1)
         loss = -jnp.sum(given, where=said) / questions
         agreement = jnp.sum(first & ~flawed).astype(loss.dtype) / questions
-        return loss, {"loss": loss, "agreement": agreement, "answered": answered}
+        means = {"loss": loss, "agreement": agreement}
+        return loss, means | {"answered": answered} | self._count_work(packed)
+
+    def _count_work(self, packed: Packed) -> dict[str, Float[Array, ""]]:
+        """Tokens of a training step, padding left out, and the floating-point operations that they
+        take. A token of a question attends to its context, and to its question up to itself.
+        """
+        context = jnp.sum(packed.context != PADDING, axis=1, dtype=jnp.float32)
+        there = packed.tokens != PADDING
+        behind = jnp.sum(there, axis=(1, 2), dtype=jnp.float32)
+        own = jnp.sum(packed.distances, where=there, dtype=jnp.float32)
+        pairs = jnp.sum(context * (context + 1) / 2 + behind * context) + own
+        tokens = jnp.sum(context + behind)
+        said = jnp.sum(packed.words != PADDING, dtype=jnp.float32)
+        return {"tokens": tokens, "flops": training_flops(self.architecture, tokens, said, pairs)}
+
+    def _score(
+        self,
+        network: CausalLM,
+        x: Float[Array, "batch lines said width"],
+        words: Int[Array, "batch lines said"],
+    ) -> tuple[Float[Array, "batch lines said"], Bool[Array, "batch lines said"]]:
+        """Log-probabilities of words, and whether each is the likeliest.
+
+        Logits of a part of the words exist at a time; on the way back they are computed again.
+        """
+        head = network.head(self.words.of_task)
+
+        def score(x: Float[Array, "*b width"], words: Int[Array, "*b"]) -> tuple[Array, Array]:
+            logits = self._logits(network, head, x)
+            given = jnp.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
+            given -= jax.nn.logsumexp(logits, axis=-1)
+            return given, jax.lax.stop_gradient(_likeliest(logits) == words)
+
+        parts = -(-4 * words.size * head.shape[-1] // MAX_LOGIT_BYTES)
+        if parts == 1:
+            return score(x, words)
+        # Rows may be spread over devices: what is cut is each row's words.
+        batch, count = len(words), words[0].size
+        step = -(-count // parts)
+
+        def cut(array: Array) -> Array:
+            flat = array.reshape(batch, count, -1)
+            flat = jnp.pad(flat, [(0, 0), (0, -count % step), (0, 0)])
+            return jnp.moveaxis(flat.reshape(batch, -1, step, flat.shape[-1]), 1, 0)
+
+        part = jax.checkpoint(lambda part: score(part[0], part[1][..., 0]))
+        scored = jax.lax.map(part, (cut(x), cut(words)))
+        whole = [jnp.moveaxis(one, 0, 1).reshape(batch, -1)[:, :count] for one in scored]
+        return whole[0].reshape(words.shape), whole[1].reshape(words.shape)
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A data set's rows as they are trained on, see `packing`."""
@@ -322,7 +342,8 @@ class LanguageModel:
         return jnp.broadcast_to(jnp.asarray(tokens, jnp.int32), (*shape, len(tokens)))
 
     def _merge(self, params: PyTree[Array]) -> CausalLM:
-        return nnx.merge(_graph(self), params)
+        """The network; what it multiplies with is cast to the dtype it computes in, once."""
+        return nnx.merge(_graph(self), with_kernels_in(self.config.dtype, params))
 
 
 def _likeliest(log_probs: Float[Array, "*b vocabulary"]) -> Int[Array, "*b"]:

@@ -5,6 +5,7 @@ stretched to longer contexts than they were trained on.
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -49,6 +50,9 @@ def rotate(
     rotation: tuple[Float[Array, "*b 1 half"], Float[Array, "*b 1 half"]],
 ) -> Float[Array, "*b heads head_width"]:
     """Turns pairs of a head's numbers, each one from its first half and one from its second."""
-    cos, sin = (part.astype(x.dtype) for part in rotation)
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+    cos, sin = (part.astype(x.dtype)[..., None, :] for part in rotation)
+    halves = x.reshape(*x.shape[:-1], 2, -1)
+    # The halves change places by an index, and not by putting slices together: that is one loop.
+    swapped = jax.lax.rev(halves, (halves.ndim - 2,))
+    sin = jnp.concatenate([-sin, sin], axis=-2)
+    return (halves * cos + swapped * sin).reshape(x.shape)
