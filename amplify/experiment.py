@@ -95,8 +95,10 @@ class Curriculum:
 class Evals:
     """`[evals]`: held-out contexts, and questions about each at every depth."""
 
-    select: Count = 512
-    """Contexts of the split that drives the gate and every other choice."""
+    select: Count = 2048
+    """Contexts of the split that drives the gate and every other choice. The gate tells gains by
+    contexts and not by questions: so many tell one point from none (see docs/statistics.md).
+    """
     final: Count = 512
     """Contexts of the split that is only reported."""
     per_depth: Count = 2
