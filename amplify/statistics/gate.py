@@ -223,9 +223,10 @@ def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
     """Why, in words that the numbers support."""
     comparison = found.comparison
     change = _points(comparison.delta)
+    contexts = f"{comparison.contexts:,} context{'' if comparison.contexts == 1 else 's'}"
     if found.at_least is None or found.at_most is None:
         return (
-            f"{TOO_FEW}: {change} points in {comparison.contexts} contexts, which amount to"
+            f"{TOO_FEW}: {change} points in {contexts}, which amount to"
             f" {comparison.effective_contexts:g}"
         )
     if full and comparison.delta == 0:
@@ -240,7 +241,7 @@ def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
         )
     else:
         said = (
-            f"too few contexts to tell: {change} points in {comparison.contexts:,} contexts,"
+            f"{TOO_FEW}: {change} points in {contexts},"
             f" from {_points(found.at_least)} to {_points(found.at_most)}"
         )
     if found.verdict != "promoted" and found.agreement is not None and found.agreement < LEARNED:

@@ -251,9 +251,7 @@ def test_where_nothing_changed_no_effect_is_called_the_smallest():
 def test_one_context_tells_nothing_about_others():
     found = verdict([[0] * 9], [[1] * 9])
     assert found.verdict == "inconclusive"
-    assert (
-        found.reason == "too few contexts to tell: +100.0 points in 1 contexts, which amount to 1"
-    )
+    assert found.reason == "too few contexts to tell: +100.0 points in 1 context, which amount to 1"
     assert (found.at_least, found.at_most, found.comparison.interval) == (None, None, None)
 
 
