@@ -136,4 +136,6 @@ def helped(effect: Mapping[str, Any], scale: float, unit: str) -> str:
     if effect["interval"] is not None:
         low, high = (scale * end for end in effect["interval"])
         change += f", 95% interval {low:+.1f} to {high:+.1f}"
+    else:
+        change += ", too few people to tell how far this could be off"
     return "; ".join([*arms, change])
