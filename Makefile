@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench regression paper clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench regression coverage paper clean distclean
 .SILENT:
 
 help:
@@ -47,7 +47,8 @@ help:
 	echo "make serve                                    keep people's pages up, also between rounds"
 	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
 	echo "make screenshots OUT=folder                   every page for people, wide and on a phone"
-	echo "make regression                               a published table, run again beside the reference"
+	echo "make regression                               a student's replication, run again beside the reference"
+	echo "make coverage                                 what intervals cover and what the gate promotes, simulated"
 	echo "make paper                                    the paper's five tasks beside their supervised baselines"
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
 
@@ -100,6 +101,9 @@ bench: $(DEV)
 
 regression: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.regression
+
+coverage: $(DEV)
+	$(RUN_PYTHON) -m tests.benchmarks.coverage
 
 paper: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.paper
