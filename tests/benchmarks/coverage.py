@@ -123,7 +123,7 @@ def rivals(gains, counts, alpha):
     }
 
 
-def falsely_promoted(console: Console) -> None:
+def promoted_by_chance(console: Console) -> None:
     random = np.random.default_rng(1)
     table = Table("contexts", "method", "worst chance in ten looks", "there: share, gain, loss")
     for contexts in (20, 64, 512, 2048):
@@ -187,38 +187,26 @@ def drawn(random, contexts, each, gain, runs=1000):
 
 
 def passed_on(console: Console) -> None:
-    """The fallback procedure on the same contexts: some rounds are better, the later ones not."""
-    random, runs = np.random.default_rng(3), 1000
-    table = Table("better rounds", "accuracy", "contexts", "ever falsely promoted", "without it")
-    for better, (accuracy, contexts) in itertools.product(
-        (0, 1, 3, 9), ((0.5, 64), (0.9, 64), (0.5, 256))
+    """The fallback procedure, on the same contexts at each look."""
+    random = np.random.default_rng(3)
+    table = Table("candidates", "accuracy", "contexts", "ever falsely promoted", "without it")
+    sizes = ((0.5, 64), (0.9, 64), (0.5, 256))
+    for (name, policy), (accuracy, contexts) in itertools.product(
+        simulation.POLICIES.items(), sizes
     ):
-        rates = []
-        for passes in (True, False):
-            chance, best = simulation.assistants(random, runs, contexts, 4, accuracy)
-            carried, wrongly = np.zeros(runs), np.zeros(runs, bool)
-            for look in LOOKS:
-                gain = 0.3 * (1 - accuracy) if look <= better else 0.0
-                kept = 0.0 if gain else 0.5
-                child = simulation.successor(random, chance, best, gain, accuracy, kept)
-                chance = chance + (1 - chance) * gain / (1 - accuracy)
-                spent = np.minimum(spent_error_rate(look, 0.05) + carried, 0.05)
-                hit = simulation.log_wealths(best, child) >= -np.log(spent)
-                carried = np.where(hit & passes, spent, 0)
-                best = np.where(hit[:, None, None], child, best)
-                wrongly |= hit & (gain == 0)
-            rates.append(float(wrongly.mean()))
-        table.add_row(f"{better}", f"{accuracy}", f"{contexts}", *(f"{r:.4f}" for r in rates))
+        rates = [
+            simulation.falsely_promoted(random, 1500, contexts, accuracy, policy, passes=passes)
+            for passes in (True, False)
+        ]
+        table.add_row(name, f"{accuracy}", f"{contexts}", *(f"{rate:.4f}" for rate in rates))
     console.print(table)
 
 
 def main() -> None:
     console, began = Console(width=120), time.monotonic()
     console.print(f"{len(STAKES)} stakes, {RUNS} runs a cell; coverage / width")
-    falsely_promoted(console)
-    power(console)
-    passed_on(console)
-    covered(console)
+    for table in (promoted_by_chance, power, passed_on, covered):
+        table(console)
     console.print(f"{time.monotonic() - began:.0f} s")
 
 

@@ -157,3 +157,40 @@ def log_wealths(before, after):
     values = np.arange(-size, size + 1)
     counts = np.stack([(gained == value).sum(-1) for value in values], axis=-1)
     return wealth_of(values / size, counts)
+
+
+def falsely_promoted(random, runs, contexts, accuracy, policy, *, passes=True):
+    """Chance of ever promoting a candidate that is no better, in ten looks at the same contexts.
+
+    Candidates are chosen with all verdicts known. A better one puts right 30 % of what the best
+    one's difficulty leaves wrong; the others are as good as the best is, luck apart.
+
+    Args:
+        policy: (look, who was promoted last) -> which runs try a better candidate next.
+        passes: whether promoted rounds pass on what they could spend.
+    """
+    chance, best = assistants(random, runs, contexts, 4, accuracy)
+    carried, wrongly, last = np.zeros(runs), np.zeros(runs, bool), np.ones(runs, bool)
+    for look in range(1, 11):
+        better = policy(look, last)
+        child_chance = np.where(better[:, None], chance + 0.3 * (1 - chance), chance)
+        anew = random.random(best.shape) < child_chance[..., None]
+        keeps = (random.random(best.shape) < 0.5) & ~better[:, None, None]
+        child = np.where(keeps, best, anew)
+        spent = np.minimum(spent_error_rate(look, 0.05) + carried, 0.05)
+        last = log_wealths(best, child) >= -np.log(spent)
+        carried = np.where(last & passes, spent, 0)
+        wrongly |= last & ~better
+        best = np.where(last[:, None, None], child, best)
+        chance = np.where(last[:, None], child_chance, chance)
+    return float(wrongly.mean())
+
+
+POLICIES = {
+    "none is better": lambda look, last: np.zeros(len(last), bool),
+    "the first is better": lambda look, last: np.full(len(last), look == 1),
+    "the first three are better": lambda look, last: np.full(len(last), look <= 3),
+    "the first nine are better": lambda look, last: np.full(len(last), look <= 9),
+    "every other is better": lambda look, last: np.full(len(last), look % 2 == 1),
+    "a better one after each that failed": lambda look, last: ~last | (look == 1),
+}

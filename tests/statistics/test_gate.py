@@ -10,7 +10,9 @@ from amplify.statistics import carried_error_rate, judge, smallest_gain
 from amplify.statistics.clusters import Clusters
 from amplify.statistics.gate import log_wealth, lower_bound, spent_error_rate, wealth_of
 from tests.statistics.simulation import (
+    POLICIES,
     assistants,
+    falsely_promoted,
     log_wealths,
     nulls,
     successor,
@@ -70,29 +72,10 @@ def test_nor_are_they_on_the_same_contexts_in_every_look(kept):
     assert ever.mean() <= 0.05
 
 
-@pytest.mark.parametrize("better", [1, 3, 9])
-def test_what_promoted_rounds_pass_on_does_not_promote_those_that_are_no_better(better):
-    """The first rounds are better and get promoted; the later ones are chosen knowing that, and
-    spend what was passed on.
-    """
-    random, runs = np.random.default_rng(better), 300
-    chance, best = assistants(random, runs, 256, 4, accuracy=0.5)
-    carried, wrongly = np.zeros(runs), np.zeros(runs, bool)
-    for number in range(1, 11):
-        if number <= better:  # of what is wrong, 30 % becomes right
-            child = successor(random, chance, best, 0.15, accuracy=0.5, kept=0.0)
-            chance = chance + 0.3 * (1 - chance)
-        else:
-            child = successor(random, chance, best, 0.0)
-        spent = np.minimum(spent_error_rate(number, 0.05) + carried, 0.05)
-        promoted_now = log_wealths(best, child) >= -np.log(spent)
-        carried = np.where(promoted_now, spent, 0)
-        best = np.where(promoted_now[:, None, None], child, best)
-        if number == 1:
-            assert promoted_now.mean() > 0.99  # or this shows nothing
-        if number > better:
-            wrongly |= promoted_now
-    assert wrongly.mean() <= 0.05
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_what_promoted_rounds_pass_on_does_not_promote_those_that_are_no_better(policy):
+    random = np.random.default_rng(4)
+    assert falsely_promoted(random, 300, 256, 0.5, policy) <= 0.05
 
 
 @pytest.mark.parametrize(
