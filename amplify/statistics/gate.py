@@ -209,7 +209,7 @@ def _smallest_effect(clusters: Clusters, error_rate: float) -> float:
     """
     from scipy import special  # half a second to load, which pages that need none do not wait for
 
-    error = float(paired_difference(clusters)[3])
+    error = float(paired_difference(clusters).error)
     spread = error * float(clusters.items / clusters.sizes.max())  # of the sum of gains
     low, high = 0.0, 100.0  # standard errors
     for _ in range(40):
@@ -223,6 +223,7 @@ def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
     """Why, in words that the numbers support."""
     comparison = found.comparison
     change = _points(comparison.delta)
+    points = f"{100 * worthwhile:g} point{'' if worthwhile == 0.01 else 's'}"
     contexts = f"{comparison.contexts:,} context{'' if comparison.contexts == 1 else 's'}"
     if found.at_least is None or found.at_most is None:
         return (
@@ -236,7 +237,7 @@ def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
         said = f"better: {change} points, more than {_points(found.at_least)} with {level}"
     elif found.verdict == "rejected":
         said = (
-            f"an improvement of {100 * worthwhile:g} points or more is ruled out:"
+            f"an improvement of {points} or more is ruled out:"
             f" {change} points, less than {_points(found.at_most)}"
         )
     else:

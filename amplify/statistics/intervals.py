@@ -87,7 +87,8 @@ def _binomial_worth(clusters: Clusters, found: Spread, mean: Batch) -> Batch:
     """How many independent right-or-wrong observations vary as much as the clustered ones."""
     items = clusters.items
     within = mean * (1 - mean) * items - _within(clusters, mean)  # 0 unless values lie between
-    worth = (found.independent * items**2 + np.maximum(within, 0)) / (found.variance * items)
+    variance = np.maximum(found.variance, 1e-300)  # 0 where every item was right half of the time
+    worth = (found.independent * items**2 + np.maximum(within, 0)) / (variance * items)
     return np.minimum(worth, items)
 
 
@@ -139,7 +140,7 @@ def compare(
     """
     [was, now], cluster = collapse(context, question, before, after)
     clusters = tabulate(now - was, cluster)
-    low, high, p_value, error = (float(value) for value in paired_difference(clusters, error_rate))
+    found = paired_difference(clusters, error_rate)
     enough, moved = clusters.enough, bool(clusters.squares.any())
     student = _quantile(clusters, error_rate) + _quantile(clusters, 2 * (1 - POWER))
     return Comparison(
@@ -148,11 +149,11 @@ def compare(
         effective_contexts=round(float(clusters.effective), 1),
         delta=float(clusters.mean),
         standard_error=standard_error(clusters),
-        interval=(low, high) if enough else None,
+        interval=(float(found.low), float(found.high)) if enough else None,
         wins=int(np.sum(now > was)),
         losses=int(np.sum(now < was)),
-        p_value=p_value if enough else None,
-        smallest_effect=student * error if enough and moved else None,
+        p_value=float(found.p_value) if enough else None,
+        smallest_effect=student * float(found.error) if enough and moved else None,
     )
 
 
@@ -166,15 +167,17 @@ def standard_error(clusters: Clusters) -> float | None:
     return float(np.sqrt(number / (number - 1) * squares) / clusters.items)
 
 
-def paired_difference(
-    clusters: Clusters, error_rate: float = LEVEL
-) -> tuple[
-    Batch,
-    Batch,
-    Batch,
-    Batch,
-]:
-    """Interval of a mean of differences in -1..1, its p-value against 0, and its standard error.
+class PairedDifference(NamedTuple):
+    """Bounds of a mean difference, with its two-sided p-value against 0 and its standard error."""
+
+    low: Batch
+    high: Batch
+    p_value: Batch
+    error: Batch
+
+
+def paired_difference(clusters: Clusters, error_rate: float = LEVEL) -> PairedDifference:
+    """Interval of a mean of differences in -1..1.
 
     Bonett and Price's adjusted Wald interval (2012, "Adjusted Wald Confidence Interval for a
     Difference of Binomial Proportions Based on Paired Data"), which adds an item won and an item
@@ -195,7 +198,7 @@ def paired_difference(
     low = np.clip(np.minimum(centre - half, mean), -1, 1)
     high = np.clip(np.maximum(centre + half, mean), -1, 1)
     p_value = 2 * special.stdtr(found.freedom, -np.abs(centre) / error)
-    return low, high, p_value, error
+    return PairedDifference(low, high, p_value, error)
 
 
 def _quantile(clusters: Clusters, error_rate: float) -> float:

@@ -71,6 +71,12 @@ def test_the_order_of_rows_and_the_names_of_contexts_and_questions_do_not_matter
     assert_same(everything(before, after, context, question), other)
 
 
+def test_items_that_are_right_half_of_the_time_have_an_interval():
+    context = np.repeat(np.arange(10), 2)
+    found = accuracy(np.tile([0, 1], 10), context, context)
+    assert found.low < found.estimate == 0.5 < found.high
+
+
 def test_two_questions_drawn_512_times_are_two_items():
     """One of two newly right, repeated as 512 problems: no p-value of 4e-143, no promotion."""
     context, question = np.tile(["3", "4"], 512), np.tile(["who?", "when?"], 512)

@@ -205,7 +205,7 @@ def test_a_better_round_is_promoted():
 def test_a_worse_round_is_rejected_because_an_improvement_is_ruled_out():
     found = verdict([[1, 0]] * 100, [[0, 0]] * 100)
     assert found.verdict == "rejected"
-    assert found.reason.startswith("an improvement of 1 points or more is ruled out: -50.0 points")
+    assert found.reason.startswith("an improvement of 1 point or more is ruled out: -50.0 points")
 
 
 def test_a_rejection_spends_nothing_of_what_promotions_may():
