@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench accelerator regression paper clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench accelerator regression coverage paper clean distclean
 .SILENT:
 
 help:
@@ -48,7 +48,8 @@ help:
 	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
 	echo "make screenshots OUT=folder                   every page for people, wide and on a phone"
 	echo "make accelerator                              does a GPU or TPU do what it should, and how fast? 8 minutes"
-	echo "make regression                               a published table, run again beside the reference"
+	echo "make regression                               a student's replication, run again beside the reference"
+	echo "make coverage                                 what intervals cover and what the gate promotes, simulated"
 	echo "make paper                                    the paper's five tasks beside their supervised baselines"
 	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
 
@@ -104,6 +105,9 @@ accelerator: $(BASE)
 
 regression: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.regression
+
+coverage: $(DEV)
+	$(RUN_PYTHON) -m tests.benchmarks.coverage
 
 paper: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.paper

@@ -7,6 +7,7 @@ The items are the same in every round of an experiment.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +48,8 @@ class Item:
     """One held-out question, and how it was answered: a line of `evals.jsonl`."""
 
     split: str
-    problem: (
-        str  # the seed of the problem, "stream:index"; items of one problem are not independent
-    )
+    problem: str  # the seed of the problem, "stream:index"
+    context: str  # digest of what its context says; items with the same one are not independent
     question: str
     label: str  # the question's class
     truth: str
@@ -81,6 +81,9 @@ def evaluate(
 ) -> list[Item]:
     """Evaluates every different question of every problem once. `place`: where contexts lie.
 
+    Two problems may have the same context. Their items say so by its digest, and statistics count
+    what is the same once.
+
     Raises AmplifyError if the overseer gives too many of them no answer.
     """
     root = jax.random.key(seed)
@@ -90,10 +93,12 @@ def evaluate(
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     check_failed(overseer, judged["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))
+    digests = [context_digest(context) for context in jax.device_get(problems.contexts)]
     return [
         Item(
             split=split,
             problem="{}:{}".format(*seeds[row]),
+            context=digests[row],
             question=shown(task, questions[row, column]),
             label=task.classes[judged["class"][row, column]],
             truth=shown(task, judged["truth"][row, column]),
@@ -103,6 +108,13 @@ def evaluate(
         )
         for row, column in _different(questions)
     ]
+
+
+def context_digest(context: Int[np.ndarray, "facts fact_length"]) -> str:
+    """The same for the same facts, in whatever order: splits take those for one context, too."""
+    facts = np.ascontiguousarray(context, dtype=np.int64)
+    ordered = facts[np.lexsort(facts.T[::-1])]
+    return hashlib.sha256(repr(facts.shape).encode() + ordered.tobytes()).hexdigest()[:16]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

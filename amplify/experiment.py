@@ -17,6 +17,8 @@ from amplify.errors import AmplifyError
 from amplify.mesh import Mesh
 from amplify.overseers.human import Human
 from amplify.overseers.learned import Learned
+from amplify.statistics import smallest_gain
+from amplify.statistics.gate import spent_error_rate
 from amplify.types import Assistant, OverseerKind, Task
 
 Count = Annotated[int, Field(ge=1)]
@@ -95,8 +97,10 @@ class Curriculum:
 class Evals:
     """`[evals]`: held-out contexts, and questions about each at every depth."""
 
-    select: Count = 512
-    """Contexts of the split that drives the gate and every other choice."""
+    select: Count = 2048
+    """Contexts of the split that drives the gate and every other choice. The gate tells gains by
+    contexts and not by questions: so many tell one point from none (see docs/statistics.md).
+    """
     final: Count = 512
     """Contexts of the split that is only reported."""
     per_depth: Count = 2
@@ -167,6 +171,20 @@ class Experiment:
                 f" experiment's mesh, which takes {self.mesh.size}: change [mesh], which is no part"
                 " of the experiment's identity"
             )
+
+    def gate_warning(self) -> str | None:
+        """One line if the gate cannot even promote, in round 1, a gain that it calls worthwhile."""
+        evals, gate = self.evals, self.gate
+        level = spent_error_rate(1, gate.error_rate)
+        questions = len(evals.depths(self.task.max_depth))
+        gain = smallest_gain(evals.select, questions, level)
+        if gain is not None and gain <= gate.worthwhile:
+            return None
+        least = "no gain" if gain is None else f"no gain below {100 * gain:.2g} points"
+        return (
+            f"gate.worthwhile = {gate.worthwhile:g}, and {evals.select} contexts let {least} be"
+            " promoted, even if nothing is lost: a larger evals.select tells smaller gains"
+        )
 
     @property
     def digest(self) -> str:

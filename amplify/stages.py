@@ -17,7 +17,6 @@ from jaxtyping import Array, PyTree
 
 from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming
 from amplify.amplification import amplify_problems
-from amplify.comparison import judge
 from amplify.distillation import steps_taken
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
@@ -34,6 +33,7 @@ from amplify.loading import (
 )
 from amplify.problems import EVALS, SPLITS, at_a_time, draw_problems
 from amplify.progress import Watch
+from amplify.statistics import carried_error_rate, judge
 from amplify.store import RoundFolder, read_evals, read_lines, write_lines
 from amplify.types import HasWeights, LaysOut, Problems, Weights
 
@@ -352,12 +352,23 @@ def judge_child(experiment: Experiment, best: RoundFolder, this: RoundFolder) ->
         [item for item in read_evals(round_) if item["split"] == "select"]
         for round_ in (best, this)
     )
+    directly_before = best.number == this.number - 1
     verdict = judge(
         np.array([item["alone"] for item in before]),
         np.array([item["alone"] for item in after]),
-        np.unique([item["problem"] for item in after], return_inverse=True)[1],
+        # Evals that were written before there was a digest have the problem's seed instead.
+        np.array([item.get("context", item["problem"]) for item in after]),
+        np.array([item["question"] for item in after]),
         round_number=this.number,
         error_rate=experiment.gate.error_rate,
         worthwhile=experiment.gate.worthwhile,
+        carried=carried_error_rate(best.verdict if directly_before else None),
+        agreement=training_agreement(this),
     )
     return {"against": best.number, **dataclasses.asdict(verdict)}
+
+
+def training_agreement(this: RoundFolder) -> float | None:
+    """Share of its training answers that the assistant reproduced when training ended."""
+    last = read_lines(this.metrics)[-1:]
+    return float(last[0]["agreement"]) if last and "agreement" in last[0] else None

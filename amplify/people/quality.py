@@ -10,40 +10,47 @@ functions over the queue; what cannot be known is None, never 0.
 import collections
 import dataclasses
 import math
-import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from amplify.people.choice import canonical, is_gold
 from amplify.people.items import SKIPPED, Assignment, Item
 from amplify.people.queue import Queue
+from amplify.statistics import accuracy
+from amplify.statistics.agreement import agreement_interval
 
 CARELESS = 0.05
 """Chance of calling anybody careless in a crowd in which nobody is worse than the others."""
 
 
 class Share(NamedTuple):
-    """Of `of` cases, `right` count; halves are possible."""
+    """Of `of` cases, `right` count; halves are possible. Cases about one context are not
+    independent, and so may be worth fewer.
+    """
 
     right: float
     of: int
+    bounds: tuple[float, float] | None = None
 
     @property
     def estimate(self) -> float | None:
         return self.right / self.of if self.of else None
 
-    def interval(self, error_rate: float = 0.05) -> tuple[float, float] | None:
-        """Wilson's (1927, "Probable Inference, the Law of Succession, and Statistical Inference");
-        None without cases.
-        """
-        if not self.of:
-            return None
-        rate, z = self.right / self.of, statistics.NormalDist().inv_cdf(1 - error_rate / 2)
-        centre = (rate + z**2 / (2 * self.of)) / (1 + z**2 / self.of)
-        half = math.sqrt(rate * (1 - rate) / self.of + z**2 / (4 * self.of**2))
-        half *= z / (1 + z**2 / self.of)
-        # The bounds meet 0 and 1 exactly there, where rounding would leave them a hair off.
-        return min(max(0.0, centre - half), rate), max(min(1.0, centre + half), rate)
+    def interval(self) -> tuple[float, float] | None:
+        """Of 95 %; None where there are too few contexts to tell."""
+        return self.bounds
+
+
+def share(values: Sequence[float], contexts: Sequence[Hashable]) -> Share:
+    """Of cases that count for 0 to 1 each, with what each is about."""
+    total = math.fsum(values)
+    if not values:
+        return Share(total, 0)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(contexts))}
+    context = np.array([numbers[name] for name in contexts])
+    return Share(total, len(values), accuracy(np.array(values, float), context).interval)
 
 
 class Agreement(NamedTuple):
@@ -102,12 +109,14 @@ def reviewed(queue: Queue, item: Item) -> Item:
 
 
 def agreement(queue: Queue, round: int | None = None) -> Agreement:
+    found = ratings(queue, round)
     rated = [
         [canonical(queue.items[item], answer.said or "") for answer in answers.values()]
-        for item, answers in ratings(queue, round).items()
+        for item, answers in found.items()
     ]
     compared = [values for values in rated if len(values) > 1]
-    return Agreement(alpha(rated), alpha_interval(rated), len(compared))
+    about = [_context(queue.items[item]) for item in found]
+    return Agreement(alpha(rated), alpha_interval(rated, about), len(compared))
 
 
 def alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
@@ -125,26 +134,40 @@ def alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
 
 
 def alpha_interval(
-    units: Iterable[Sequence[Hashable]], error_rate: float = 0.05
+    units: Iterable[Sequence[Hashable]],
+    contexts: Iterable[Hashable] | None = None,
+    error_rate: float = 0.05,
 ) -> tuple[float, float] | None:
-    """By the jackknife over units (Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
-    chapter 11). None where that sees no spread, as with perfect agreement, or too few units.
-    """
-    units = [values for values in units if len(values) > 1]
-    whole, count = _Coincidences.of(units), len(units)
-    estimate = whole.alpha()
-    without = [whole.without(values).alpha() for values in units]
-    told = [value for value in without if value is not None]
-    if estimate is None or count < 2 or len(told) < count:
-        return None
-    mean = math.fsum(told) / count
-    error = math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in told))
-    if error < 1e-12:
-        return None
-    from scipy import stats  # takes a second to load, which pages that need none do not wait for
+    """Of alpha, clustered by context.
 
-    half = float(stats.t.ppf(1 - error_rate / 2, count - 1)) * error
-    return max(-1.0, estimate - half), min(1.0, estimate + half)
+    Args:
+        contexts: what each unit is about; None if each is about something else.
+
+    Returns:
+        None where alpha is undefined, or where there are too few contexts to tell.
+    """
+    units = list(units)
+    named = list(range(len(units)) if contexts is None else contexts)
+    rated = [(unit, name) for unit, name in zip(units, named, strict=True) if len(unit) > 1]
+    whole = _Coincidences.of(unit for unit, _ in rated)
+    estimate, n = whole.alpha(), sum(whole.values.values())
+    if estimate is None:
+        return None
+    shares = {value: count / n for value, count in whole.values.items()}
+    alike = math.fsum(share**2 for share in shares.values())
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(named))}
+    low_and_high = agreement_interval(
+        apart=np.array([_apart(unit) for unit, _ in rated]),
+        raters=np.array([float(len(unit)) for unit, _ in rated]),
+        unusual=np.array([2 * math.fsum(alike - shares[v] for v in unit) for unit, _ in rated]),
+        # So that observed / expected disagreement is what it is in alpha, which has n - 1 for n.
+        expected=(1 - alike) * n / (n - 1),
+        cluster=np.array([numbers[name] for _, name in rated]),
+        error_rate=error_rate,
+    )
+    if low_and_high is None:
+        return None
+    return min(low_and_high[0], estimate), max(low_and_high[1], estimate)
 
 
 @dataclasses.dataclass
@@ -162,11 +185,6 @@ class _Coincidences:
                 total.values.update(values)
                 total.apart += _apart(values)
         return total
-
-    def without(self, unit: Sequence[Hashable]) -> "_Coincidences":
-        left = collections.Counter(self.values)
-        left.subtract(unit)
-        return _Coincidences(left, self.apart - _apart(unit))
 
     def alpha(self) -> float | None:
         n = sum(self.values.values())
@@ -224,27 +242,32 @@ def _person(
 ) -> Person:
     done = [a for a in assignments if a.submitted is not None]
     known = [(queue.items[a.item], a) for a in done]
-    gold = [is_gold(item, a.said) for item, a in known if item.gold is not None]
+    gold = {item.id: float(is_gold(item, a.said)) for item, a in known if item.gold is not None}
     timed = [a.seconds for a in done if a.seconds > 0]
     return Person(
         person=person,
         answers=len(done),
         reviews=sum(item.review_of is not None for item, _ in known),
         skips=sum(a.state == SKIPPED for a in assignments),
-        gold=Share(sum(gold), len(gold)),
+        gold=share(list(gold.values()), [_context(queue.items[item]) for item in gold]),
         agreeing=_agreeing(queue, person, rated),
         seconds=math.fsum(timed) / len(timed) if timed else None,
     )
 
 
 def _agreeing(queue: Queue, person: str, rated: Mapping[str, Mapping[str, Assignment]]) -> Share:
-    shares = []
+    shares = {}
     for name, answers in rated.items():
         if person in answers and len(answers) > 1:
             said = {who: canonical(queue.items[name], a.said or "") for who, a in answers.items()}
             mine = said.pop(person)
-            shares.append(sum(theirs == mine for theirs in said.values()) / len(said))
-    return Share(math.fsum(shares), len(shares))
+            shares[name] = sum(theirs == mine for theirs in said.values()) / len(said)
+    return share(list(shares.values()), [_context(queue.items[name]) for name in shares])
+
+
+def _context(item: Item) -> Hashable:
+    """Items of one row of a round's problems are about one context; others about themselves."""
+    return (item.round, item.row) if item.row >= 0 else item.id
 
 
 def _careless(one: Person, everybody: Sequence[Person]) -> tuple[str, ...]:

@@ -14,17 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amplify.errors import AmplifyError, first_line
+from amplify.statistics import Proportion, accuracy
 
 FINAL = "final"
 """The split of evals that is reported; it decides nothing."""
-
-
-class Accuracy(NamedTuple):
-    """A share, with its 95% interval."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 class Record(NamedTuple):
@@ -61,7 +54,7 @@ class Record(NamedTuple):
         """Of its checkpoint."""
         return self.stages.get("checkpoint", {}).get("digest")
 
-    def accuracy(self, by: str = "alone") -> Accuracy | None:
+    def accuracy(self, by: str = "alone") -> Proportion | None:
         """Of held-out questions; None before the round has evals.
 
         Raises AmplifyError if they are damaged.
@@ -103,16 +96,16 @@ def _facts(folder: Path) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _accuracy(path: Path, by: str, _written: int) -> Accuracy | None:
+def _accuracy(path: Path, by: str, _written: int) -> Proportion | None:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # text may have other line breaks
         rows = [row for row in map(json.loads, filter(None, lines)) if row["split"] == FINAL]
         right = np.array([row[by] for row in rows], dtype=bool)
-        problems = np.array([row["problem"] for row in rows], dtype=np.str_)
+        contexts = np.array([row.get("context", row["problem"]) for row in rows], dtype=np.str_)
+        # A row that does not say its question is an item of its own.
+        questions = np.array([row.get("question", n) for n, row in enumerate(rows)], dtype=np.str_)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AmplifyError(f"{path}: damaged ({first_line(error)})") from None
     if not rows:
         return None
-    from amplify.comparison import proportion_interval  # loads scipy: only once there are evals
-
-    return Accuracy(*proportion_interval(right, np.unique(problems, return_inverse=True)[1]))
+    return accuracy(right, contexts, questions)

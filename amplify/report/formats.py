@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from amplify.comparison import Proportion
 from amplify.report.results import Difference, Score
+from amplify.statistics import Proportion
+from amplify.statistics.intervals import TOO_FEW
 
+COUNTED = (
+    "A question about a context counts once, however often it was drawn. Intervals are of 95% and"
+    " clustered by context: what contexts say makes them the same, not which draw they are."
+)
 MISSING = "\N{EN DASH}"
 """Stands where there is nothing to show: a class without items, a first round without a change."""
 
@@ -18,17 +23,18 @@ def percent(accuracy: Proportion | None) -> str:
 
 
 def percent_about(accuracy: Proportion | None) -> str:
-    """With the distance to the farther end of its interval: `99.6±0.4`."""
-    if accuracy is None:
-        return MISSING
-    half = max(accuracy.high - accuracy.estimate, accuracy.estimate - accuracy.low)
-    return f"{percent(accuracy)}±{100 * half:.1f}"
+    """With its interval in brackets."""
+    interval = percent_range(accuracy)
+    return f"{percent(accuracy)} ({interval})" if interval else percent(accuracy)
 
 
 def percent_range(accuracy: Proportion | None) -> str:
+    """The interval, or that there are too few contexts to tell."""
     if accuracy is None:
         return ""
-    return "\N{EN DASH}".join(_percent(end) for end in (accuracy.low, accuracy.high))
+    if accuracy.interval is None:
+        return TOO_FEW
+    return "\N{EN DASH}".join(map(_percent, accuracy.interval))
 
 
 def _percent(share: float) -> str:
@@ -42,8 +48,10 @@ def points(change: Difference | None) -> str:
 
 
 def points_range(change: Difference | None) -> str:
-    if change is None or change.interval is None:
+    if change is None:
         return ""
+    if change.interval is None:
+        return TOO_FEW
     return " to ".join(map(_signed, change.interval))
 
 
@@ -128,4 +136,6 @@ def helped(effect: Mapping[str, Any], scale: float, unit: str) -> str:
     if effect["interval"] is not None:
         low, high = (scale * end for end in effect["interval"])
         change += f", 95% interval {low:+.1f} to {high:+.1f}"
+    else:
+        change += ", too few people to tell how far this could be off"
     return "; ".join([*arms, change])

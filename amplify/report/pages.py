@@ -27,6 +27,7 @@ from amplify.report.results import (
     read_round,
     scores,
 )
+from amplify.statistics.clusters import FEWEST
 from amplify.store import RoundFolder, Store, write_atomically
 
 SHOWN_TREES = 12
@@ -52,8 +53,8 @@ DEFINITIONS = {
     " answered truly: what limits amplification even with a perfect assistant.",
     "found": "Questions for which a search found all passages that the answer rests on.",
     "alone, if found": "The same as alone, of those questions only.",
-    "small print": "95% intervals. Questions about one problem are not independent, and intervals"
-    " allow for that.",
+    "small print": f"{formats.COUNTED} Where contexts amount to fewer than {FEWEST:g} of one size,"
+    " there are too few to tell.",
     "verdict": "The gate's decision about all classes together, on the select split. Everything"
     " else here is of the final split, which decides nothing.",
     "human time": "Time that people spent answering.",

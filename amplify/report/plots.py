@@ -56,8 +56,9 @@ def last_step(row: list[Score]) -> tuple[Score, Score] | None:
 
     As well: their intervals meet. None if the first round did, for then nothing was learned.
     """
-    best = max((score.alone.low for score in row if score.alone), default=0.0)
-    reached = [score.alone is not None and score.alone.high >= best for score in row]
+    intervals = [score.alone.interval if score.alone else None for score in row]
+    best = max((interval[0] for interval in intervals if interval), default=0.0)
+    reached = [interval is not None and interval[1] >= best for interval in intervals]
     steps = zip(itertools.pairwise(row), itertools.pairwise(reached), strict=True)
     return next((step for step, (was, now) in steps if now), None) if not reached[0] else None
 
@@ -124,8 +125,9 @@ def _draw_class(axes: "Axes", label: str, row: list[Score], *, first: bool) -> N
     for by in ("amplified", "alone"):
         shares = [getattr(score, by) for score in row]
         centre = [100 * share.estimate for share in shares]
-        below = [100 * (share.estimate - share.low) for share in shares]
-        above = [100 * (share.high - share.estimate) for share in shares]
+        intervals = [share.interval or (share.estimate, share.estimate) for share in shares]
+        below = [value - 100 * low for value, (low, _) in zip(centre, intervals, strict=True)]
+        above = [100 * high - value for value, (_, high) in zip(centre, intervals, strict=True)]
         axes.errorbar(
             numbers, centre, (below, above), elinewidth=1.1, clip_on=False, zorder=3, **_stroke(by)
         )
@@ -197,9 +199,9 @@ def _points(panels: Mapping[str, list[Score]]) -> list[dict[str, Any]]:
             "round": score.number,
             "answered": by,
             "right": round(accuracy.estimate, 5),
-            "low": round(accuracy.low, 5),
-            "high": round(accuracy.high, 5),
-            "interval": f"{formats.percent_range(accuracy)}%",
+            "low": None if accuracy.low is None else round(accuracy.low, 5),
+            "high": None if accuracy.high is None else round(accuracy.high, 5),
+            "interval": formats.percent_range(accuracy) + ("%" if accuracy.interval else ""),
             "change": formats.points_about(score.change) if by == "alone" else formats.MISSING,
             "questions": score.items,
             "step": step[0].number if step and score is step[1] and by == "alone" else None,

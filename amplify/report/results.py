@@ -5,14 +5,13 @@ knows nothing of terminals, pictures or HTML.
 """
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from amplify.comparison import Proportion, compare, proportion_interval
 from amplify.errors import AmplifyError
+from amplify.statistics import Proportion, accuracy, compare, unpaired_difference
 from amplify.store import STAGES, RoundFolder, Store, read_evals
 from amplify.types import SearchedTask
 
@@ -26,30 +25,37 @@ MEASURES = ("alone", "amplified", "ceiling")
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """Held-out items as columns, in the order that every round of an experiment has them."""
+    """Held-out questions as columns, a row for each time that one was drawn. The same question
+    about the same context counts once, whatever is counted: see `statistics.clusters`.
+    """
 
-    split: Shaped[np.ndarray, " items"]
-    label: Shaped[np.ndarray, " items"]  # the question's class
-    problem: Shaped[np.ndarray, " items"]
-    question: Shaped[np.ndarray, " items"]
-    alone: Bool[np.ndarray, " items"]  # True: right
-    amplified: Bool[np.ndarray, " items"]
-    ceiling: Bool[np.ndarray, " items"]
-    found: Bool[np.ndarray, " items"]  # what the answer rests on was there to be read
+    split: Shaped[np.ndarray, " rows"]
+    label: Shaped[np.ndarray, " rows"]  # the question's class
+    problem: Shaped[np.ndarray, " rows"]  # seed that drew it
+    context: Shaped[np.ndarray, " rows"]  # digest of what it says; "" in evals that have none
+    question: Shaped[np.ndarray, " rows"]
+    alone: Bool[np.ndarray, " rows"]  # True: right
+    amplified: Bool[np.ndarray, " rows"]
+    ceiling: Bool[np.ndarray, " rows"]
+    found: Bool[np.ndarray, " rows"]  # what the answer rests on was there to be read
 
     @classmethod
     def of(cls, rows: list[dict[str, Any]]) -> "Items":
         """The rows of an evals.jsonl. Raises KeyError naming what a row lacks."""
 
-        def text(key: str) -> Shaped[np.ndarray, " items"]:
+        def text(key: str) -> Shaped[np.ndarray, " rows"]:
             return np.array([row[key] for row in rows], dtype=np.str_)
 
+        contexts = np.array([row.get("context", "") for row in rows], dtype=np.str_)
         right = {by: np.array([row[by] for row in rows], dtype=bool) for by in MEASURES}
         right["found"] = np.array([row.get("found", True) for row in rows], dtype=bool)
-        return cls(text("split"), text("class"), text("problem"), text("question"), **right)
+        return cls(
+            text("split"), text("class"), text("problem"), contexts, text("question"), **right
+        )
 
     def __len__(self) -> int:
-        return len(self.label)
+        """Number of different questions about different contexts."""
+        return len(np.unique(np.stack([self.clusters, self.question]), axis=1).T)
 
     def only(self, split: str, label: str = ALL) -> "Items":
         """The items of one split, and of one class unless it is ALL."""
@@ -59,28 +65,49 @@ class Items:
         """Those items whose passages a search found; all where nothing is searched."""
         return self._where(self.found)
 
-    def _where(self, where: Bool[np.ndarray, " items"]) -> "Items":
+    def _where(self, where: Bool[np.ndarray, " rows"] | Int[np.ndarray, " rows"]) -> "Items":
         return Items(*(getattr(self, field.name)[where] for field in dataclasses.fields(self)))
 
-    def same_as(self, other: "Items") -> bool:
-        """Whether these are the same questions about the same problems, in the same order."""
-        columns = (self.problem, other.problem), (self.question, other.question)
-        return all(np.array_equal(mine, theirs) for mine, theirs in columns)
+    @property
+    def clusters(self) -> Shaped[np.ndarray, " rows"]:
+        """What tells contexts apart: their digests, or seeds in evals that were written before
+        there were digests.
+        """
+        return self.context if np.all(self.context != "") else self.problem
 
-    def clusters(self) -> Int[np.ndarray, " items"]:
-        """Which problem each item belongs to, as a number."""
-        return np.unique(self.problem, return_inverse=True)[1]
+    @property
+    def contexts(self) -> int:
+        """Number of different contexts."""
+        return len(np.unique(self.clusters))
 
     def accuracy(self, by: str) -> Proportion | None:
         """The share answered rightly, with its 95% interval; None where there are no items."""
-        return proportion_interval(getattr(self, by), self.clusters()) if len(self) else None
+        if not len(self.label):
+            return None
+        return accuracy(getattr(self, by), self.clusters, self.question)
+
+
+def in_pairs(before: Items, after: Items) -> tuple[Items, Items] | None:
+    """Both in the same order, row by row the same question about the same context; None if they
+    are not about the same ones, each drawn as often.
+    """
+    if not (np.all(before.context != "") and np.all(after.context != "")):
+        before, after = (  # at least one is from before there were digests
+            dataclasses.replace(items, context=items.problem) for items in (before, after)
+        )
+    ordered = [
+        items._where(np.lexsort([items.question, items.context])) for items in (before, after)
+    ]
+    one, two = ordered
+    same = np.array_equal(one.context, two.context) and np.array_equal(one.question, two.question)
+    return (one, two) if same else None
 
 
 class Difference(NamedTuple):
     """Accuracy after minus before, as fractions."""
 
     delta: float
-    interval: tuple[float, float] | None  # 95%; None where a single problem leaves it undefined
+    interval: tuple[float, float] | None  # 95%; None: too few contexts to tell
     paired: bool  # taken item by item, because both answered the same items
 
 
@@ -111,6 +138,7 @@ class Score(NamedTuple):
     change: Difference | None  # of `alone`, to the finished round before; None in the first
     found: Proportion | None = None  # of passages, by a search; None where nothing is searched
     alone_if_found: Proportion | None = None
+    contexts: int = 0  # that the items are about
 
 
 def results(store: Store) -> list[dict[str, Any]]:
@@ -125,8 +153,10 @@ def results(store: Store) -> list[dict[str, Any]]:
             "round": round_.number,
             "split": split,
             "class": label,
-            **{by: float(getattr(items, by).mean()) if len(items) else None for by in MEASURES},
+            **{by: _share(items, by) for by in MEASURES},
             "n": len(items),
+            "contexts": items.contexts,
+            "interval": _interval(items.accuracy("alone")),
             **(_retrieval(items) if is_searched(store) else {}),
         }
         for round_ in rounds
@@ -142,11 +172,20 @@ def is_searched(store: Store) -> bool:
 
 
 def _retrieval(items: Items) -> dict[str, float | None]:
-    found = items.if_found()
     return {
-        "found": float(items.found.mean()) if len(items) else None,
-        "alone_if_found": float(found.alone.mean()) if len(found) else None,
+        "found": _share(items, "found"),
+        "alone_if_found": _share(items.if_found(), "alone"),
     }
+
+
+def _share(items: Items, by: str) -> float | None:
+    found = items.accuracy(by)
+    return None if found is None else found.estimate
+
+
+def _interval(accuracy: Proportion | None) -> list[float] | None:
+    """As JSON has it."""
+    return None if accuracy is None or accuracy.interval is None else list(accuracy.interval)
 
 
 def finished_rounds(store: Store) -> list[Round]:
@@ -216,34 +255,25 @@ def _score(label: str, before: Round | None, after: Round, searched: bool) -> Sc
         found=items.accuracy("found") if searched else None,
         alone_if_found=items.if_found().accuracy("alone") if searched else None,
         change=None if before is None else difference(before.items.only(FINAL, label), items),
+        contexts=items.contexts,
     )
 
 
 def difference(before: Items, after: Items) -> Difference | None:
     """What `after` gets right alone that `before` did not, net; None where either has no items.
 
-    Item by item where both answered the same ones. Otherwise the accuracies are taken as
-    independent, with Newcombe's hybrid interval from their own two (1998, "Interval estimation for
-    the difference between independent proportions", method 10).
+    Item by item where both answered the same ones; otherwise the accuracies are taken as
+    independent.
     """
     one, two = before.accuracy("alone"), after.accuracy("alone")
     if one is None or two is None:
         return None
-    if before.same_as(after):
-        return _paired(before.alone.tobytes(), after.alone.tobytes(), after.clusters().tobytes())
-    delta = two.estimate - one.estimate
-    low = delta - np.hypot(two.estimate - two.low, one.high - one.estimate)
-    high = delta + np.hypot(two.high - two.estimate, one.estimate - one.low)
-    return Difference(delta, (float(low), float(high)), paired=False)
-
-
-@functools.lru_cache(maxsize=4096)
-def _paired(before: bytes, after: bytes, problem: bytes) -> Difference:
-    """Cached: terminal and page show the same differences, and each resamples for some 50 ms."""
-    comparison = compare(
-        np.frombuffer(before, bool), np.frombuffer(after, bool), np.frombuffer(problem, np.intp)
-    )
-    return Difference(comparison.delta, comparison.interval, paired=True)
+    if (pairs := in_pairs(before, after)) is not None:
+        was, now = pairs
+        found = compare(was.alone, now.alone, now.clusters, now.question)
+        return Difference(found.delta, found.interval, paired=True)
+    interval = unpaired_difference(one, two)
+    return Difference(two.estimate - one.estimate, interval, paired=False)
 
 
 class Gain(NamedTuple):
@@ -271,14 +301,19 @@ def gains(store: Store, before: Round | None, after: Round) -> list[Gain]:
 def _gain(label: str, before: Round | None, after: Round, searched: bool) -> Gain:
     now = after.items.only(FINAL, label)
     was = None if before is None else before.items.only(FINAL, label)
-    same = was is not None and was.same_as(now)
+    pairs = None if was is None or not len(now) else in_pairs(was, now)
+    changed = (
+        None
+        if pairs is None
+        else compare(pairs[0].alone, pairs[1].alone, pairs[1].clusters, pairs[1].question)
+    )
     return Gain(
         label=label,
         items=len(now),
         before=was.accuracy("alone") if was else None,
         alone=now.accuracy("alone"),
-        newly_right=int(np.sum(now.alone & ~was.alone)) if was and same else None,
-        newly_wrong=int(np.sum(was.alone & ~now.alone)) if was and same else None,
+        newly_right=None if changed is None else changed.wins,
+        newly_wrong=None if changed is None else changed.losses,
         amplified=now.accuracy("amplified"),
         ceiling=now.accuracy("ceiling"),
         found=now.accuracy("found") if searched else None,

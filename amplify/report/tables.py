@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from amplify.comparison import Proportion
 from amplify.report import formats
 from amplify.report.results import (
     ALL,
@@ -24,6 +23,9 @@ from amplify.report.results import (
     is_searched,
     scores,
 )
+from amplify.statistics import Proportion
+from amplify.statistics.clusters import FEWEST
+from amplify.statistics.intervals import TOO_FEW
 from amplify.store import Store
 
 STYLES = {
@@ -33,7 +35,9 @@ STYLES = {
     "better": "green",
     "worse": "red",
 }
-ROUND_WIDTH = len("100.0±0.4") + 2
+ROUND_WIDTH = len("99.3-100.0") + 2
+
+TOO_FEW_BRIEFLY = "too few"
 
 DETAILS = ("round", "alone", "95%", "change", "95%", "amplified", "95%")
 DETAIL_WIDTHS = (5, 5, 10, 6, 14, 9, 10)
@@ -70,14 +74,14 @@ class RoundsTable:
             if label == ALL:
                 table.add_section()
             table.add_row(label, *_cells([score.alone for score in row])[-room:])
-            amplified = [formats.percent_about(score.amplified) for score in row[-room:]]
+            amplified = [_two_lines(score.amplified) for score in row[-room:]]
             table.add_row("  amplified", *amplified, style="dim")
             if is_searched(self.store):
                 for name, shares in (
                     ("  passages found", [score.found for score in row[-room:]]),
                     ("  alone, if found", [score.alone_if_found for score in row[-room:]]),
                 ):
-                    table.add_row(name, *map(formats.percent_about, shares), style="dim")
+                    table.add_row(name, *map(_two_lines, shares), style="dim")
         yield table
         yield ""
         if len(shown) < len(self.rounds):
@@ -87,14 +91,25 @@ class RoundsTable:
         yield _notes(self.store, top)
 
 
+def _two_lines(accuracy: Proportion | None) -> str:
+    """An accuracy above its interval."""
+    return f"{formats.percent(accuracy)}\n{_briefly(formats.percent_range(accuracy))}".rstrip()
+
+
+def _briefly(interval: str) -> str:
+    """What fits into a column; `_notes` say in full what it means."""
+    return TOO_FEW_BRIEFLY if interval == TOO_FEW else interval
+
+
 def _cells(accuracies: list[Proportion | None]) -> list[Text]:
     """Coloured where the interval lies clear of the round before's."""
-    cells = [Text(formats.percent_about(accuracy)) for accuracy in accuracies]
+    cells = [Text(_two_lines(accuracy)) for accuracy in accuracies]
     for cell, before, after in zip(cells[1:], accuracies, accuracies[1:], strict=False):
-        if before and after and after.low > before.high:
-            cell.stylize(STYLES["better"])
-        elif before and after and after.high < before.low:
-            cell.stylize(STYLES["worse"])
+        if before and after and before.interval and after.interval:
+            if after.interval[0] > before.interval[1]:
+                cell.stylize(STYLES["better"])
+            elif after.interval[1] < before.interval[0]:
+                cell.stylize(STYLES["worse"])
     return cells
 
 
@@ -131,11 +146,11 @@ def _details(label: str, row: list[Score], top: Round) -> RenderableType:
         table.add_row(
             f"{'★ ' if score.number == top.number else ''}{score.number}",
             formats.percent(score.alone),
-            formats.percent_range(score.alone),
+            _briefly(formats.percent_range(score.alone)),
             Text(formats.points(score.change), style=style),
-            Text(formats.points_range(score.change), style=style),
+            Text(_briefly(formats.points_range(score.change)), style=style),
             formats.percent(score.amplified),
-            formats.percent_range(score.amplified),
+            _briefly(formats.percent_range(score.amplified)),
         )
     return Group(title, table, "")
 
@@ -154,19 +169,21 @@ def _across(one: Store, two: Store) -> RenderableType:
         style = STYLES.get(formats.direction(row.change), "")
         table.add_row(
             row.label,
-            formats.percent_about(row.one),
-            formats.percent_about(row.two),
+            _two_lines(row.one),
+            _two_lines(row.two),
             Text(formats.points(row.change), style=style),
-            Text(formats.points_range(row.change), style=style),
+            Text(_briefly(formats.points_range(row.change)), style=style),
             formats.pairing(row.change),
         )
     return Group(title, table, Text(formats.PAIRING, style="dim"))
 
 
 def _title(store: Store, by_class: Mapping[str, list[Score]]) -> Text:
-    questions = formats.count(by_class[ALL][-1].items, "held-out question")
+    last = by_class[ALL][-1]
+    questions = formats.count(last.items, "held-out question")
+    contexts = formats.count(last.contexts, "context")
     return Text.assemble(
-        (store.name, "bold"), f": right answers in % of {questions}, with 95% intervals"
+        (store.name, "bold"), f": right answers in % of {questions} about {contexts}"
     )
 
 
@@ -190,6 +207,7 @@ def _notes(store: Store, top: Round) -> Text:
     lines = [
         f"★ best round: {top.number}. Verdicts: on the select split."
         f" Accuracies: on the {FINAL} split.",
+        f"{formats.COUNTED} {TOO_FEW_BRIEFLY!r}: {TOO_FEW}, they amount to fewer than {FEWEST:g}.",
         *half_done(store),
     ]
     return Text("\n".join(lines), style="dim")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+TOO_FEW = "too few to tell"
 MISSING = "\N{EN DASH}"
 """Stands where there is nothing to show, or nothing that could be known."""
 
@@ -14,7 +15,8 @@ def percent(share: float | None) -> str:
 
 
 def percent_range(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else MISSING.join(map(percent, interval))
+    """None is the interval of too few."""
+    return TOO_FEW if interval is None else MISSING.join(map(percent, interval))
 
 
 def points(difference: float | None) -> str:

@@ -1,7 +1,11 @@
-"""The table of a published replication, run again: `make regression` prints both.
+"""The table of a student's replication report, run again: `make regression` prints both.
 
 Permutation powering with 4 symbols and k up to 7; with probability p the overseer's answer is
-replaced by a random token, of which there are 5. Reference: a student's replication report, 2020.
+replaced by a random token, of which there are 5. Reference: a replication report of 2020, whose
+table stands after the end of the document, among material that was left out of it.
+
+`amplified` is the overseer's answer, with sub-answers that the assistant samples. `target` is the
+target network's likeliest answer here, and probably a sampled one in the report.
 """
 
 import statistics
@@ -25,8 +29,8 @@ DEPTH_2 = "k 2-3"  # questions of which every sub-question is primitive
 
 
 class Reference(NamedTuple):
-    amplified: float
-    target: float
+    amplified: float | None  # None: the report's figure is not at hand
+    target: float | None
 
 
 REFERENCE = {
@@ -34,12 +38,17 @@ REFERENCE = {
     0.01: Reference(99.27, 99.72),
     0.1: Reference(92.31, 94.50),
     0.3: Reference(75.83, 78.47),
+    1.0: Reference(None, None),
 }
 
 
 def theory(noise: float) -> float:
     """A random one of 5 tokens is right one time in 5."""
     return 100 * (1 - 0.8 * noise)
+
+
+def figure(value: float | None) -> str:
+    return "not at hand" if value is None else f"{value:.2f}"
 
 
 def run(folder: Path, noise: float, seed: int) -> tuple[float, float]:
@@ -72,7 +81,7 @@ def main() -> None:
             )
             table.add_row(
                 f"{noise}", f"{theory(noise):.2f}",
-                f"{reference.amplified:.2f}", amplified, f"{reference.target:.2f}", target,
+                figure(reference.amplified), amplified, figure(reference.target), target,
             )  # fmt: skip
     console = Console()
     console.print("accuracy at depth 2 in %, mean of 3 seeds (lowest to highest)", table)

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 from amplify.people.quality import (
     Share,
@@ -16,7 +14,9 @@ from amplify.people.quality import (
     disagreements,
     people,
     ratings,
+    share,
 )
+from amplify.statistics import accuracy
 from tests.people.story import Story
 
 # Krippendorff 2011, section C: four observers, twelve units, missing values; nominal alpha 0.743.
@@ -68,16 +68,58 @@ def test_alpha_equals_its_definition_over_pairs(units):
 
 
 @given(UNITS)
-def test_the_interval_is_that_of_leaving_out_each_unit_by_hand(units):
+def test_the_interval_holds_the_estimate_within_bounds_and_is_no_point(units):
     found, estimate = alpha_interval(units), by_definition(units)
-    compared = [unit for unit in units if len(unit) > 1]
-    without = [by_definition(compared[:i] + compared[i + 1 :]) for i in range(len(compared))]
-    if len(compared) < 2 or estimate is None or None in without or np.ptp(without) < 1e-12:
-        assert found is None
+    if found is None:
         return
-    error = np.sqrt((len(without) - 1) * np.var(without))
-    half = stats.t.ppf(0.975, len(without) - 1) * error
-    assert found == pytest.approx((max(-1, estimate - half), min(1, estimate + half)))
+    low, high = found
+    assert -1 <= low <= estimate <= high <= 1
+    assert low < high
+
+
+def test_perfect_agreement_has_an_interval_and_one_disagreement_changes_little():
+    units = [["a", "a"], ["b", "b"]] * 250
+    low, high = alpha_interval(units)
+    assert 0.97 < low < high == 1
+    one_apart = alpha_interval([["a", "b"], *units[1:]])
+    assert low - 0.01 < one_apart[0] < low
+
+
+def test_units_about_one_context_count_together():
+    chance = random.Random(0)
+    units = [[chance.choice("ab"), chance.choice("ab")] for _ in range(40)]
+    alone, together = alpha_interval(units), alpha_interval(units * 2, list(range(40)) * 2)
+    assert together == pytest.approx(alone, abs=0.03)
+    assert alpha_interval(units, ["one", "two"] * 20) is None  # too few to tell
+
+
+@pytest.mark.parametrize("contexts", [5, 20, 60])
+@pytest.mark.parametrize("per_context", [1, 4])
+@pytest.mark.parametrize("agreeing", [0.5, 0.98])
+@pytest.mark.parametrize("alike", [0.0, 0.8])
+def test_intervals_of_agreement_cover(contexts, per_context, agreeing, alike):
+    """Of people who know the truth in a share `agreeing` of cases, which contexts differ in."""
+    chance = random.Random(f"{contexts} {per_context} {agreeing} {alike}")
+
+    def crowd(number: int) -> tuple[list[list[str]], list[int]]:
+        rated, about = [], []
+        for context in range(number):
+            good = agreeing
+            if alike:
+                rest = (1 - alike) / alike
+                good = chance.betavariate(agreeing * rest, (1 - agreeing) * rest)
+            for _ in range(per_context):
+                truth, raters = chance.choice("abc"), chance.choice([2, 2, 3, 5])
+                said = [chance.random() < good for _ in range(raters)]
+                rated.append([truth if known else chance.choice("abc") for known in said])
+                about.append(context)
+        return rated, about
+
+    limit = alpha(crowd(20_000 // per_context)[0])
+    found = [alpha_interval(*crowd(contexts)) for _ in range(120)]
+    held = [low <= limit <= high for low, high in filter(None, found)]
+    assert len(held) > 90
+    assert np.mean(held) >= 0.93 - 0.055
 
 
 def test_undefined_agreement_is_none_and_not_zero_or_one():
@@ -107,16 +149,19 @@ def test_the_interval_holds_what_a_large_crowd_agrees_on_about_as_often_as_it_sa
     assert 0.92 <= held / 400 <= 0.98
 
 
-@given(st.integers(0, 40), st.integers(1, 40))
-def test_a_shares_interval_is_wilsons(right, of):
-    right = min(right, of)
-    low, high = proportion_confint(right, of, method="wilson")
-    assert Share(right, of).interval() == pytest.approx((low, high), abs=1e-9)
-
-
 def test_a_share_of_nothing_is_none():
-    assert Share(0, 0).estimate is None
-    assert Share(0, 0).interval() is None
+    nothing = share([], [])
+    assert nothing == Share(0, 0)
+    assert nothing.estimate is None
+    assert nothing.interval() is None
+
+
+def test_a_share_has_the_interval_of_an_accuracy_clustered_by_context():
+    found = share([1.0, 0.5, 0.0, 1.0], ["a", "b", "c", "c"])
+    expected = accuracy(np.array([1, 0.5, 0, 1]), np.array([0, 1, 2, 2]))
+    assert (found.right, found.of, found.estimate) == (2.5, 4, 0.625)
+    assert found.interval() == expected.interval
+    assert share([1.0, 1.0], ["a", "a"]).interval() is None
 
 
 def checked() -> Story:
@@ -151,8 +196,8 @@ def test_who_answered_and_checked_counts_once_with_the_first():
 def test_what_is_told_of_a_person():
     one, two, three = people(checked().queue)
     assert (one.person, one.answers, one.reviews, one.skips) == ("person-01", 1, 0, 0)
-    assert (one.gold, one.agreeing, one.seconds) == (Share(1, 1), Share(0.5, 1), 20)
-    assert (two.gold, two.agreeing) == (Share(0, 1), Share(0, 1))
+    assert (one.gold[:2], one.agreeing[:2], one.seconds) == ((1, 1), (0.5, 1), 20)
+    assert (two.gold[:2], two.agreeing[:2]) == ((0, 1), (0, 1))
     assert (three.answers, three.reviews, three.skips) == (1, 1, 1)
     assert three.gold == Share(0, 0)
     assert three.seconds is None
@@ -161,7 +206,7 @@ def test_what_is_told_of_a_person():
 def test_people_are_judged_by_what_they_said_and_not_by_its_correction():
     story = checked()
     story.correct("q", "person-02", "a")
-    assert people(story.queue)[1].gold == Share(0, 1)
+    assert people(story.queue)[1].gold[:2] == (0, 1)
     [found] = disagreements(story.queue)
     assert list(found.answers) == ["a", "b"]
 

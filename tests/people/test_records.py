@@ -4,9 +4,9 @@ import random
 import numpy as np
 import pytest
 
-from amplify.comparison import proportion_interval
 from amplify.errors import AmplifyError
 from amplify.people.records import read_records
+from amplify.statistics import accuracy
 
 
 def write_round(folder, number, facts, rows=()):
@@ -48,7 +48,7 @@ def test_accuracy_is_that_of_the_final_split_with_problems_as_clusters(tmp_path)
     [record] = read_records(tmp_path)
     for by in ("alone", "amplified"):
         right = np.array([row[by] for row in rows if row["split"] == "final"])
-        assert record.accuracy(by) == proportion_interval(right, np.repeat(np.arange(40), 3))
+        assert record.accuracy(by) == pytest.approx(accuracy(right, np.repeat(np.arange(40), 3)))
     (record.folder / "evals.jsonl").write_text("{}\n")
     with pytest.raises(AmplifyError, match=r"evals\.jsonl: damaged \('split'\)"):
         record.accuracy()
