@@ -7,7 +7,7 @@ taken apart: the overseer is a language model. Passages are searched for, see `s
 import dataclasses
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -68,6 +68,7 @@ class Documents(Searched):
             for document in documents
             for piece in split_up(_told(document), spelling, self.passage_length)
         ]
+        self._check_spelling(spelling, _named(passages, questions))
         rows = spelling.write([text for _, text in passages], self.passage_length)
         return Library(Asked.about(passages, questions), Collection(passages), spelling, rows)
 
@@ -143,6 +144,17 @@ def split_up(text: str, spelling: Spelling, length: int) -> list[str]:
             else:
                 pieces.append(part)
     return [piece for piece in pieces if piece]
+
+
+def _named(
+    passages: Sequence[Document], questions: Sequence[Question]
+) -> Iterator[tuple[str, str]]:
+    """All texts, each with what it is called in an error."""
+    for title, text in passages:
+        yield f"document {title!r}", text
+    for question in questions:
+        yield f"question {question.question!r}", question.question
+        yield f"the answer to {question.question!r}", question.answer
 
 
 def _told(document: Document) -> str:
