@@ -5,17 +5,16 @@ taken apart: the overseer is a language model. Passages are searched for, see `s
 """
 
 import dataclasses
-import re
-import string
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
 from amplify.tasks.collection import Collection, Document
+from amplify.tasks.matching import same_answer
 from amplify.tasks.searched import SEARCH, Count, Library, Searched, library_of
 from amplify.tasks.sources import Question, read_documents, read_questions
-from amplify.tasks.spelling import Spelling
+from amplify.tasks.splitting import split_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Documents(Searched):
         return known.hops - 1 if known else 0
 
     def _same(self, answer: str, truth: str) -> bool:
-        return bare(answer) == bare(truth)
+        return same_answer(answer, truth)
 
 
 class Asked(NamedTuple):
@@ -122,28 +121,6 @@ class Asked(NamedTuple):
     def path(self, question: str) -> list[list[int]]:
         known = self.by_text.get(question)
         return [self.places[title] for title in known.documents] if known else []
-
-
-def bare(answer: str) -> str:
-    """What counts of an answer: without case, punctuation and articles (Rajpurkar et al. 2016,
-    arXiv:1606.05250, section 6.1).
-    """
-    words = re.sub(f"[{re.escape(string.punctuation)}]", "", answer.casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
-
-
-def split_up(text: str, spelling: Spelling, length: int) -> list[str]:
-    """Pieces of at most so many tokens: of whole sentences, where one is not too long itself."""
-    pieces = [""]
-    for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
-        whole = len(spelling.tokens(sentence)) <= length
-        for part in [sentence] if whole else sentence.split():
-            longer = f"{pieces[-1]} {part}".strip()
-            if len(spelling.tokens(longer)) <= length:
-                pieces[-1] = longer
-            else:
-                pieces.append(part)
-    return [piece for piece in pieces if piece]
 
 
 def _named(
