@@ -76,6 +76,13 @@ class Exchanges:
             self._failed.clear()
             self._append({"began": self.stage})
 
+    @property
+    def _file(self) -> Path | None:
+        """Where this process writes; the others' files it only reads."""
+        number = processes.number()
+        name = FILE if number == 0 else f"exchanges-{number}.jsonl"
+        return self.folder / name if self.folder else None
+
     def find(self, name: str) -> Reply | None:
         """The reply to a request; None if there is none, or the stage went on without it."""
         return None if name in self._failed else self._replies.get(name)
@@ -105,7 +112,12 @@ class Exchanges:
         self._append({"id": name, "stage": self.stage, "failed": reason, "requests": requests})
 
     def spent(self) -> dict[str, int]:
-        """What the stage has cost so far, over all its attempts; empty if it asked no server."""
+        """What the stage has cost so far, over all its attempts; empty if it asked no server.
+
+        Of several processes each knows its own part, so they must all be done: files are read.
+        """
+        if processes.are_several() and self.folder and self.keeps:
+            return recorded(self.folder, self.stage).spent()
         keys = {
             "overseer_requests": ("requests",),
             "overseer_tokens": ("prompt_tokens", "completion_tokens"),
@@ -126,10 +138,9 @@ class Exchanges:
     def _append(self, row: dict[str, Any]) -> None:
         with self._lock:
             self._rows.append(row)
-            if self.folder is None or not self.keeps or self.broken:
+            path = self._file
+            if path is None or not self.keeps or self.broken:
                 return
-            number = processes.number()
-            path = self.folder / (FILE if number == 0 else f"exchanges-{number}.jsonl")
             row = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **row}
             try:
                 with path.open("ab") as file:  # ASCII: characters that are no text are escaped
@@ -155,7 +166,7 @@ class Exchanges:
                     f"{file}: line {number} is damaged ({first_line(error)}); without it what was"
                     " said cannot be replayed: restore the file, or delete it to ask again"
                 ) from None
-        if torn and self.keeps:
+        if torn and self.keeps and file == self._file:
             os.truncate(file, len(text) - len(torn))
         self._failed |= failed
 
