@@ -41,10 +41,13 @@ class Unusable(NamedTuple):
 class RequestFailedError(Exception):
     """A request got no reply that can be read, and asking again would not help."""
 
-    def __init__(self, reason: str, requests: int, *, hopeless: bool = False) -> None:
+    def __init__(
+        self, reason: str, requests: int, *, hopeless: bool = False, busy: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason, self.requests = reason, requests
         self.hopeless = hopeless  # any other request would fail too
+        self.busy = busy  # nobody is there, or has time
 
 
 class MalformedReplyError(Exception):
@@ -161,6 +164,7 @@ class _Conversation:
             reply = await self._send(messages, left)
         except RequestFailedError as failure:
             exchanges.fail(name, failure.reason, failure.requests)
+            exchanges.failures_in_a_row += failure.busy
             if failure.hopeless or exchanges.failures_in_a_row >= self._endpoint.concurrent:
                 exchanges.down = failure.reason
             return None
@@ -201,15 +205,24 @@ class _Conversation:
         except openai.APIError as error:
             sent += 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
             status = getattr(error, "status_code", None)
-            reason = f"{address}: {without(key, reason_of(error))}"
+            reason = f"{address}: {reason_of(error, key)}"
             if status == 401 and not key:
                 reason += f" (no key was sent: {KEY} is not set, or this is plain http)"
             hopeless = status in (401, 403, 404) or status in range(300, 400)
-            raise RequestFailedError(reason, sent, hopeless=hopeless) from None
+            absent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadTimeout)
+            busy = isinstance(error.__cause__, absent) or status in (429, *range(500, 600))
+            raise RequestFailedError(reason, sent, hopeless=hopeless, busy=busy) from None
         except AmplifyError as error:
             raise RequestFailedError(str(error), sent, hopeless=True) from None
-        except (openai.OpenAIError, httpx2.HTTPError, OSError, ValueError, RecursionError) as error:
-            reason = f"{address}: {without(key, printable(first_line(error)))}"
+        except (
+            openai.OpenAIError,
+            httpx2.HTTPError,
+            httpx2.InvalidURL,
+            OSError,
+            ValueError,
+            RecursionError,
+        ) as error:
+            reason = f"{address}: {printable(without(key, first_line(error)))}"
             raise RequestFailedError(reason, sent + 1) from None
 
     async def close(self) -> None:
@@ -223,23 +236,24 @@ def read_body(body: bytes, key: str = "") -> Reply:
     Raises:
         MalformedReplyError: saying what is not in the protocol's form.
     """
+    shown = printable(without(key, body[:1000].decode(errors="replace"))[:80]) or "it is empty"
     try:
         whole = json.loads(body)
     except (ValueError, RecursionError):
-        raise MalformedReplyError(f"the reply is not JSON: {printable(str(body[:80]))}") from None
+        raise MalformedReplyError(f"the reply is not JSON: {shown}") from None
     choices = whole.get("choices") if isinstance(whole, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict) or not isinstance(choice, dict):
-        raise MalformedReplyError(f"the reply has no message in it: {printable(str(body[:80]))}")
+        raise MalformedReplyError(f"the reply has no message in it: {shown}")
     text, cut_off = message.get("content"), choice.get("finish_reason") == "length"
     if text is None and cut_off:  # all of it went into reasoning
         text = ""
     if not isinstance(text, str):
         refused = message.get("refusal")
-        why = f"; it refused: {refused}" if isinstance(refused, str) else ""
+        why = f", and it refused: {refused}" if isinstance(refused, str) else ""
         raise MalformedReplyError(
-            f"the message's content must be text, got {printable(repr(text))}{why}"
+            printable(without(key, f"the message's content must be text, got {text!r}{why}"))
         )
     usage = whole.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -253,18 +267,18 @@ def read_body(body: bytes, key: str = "") -> Reply:
     )
 
 
-def reason_of(error: Any) -> str:
+def reason_of(error: Any, key: str) -> str:
     """What went wrong with a request (an `openai.APIError`), as the server or the network says."""
     status = getattr(error, "status_code", None)
     if status is None:
-        return printable(first_line(_cause(error)))
+        return printable(without(key, first_line(_cause(error))))
     if status in range(300, 400):
         return f"HTTP {status}: redirects are not followed; name the server itself"
     body = error.body
     while isinstance(body, dict):
         body = next((body[key] for key in ("error", "message", "detail") if body.get(key)), None)
     said = body if isinstance(body, str) else error.response.text
-    return f"HTTP {status}: {printable(said) or 'it gives no reason'}"
+    return f"HTTP {status}: {printable(without(key, said)) or 'it gives no reason'}"
 
 
 def as_text(text: str) -> str:

@@ -61,6 +61,7 @@ class Exchanges:
     down: str = ""
     """Why no server is asked any more in this stage; "" while one is."""
     failures_in_a_row: int = 0
+    """Requests that found nobody, or nobody with time, since the last reply."""
     broken: str = ""
     """Why the file cannot be written any more; "" while it can."""
 
@@ -68,7 +69,7 @@ class Exchanges:
         self._replies: dict[str, Reply] = {}
         self._failed: dict[str, str] = {}  # in this stage
         self._settings: set[str] = set()
-        self._rows: list[dict[str, Any]] = []  # of this stage, for `spent`
+        self._spent = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), 0)
         self._lock = threading.Lock()
         for file in sorted(self.folder.glob("exchanges*.jsonl")) if self.folder else []:
             self._read(file)
@@ -108,7 +109,6 @@ class Exchanges:
         if name in self._failed:
             return
         self._failed[name] = self.trouble = reason
-        self.failures_in_a_row += 1
         self._append({"id": name, "stage": self.stage, "failed": reason, "requests": requests})
 
     def spent(self) -> dict[str, int]:
@@ -118,16 +118,10 @@ class Exchanges:
         """
         if processes.are_several() and self.folder and self.keeps:
             return recorded(self.folder, self.stage).spent()
-        keys = {
-            "overseer_requests": ("requests",),
-            "overseer_tokens": ("prompt_tokens", "completion_tokens"),
-        }
-        if not any("requests" in row for row in self._rows):
+        if not self._spent["requests"]:
             return {}
-        return {
-            name: sum(row.get(part, 0) for row in self._rows for part in parts)
-            for name, parts in keys.items()
-        }
+        tokens = self._spent["prompt_tokens"] + self._spent["completion_tokens"]
+        return {"overseer_requests": self._spent["requests"], "overseer_tokens": tokens}
 
     def _describe(self, settings: Mapping[str, Any]) -> None:
         """Writes once what many requests have in common: server, instructions, parameters."""
@@ -137,7 +131,7 @@ class Exchanges:
 
     def _append(self, row: dict[str, Any]) -> None:
         with self._lock:
-            self._rows.append(row)
+            self._count(row)
             path = self._file
             if path is None or not self.keeps or self.broken:
                 return
@@ -183,8 +177,12 @@ class Exchanges:
             self._replies[row["id"]] = Reply(**{key: row[key] for key in Reply._fields})
             if row["stage"] == self.stage:
                 failed.pop(row["id"], None)
+        self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> None:
         if row.get("stage") == self.stage:
-            self._rows.append(row)
+            for part in self._spent:
+                self._spent[part] += row.get(part, 0)
 
     def __enter__(self) -> "Exchanges":
         _open.append(self)

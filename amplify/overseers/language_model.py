@@ -26,7 +26,7 @@ from amplify.host import on_host
 from amplify.overseers.address import check_address
 from amplify.overseers.continuation import Continuation
 from amplify.overseers.endpoint import Endpoint, Prompt, Unusable
-from amplify.overseers.exchanges import Reply, current
+from amplify.overseers.exchanges import FILE, Reply, current
 from amplify.overseers.replies import ASK, CONCLUDE, read_reply
 from amplify.types import FAILED, Ask, Overseer, Place, Strategy, Task
 
@@ -277,7 +277,8 @@ def check_failed(overseer: Any, answers: Int[np.ndarray, "rows questions answer_
     ):
         raise AmplifyError(
             f"the overseer gave no answer to {failed} of {answers[..., 0].size} questions"
-            f" ({exchanges.trouble or 'no reason is known'}); what it did say is kept: the same"
-            " command goes on"
+            f" ({exchanges.trouble or 'no reason is known'}); the same command goes on. What a"
+            f" server replied is kept in the round's {FILE}, and only what got no reply is asked"
+            " again"
         )
     return failed

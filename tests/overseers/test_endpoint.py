@@ -144,6 +144,27 @@ def test_where_nothing_can_succeed_the_rest_is_not_asked_and_is_asked_when_resum
     assert ask(at(server), tmp_path, *texts)[0] == ["yes"] * 50
 
 
+def test_a_server_that_replies_badly_is_not_taken_for_one_that_is_down(server, tmp_path):
+    def respond(body, n):
+        return completion("yes") if int(body["messages"][1]["content"]) >= 40 else Response(b"{}")
+
+    server.respond = respond
+    texts = [str(n) for n in range(50)]
+    said, exchanges = ask(at(server, concurrent=4, attempts=1), tmp_path, *texts)
+    assert said == [None] * 40 + ["yes"] * 10
+    assert not exchanges.down
+
+
+def test_a_server_that_is_not_there_is_not_asked_for_long(tmp_path):
+    with fake_server() as gone:
+        pass
+    texts = [str(n) for n in range(50)]
+    said, exchanges = ask(at(gone, concurrent=2, attempts=1), tmp_path, *texts)
+    assert said == [None] * 50
+    assert exchanges.spent()["overseer_requests"] <= 4
+    assert exchanges.down
+
+
 def test_a_replay_gets_what_the_stage_got_its_failures_too_and_asks_nobody(server, tmp_path):
     server.respond = lambda body, n: (
         completion("yes") if body["messages"][-1]["content"] == "a" else Response(b"", 400)
@@ -263,10 +284,20 @@ def test_a_key_that_cannot_be_sent_is_not_shown(key, server, tmp_path, monkeypat
 
 def test_a_key_that_a_server_repeats_is_not_shown(server, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    server.respond = lambda body, n: Response(b'{"error": "bad key sk-secret"}', 401)
-    _, exchanges = ask(at(server), tmp_path, "a")
-    assert "bad key [key]" in exchanges.trouble
-    assert "sk-secret" not in (tmp_path / FILE).read_text()
+    replies = {
+        "refused": Response(b'{"error": "bad key sk-secret"}', 401),
+        "malformed": Response(b"bad key sk-secret"),
+        "far": Response(b"x" * 995 + b"sk-secret", 400),
+        "text": completion("no: sk-secret"),
+        "no text": completion(["sk-secret"]),
+    }
+    for name, reply in replies.items():
+        server.respond = lambda body, n, reply=reply: reply
+        said, exchanges = ask(at(server), tmp_path, name)
+        assert said == [None]
+        assert "secret" not in exchanges.trouble
+    assert "bad key [key]" in (tmp_path / FILE).read_text()
+    assert "secret" not in (tmp_path / FILE).read_text()
 
 
 def test_reasoning_models_are_asked_in_their_way(server, tmp_path):

@@ -1,5 +1,6 @@
 """A language model as overseer: a real server on this machine that speaks as OpenAI's does."""
 
+import itertools
 import json
 import os
 import shutil
@@ -183,11 +184,13 @@ def test_a_server_that_is_down_stops_the_round_and_the_same_command_goes_on(
 
 def test_what_makes_no_sense_is_marked_and_not_learned(server, tmp_path):
     """Questions that begin with b get no answer; of the other, all."""
+    nonsense = itertools.cycle(
+        ["Well, let me think.", Response(b"<html>"), completion(None), completion("Ask: \ud800"),
+         Response(b"", 400), Response(b"what?\r\n", 0), completion("Conclude: +99")]
+    )  # fmt: skip
 
-    def mumble(transcript: str) -> str:
-        return (
-            "Well, let me think." if transcript.startswith("Question: b") else continued(transcript)
-        )
+    def mumble(transcript: str):
+        return next(nonsense) if transcript.startswith("Question: b") else continued(transcript)
 
     server.say = mumble
     folder = overseen(tmp_path / "spoken", server, "most_failed = 0.9")
