@@ -434,3 +434,19 @@ def test_an_extra_body_that_cannot_be_sent_is_refused(extra, said, tmp_path):
 
     with pytest.raises(AmplifyError, match=said):
         config.build(Wildcard(3))
+
+
+def test_several_processes_write_a_file_each_and_read_all(server, tmp_path, monkeypatch):
+    server.respond = lambda body, n: completion("yes")
+    monkeypatch.setattr("amplify.processes.number", lambda: 1)
+    ask(at(server), tmp_path, "a")
+    theirs = tmp_path / "exchanges-1.jsonl"
+    theirs.write_bytes(theirs.read_bytes() + b'{"half of a li')
+    before = theirs.read_bytes()
+    monkeypatch.setattr("amplify.processes.number", lambda: 0)
+    monkeypatch.setattr("amplify.processes.are_several", lambda: True)
+    said, exchanges = ask(at(server), tmp_path, "a", "b")
+    assert said == ["yes", "yes"]
+    assert server.asked == 2
+    assert theirs.read_bytes() == before  # the other process may be writing
+    assert exchanges.spent()["overseer_requests"] == 2
