@@ -41,7 +41,7 @@ help:
 	echo "make compare [WITH=rounds/other]              round over round: table, compare.png, compare.html"
 	echo "make ask [ROUND=3]                            ask a checkpoint questions by hand"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
-	echo "make export OUT=folder [ROUND=3]              a language model's weights, for transformers to open"
+	echo "make export OUT=folder [ROUND=3]              a trained checkpoint, for transformers to open"
 	echo "make test | lint | bench                      what it says"
 	echo "make people [INVITE=3]                        everybody's link to the pages; invite so many more"
 	echo "make serve                                    keep people's pages up, also between rounds"

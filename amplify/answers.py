@@ -6,11 +6,11 @@ people's answers by the same rule. Pure functions of text; never imports jax.
 """
 
 import dataclasses
-import re
-import string
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+
+from amplify.matching import bare
 
 Form = Literal["exact", "caseless", "normalized"]
 
@@ -62,11 +62,3 @@ def rule_from_row(row: Mapping[str, Any]) -> AnswerRule:
 def one_line(text: str) -> str:
     """Without spare space, and composed (Unicode NFC)."""
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def bare(answer: str) -> str:
-    """What counts of an answer: without case, punctuation and articles (Rajpurkar et al. 2016,
-    arXiv:1606.05250, section 6.1).
-    """
-    words = re.sub(f"[{re.escape(string.punctuation)}]", "", answer.casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))

@@ -161,7 +161,9 @@ def export(
         int | None, tyro.conf.arg(help="whose assistant; the best one if not given")
     ] = None,
 ) -> None:
-    """Write a language model's weights as a folder that transformers opens."""
+    """Write the weights of an assistant that began with a checkpoint, as a folder that transformers
+    opens.
+    """
     from amplify import inspection
     from amplify.store import Store
 

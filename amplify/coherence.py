@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from amplify import words
 from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum, Questions, Training
 from amplify.mesh import Mesh
@@ -12,7 +13,7 @@ from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
-from amplify.types import GradedTask, SearchedTask, SimulatedTask, Task
+from amplify.types import ChoiceTask, GradedTask, SearchedTask, SimulatedTask, Task
 
 
 def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path) -> None:
@@ -23,6 +24,7 @@ def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path)
     _check_strategy(task, overseer, overseer_kind, path)
     _check_lessons(overseer, training, path)
     _check_given(task, training, path)
+    _check_choices(task, path)
     _check_speaks(overseer, training, path)
     _check_curriculum(task, sections["curriculum"], training, path)
 
@@ -85,6 +87,22 @@ def _check_given(task: Any, training: Training, path: Path) -> None:
             f'{path}: training.targets = "streaming" is for tasks whose contexts are given; where'
             ' they are found, it must be "stored"'
         )
+
+
+def _check_choices(task: Task, path: Path) -> None:
+    """Choices are sent by a browser and read again: that must lead to where it began."""
+    for choice in task.choices if isinstance(task, ChoiceTask) else ():
+        if choice != " ".join(choice.split()):
+            raise AmplifyError(
+                f"{path}: task: the choice {choice!r} can never be chosen: it must not begin or end"
+                " with white space, nor have more than one space between words"
+            )
+        try:
+            words.read_answer(task, choice)
+        except AmplifyError as error:
+            raise AmplifyError(
+                f"{path}: task: the choice {choice!r} can never be chosen: {error}"
+            ) from None
 
 
 def _check_speaks(overseer: Any, training: Training, path: Path) -> None:

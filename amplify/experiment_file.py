@@ -90,6 +90,7 @@ def parse_experiment(
     for name, kinds in KINDS.items():
         kind, rest = _split_kind(table, name, path)
         found = _find_kind(kind, kinds, name, values, path)
+        rest = _renamed(found, rest)
         paths = _paths(found, rest, folders or [path.parent])
         chosen[name] = section_of(found, rest | paths, name, path)
         said = {f"{name}.{key}": rest[key] for key in paths}
@@ -144,6 +145,14 @@ def _find_kind(
     if not hasattr(module, attribute):
         raise AmplifyError(f"{path}: {name}.kind names {attribute}, which is not in {source}")
     return getattr(module, attribute)
+
+
+def _renamed(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of an older file with the names that its keys have now."""
+    names = getattr(kind, "RENAMED", {})
+    now = {names.get(key, key): value for key, value in section.items() if key in names}
+    kept = {key: value for key, value in section.items() if key not in names}
+    return {key: value for key, value in now.items() if key is not None} | kept
 
 
 def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:

@@ -16,9 +16,10 @@ def find(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja"]
+    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*"]
+    unread = ["*/*", "consolidated*", "adapter_model*"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=unread))
     except HFValidationError:  # no name at all on the hub, but a path
         raise AmplifyError(f"{name}: no such folder") from None
     except Exception as error:  # of the network, of the hub, of its cache: each has its own

@@ -20,6 +20,7 @@ from amplify import dataset, report, words
 from amplify.amplification import Amplified, amplify_problems, chunk_size, read_for
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_overseer, load_weights
+from amplify.overseers.exchanges import consulting, recorded
 from amplify.people.collection import recorded_by_people
 from amplify.stages import draw_held_out, draw_round
 from amplify.store import RoundFolder, Store
@@ -76,7 +77,8 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     problems = jax.tree.map(
         lambda column: column[start : start + size], draw_round(experiment, number)
     )
-    [chunk] = _amplify(store, weights, problems, depth, size)
+    with (recorded if depth == 1 else consulting)(this.path, "data"):
+        [chunk] = _amplify(store, weights, problems, depth, size)
     with this.intact("data"):
         dataset.verify(this.data, this.record["stages"]["data"]["digest"])
         stored = dataset.read(this.data)[row]["answers"][question]

@@ -89,6 +89,8 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
             "demonstrations": total("demonstrations"),
             "overseer_answers": total("overseer_answers"),
             "assistant_answers": total("assistant_answers"),
+            "overseer_requests": total("overseer_requests"),
+            "overseer_tokens": total("overseer_tokens"),
             "training_steps": total("steps"),
             "seconds": round(total("seconds"), 3),
             "compile_seconds": round(total("compile_seconds"), 3),

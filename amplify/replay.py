@@ -1,7 +1,8 @@
 """A round's data set made again: from what was recorded, or with somebody else in the recording.
 
-What people said is in the log; a simulated or learned overseer's answers are recomputed. Nothing is
-asked of anybody, and nothing in the round's folder is touched.
+What people said is in the log, and what a server replied in the round's exchanges; a simulated or
+learned overseer's answers are recomputed. A replay asks nobody anything, and nothing in the round's
+folder is touched.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
 from amplify.labels import MadeData, amplified_answers, write_data
 from amplify.loading import load_assistant, load_overseer
+from amplify.overseers.exchanges import consulting, recorded
 from amplify.overseers.human import PassesOn
 from amplify.overseers.simulated import Simulated
 from amplify.people.collection import Gathered, recorded_by_people
@@ -65,7 +67,8 @@ def replay(store: Store, number: int, watch: Watch) -> Replayed:
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _parents(store, this)
-    made = amplified_answers(experiment, weights, digest, problems, people, watch)
+    with recorded(this.path, "data"):
+        made = amplified_answers(experiment, weights, digest, problems, people, watch)
     with tempfile.TemporaryDirectory() as folder:
         replayed = write_data(Path(folder) / "data", number, digest, made)
     answers = made.columns["answers"]
@@ -84,21 +87,23 @@ def swap(
     """What changes in a round's answers with another round's checkpoint, or another overseer.
 
     People cannot be asked again: with another checkpoint only what the assistant told them is made
-    again; with another overseer, their answers are, by it. Raises AmplifyError if there is no such
-    round or overseer.
+    again; with another overseer, their answers are, by it. A language model behind a server is
+    asked what the round did not ask it. Raises AmplifyError if there is no such round or overseer.
     """
     this = _recorded(store, number)
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _parents(store, this)
-    before = amplified_answers(experiment, weights, digest, problems, people, watch)
+    with recorded(this.path, "data"):
+        before = amplified_answers(experiment, weights, digest, problems, people, watch)
     others = weights
     if checkpoint is not None:
         params, digest = load_assistant(experiment, store.finished(checkpoint, "checkpoint"))
         others = weights._replace(assistant=params)
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
-    after = amplified_answers(changed, others, digest, problems, kept, watch)
+    with consulting(this.path, "data"):
+        after = amplified_answers(changed, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:
         rows.append(_told_again(Worker(experiment, others, digest, problems), people))

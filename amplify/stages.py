@@ -31,6 +31,7 @@ from amplify.loading import (
     load_weights,
     stage_key,
 )
+from amplify.overseers.exchanges import recording
 from amplify.problems import EVALS, SPLITS, at_a_time, draw_problems
 from amplify.progress import Watch
 from amplify.statistics import carried_error_rate, judge
@@ -83,10 +84,11 @@ def write_amplified_answers(
     params, digest = load_assistant(experiment, best)
     people = ask_people(experiment, best, this, problems, watch)
     weights = Weights(experiment.mesh.bring_here(params), load_overseer(experiment, this))
-    made = amplified_answers(experiment, weights, digest, problems, people, watch)
+    with recording(this.path, "data") as exchanges:
+        made = amplified_answers(experiment, weights, digest, problems, people, watch)
     written = write_data(this.data, this.number, digest, made)
     write_lines(this.interactions, made.trees)
-    return {"digest": written, **made.facts}
+    return {"digest": written, **made.facts, **exchanges.spent()}
 
 
 def teach_overseer(
@@ -152,7 +154,10 @@ def distill(
             seed=(experiment.seed << 32) + this.number,
             lay_out=assistant.lay_out if isinstance(assistant, LaysOut) else dict,
         )
-    with resumable_training(experiment, this, watch) as run:
+    with (
+        recording(this.path, "checkpoint") as exchanges,
+        resumable_training(experiment, this, watch) as run,
+    ):
         state = run(
             distillation.on_batches(assistant, training, batches, experiment.mesh),
             abstract_state(experiment),
@@ -166,6 +171,7 @@ def distill(
         "digest": checkpoint.digest(state.target),
         "steps": training.steps,
         **describe_shares(experiment, state),
+        **exchanges.spent(),  # by the evals along the way
     }
 
 
@@ -324,7 +330,10 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
     evals = experiment.evals
     weights = experiment.mesh.bring_here(load_weights(experiment, this))
     items = []
-    with watch("evaluating", evals.select + evals.final) as advance:
+    with (
+        recording(this.path, "evals") as exchanges,
+        watch("evaluating", evals.select + evals.final) as advance,
+    ):
         for split in SPLITS:
             problems = draw_held_out(experiment, split, getattr(evals, split))
             items += evaluate(
@@ -341,6 +350,7 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),
         "items": len(items),
+        **exchanges.spent(),
     }
 
 

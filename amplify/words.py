@@ -47,23 +47,50 @@ def _vocabulary(task: Task) -> tuple[str, ...]:
 
 
 def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
-    """The tokens of a question that a person typed. Raises AmplifyError saying what is allowed."""
+    """The tokens of a question that a person or a model typed.
+
+    Raises:
+        AmplifyError: saying what is allowed.
+    """
+    check_text(text)
     try:
-        words = task.parse(text)
-    except ValueError as error:
-        raise AmplifyError(f"{text!r} is no question: {error}") from None
-    return _tokens(task, words)
+        tokens = _tokens(task, task.parse(text))
+    except (ValueError, KeyError) as error:
+        raise AmplifyError(f"{_short(text)} is no question: {error}") from None
+    if len(tokens) != task.question_length:
+        raise AmplifyError(
+            f"{_short(text)} is no question: {len(tokens)} tokens, in place of"
+            f" {task.question_length}"
+        )
+    return tokens
 
 
 def read_answer(task: Task, text: str) -> Int[np.ndarray, " answer_length"]:
     """The tokens of an answer that was typed. Raises AmplifyError saying what is allowed."""
+    check_text(text)
     try:
         tokens = _tokens(task, _answer_words(task, text))
     except (ValueError, KeyError) as error:
-        raise AmplifyError(f"{text!r} is no answer: {error}") from None
+        raise AmplifyError(f"{_short(text)} is no answer: {error}") from None
     if not 0 < len(tokens) <= task.answer_length:
-        raise AmplifyError(f"{text!r} is no answer: it must have 1 to {task.answer_length} tokens")
+        raise AmplifyError(
+            f"{_short(text)} is no answer: it must have 1 to {task.answer_length} tokens"
+        )
     return np.pad(tokens, (0, task.answer_length - len(tokens)))
+
+
+def check_text(text: str) -> None:
+    """Raises AmplifyError if a string has characters that no file can hold (lone surrogates)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise AmplifyError(
+            f"{_short(text)} is no text: character {error.start + 1} is half of a pair"
+        ) from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 200 else text[:197] + "...")
 
 
 def _answer_words(task: Task, text: str) -> list[str]:

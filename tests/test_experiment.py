@@ -165,3 +165,19 @@ def test_a_task_file_that_does_not_work_is_named(tmp_path, source, said):
     (folder / "mine.py").write_text(source)
     with pytest.raises(AmplifyError, match=said):
         read_experiment(folder / "experiment.toml")
+
+
+@pytest.mark.parametrize("choice", ["Yes ", " Yes", "Yes  no", "\tYes", "maybe", ""])
+def test_a_choice_that_can_never_be_chosen_is_refused(choice, tmp_path):
+    (tmp_path / "asked.py").write_text(
+        "import dataclasses\n"
+        "from amplify.tasks.wildcard import Wildcard\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Asked(Wildcard):\n"
+        f"    choices = ('0', {choice!r})\n"
+    )
+    text = TOML.replace('kind = "wildcard"', 'kind = "asked.py:Asked"')
+    (tmp_path / "experiment.toml").write_text(text)
+    with pytest.raises(AmplifyError, match=r"task: the choice .* can never be chosen") as caught:
+        read_experiment(tmp_path / "experiment.toml")
+    assert "\n" not in str(caught.value)

@@ -30,6 +30,7 @@ from amplify.flops import training_flops
 from amplify.hub import find
 from amplify.transformer import Size, sample
 from amplify.types import FAILED, Answers, Place, Task
+from amplify.words import shown
 
 MAX_LOGIT_BYTES = 2**28
 """Logits that are computed at a time in training take about so much, in bytes."""
@@ -261,8 +262,25 @@ class LanguageModel:
         return whole[0].reshape(words.shape), whole[1].reshape(words.shape)
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A data set's rows as they are trained on, see `packing`."""
+        """A data set's rows as they are trained on, see `packing`.
+
+        Raises:
+            AmplifyError: if an answer cannot be said, and so cannot be learned.
+        """
+        self._check_targets(rows)
         return pack(jax.device_get(jax.jit(self._one_to_a_line)(dict(rows))))
+
+    def _check_targets(self, rows: Mapping[str, np.ndarray]) -> None:
+        """The tokenizer's end of a text is said as token 0, and must not stand in an answer."""
+        if self.words.of_task is not None:
+            return
+        answers = np.asarray(rows["answers"])
+        for row, column in np.argwhere((answers == self.words.end + 1).any(-1))[:1]:
+            question, answer = np.asarray(rows["questions"])[row, column], answers[row, column]
+            raise AmplifyError(
+                f"row {row}: the answer {shown(self.task, answer)!r} to"
+                f" {shown(self.task, question)!r} has a control token in it, which cannot be said"
+            )
 
     def _one_to_a_line(self, rows: Mapping[str, Array]) -> Packed:
         """Each question, and what of its answer the next word is said after."""

@@ -1,18 +1,19 @@
 """Pretrained weights, in and out: folders as Hugging Face keeps them, read without torch.
 
-A family is a function from its configuration to our architecture, and names in its files for our
-parameters. Loading is strict: a tensor that is missing, left over, there twice, or of another shape
-is an error that names it.
+As transformers does, `model.safetensors` is read if it is there, and else the files that
+`model.safetensors.index.json` names; other files beside them are ignored. Loading is strict: a
+tensor that is missing, left over, there twice, of another shape or not finite is an error that
+names it. What families call their parameters is said in `families`.
 """
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import itertools
+import json
 import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
@@ -26,212 +27,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from amplify.assistants.causal_lm import Architecture, CausalLM
-from amplify.assistants.rotary import Rotary
+from amplify.assistants.families import Family, read_config
 from amplify.errors import AmplifyError, first_line
 from amplify.types import Place
 
-Names = Mapping[str, str]
-"""Our parameter, its path joined by dots, to the name of the family's tensor; `{}` stands for the
-layer's number. Where a tensor holds several parameters side by side, it is named for each.
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    architecture: Callable[[Any], Architecture]
-    names: Names
-    transposed: bool = True  # linear maps are stored as (out, into)
-    prefix: str = "model."  # of all names but that of the output; may be left out in a file
-    ignored: tuple[str, ...] = ()  # endings of tensors that hold nothing learned
-
-    def ignores(self, tensor: str) -> bool:
-        return any(tensor.endswith("." + ending) for ending in self.ignored)
-
-
-LLAMA: Names = {
-    "embedding": "embed_tokens.weight",
-    "out_norm.scale": "norm.weight",
-    "out.kernel": "lm_head.weight",
-    "layers.attention_norm.scale": "layers.{}.input_layernorm.weight",
-    "layers.mlp_norm.scale": "layers.{}.post_attention_layernorm.weight",
-    **{
-        f"layers.attention.{ours}.{kind}": f"layers.{{}}.self_attn.{theirs}.{its}"
-        for ours, theirs in [
-            ("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "o_proj")
-        ]
-        for kind, its in [("kernel", "weight"), ("bias", "bias")]
-    },
-    **{
-        f"layers.mlp.{ours}.{kind}": f"layers.{{}}.mlp.{ours}_proj.{its}"
-        for ours in ("gate", "up", "down")
-        for kind, its in [("kernel", "weight"), ("bias", "bias")]
-    },
-    "layers.attention.query_norm.scale": "layers.{}.self_attn.q_norm.weight",
-    "layers.attention.key_norm.scale": "layers.{}.self_attn.k_norm.weight",
-}  # fmt: skip
-GEMMA: Names = {
-    **LLAMA,
-    "layers.attention_out_norm.scale": "layers.{}.post_attention_layernorm.weight",
-    "layers.mlp_norm.scale": "layers.{}.pre_feedforward_layernorm.weight",
-    "layers.mlp_out_norm.scale": "layers.{}.post_feedforward_layernorm.weight",
-}
 DTYPES = {"F32": jnp.float32, "F16": jnp.float16, "BF16": jnp.bfloat16}
-GPT2: Names = {
-    "embedding": "wte.weight",
-    "positions": "wpe.weight",
-    "out.kernel": "lm_head.weight",
-    **{
-        f"{ours}.{kind}": f"{theirs}.{its}"
-        for ours, theirs in [
-            ("out_norm", "ln_f"),
-            ("layers.attention_norm", "h.{}.ln_1"),
-            ("layers.mlp_norm", "h.{}.ln_2"),
-        ]
-        for kind, its in [("scale", "weight"), ("bias", "bias")]
-    },
-    **{
-        f"{ours}.{kind}": f"{theirs}.{its}"
-        for ours, theirs in [
-            ("layers.attention.query", "h.{}.attn.c_attn"),
-            ("layers.attention.key", "h.{}.attn.c_attn"),
-            ("layers.attention.value", "h.{}.attn.c_attn"),
-            ("layers.attention.out", "h.{}.attn.c_proj"),
-            ("layers.mlp.up", "h.{}.mlp.c_fc"),
-            ("layers.mlp.down", "h.{}.mlp.c_proj"),
-        ]
-        for kind, its in [("kernel", "weight"), ("bias", "bias")]
-    },
-}
-ACTIVATIONS = {
-    "silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu",
-}  # fmt: skip
-
-
-def _llama(config: Any) -> Architecture:
-    """Llama and all that were made after its plan."""
-    layers, kinds = config.num_hidden_layers, getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None) or 0
-    # Without kinds of layers, a window holds for all of them (Mistral).
-    kinds = kinds or [("sliding" if window else "full") + "_attention"] * layers
-    biased = set()
-    if getattr(config, "attention_bias", False):
-        biased |= {"query_key_value", "out"}
-    if getattr(config, "mlp_bias", False):
-        biased.add("mlp")
-    heads = config.num_attention_heads
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
-    return Architecture(
-        vocabulary=config.vocab_size,
-        positions=config.max_position_embeddings,
-        width=config.hidden_size,
-        heads=heads,
-        key_heads=config.num_key_value_heads or heads,
-        head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        hidden=config.intermediate_size,
-        windows=tuple(window if kind == "sliding_attention" else 0 for kind in kinds),
-        rotary=tuple(_rotary(config, kind) for kind in kinds),
-        norm_epsilon=config.rms_norm_eps,
-        activation=_one_of(config, "activation", activation, ACTIVATIONS),
-        biased=frozenset(biased),
-        tied=config.tie_word_embeddings,
-    )
-
-
-def _qwen2(config: Any) -> Architecture:
-    return dataclasses.replace(_llama(config), biased=frozenset({"query_key_value"}))
-
-
-def _qwen3(config: Any) -> Architecture:
-    return dataclasses.replace(_llama(config), norms_heads=True)
-
-
-def _gemma2(config: Any) -> Architecture:
-    return dataclasses.replace(
-        _llama(config),
-        norm_offset=1.0,
-        norms_outputs=True,
-        attention_scale=config.query_pre_attn_scalar**-0.5,
-        attention_cap=config.attn_logit_softcapping,
-        logit_cap=config.final_logit_softcapping,
-        embedding_scale=config.hidden_size**0.5,
-    )
-
-
-def _gemma3(config: Any) -> Architecture:
-    if config.use_bidirectional_attention:
-        raise AmplifyError("use_bidirectional_attention: only causal models are supported")
-    return dataclasses.replace(_gemma2(config), norms_heads=True)
-
-
-def _gpt2(config: Any) -> Architecture:
-    for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-        if getattr(config, key):
-            raise AmplifyError(f"{key}: not supported for gpt2")
-    return Architecture(
-        vocabulary=config.vocab_size,
-        positions=config.n_positions,
-        width=config.n_embd,
-        heads=config.n_head,
-        key_heads=config.n_head,
-        head_width=config.n_embd // config.n_head,
-        hidden=config.n_inner or 4 * config.n_embd,
-        windows=(0,) * config.n_layer,
-        norm="layer",
-        norm_epsilon=config.layer_norm_epsilon,
-        activation=_one_of(config, "activation", config.activation_function, ACTIVATIONS),
-        gated=False,
-        biased=frozenset({"query_key_value", "out", "mlp"}),
-        attention_scale=None if config.scale_attn_weights else 1.0,
-        tied=config.tie_word_embeddings,
-    )
-
-
-def _rotary(config: Any, kind: str) -> Rotary:
-    of = config.rope_parameters
-    of = of.get(kind, of)  # Gemma 3 has one for each kind of layer
-    if of.get("partial_rotary_factor", 1.0) != 1.0:
-        raise AmplifyError("partial_rotary_factor: rotating a part of a head is not supported")
-    scaling = _one_of(
-        config, "rope_type", of["rope_type"], {k: k for k in ("default", "linear", "llama3")}
-    )
-    if scaling == "default":
-        return Rotary(of["rope_theta"])
-    if scaling == "linear":
-        return Rotary(of["rope_theta"], scaling, of["factor"])
-    return Rotary(
-        of["rope_theta"],
-        scaling,
-        of["factor"],
-        of["low_freq_factor"],
-        of["high_freq_factor"],
-        of["original_max_position_embeddings"],
-    )
-
-
-def _one_of(config: Any, key: str, value: str, allowed: Mapping[str, Any]) -> Any:
-    if value in allowed:
-        return allowed[value]
-    raise AmplifyError(
-        f"{key} {value!r} of a {config.model_type} model is not supported; supported are:"
-        f" {', '.join(allowed)}"
-    )
-
-
-FAMILIES = {
-    "llama": Family(_llama, LLAMA, ignored=("rotary_emb.inv_freq",)),
-    "mistral": Family(_llama, LLAMA),
-    "qwen2": Family(_qwen2, LLAMA),
-    "qwen3": Family(_qwen3, LLAMA),
-    "gemma2": Family(_gemma2, GEMMA),
-    "gemma3_text": Family(_gemma3, GEMMA),
-    "gpt2": Family(
-        _gpt2,
-        GPT2,
-        transposed=False,
-        prefix="transformer.",
-        ignored=("attn.bias", "attn.masked_bias"),
-    ),
-}
+"""Of tensors that are read, by their names in files."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+EXPORTED = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+"""Files of a checkpoint folder that its export has too: configuration, tokenizer, licence."""
+NOT_EXPORTED = (INDEX, "adapter_config.json")
 
 
 class Pretrained(NamedTuple):
@@ -247,8 +61,10 @@ def open_tokenizer(opened: Pretrained) -> Any:
     from transformers import AutoTokenizer  # takes seconds, and most experiments need none of it
 
     try:
-        return AutoTokenizer.from_pretrained(opened.folder, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(
+            opened.folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers and tokenizers have many, down to a plain one
         raise AmplifyError(f"{opened.folder}: tokenizer: {first_line(error)}") from None
 
 
@@ -258,24 +74,7 @@ def open_folder(folder: Path) -> Pretrained:
     Raises:
         AmplifyError: if there is none, or it asks for what is not supported; it says what is.
     """
-    if not (folder / "config.json").is_file():
-        raise AmplifyError(f"{folder}: not a checkpoint folder: there is no config.json in it")
-    from transformers import AutoConfig  # takes seconds, and most experiments need none of it
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise AmplifyError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise AmplifyError(
-            f"{folder}/config.json: model_type {config.model_type!r} is not supported; supported"
-            f" are: {', '.join(FAMILIES)}"
-        )
-    try:
-        return Pretrained(folder, family, family.architecture(config))
-    except AmplifyError as error:
-        raise AmplifyError(f"{folder}/config.json: {error}") from None
+    return Pretrained(folder, *read_config(folder))
 
 
 def load(
@@ -308,7 +107,9 @@ def load(
             shape = shapes[path]
             transposed = _is_transposed(pretrained.family, path)
             to = dtype or _common_dtype(tensors, parts)
-            read = functools.partial(_read, tensors, parts, shape, transposed, to)
+            read = functools.partial(
+                _read, pretrained.folder, tensors, parts, shape, transposed, to
+            )
             there = shardings.get(path, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
             loaded[path] = jax.make_array_from_callback(shape, there, read)
     return _unflat(abstract, loaded)
@@ -347,24 +148,65 @@ def _wanted(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     return wanted
 
 
+def _files(folder: Path) -> dict[Path, frozenset[str] | None]:
+    """The files that hold the weights, and which tensors each is read for; None: all in it."""
+    if (folder / WEIGHTS).is_file():
+        return {folder / WEIGHTS: None}
+    if not (folder / INDEX).is_file():
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        others += [path.name for path in folder.glob("pytorch_model*.bin")]
+        beside = f"; {', '.join(others[:3])} is not read" if others else ""
+        raise AmplifyError(
+            f"{folder}: there is no .safetensors file that says what the weights are: neither"
+            f" {WEIGHTS} nor {INDEX}{beside}"
+        )
+    where = _read_index(folder / INDEX)
+    files: dict[Path, frozenset[str] | None] = {}
+    for name in sorted(set(where.values())):
+        if not (folder / name).is_file():
+            raise AmplifyError(f"{folder}: {name} is missing, which {INDEX} names")
+        files[folder / name] = frozenset(tensor for tensor, at in where.items() if at == name)
+    return files
+
+
+def _read_index(file: Path) -> dict[str, str]:
+    """Which file each tensor is in, by its name."""
+    try:
+        where = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+        if not where or not all(isinstance(name, str) for name in where.values()):
+            raise ValueError("weight_map must name a file for each tensor")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AmplifyError(f"{file}: cannot be read: {first_line(error)}") from None
+    for name in where.values():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or path.suffix != ".safetensors":
+            raise AmplifyError(f"{file}: {name!r} is no .safetensors file in this folder")
+    return where
+
+
 def _tensors(pretrained: Pretrained, files: contextlib.ExitStack) -> dict[str, Any]:
-    """A slice that can be read for each tensor in the folder, by name without the prefix."""
-    paths = sorted(pretrained.folder.glob("*.safetensors"))
-    if not paths:
-        raise AmplifyError(f"{pretrained.folder}: there is no .safetensors file in it")
+    """A slice that can be read for each tensor of the weights, by name without the prefix."""
     tensors: dict[str, Any] = {}
-    for path in paths:
+    for path, wanted in _files(pretrained.folder).items():
         try:
             file = files.enter_context(safe_open(path, framework="numpy"))
         except (SafetensorError, OSError) as error:
-            raise AmplifyError(f"{path}: cannot be read: {error}") from None
-        for name in file.keys():  # noqa: SIM118  it is no mapping
+            raise AmplifyError(f"{path}: cannot be read: {first_line(error)}") from None
+        there = set(file.keys())
+        for name in sorted(wanted or ()):
+            if name not in there:
+                raise AmplifyError(f"{path}: tensor {name} is missing, which {INDEX} says is here")
+        for name in sorted(there if wanted is None else wanted):
             short = name.removeprefix(pretrained.family.prefix)
             if pretrained.family.ignores(short):
                 continue
             if short in tensors:
                 raise AmplifyError(f"{path}: tensor {name} is there twice")
             tensors[short] = file.get_slice(name)
+            if (dtype := tensors[short].get_dtype()) not in DTYPES:
+                raise AmplifyError(
+                    f"{path}: tensor {name} has dtype {dtype}; supported are {', '.join(DTYPES)}"
+                )
     return tensors
 
 
@@ -419,6 +261,7 @@ def _check(
 
 
 def _read(
+    folder: Path,
     tensors: Mapping[str, Any],
     parts: list[Part],
     shape: tuple[int, ...],
@@ -436,27 +279,37 @@ def _read(
     def read(part: Part) -> np.ndarray:
         where = (*inside, slice(part.start + last.start, part.start + last.stop))
         slices = tensors[part.tensor]
-        return slices[where[::-1]].T if transposed else slices[where]
+        values = (slices[where[::-1]].T if transposed else slices[where]).astype(dtype)
+        if not np.isfinite(values.astype(np.float32)).all():
+            kind = "not a number" if np.isnan(values.astype(np.float32)).any() else "infinite"
+            raise AmplifyError(f"{folder}: tensor {part.tensor} has values that are {kind}")
+        return values
 
     if not stacked:
-        return read(parts[0]).astype(dtype)
-    return np.stack([read(part).astype(dtype) for part in parts[index[0]]])
+        return read(parts[0])
+    return np.stack([read(part) for part in parts[index[0]]])
 
 
 def export(pretrained: Pretrained, params: PyTree[Array], out: Path) -> None:
     """Writes a folder that transformers opens: the weights, with the configuration and tokenizer of
     the folder that they came from.
 
+    Weights are written as they are, and the configuration says so, whatever the folder's own dtype
+    was: rounding weights that were trained in float32 back to bfloat16 would undo most of a short
+    training. Where dtypes differ, all are written in float32.
+
     Raises:
         AmplifyError: if `out` is there already.
     """
     if out.exists():
         raise AmplifyError(f"{out}: is there already; name a new folder")
-    flat = _flat(params)
+    flat = {path: np.asarray(leaf) for path, leaf in _flat(params).items()}
+    dtypes = {array.dtype.name for array in flat.values()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
     family = pretrained.family
     beside: dict[str, list[np.ndarray]] = collections.defaultdict(list)
     for path, parts in _wanted(family, {path: leaf.shape for path, leaf in flat.items()}).items():
-        array = np.asarray(flat[path])
+        array = flat[path].astype(dtype)
         for part in parts:
             one = array if part.layer is None else array[part.layer]
             beside[part.tensor].append(one.T if _is_transposed(family, path) else one)
@@ -469,13 +322,25 @@ def export(pretrained: Pretrained, params: PyTree[Array], out: Path) -> None:
     }
     unfinished = out.with_name(out.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(
-        pretrained.folder,
-        unfinished,
-        ignore=shutil.ignore_patterns("*.safetensors*", "*.bin", "*.pt", "*.gguf"),
-    )
-    save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
+    unfinished.mkdir(parents=True)
+    for pattern in EXPORTED:
+        for file in pretrained.folder.glob(pattern):
+            if file.is_file() and file.name not in NOT_EXPORTED:
+                shutil.copyfile(file, unfinished / file.name)
+    # The second name is that of older versions.
+    _change_json(unfinished / "config.json", {"dtype": dtype, "torch_dtype": dtype})
+    if (unfinished / "tokenizer_config.json").is_file():
+        _change_json(unfinished / "tokenizer_config.json", {})
+    save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
     unfinished.rename(out)
+
+
+def _change_json(file: Path, changes: Mapping[str, Any]) -> None:
+    """Sets values of a configuration. Code of the folder's own is not exported, nor its names."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values.pop("auto_map", None)
+    text = json.dumps(values | changes, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def _flat(params: PyTree[Any]) -> dict[str, Any]:

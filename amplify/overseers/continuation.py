@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
+from tokenizers import Tokenizer
 
 from amplify.assistants import decoding, pretrained
 from amplify.assistants.causal_lm import CausalLM
 from amplify.assistants.packing import PADDING
+from amplify.control_tokens import control_tokens, without_control
 from amplify.errors import AmplifyError
 from amplify.hub import find
 from amplify.types import Place
@@ -53,10 +55,10 @@ class Continuation:
 
     def spell(self, texts: Sequence[str], room: int) -> Int[np.ndarray, "texts room"]:
         """What is read of each text behind what all begin with; PADDING alone if it is too long."""
-        prefix, tokenizer = _prefix(self), _opened(self.checkpoint)[1]
+        prefix = _prefix(self)
         rows = np.full((len(texts), room), PADDING, np.int32)
         for row, text in zip(rows, texts, strict=True):
-            tokens = tokenizer.encode(_whole(self, text))
+            tokens = _ids(self, text)
             rest = tokens[len(prefix) :]
             if tuple(tokens[: len(prefix)]) == prefix and len(rest) <= room:
                 row[room - len(rest) :] = rest
@@ -120,13 +122,42 @@ def _whole(of: Continuation, text: str) -> str:
     return f"{of.instructions.rstrip()}\n\n{text}\n"
 
 
+def _ids(of: Continuation, text: str) -> list[int]:
+    """Tokens of the instructions and a text. Control tokens in the instructions are what they look
+    like, for who wrote them may mean them; what looks like one in a text is text.
+    """
+    tokenizer, plain = _opened(of.checkpoint)[1], _plain(of.checkpoint)
+    whole, start = _whole(of, text), _end_of_control(of)
+    if not start:
+        return plain.encode(whole).ids
+    rest = plain.encode(whole[start:], add_special_tokens=False).ids
+    return tokenizer.encode(whole[:start]) + rest
+
+
+@functools.cache
+def _plain(checkpoint: str) -> Tokenizer:
+    backend = getattr(_opened(checkpoint)[1], "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise AmplifyError(f"{checkpoint}: its tokenizer is of a kind that is not supported")
+    return without_control(backend)
+
+
+@functools.cache
+def _end_of_control(of: Continuation) -> int:
+    """Where the last control token in the instructions ends; 0 if there is none."""
+    _plain(of.checkpoint)  # which says so if the tokenizer is of another kind
+    instructions = of.instructions.rstrip()
+    control = control_tokens(_opened(of.checkpoint)[1].backend_tokenizer).values()
+    ends = [instructions.rfind(token) + len(token) for token in control if token in instructions]
+    return max(ends, default=0)
+
+
 @functools.cache
 def _prefix(of: Continuation) -> tuple[int, ...]:
     """What the model reads first, whatever the text: tokens, for a text's first word may be joined
     to the instructions' last.
     """
-    tokenizer = _opened(of.checkpoint)[1]
-    texts = (tokenizer.encode(_whole(of, text)) for text in ("Q", "A"))
+    texts = (_ids(of, text) for text in ("Q", "A"))
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
     return tuple(token for token, _ in same)
 

@@ -1,17 +1,19 @@
-"""A language model as overseer: it reads a transcript, and says what to ask next or what to
-conclude.
+"""A language model as overseer: it reads a transcript and replies with a question or a conclusion.
 
-It is told how by a text that belongs to the experiment: instructions and a few examples. It sees
-questions and answers, never a context. What it says must be a line that begins with "Ask:" or
-"Conclude:".
+A text that belongs to the experiment tells it how: instructions and a few examples. It sees
+questions and answers, never a context. Each reply must have a line that begins with "Ask:" or
+"Conclude:" (see `replies`). The model is behind a server (see `endpoint`) or in this process (see
+`continuation`).
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
@@ -21,11 +23,15 @@ from amplify import words
 from amplify.assistants.packing import PADDING
 from amplify.errors import AmplifyError
 from amplify.host import on_host
+from amplify.overseers.address import check_address
 from amplify.overseers.continuation import Continuation
-from amplify.overseers.endpoint import Endpoint, nonsense
+from amplify.overseers.endpoint import Endpoint, Prompt, Unusable
+from amplify.overseers.exchanges import FILE, Reply, current
+from amplify.overseers.replies import ASK, CONCLUDE, read_reply
 from amplify.types import FAILED, Ask, Overseer, Place, Strategy, Task
 
-ASK, CONCLUDE = "Ask:", "Conclude:"
+OURS = ("model", "messages", "stream", "n", "temperature", "max_tokens")
+"""Keys of a request that `extra_body` cannot set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +39,8 @@ class LanguageModelOverseerConfig:
     """`[overseer]` of an experiment file."""
 
     PATHS: ClassVar = ("prompt", "pretrained")
+    RENAMED: ClassVar = {"tries": "attempts", "timeout": "deadline", "patience": None}
+    """Keys of older files and what they are now called; None: no longer needed, and ignored."""
 
     prompt: str
     """A text file: instructions, and a few transcripts."""
@@ -40,20 +48,28 @@ class LanguageModelOverseerConfig:
     """Address of a server that speaks as OpenAI's does, such as http://localhost:8000/v1."""
     model: str = ""
     """Which of the server's models."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | Literal["server"] = 0.0
+    """"server": none is sent, and the server's own holds, as some reasoning models want it."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Tokens of a reply at most, reasoning included."""
+    concurrent: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Requests under way at a time."""
+    attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    """Requests at most until a prompt has a usable reply."""
+    deadline: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Seconds, from a request's start to the last byte of its reply."""
+    extra_body: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What else each request says, such as {reasoning_effort = "low"}. If it has
+    `max_completion_tokens`, max_tokens is not sent."""
     pretrained: str = ""
     """In place of a server: a Hugging Face folder, seen from the experiment's own, or the name of a
-    checkpoint on the hub, which goes on with the transcript by itself."""
+    checkpoint on the hub, which continues the transcript in this process."""
     line: Annotated[int, Field(ge=1)] = 64
     """Tokens of what a checkpoint says at most, and room for each line of a transcript."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of a checkpoint's weights, and of what it computes."""
     asks: Annotated[int, Field(ge=1, le=16)] = 4
     """Sub-questions at most; then it must conclude."""
-    tries: Annotated[int, Field(ge=1)] = 4
-    patience: Annotated[float, Field(ge=0)] = 1.0
-    """Seconds before the second try, twice as many before each one after it."""
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds."""
     most_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of a round's questions that may remain without an answer."""
 
@@ -69,15 +85,28 @@ class LanguageModelOverseerConfig:
             speaker = Continuation(self.pretrained, instructions, self.line, self.dtype)
             speaker.check(self.line * (2 * self.asks + 2))
             return LanguageModelOverseer(task, speaker, self.asks, self.most_failed)
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise AmplifyError(
-                f"overseer.endpoint must be an address such as http://localhost:8000/v1,"
-                f" got {self.endpoint!r}"
-            )
-        endpoint = Endpoint(
-            self.endpoint, self.model, instructions, self.tries, self.patience, self.timeout
+        return LanguageModelOverseer(task, self._server(instructions), self.asks, self.most_failed)
+
+    def _server(self, instructions: str) -> Endpoint:
+        check_address(self.endpoint)
+        for key in OURS:
+            if key in self.extra_body:
+                raise AmplifyError(f"overseer.extra_body must not have {key}")
+        try:
+            extra = json.dumps(dict(self.extra_body), sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise AmplifyError(f"overseer.extra_body cannot be sent as JSON: {error}") from None
+        return Endpoint(
+            self.endpoint,
+            self.model,
+            instructions,
+            None if self.temperature == "server" else self.temperature,
+            self.max_tokens,
+            self.concurrent,
+            self.attempts,
+            self.deadline,
+            extra,
         )
-        return LanguageModelOverseer(task, endpoint, self.asks, self.most_failed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +132,12 @@ class LanguageModelOverseer:
     ) -> Strategy:
         answer = jnp.full((*questions.shape[:-1], self.task.answer_length), FAILED, jnp.int32)
         goes_on = jnp.ones(questions.shape[:-1], bool)
+        draws = jax.lax.bitcast_convert_type(jax.random.key_data(keys), jnp.int32)
         transcript = [questions]
         for left in range(self.asks, -1, -1):
-            asks, sub_question, conclusion = self._continue(params, transcript, goes_on, left)
+            asks, sub_question, conclusion = self._continue(
+                params, transcript, goes_on, draws, left
+            )
             answer = jnp.where((goes_on & ~asks)[..., None], conclusion, answer)
             goes_on &= asks
             if left:
@@ -118,14 +150,16 @@ class LanguageModelOverseer:
         params: PyTree[Array] | None,
         transcript: list[Array],
         goes_on: Bool[Array, "*b"],
+        draws: Int[Array, "*b key"],
         left: int,
     ) -> tuple[Bool[Array, "*b"], Array, Array]:
         """Whether something is asked, and what; or what is concluded, FAILED if nothing can be."""
         length = self.task.question_length
-        shape = (1 + length + self.task.answer_length,)
+        shape = (self._row_length,)
         going = goes_on[..., None].astype(jnp.int32)
         if isinstance(self.speaker, Endpoint):
-            said = on_host(functools.partial(self._ask, left), shape, going, *transcript)
+            ask = functools.partial(self._ask_server, self.speaker, left)
+            said = on_host(ask, shape, going, draws, *transcript)
         else:
             room = self.speaker.line * (len(transcript) + 1)  # more, the later it is
             spell = functools.partial(self._spell, self.speaker, left, room)
@@ -134,12 +168,22 @@ class LanguageModelOverseer:
             said = on_host(understand, shape, going, self.speaker.go_on(params, tokens))
         return said[..., 0] == 1, said[..., 1 : 1 + length], said[..., 1 + length :]
 
-    def _ask(self, left: int, goes_on: np.ndarray, *transcript: np.ndarray) -> np.ndarray:
-        """What an endpoint says, as `_continue` wants it: 1 if it asks, what, and a conclusion."""
-        assert isinstance(self.speaker, Endpoint)
-        prompts = self._prompts(left, goes_on, transcript)
-        lines, trouble = self.speaker.answer(prompts, lambda line: self._makes_sense(line, left))
-        return self._in_tokens(goes_on, lines, trouble)
+    def _ask_server(
+        self,
+        endpoint: Endpoint,
+        left: int,
+        goes_on: np.ndarray,
+        draws: np.ndarray,
+        *transcript: np.ndarray,
+    ) -> np.ndarray:
+        """What a server says, as `_continue` wants it: 1 if it asks, what, and a conclusion."""
+        texts = self._prompts(left, goes_on, transcript)
+        going = draws[goes_on[:, 0] == 1]
+        sampled = endpoint.temperature != 0
+        names = [row.tobytes().hex() if sampled else "" for row in going]
+        prompts = [Prompt(*pair) for pair in zip(texts, names, strict=True)]
+        read = functools.partial(self._read, left)
+        return self._in_rows(goes_on, endpoint.answer(prompts, read))
 
     def _spell(
         self,
@@ -158,29 +202,50 @@ class LanguageModelOverseer:
         self, speaker: Continuation, left: int, goes_on: np.ndarray, said: np.ndarray
     ) -> np.ndarray:
         """What a checkpoint said, as `_continue` wants it."""
-        lines = speaker.read(said[goes_on[:, 0] == 1])
-        senseless = [line for line in lines if not self._makes_sense(line, left)]
-        trouble = f"{speaker.checkpoint}: {nonsense(senseless[0])}" if senseless else ""
-        sensible = [line if self._makes_sense(line, left) else None for line in lines]
-        return self._in_tokens(goes_on, sensible, trouble)
+        found: list[np.ndarray | None] = []
+        for line in speaker.read(said[goes_on[:, 0] == 1]):
+            row = self._read(left, Reply(line))
+            if isinstance(row, Unusable):
+                current().trouble = f"{speaker.checkpoint}: {row.why}"
+            found.append(None if isinstance(row, Unusable) else row)
+        return self._in_rows(goes_on, found)
 
-    def _in_tokens(
-        self, goes_on: np.ndarray, lines: Sequence[str | None], trouble: str
-    ) -> np.ndarray:
-        length, task = self.task.question_length, self.task
-        if trouble:
-            TROUBLE[self.speaker] = trouble
-        said = np.zeros((len(goes_on), 1 + length + task.answer_length), np.int32)
-        said[:, 1 + length :] = FAILED
-        for row, line in zip(np.flatnonzero(goes_on[:, 0]), lines, strict=True):
-            if line is None:
-                continue
-            if line.startswith(ASK):
-                said[row, 0] = 1
-                said[row, 1 : 1 + length] = words.read_question(task, _after(line, ASK))
-            else:
-                said[row, 1 + length :] = words.read_answer(task, _after(line, CONCLUDE))
+    def _in_rows(self, goes_on: np.ndarray, found: Sequence[np.ndarray | None]) -> np.ndarray:
+        """What was said for those items that go on, and FAILED where nothing usable was."""
+        said = np.zeros((len(goes_on), self._row_length), np.int32)
+        said[:, 1 + self.task.question_length :] = FAILED
+        for row, one in zip(np.flatnonzero(goes_on[:, 0]), found, strict=True):
+            if one is not None:
+                said[row] = one
         return said
+
+    @property
+    def _row_length(self) -> int:
+        """Whether it asks, the question, and the answer."""
+        return 1 + self.task.question_length + self.task.answer_length
+
+    def _read(self, left: int, reply: Reply) -> np.ndarray | Unusable:
+        """A reply in tokens: one row as `_continue` wants it."""
+        wanted = f"Reply with one line that begins with {CONCLUDE}"
+        if left:
+            wanted = f"Reply with one line that begins with {ASK} or {CONCLUDE}"
+        said = read_reply(reply.text, cut_off=reply.cut_off)
+        if isinstance(said, str):
+            return Unusable(said, wanted)
+        if said.asks and not left:
+            return Unusable("no more questions may be asked", wanted)
+        length, problem = self.task.question_length, ""
+        for text in said.readings:
+            row = np.zeros(self._row_length, np.int32)
+            try:
+                if said.asks:
+                    row[0], row[1 : 1 + length] = 1, words.read_question(self.task, text)
+                else:
+                    row[1 + length :] = words.read_answer(self.task, text)
+                return row
+            except AmplifyError as error:
+                problem = problem or str(error)
+        return Unusable(problem, wanted)
 
     def _prompts(
         self, left: int, goes_on: np.ndarray, transcript: Sequence[np.ndarray]
@@ -191,7 +256,9 @@ class LanguageModelOverseer:
         ]
 
     def _prompt(self, transcript: list[np.ndarray], left: int) -> str:
-        question, *exchanges = (words.shown(self.task, row) for row in transcript)
+        # One line each: what a document says must not look like a line of the transcript.
+        shown = (" ".join(words.shown(self.task, row).split()) for row in transcript)
+        question, *exchanges = shown
         lines = [f"Question: {question}"]
         for asked, answer in zip(exchanges[::2], exchanges[1::2], strict=True):
             lines += [f"{ASK} {asked}", f"Answer: {answer}"]
@@ -199,36 +266,19 @@ class LanguageModelOverseer:
             lines.append(f"(No more questions: say {CONCLUDE} and the answer.)")
         return "\n".join(lines)
 
-    def _makes_sense(self, line: str, left: int) -> bool:
-        try:
-            if line.startswith(ASK) and left:
-                words.read_question(self.task, _after(line, ASK))
-                return True
-            if line.startswith(CONCLUDE):
-                words.read_answer(self.task, _after(line, CONCLUDE))
-                return True
-        except AmplifyError:
-            return False
-        return False
-
-
-TROUBLE: dict[Endpoint | Continuation, str] = {}
-"""What last kept one from answering."""
-
 
 def check_failed(overseer: Any, answers: Int[np.ndarray, "rows questions answer_length"]) -> int:
     """How many questions have no answer. Raises AmplifyError if they are more than may be."""
-    failed = int((answers[..., 0] == FAILED).sum())
+    failed, exchanges = int((answers[..., 0] == FAILED).sum()), current()
+    if exchanges.broken:
+        raise AmplifyError(exchanges.broken)
     if isinstance(overseer, LanguageModelOverseer) and failed > (
         overseer.most_failed * answers[..., 0].size
     ):
         raise AmplifyError(
             f"the overseer gave no answer to {failed} of {answers[..., 0].size} questions"
-            f" ({TROUBLE.get(overseer.speaker, 'none')}); what it did say is kept: the same"
-            " command goes on"
+            f" ({exchanges.trouble or 'no reason is known'}); the same command goes on. What a"
+            f" server replied is kept in the round's {FILE}, and only what got no reply is asked"
+            " again"
         )
     return failed
-
-
-def _after(line: str, marker: str) -> str:
-    return line.removeprefix(marker).strip()

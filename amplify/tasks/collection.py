@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amplify.tasks.splitting import is_unspaced, sentences, words_of
+
 
 class Document(NamedTuple):
     title: str
@@ -25,17 +27,22 @@ class Collection:
 
     def __init__(self, documents: Sequence[Document]) -> None:
         import bm25s  # takes a second, and most experiments search nothing
+        from bm25s.stopwords import STOPWORDS_EN
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says what it builds
 
         self.documents = tuple(documents)
         self._engine = bm25s.BM25()
-        self._words = functools.partial(bm25s.tokenize, stopwords="en", show_progress=False)
-        texts = [f"{title}. {text}" for title, text in self.documents]
-        self._engine.index(self._words(texts), show_progress=False)
+        self._stop_words = frozenset(STOPWORDS_EN)
+        texts = [self._words(f"{title}. {text}") for title, text in self.documents]
+        self._engine.index(texts, show_progress=False)
         self._known: dict[tuple[str, int], tuple[int, ...]] = {}
         self._titles = {title: number for number, (title, _) in enumerate(self.documents)}
         self._longest_title = max((len(title.split()) for title in self._titles), default=1)
+        self._unspaced_titles = tuple(title for title in self._titles if is_unspaced(title))
+
+    def _words(self, text: str) -> list[str]:
+        return [word for word in words_of(text.lower()) if word not in self._stop_words]
 
     def search(self, queries: Sequence[str], hits: int) -> list[tuple[int, ...]]:
         """Numbers of the documents that match each query best, at most `hits`, best first."""
@@ -46,7 +53,7 @@ class Collection:
 
     def _best(self, query: str, hits: int) -> tuple[int, ...]:
         """The engine's own choice of the best would weigh all documents, and most match nothing."""
-        [words] = self._words([query], return_ids=False)
+        words = self._words(query)
         if not words:
             return ()
         scores = self._engine.get_scores(words)
@@ -78,9 +85,11 @@ class Collection:
 
     def sentence(self, number: int, query: str) -> str:
         """The sentence of a document that has most words of a query."""
-        sentences = re.split(r"(?<=[.!?])\s+", self.documents[number].text)
-        wanted = set(re.findall(r"\w+", query))
-        return max(sentences, key=lambda sentence: len(wanted & set(re.findall(r"\w+", sentence))))
+        wanted = _different_words(query)
+        return max(
+            sentences(self.documents[number].text) or [""],
+            key=lambda sentence: len(wanted & _different_words(sentence)),
+        )
 
     @functools.cache  # noqa: B019 - a collection lives as long as the process
     def names_in(self, number: int) -> tuple[str, ...]:
@@ -92,4 +101,10 @@ class Collection:
             for start in range(len(words))
             for length in range(self._longest_title, 0, -1)
         )
-        return tuple(dict.fromkeys(n for n in names if n in self._titles and n != title))
+        spaced = [n for n in names if n in self._titles and n != title]
+        there = [n for n in self._unspaced_titles if n in text and n != title]
+        return tuple(dict.fromkeys([*spaced, *sorted(there, key=text.index)]))
+
+
+def _different_words(text: str) -> set[str]:
+    return {*re.findall(r"\w+", text), *(words_of(text) if is_unspaced(text) else ())}

@@ -5,8 +5,7 @@ taken apart: the overseer is a language model. Passages are searched for, see `s
 """
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from amplify.answers import AnswerRule
 from amplify.tasks.collection import Collection, Document
 from amplify.tasks.searched import SEARCH, Count, Library, Searched, library_of
 from amplify.tasks.sources import Question, read_documents, read_questions
-from amplify.tasks.spelling import Spelling
+from amplify.tasks.splitting import split_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +69,7 @@ class Documents(Searched):
             for document in documents
             for piece in split_up(_told(document), spelling, self.passage_length)
         ]
+        self._check_spelling(spelling, _named(passages, questions))
         rows = spelling.write([text for _, text in passages], self.passage_length)
         return Library(Asked.about(passages, questions), Collection(passages), spelling, rows)
 
@@ -122,18 +122,15 @@ class Asked(NamedTuple):
         return [self.places[title] for title in known.documents] if known else []
 
 
-def split_up(text: str, spelling: Spelling, length: int) -> list[str]:
-    """Pieces of at most so many tokens: of whole sentences, where one is not too long itself."""
-    pieces = [""]
-    for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
-        whole = len(spelling.tokens(sentence)) <= length
-        for part in [sentence] if whole else sentence.split():
-            longer = f"{pieces[-1]} {part}".strip()
-            if len(spelling.tokens(longer)) <= length:
-                pieces[-1] = longer
-            else:
-                pieces.append(part)
-    return [piece for piece in pieces if piece]
+def _named(
+    passages: Sequence[Document], questions: Sequence[Question]
+) -> Iterator[tuple[str, str]]:
+    """All texts, each with what it is called in an error."""
+    for title, text in passages:
+        yield f"document {title!r}", text
+    for question in questions:
+        yield f"question {question.question!r}", question.question
+        yield f"the answer to {question.question!r}", question.answer
 
 
 def _told(document: Document) -> str:

@@ -83,6 +83,12 @@ class Search(Searched):
             "answer_length": longest_answers,
         }
         self._check_lengths(spelling, longest)
+        if self.tokenizer:
+            names = world.numbers
+            self._check_spelling(spelling, ((f"the name {name!r}", name) for name in names))
+            self._check_spelling(
+                spelling, ((f"question {text!r}", text) for text in longest["question_length"])
+            )
         passages = spelling.write(texts, self.passage_length)
         return Library(world, Collection(world.documents), spelling, passages)
 

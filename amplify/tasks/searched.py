@@ -211,6 +211,7 @@ class Searched:
     def _question_words(self, text: str) -> list[str]:
         """A question's words, filled up. Raises ValueError if they are too many."""
         spelling = library_of(self).spelling
+        spelling.check(text)
         words = [spelling.vocabulary[token] for token in spelling.tokens(text)]
         if len(words) > self.question_length:
             raise ValueError(f"a question has at most {self.question_length} tokens")
@@ -218,6 +219,7 @@ class Searched:
 
     def parse_answer(self, text: str) -> list[str]:
         spelling = library_of(self).spelling
+        spelling.check(text)
         return [spelling.vocabulary[token] for token in spelling.tokens(text)]
 
     def expand(self, part: str) -> str:
@@ -265,6 +267,15 @@ class Searched:
         if self.tokenizer:
             return open_spelling(find(self.tokenizer))
         return learn_spelling(texts, self.vocabulary_size)
+
+    def _check_spelling(self, spelling: Spelling, written: Iterable[tuple[str, str]]) -> None:
+        """Raises ValueError unless the tokenizer can spell all texts; each comes with its name."""
+        for name, text in written:
+            try:
+                spelling.check(text)
+            except ValueError as error:
+                tokenizer = self.tokenizer or "the tokenizer that is learned"
+                raise ValueError(f"{name} cannot be spelled by {tokenizer}: {error}") from None
 
     def _check_lengths(self, spelling: Spelling, written: Mapping[str, Iterable[str]]) -> None:
         for key, texts in written.items():

@@ -6,6 +6,7 @@ that says of each what the answer is and which documents it rests on, hop by hop
 
 import collections
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -47,7 +48,7 @@ def read_documents(where: str) -> list[Document]:
         raise AmplifyError(f"{path}: documents are a folder, a .jsonl file or a TFDS data set")
     else:
         found = list(_from_tfds(where))
-    found = [document for document in found if document.text.strip()]
+    found = [_clean(document, where) for document in found if document.text.strip()]
     if not found:
         kinds = " and ".join(SUFFIXES)
         raise AmplifyError(f"{where}: has no documents ({kinds} files, or rows with text)")
@@ -63,19 +64,41 @@ def read_questions(where: str, documents: Sequence[Document]) -> list[Question]:
     if not where:
         raise AmplifyError("task.questions must name a .jsonl file of questions and answers")
     known = {title for title, _ in documents}
-    questions = []
+    questions: dict[str, Question] = {}
     for number, row in _lines(Path(where)):
         line = f"{where}: line {number}"
         question = _validated(_QuestionRow, row, line)
-        for title in question.documents:
+        titles = tuple(_normal(title, line) for title in question.documents)
+        for title in titles:
             if title not in known:
                 raise AmplifyError(f"{line}: there is no document {title!r}")
-        asked = " ".join(question.question.split())
-        answer = " ".join(question.answer.split())
-        questions.append(Question(asked, answer, tuple(question.documents)))
+        asked, answer = (
+            " ".join(_normal(text, line).split()) for text in (question.question, question.answer)
+        )
+        if not asked or not answer:
+            raise AmplifyError(f"{line}: the {'answer' if asked else 'question'} is empty")
+        if asked in questions and questions[asked] != (asked, answer, titles):
+            raise AmplifyError(f"{line}: {asked!r} has another answer, or other documents, above")
+        questions[asked] = Question(asked, answer, titles)
     if not questions:
         raise AmplifyError(f"{where}: has no questions")
-    return questions
+    return list(questions.values())
+
+
+def _clean(document: Document, where: str) -> Document:
+    line = f"{where}: document {document.title!r}"
+    return Document(_normal(document.title, line), _normal(document.text, line))
+
+
+def _normal(text: str, line: str) -> str:
+    """Text in Unicode's composed form, as tokenizers want it. Raises AmplifyError if it is none."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise AmplifyError(
+            f"{line}: character {error.start + 1} is half of a pair, and no text"
+        ) from None
+    return unicodedata.normalize("NFC", text)
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -112,12 +135,15 @@ def _validated(kind: type[Row], row: Any, line: str) -> Row:
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """What stands in the lines of a JSONL file, counted from 1."""
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    # Not `splitlines`: a JSON string may have other line breaks in it than this one.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
-                raise AmplifyError(f"{path}: line {number}: not JSON ({error})") from None
+            except (ValueError, RecursionError) as error:
+                raise AmplifyError(
+                    f"{path}: line {number}: not JSON ({first_line(error)})"
+                ) from None
 
 
 def _text(path: Path) -> str:
@@ -162,4 +188,4 @@ def _from_tfds(where: str) -> Iterator[Document]:
 
 def _as_text(value: str | bytes) -> str:
     """TFDS gives either, depending on how a data set is kept."""
-    return value if isinstance(value, str) else value.decode()
+    return value if isinstance(value, str) else value.decode(errors="replace")

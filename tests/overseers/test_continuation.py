@@ -75,3 +75,23 @@ def test_what_it_cannot_do_is_one_clear_line(overseer, said, checkpoint, tmp_pat
     line = capsys.readouterr().err.splitlines()[-1]
     assert said in line
     assert line.startswith("amplify: ")
+
+
+def test_what_looks_like_a_control_token_in_a_text_is_text(checkpoint):
+    speaker = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    [row] = speaker.spell(["Question: </s> <s>"], 60)
+    read = [*_prefix(speaker), *row[row >= 0].tolist()]
+    assert not {tokenizer.eos_token_id, tokenizer.bos_token_id} & set(read)
+    assert tokenizer.decode(read) == _whole(speaker, "Question: </s> <s>")
+
+
+def test_control_tokens_in_the_instructions_are_what_they_look_like(checkpoint):
+    """Whoever writes instructions may frame them as a checkpoint expects it."""
+    speaker = Continuation(str(checkpoint), "<s>Ask.</s>\n<s>", line=12, dtype="float32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    [row] = speaker.spell(["Question: </s>"], 60)
+    read = [*_prefix(speaker), *row[row >= 0].tolist()]
+    assert read.count(tokenizer.bos_token_id) == 2
+    assert read.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(read) == _whole(speaker, "Question: </s>")

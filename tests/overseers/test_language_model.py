@@ -1,9 +1,14 @@
 """A language model as overseer: a real server on this machine that speaks as OpenAI's does."""
 
+import itertools
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +18,7 @@ from amplify import dataset
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.cli import main
+from amplify.overseers.exchanges import FILE
 from amplify.problems import draw_problems
 from amplify.running import running
 from amplify.store import Store
@@ -21,6 +27,7 @@ from amplify.tasks.wildcard import Wildcard
 from amplify.types import FAILED
 from amplify.words import shown
 from tests.documents import asked_rows, jsonl, written
+from tests.servers import Response, completion, fake_server
 from tests.tiny import TOML, tiny_experiment
 
 PROMPT = """Questions are patterns of a, b and *. Ask about the pattern with its first * replaced.
@@ -49,35 +56,18 @@ def continued(transcript: str) -> str:
 
 @pytest.fixture
 def server():
-    """`say` answers, `asked` counts requests; 503 while `down`."""
-    state = SimpleNamespace(say=continued, asked=0, down=False, instructions=set())
+    """`say` answers a transcript, or gives a whole response; 503 while `down`."""
+    with fake_server() as state:
+        state.say, state.down = continued, False
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            system, user = (message["content"] for message in body["messages"])
-            state.asked += 1
-            state.instructions.add(system)
+        def respond(body, number):
             if state.down:
-                self.send_error(503)
-                return
-            message = {"role": "assistant", "content": state.say(user)}
-            said = json.dumps({"choices": [{"message": message}]}).encode()
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(said)
+                return Response(b"", 503)
+            said = state.say(body["messages"][1]["content"])
+            return completion(said) if isinstance(said, str) else said
 
-        def log_message(self, *_):
-            return
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 64  # with 5, what is asked at once waits a second to be asked again
-
-    with Server(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        state.address = f"http://127.0.0.1:{running.server_port}/v1"
+        state.respond = respond
         yield state
-        running.shutdown()
 
 
 def overseen(folder, server, more: str = ""):
@@ -94,20 +84,86 @@ def answers(folder) -> np.ndarray:
     return np.array([row["answers"] for row in dataset.read(folder / "001/data")])
 
 
-def test_it_concludes_what_the_same_thoughts_in_code_do_and_nothing_is_asked_twice(
-    server, tmp_path
-):
-    folder = overseen(tmp_path / "spoken", server)
-    main(["round", str(folder), "--n", "1"])
-    asked = server.asked
-    assert asked
-    main(["round", str(overseen(tmp_path / "again", server)), "--n", "1"])
-    assert server.asked == asked
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """A round overseen by a server that is gone by now; how often it was asked, and told what."""
+    with fake_server() as server:
+        server.respond = lambda body, n: completion(continued(body["messages"][1]["content"]))
+        folder = overseen(tmp_path_factory.mktemp("spoken") / "spoken", server)
+        main(["round", str(folder), "--n", "1"])
+        return folder, server.bodies
+
+
+def test_it_concludes_what_the_same_thoughts_in_code_do(spoken, tmp_path):
+    folder, bodies = spoken
     simulated = tiny_experiment(tmp_path / "simulated")
     main(["round", str(simulated), "--n", "1"])
     assert (answers(folder) == answers(simulated)).all()
     assert (answers(folder) != 0).any()
-    assert server.instructions == {PROMPT}
+    assert {body["messages"][0]["content"] for body in bodies} == {PROMPT}
+
+
+def test_requests_and_tokens_are_in_the_ledger_and_none_was_sent_twice(spoken):
+    folder, bodies = spoken
+    ledgers = [json.loads((folder / n / "record.json").read_text()) for n in ("000", "001")]
+    costs = [record["ledger"] for record in ledgers]
+    assert sum(cost["overseer_requests"] for cost in costs) == len(bodies)
+    assert sum(cost["overseer_tokens"] for cost in costs) == 10 * len(bodies)
+    rows = [json.loads(line) for line in (folder / "001" / FILE).read_text().splitlines()]
+    asked = [json.dumps(row["messages"]) for row in rows if "messages" in row]
+    assert len(set(asked)) == len(asked) == costs[1]["overseer_requests"]
+
+
+def test_a_round_is_replayed_bit_for_bit_where_its_server_was_never_seen(
+    spoken, tmp_path, capsys, monkeypatch
+):
+    folder, bodies = spoken
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    asked = len(bodies)
+    main(["replay", str(moved), "--round", "1", "--json"])
+    assert json.loads(capsys.readouterr().out)["same"]
+    main(["tree", str(moved), "--round", "1", "--row", "0"])
+    assert len(bodies) == asked
+    assert (moved / "001" / FILE).read_bytes() == (folder / "001" / FILE).read_bytes()
+
+
+def test_another_experiment_gets_nothing_of_what_this_one_was_told(server, spoken, tmp_path):
+    """At the same address, by the same model's name, another server answers."""
+    server.say = lambda transcript: "Conclude: 0"
+    folder = overseen(tmp_path / "again", server)
+    main(["round", str(folder), "--n", "1"])
+    assert (answers(folder) == Wildcard(3).vocabulary.index("0")).all()
+
+
+def test_a_killed_round_asks_nothing_twice(server, tmp_path):
+    folder = overseen(tmp_path / "spoken", server)
+
+    def slowly(transcript: str) -> str:
+        time.sleep(0.05)
+        return continued(transcript)
+
+    server.say = slowly
+    command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    file = folder / "001" / FILE
+    while process.poll() is None and not (file.is_file() and file.read_bytes().count(b"\n") > 20):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.2)  # what is under way
+    server.say = continued
+    kept = file.read_bytes().count(b'"messages"')
+    before = len(server.bodies)
+    main(["round", str(folder), "--n", "1"])
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    asked = [json.dumps(row["messages"]) for row in rows if "messages" in row]
+    assert len(set(asked)) == len(asked)
+    prompts = [body["messages"][1]["content"] for body in server.bodies[before:]]
+    known = {row["messages"][0]["content"] for row in rows[: kept + 1] if "messages" in row}
+    assert not known & set(prompts)
 
 
 def test_a_server_that_is_down_stops_the_round_and_the_same_command_goes_on(
@@ -128,11 +184,13 @@ def test_a_server_that_is_down_stops_the_round_and_the_same_command_goes_on(
 
 def test_what_makes_no_sense_is_marked_and_not_learned(server, tmp_path):
     """Questions that begin with b get no answer; of the other, all."""
+    nonsense = itertools.cycle(
+        ["Well, let me think.", Response(b"<html>"), completion(None), completion("Ask: \ud800"),
+         Response(b"", 400), Response(b"what?\r\n", 0), completion("Conclude: +99")]
+    )  # fmt: skip
 
-    def mumble(transcript: str) -> str:
-        return (
-            "Well, let me think." if transcript.startswith("Question: b") else continued(transcript)
-        )
+    def mumble(transcript: str):
+        return next(nonsense) if transcript.startswith("Question: b") else continued(transcript)
 
     server.say = mumble
     folder = overseen(tmp_path / "spoken", server, "most_failed = 0.9")

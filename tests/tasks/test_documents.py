@@ -1,5 +1,6 @@
 """Questions over documents of one's own: where they come from, what is refused, what is found."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -13,10 +14,11 @@ from amplify.answers import bare
 from amplify.errors import AmplifyError
 from amplify.problems import draw_problems
 from amplify.tasks.collection import Document
-from amplify.tasks.documents import Documents, split_up
+from amplify.tasks.documents import Documents
 from amplify.tasks.encyclopedia import SIZE
 from amplify.tasks.sources import read_documents, read_questions
 from amplify.tasks.spelling import learn_spelling
+from amplify.tasks.splitting import split_up
 from amplify.words import read_question, shown
 from tests.documents import DOCUMENTS, WORLD, asked_rows, jsonl, written
 
@@ -205,3 +207,55 @@ def test_no_questions_are_refused(tmp_path):
 def test_the_tests_have_questions_about_every_document():
     assert {row["documents"][0] for row in asked_rows()} == {title for title, _ in DOCUMENTS}
     assert len(DOCUMENTS) == 64 * SIZE
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_a_string_may_have_any_line_break_in_it_but_the_one_between_rows(mark, tmp_path):
+    path = tmp_path / "a.jsonl"
+    escaped = json.dumps(f"a{mark}b", ensure_ascii=ord(mark) < 32)
+    rows = f'{{"text": {escaped}}}\r\n{{"text": "c"}}\n'
+    path.write_text(rows, encoding="utf-8", newline="")
+    assert [text for _, text in read_documents(str(path))] == [f"a{mark}b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": "\\ud800 hello"}', "no text|valid string"),
+        ('{"title": "\\udfff", "text": "a"}', "no text|valid string"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ('{"text": ' + "9" * 5001 + "}", "line 1: "),
+    ],
+)
+def test_what_is_no_text_is_refused_in_a_line(line, said, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(AmplifyError, match=said) as caught:
+        read_documents(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_are_read_in_their_composed_form(tmp_path):
+    path = written(tmp_path / "a.jsonl", [{"title": "Cafe\u0301", "text": "Cafe\u0301s."}])
+    assert read_documents(str(path)) == [("Caf\u00e9", "Caf\u00e9s.")]
+    asked = {"question": "Cafe\u0301?", "answer": "e\u0301", "documents": ["Cafe\u0301"]}
+    [question] = read_questions(str(written(tmp_path / "q", [asked])), read_documents(str(path)))
+    assert question == ("Caf\u00e9?", "\u00e9", ("Caf\u00e9",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"question": " ", "answer": "He"}], "line 1: the question is empty"),
+        ([{"question": "Who?", "answer": "\n"}], "line 1: the answer is empty"),
+        (
+            [{"question": "Who?", "answer": "He"}, {"question": "Who?", "answer": "She"}],
+            "line 2: 'Who?' has another answer",
+        ),
+    ],
+)
+def test_a_question_has_one_answer(rows, expected, tmp_path):
+    path = written(tmp_path / "questions.jsonl", [row | {"documents": ["A"]} for row in rows])
+    with pytest.raises(AmplifyError) as caught:
+        read_questions(str(path), [Document("A", "b")])
+    assert f"{path}: {expected}" in str(caught.value)

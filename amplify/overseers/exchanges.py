@@ -1,0 +1,220 @@
+"""What an overseer behind a server was asked and what it replied: the file `exchanges.jsonl` of a
+round.
+
+Each exchange is one JSON line, written and synced to disk as soon as the reply arrives, and only
+ever appended. A stage that is run again, after a kill or for a replay, reads its replies from here.
+Knows nothing of tasks or of HTTP.
+
+The overseer runs inside compiled functions that all rounds of a process share, so the file in use
+cannot be one of their arguments. It is state of the process instead: a stage opens it with
+`recording`, a replay with `recorded`, and the overseer's host code calls `current`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from amplify import processes
+from amplify.errors import AmplifyError, first_line
+
+FILE = "exchanges.jsonl"
+"""Of the first process; process n writes `exchanges-n.jsonl`."""
+
+Message = Mapping[str, str]
+"""`{"role": "user" or "assistant", "content": text}`."""
+
+
+class Reply(NamedTuple):
+    """What a server said, and what that took."""
+
+    text: str
+    cut_off: bool = False  # it reached the limit of tokens before it ended
+    model: str = ""  # what the server calls itself
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    requests: int = 1  # sent until this reply came
+
+
+@dataclasses.dataclass
+class Exchanges:
+    """The exchanges of one stage of a round, in use by one process at a time.
+
+    Args:
+        folder: the round's; None keeps exchanges in memory only.
+        stage: under which what is new is filed and counted.
+        asks: whether anything that is not on file may be asked of a server.
+        keeps: whether what is new goes on file.
+    """
+
+    folder: Path | None
+    stage: str
+    asks: bool = True
+    keeps: bool = True
+    trouble: str = ""
+    """The last reason why a question got no answer."""
+    down: str = ""
+    """Why no server is asked any more in this stage; "" while one is."""
+    failures_in_a_row: int = 0
+    """Requests that found nobody, or nobody with time, since the last reply."""
+    broken: str = ""
+    """Why the file cannot be written any more; "" while it can."""
+
+    def __post_init__(self) -> None:
+        self._replies: dict[str, Reply] = {}
+        self._failed: dict[str, str] = {}  # in this stage
+        self._settings: set[str] = set()
+        self._spent = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), 0)
+        self._lock = threading.Lock()
+        for file in sorted(self.folder.glob("exchanges*.jsonl")) if self.folder else []:
+            self._read(file)
+        if self.asks and self._failed:  # what failed in an earlier attempt may be tried again
+            self._failed.clear()
+            self._append({"began": self.stage})
+
+    @property
+    def _file(self) -> Path | None:
+        """Where this process writes; the others' files it only reads."""
+        number = processes.number()
+        name = FILE if number == 0 else f"exchanges-{number}.jsonl"
+        return self.folder / name if self.folder else None
+
+    def find(self, name: str) -> Reply | None:
+        """The reply to a request; None if there is none, or the stage went on without it."""
+        return None if name in self._failed else self._replies.get(name)
+
+    def failed(self, name: str) -> str:
+        """Why a request that has no reply is not sent, or not again; "" if it may be."""
+        if name in self._failed:
+            return self._failed[name]
+        return self.down if self.asks else "it is not in the round's exchanges"
+
+    def add(
+        self, name: str, settings: Mapping[str, Any], messages: Sequence[Message], reply: Reply
+    ) -> None:
+        """Keeps a reply; returns once it is on disk."""
+        self._replies[name] = reply
+        self.failures_in_a_row = 0
+        self._describe(settings)
+        said = {"settings": digest(settings), "messages": list(messages)}
+        self._append({"id": name, "stage": self.stage, **said, **reply._asdict()})
+
+    def fail(self, name: str, reason: str, requests: int) -> None:
+        """Keeps that a request got no reply, so that a replay of the stage gets none either."""
+        if name in self._failed:
+            return
+        self._failed[name] = self.trouble = reason
+        self._append({"id": name, "stage": self.stage, "failed": reason, "requests": requests})
+
+    def spent(self) -> dict[str, int]:
+        """What the stage has cost so far, over all its attempts; empty if it asked no server.
+
+        Of several processes each knows its own part, so they must all be done: files are read.
+        """
+        if processes.are_several() and self.folder and self.keeps:
+            return recorded(self.folder, self.stage).spent()
+        if not self._spent["requests"]:
+            return {}
+        tokens = self._spent["prompt_tokens"] + self._spent["completion_tokens"]
+        return {"overseer_requests": self._spent["requests"], "overseer_tokens": tokens}
+
+    def _describe(self, settings: Mapping[str, Any]) -> None:
+        """Writes once what many requests have in common: server, instructions, parameters."""
+        if (name := digest(settings)) not in self._settings:
+            self._settings.add(name)
+            self._append({"described": name, **settings})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        with self._lock:
+            self._count(row)
+            path = self._file
+            if path is None or not self.keeps or self.broken:
+                return
+            row = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **row}
+            try:
+                with path.open("ab") as file:  # ASCII: characters that are no text are escaped
+                    file.write(json.dumps(row).encode("ascii") + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                self.broken = self.down = f"{path}: cannot be written ({error.strerror or error})"
+
+    def _read(self, file: Path) -> None:
+        """Takes in a file of exchanges. Its last line may be torn: a killed process left it."""
+        try:
+            text = file.read_bytes()
+        except OSError as error:
+            raise AmplifyError(f"{file}: cannot be read ({error.strerror})") from None
+        *lines, torn = text.split(b"\n")
+        failed: dict[str, str] = {}
+        for number, line in enumerate(lines, start=1):
+            try:
+                self._take_in(json.loads(line), failed)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise AmplifyError(
+                    f"{file}: line {number} is damaged ({first_line(error)}); without it what was"
+                    " said cannot be replayed: restore the file, or delete it to ask again"
+                ) from None
+        if torn and self.keeps and file == self._file:
+            os.truncate(file, len(text) - len(torn))
+        self._failed |= failed
+
+    def _take_in(self, row: dict[str, Any], failed: dict[str, str]) -> None:
+        if "described" in row:
+            self._settings.add(row["described"])
+        elif "began" in row:
+            if row["began"] == self.stage:
+                failed.clear()
+        elif "failed" in row:
+            if row["stage"] == self.stage:
+                failed[row["id"]] = row["failed"]
+        else:
+            self._replies[row["id"]] = Reply(**{key: row[key] for key in Reply._fields})
+            if row["stage"] == self.stage:
+                failed.pop(row["id"], None)
+        self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        if row.get("stage") == self.stage:
+            for part in self._spent:
+                self._spent[part] += row.get(part, 0)
+
+    def __enter__(self) -> "Exchanges":
+        _open.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _open.remove(self)
+
+
+_open: list[Exchanges] = []
+
+
+def recording(folder: Path, stage: str) -> Exchanges:
+    """A round's exchanges while a stage runs: what is not on file is asked, and filed."""
+    return Exchanges(folder, stage)
+
+
+def recorded(folder: Path, stage: str) -> Exchanges:
+    """A round's exchanges as a stage left them: nothing is asked, and no file is touched."""
+    return Exchanges(folder, stage, asks=False, keeps=False)
+
+
+def consulting(folder: Path, stage: str) -> Exchanges:
+    """A round's exchanges, and a server for what is not among them; no file is touched."""
+    return Exchanges(folder, stage, keeps=False)
+
+
+def current() -> Exchanges:
+    """Those of the stage that runs; outside of one, exchanges that are forgotten at once."""
+    return _open[-1] if _open else Exchanges(None, "")
+
+
+def digest(value: Any) -> str:
+    """A name for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
