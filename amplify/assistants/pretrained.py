@@ -303,7 +303,7 @@ def export(pretrained: Pretrained, params: PyTree[Array], out: Path) -> None:
     """
     if out.exists():
         raise AmplifyError(f"{out}: is there already; name a new folder")
-    flat = {path: np.asarray(leaf) for path, leaf in _flat(params).items()}
+    flat = jax.device_get(_flat(params))
     dtypes = {array.dtype.name for array in flat.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
     family = pretrained.family

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -132,7 +133,7 @@ def gather(
             " /admin/set-aside on the pages, and decide on some answers there"
         )
     answers = [read[item.id] for item, _ in kept]
-    contexts = np.asarray(problems.contexts)
+    contexts = jax.device_get(problems.contexts)
     trees = [
         _tree(experiment, contexts[item.row], problems, item, assignment, answer)
         for (item, assignment), answer in zip(kept, answers, strict=True)
@@ -162,13 +163,13 @@ def _uplift(
     experiment: Experiment, queue: Queue, number: int, problems: Problems
 ) -> dict[str, Any] | None:
     """What the assistant's help was worth, over all that people answered; None without a trial."""
-    questions = np.asarray(problems.questions)
+    questions = jax.device_get(problems.questions)
 
     def right(item: Item, assignment: Assignment) -> bool | None:
         answer = read_answer(experiment.task, assignment.answer or "").tokens
         if answer is None:
             return None
-        context = np.asarray(problems.contexts[item.row])
+        context = jax.device_get(problems.contexts[item.row])
         return words.is_right(experiment.task, context, questions[item.row, item.column], answer)
 
     found = uplift(queue, right, number)
@@ -194,7 +195,7 @@ def _tree(
     answer: Int[np.ndarray, " answer_length"],
 ) -> dict[str, Any]:
     task = experiment.task
-    question = np.asarray(problems.questions)[item.row, item.column]
+    question = jax.device_get(problems.questions)[item.row, item.column]
     return {
         "row": item.row,
         "column": item.column,

@@ -35,10 +35,10 @@ def put_up(experiment: Experiment, number: int, problems: Problems, parent: str)
     told = {"lease": config.lease, "guide": guide, "title": "Answer questions"}
     events = [new_event("opened", number, request=f"opened:{number}", body=told)]
     rows, columns = np.array(places).T
-    questions = np.asarray(problems.questions)[rows, columns]
+    questions = jax.device_get(problems.questions)[rows, columns]
     contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
-    truths = np.asarray(over_questions(task.truth)(contexts, asked))[:, 0]
-    classes = np.asarray(over_questions(task.class_of)(contexts, asked))[:, 0]
+    truths = jax.device_get(over_questions(task.truth)(contexts, asked))[:, 0]
+    classes = jax.device_get(over_questions(task.class_of)(contexts, asked))[:, 0]
     names = [identify(experiment, number, *place) for place in places]
     is_gold = np.array([chance(name, "gold") < config.gold for name in names])
     right = right_words(task, contexts[is_gold], questions[is_gold])
@@ -66,8 +66,8 @@ def put_up(experiment: Experiment, number: int, problems: Problems, parent: str)
 def choose_places(experiment: Experiment, number: int, problems: Problems) -> list[tuple[int, int]]:
     """Row and column of the questions that people answer: drawn among all that are different."""
     wanted = human(experiment).config.items
-    questions = np.asarray(problems.questions)
-    primitive = np.asarray(experiment.task.is_primitive(problems.questions))
+    questions = jax.device_get(problems.questions)
+    primitive = jax.device_get(experiment.task.is_primitive(problems.questions))
     places = [
         (row, int(column))
         for row, asked in enumerate(questions)
@@ -97,7 +97,9 @@ def right_words(
         return
     tokens = jnp.arange(1, len(task.vocabulary))[:, None]
     of_question = jax.vmap(task.is_right, (None, None, 0))
-    is_right = np.asarray(jax.jit(jax.vmap(of_question, (0, 0, None)))(contexts, questions, tokens))
+    is_right = jax.device_get(
+        jax.jit(jax.vmap(of_question, (0, 0, None)))(contexts, questions, tokens)
+    )
     for row in is_right:
         yield [task.vocabulary[token] for token in 1 + np.flatnonzero(row)]
 

@@ -88,7 +88,7 @@ class Worker:
 
     def warm_up(self) -> None:
         """Compiles what will be asked for, so that the first person need not wait."""
-        blank = np.asarray(self.problems.questions)[0, 0]
+        blank = jax.device_get(self.problems.questions)[0, 0]
         for size in SIZES:
             self._told([0] * size, [blank] * size)
 
@@ -97,7 +97,7 @@ class Worker:
         task, rows = self.experiment.task, [row for row, _ in asked]
         questions = [words.read_question(task, text) for _, text in asked]
         bodies = self._told(rows, questions)
-        contexts = np.asarray(self.problems.contexts)
+        contexts = jax.device_get(self.problems.contexts)
         for row, question, body in zip(rows, questions, bodies, strict=True):
             answer = np.array(body["tokens"]["answer"], np.int32)
             body["right"] = words.is_right(task, contexts[row], question, answer)
@@ -160,7 +160,7 @@ class Worker:
             jax.tree.map(lambda column: column[places], self.problems),
             asked[:, None],
         )
-        told = jax.tree.map(np.asarray, told)
+        told = jax.device_get(told)
         return [self._body(question, told, n) for n, question in enumerate(questions)]
 
     def _body(self, question: Int[np.ndarray, " question_length"], told: Told, n: int) -> Any:
@@ -174,7 +174,7 @@ class Worker:
         if not told.primitive[n]:
             body["confidence"] = round(float(told.probability[n]), 4)
             if isinstance(task, SearchedTask):
-                read = [fact for fact in np.asarray(told.read[n]) if fact.any()]
+                read = [fact for fact in told.read[n] if fact.any()]
                 body["passages"] = [words.shown(task, fact) for fact in read]
         return body
 
@@ -196,8 +196,8 @@ class Worker:
             jax.random.key(self.experiment.seed),
             problem,
         )
-        trees = jax.tree.map(np.asarray, chunk.trees)
-        tree = words.tree(task, np.asarray(problem.contexts)[0], trees, 0, 0)
+        trees = jax.device_get(chunk.trees)
+        tree = words.tree(task, jax.device_get(problem.contexts)[0], trees, 0, 0)
         return {
             "question": tree["question"],
             "text": tree["answer"],
@@ -205,7 +205,7 @@ class Worker:
             "steps": [_without_truth(step) for step in tree["steps"]],
             "tokens": {
                 "question": question.tolist(),
-                "answer": np.asarray(chunk.answers)[0, 0].tolist(),
+                "answer": chunk.answers[0, 0].tolist(),
             },
         }
 
