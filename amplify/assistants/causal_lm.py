@@ -420,14 +420,14 @@ class CausalLM(nnx.Module):
         """The last x, and all layers' keys and values, stacked.
 
         Few layers are unrolled: what is kept for the way back then need not be stacked. Many are
-        scanned, so that compiling takes as long as for one.
+        scanned, so that compiling takes as long as for one; and those that are computed again on
+        the way back, for unrolled XLA would find the same computation twice, and keep the first.
         """
         count = self.of.layers
         if self.rematerialises:
             policy = jax.checkpoint_policies.save_only_these_names(OUTPUT)
-            static = (2,) if count <= MAX_UNROLLED else ()
-            layer = jax.checkpoint(layer, policy=policy, static_argnums=static)
-        if count > MAX_UNROLLED:
+            layer = jax.checkpoint(layer, policy=policy)
+        if self.rematerialises or count > MAX_UNROLLED:
             is_last = jnp.arange(count) == count - 1
             return jax.lax.scan(lambda x, given: layer(x, *given), x, (of_layers, is_last))
         each = []
