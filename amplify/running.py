@@ -31,8 +31,6 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
     with processes.together(), (store := Store(experiment)).lock():
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
-        if line := store.experiment.gate_warning():
-            messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         number = 0
 
         def go(n: int) -> None:

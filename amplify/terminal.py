@@ -42,8 +42,9 @@ def show_rounds(store: Any, json: bool) -> None:
         print(json_format.dumps(report.results(store), indent=1))
     elif not json:
         output.print(report.rounds_table(store))
-    if line := stale_line(store.path):
-        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for line in (store.experiment.gate_warning(), stale_line(store.path)):
+        if line:
+            messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def stale_line(experiment: Path) -> str | None:

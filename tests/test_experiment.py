@@ -181,3 +181,15 @@ def test_a_choice_that_can_never_be_chosen_is_refused(choice, tmp_path):
     with pytest.raises(AmplifyError, match=r"task: the choice .* can never be chosen") as caught:
         read_experiment(tmp_path / "experiment.toml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_gate_that_cannot_promote_what_it_calls_worthwhile_is_warned_of_in_one_line(tmp_path):
+    warning = reading(tmp_path / "a", TOML).gate_warning()
+    assert warning.startswith("gate.worthwhile = 0.01, and 24 contexts let no gain below ")
+    assert "\n" not in warning
+    tells = "select = 24\n", "select = 2048\n"
+    assert reading(tmp_path / "b", TOML.replace(*tells)).gate_warning() is None
+    worth_more = TOML + "[gate]\nworthwhile = 0.3\n"
+    assert reading(tmp_path / "c", worth_more).gate_warning() is None
+    nothing = TOML.replace("select = 24\n", "select = 2\n")
+    assert "2 contexts let no gain be promoted" in reading(tmp_path / "d", nothing).gate_warning()
