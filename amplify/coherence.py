@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify import words
+from amplify.answers import one_line
 from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum, Questions, Training
 from amplify.mesh import Mesh
@@ -90,12 +91,13 @@ def _check_given(task: Any, training: Training, path: Path) -> None:
 
 
 def _check_choices(task: Task, path: Path) -> None:
-    """Choices are sent by a browser and read again: that must lead to where it began."""
+    """A browser sends a choice without spare space, and the task reads what was put up."""
+    seen: dict[str, str] = {}
     for choice in task.choices if isinstance(task, ChoiceTask) else ():
-        if choice != " ".join(choice.split()):
+        other = seen.setdefault(one_line(choice), choice)
+        if other != choice:
             raise AmplifyError(
-                f"{path}: task: the choice {choice!r} can never be chosen: it must not begin or end"
-                " with white space, nor have more than one space between words"
+                f"{path}: task: the choices {other!r} and {choice!r} look the same in a browser"
             )
         try:
             words.read_answer(task, choice)

@@ -167,7 +167,21 @@ def test_a_task_file_that_does_not_work_is_named(tmp_path, source, said):
         read_experiment(folder / "experiment.toml")
 
 
-@pytest.mark.parametrize("choice", ["Yes ", " Yes", "Yes  no", "\tYes", "maybe", ""])
+def test_choices_that_look_the_same_are_refused(tmp_path):
+    (tmp_path / "asked.py").write_text(
+        "import dataclasses\n"
+        "from amplify.tasks.wildcard import Wildcard\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Asked(Wildcard):\n"
+        "    choices = ('0', ' 0')\n"
+    )
+    text = TOML.replace('kind = "wildcard"', 'kind = "asked.py:Asked"')
+    (tmp_path / "experiment.toml").write_text(text)
+    with pytest.raises(AmplifyError, match="the choices '0' and ' 0' look the same"):
+        read_experiment(tmp_path / "experiment.toml")
+
+
+@pytest.mark.parametrize("choice", ["maybe", "Yes ", "Yes  no", ""])
 def test_a_choice_that_can_never_be_chosen_is_refused(choice, tmp_path):
     (tmp_path / "asked.py").write_text(
         "import dataclasses\n"
