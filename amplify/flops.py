@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from jaxtyping import Array, Float
 
-from amplify.assistants.causal_lm import Architecture
+from amplify.assistants.layers import Architecture
 
 Number = TypeVar("Number", float, Float[Array, ""])  # a traced count, too
 

@@ -3,8 +3,8 @@
 import jax
 
 from amplify import flops
-from amplify.assistants.causal_lm import Architecture
 from amplify.assistants.language_model import LanguageModelConfig
+from amplify.assistants.layers import Architecture
 from amplify.tasks.wildcard import Wildcard
 from tests.test_distillation import batch
 

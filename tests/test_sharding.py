@@ -10,9 +10,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from amplify import distillation, imitation, mesh
-from amplify.assistants.causal_lm import Architecture, LoRA
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
+from amplify.assistants.layers import Architecture
+from amplify.assistants.lora import LoRA
 from amplify.assistants.rotary import Rotary
 from amplify.assistants.wording import words_of_its_own
 from amplify.axes import axes

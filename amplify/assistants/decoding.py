@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from amplify.assistants.attention import NOWHERE
+from amplify.assistants.attention_parts import NOWHERE
 from amplify.assistants.causal_lm import CausalLM, KVCache, Past
 from amplify.assistants.packing import PADDING
 from amplify.assistants.stepping import Cache, Stepper, with_room

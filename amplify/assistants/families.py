@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from amplify.assistants.causal_lm import Architecture
+from amplify.assistants.layers import Architecture
 from amplify.assistants.rotary import Rotary
 from amplify.errors import AmplifyError, first_line
 

@@ -20,7 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.assistants import decoding, pretrained
-from amplify.assistants.causal_lm import Architecture, CausalLM, Past, with_kernels_in
+from amplify.assistants.causal_lm import CausalLM, Past, with_kernels_in
+from amplify.assistants.layers import Architecture
 from amplify.assistants.lora import LoRA, with_lora_merged
 from amplify.assistants.packing import PADDING, Packed, pack
 from amplify.assistants.rotary import Rotary

@@ -26,8 +26,9 @@ from jaxtyping import Array, PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from amplify.assistants.causal_lm import Architecture, CausalLM
+from amplify.assistants.causal_lm import CausalLM
 from amplify.assistants.families import Family, read_config
+from amplify.assistants.layers import Architecture
 from amplify.errors import AmplifyError, first_line
 from amplify.types import Place
 

@@ -17,8 +17,10 @@ from flax import nnx
 from jax.lax import dynamic_update_slice_in_dim as update
 from jaxtyping import Array, Float, Int
 
-from amplify.assistants.attention import NOWHERE, KeysAndValues, Part, Places, attend, compact
-from amplify.assistants.causal_lm import CausalLM, KVCache, Layer, Linear, Past, along_last
+from amplify.assistants.attention import attend
+from amplify.assistants.attention_parts import NOWHERE, KeysAndValues, Part, Places, compact
+from amplify.assistants.causal_lm import CausalLM, KVCache, Past
+from amplify.assistants.layers import Layer, Linear, along_last
 from amplify.assistants.rotary import rotations
 
 

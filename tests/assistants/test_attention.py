@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.assistants import attention, causal_lm, cudnn, language_model
-from amplify.assistants.attention import NOWHERE, Part, Places, Rules, attend
+from amplify.assistants import blockwise, causal_lm, cudnn, language_model
+from amplify.assistants.attention import attend
+from amplify.assistants.attention_parts import NOWHERE, Part, Places, Rules
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.types import Task
 
@@ -128,9 +129,9 @@ def test_it_is_a_softmax_over_the_past_and_the_sequence_itself(name):
 def test_queries_may_be_taken_in_blocks(name, monkeypatch):
     """Of three tokens, the last block smaller than the others."""
     case = CASES[name]
-    monkeypatch.setattr(attention, "BLOCK", 3)
+    monkeypatch.setattr(blockwise, "BLOCK", 3)
     n = 1 if case.in_order else N
-    monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 4 * BATCH * KEY_HEADS * GROUP * n * 7 * 3)
+    monkeypatch.setattr(blockwise, "MAX_SCORE_BYTES", 4 * BATCH * KEY_HEADS * GROUP * n * 7 * 3)
     assert_as_reference(case)
 
 

@@ -7,8 +7,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amplify.assistants.causal_lm import Architecture, CausalLM
+from amplify.assistants.causal_lm import CausalLM
 from amplify.assistants.language_model import LanguageModelConfig
+from amplify.assistants.layers import Architecture
 from amplify.assistants.packing import PADDING, best_fit
 from amplify.assistants.rotary import Rotary
 from amplify.problems import draw_problems

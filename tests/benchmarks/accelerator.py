@@ -297,8 +297,8 @@ class Reading:
 
 def _llama(context: int, question: int, answer: int, small: bool) -> Any:
     """A Llama of 1.1 billion weights, computing in bf16; `small`: of the same kind, tiny."""
-    from amplify.assistants.causal_lm import Architecture
     from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
+    from amplify.assistants.layers import Architecture
     from amplify.assistants.rotary import Rotary
     from amplify.assistants.wording import Words
 
