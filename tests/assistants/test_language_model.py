@@ -214,7 +214,7 @@ def test_rounds_begin_with_a_checkpoint_and_end_with_one_that_transformers_opens
     assert accuracy(folder, 1) > 0.9 > 0.5 > accuracy(folder, 0)
     out = tmp_path / "out"
     assert "the assistant of round 1" in " ".join(
-        run(capsys, "export", str(folder), str(out)).split()
+        run(capsys, "export", str(folder), str(out), "--round", "1").split()
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
