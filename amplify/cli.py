@@ -40,7 +40,9 @@ Cluster = Annotated[
 
 def round_(
     experiment: Folder,
-    n: Annotated[int, tyro.conf.arg(help="the round that shall exist, 1 or more")],
+    n: Annotated[
+        int, tyro.conf.arg(help="the round that shall exist: 1 or more, or with --redo also 0")
+    ],
     redo: Annotated[
         Literal["overseer", "data", "checkpoint", "evals", "verdict"] | None,
         tyro.conf.arg(help="do this stage of round N again, and those after it"),
@@ -51,8 +53,9 @@ def round_(
     """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the
     table.
     """
-    if n < 1:
-        raise AmplifyError(f"--n: a round number is 1 or more, got {n}")
+    if n < (redo is None):
+        least = "1 or more" if redo is None else "0 or more with --redo"
+        raise AmplifyError(f"--n: a round number is {least}, got {n}")
     with running(experiment, cluster) as (store, go):
         if redo is not None:
             store.round(n).undo(redo)
@@ -87,11 +90,14 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png."""
+    """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png.
+    Code that lies in an experiment's folder is not run.
+    """
     from amplify import report
     from amplify.store import Store
 
-    stores = [Store(path) for path in (experiment, other) if path is not None]
+    paths = [path for path in (experiment, other) if path is not None]
+    stores = [Store(path, runs_code=False) for path in paths]
     if json:
         print(
             json_format.dumps([row for store in stores for row in report.results(store)], indent=1)

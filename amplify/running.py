@@ -29,6 +29,7 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
     processes.join(cluster)
     output.quiet = messages.quiet = not processes.is_first()
     with processes.together(), (store := Store(experiment)).lock():
+        store.check_current()
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
         number = 0
@@ -37,6 +38,8 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
             nonlocal number
             number = n
             runs = not store.round(n).complete
+            if not runs and n:
+                store.parent_of(store.round(n))
             if runs:
                 page.run(store, n, progress_bars(f"round {n}"))
             _write_report(store, n, only_if_missing=not runs)
