@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from amplify.errors import AmplifyError
+from amplify.failures import explained
 from amplify.running import running
 from amplify.terminal import (
     messages,
@@ -315,7 +316,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped")
-    except OSError as error:
+    except Exception as error:
+        if line := explained(error):
+            fail(line)
+        if not isinstance(error, OSError):
+            raise
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
 

@@ -4,6 +4,7 @@ with compiled code kept.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,5 @@ def keep_compiled_code() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # Where it cannot be written, as on a full disk, code is compiled again, and that is all.
+    warnings.filterwarnings("ignore", message="Error .* persistent compilation cache")

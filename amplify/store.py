@@ -315,7 +315,7 @@ def read_lines(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
         if digest not in (None, hashlib.sha256(text.encode()).hexdigest()):
             raise ValueError("not what was written")
         return [json.loads(line) for line in text.splitlines()]
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         raise AmplifyError(f"{path}: missing or damaged ({first_line(error)})") from None
 
 
