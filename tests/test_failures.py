@@ -117,6 +117,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
 
 
 FULL = """
+import jax.numpy as jnp
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
