@@ -93,5 +93,21 @@ def _chosen(key: str, folder: Path) -> list[Path]:
     suffixes = None if is_tfds else READ.get(key)
     # Checkpoints keep other formats of the same weights in subfolders; documents may be anywhere.
     patterns = ("*", "additional_chat_templates/*") if key in ELSEWHERE else ("**/*",)
-    found = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-    return sorted(path for path in found if suffixes is None or path.suffix in suffixes)
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    if key == "pretrained" and (weights := _weights(folder)):
+        found = {path for path in found if path.suffix != ".safetensors"} | weights
+    read = (path for path in found if suffixes is None or path.suffix in suffixes)
+    return sorted(path for path in read if path.is_file())
+
+
+def _weights(folder: Path) -> set[Path]:
+    """The files that a checkpoint's weights are read from, see `assistants.pretrained`; none if the
+    folder does not say.
+    """
+    if (folder / "model.safetensors").is_file():
+        return {folder / "model.safetensors"}
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return {folder / name for name in index["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()  # whoever loads the weights says what is wrong

@@ -21,6 +21,7 @@ from tests.tiny import TOML, tiny_experiment
 
 ROOT = Path(__file__).parents[1]
 QUICK = TOML.replace("steps = 60", "steps = 10").replace("contexts = 96", "contexts = 16")
+QUICK += "\n[gate]\nworthwhile = 0.5\n"  # so few contexts tell nothing smaller: no warning
 
 
 @pytest.fixture(scope="module")

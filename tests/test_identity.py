@@ -135,6 +135,18 @@ def test_the_weights_configuration_and_tokenizer_of_a_checkpoint_are_content(tmp
     assert "model.safetensors" not in content.files_read("tokenizer", str(tmp_path))
 
 
+def test_weights_that_lie_beside_those_that_are_read_are_no_content(tmp_path):
+    for name in ("model-1.safetensors", "model-2.safetensors", "consolidated.safetensors"):
+        (tmp_path / name).write_text("0")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    shards = {"model-1.safetensors", "model-2.safetensors"}
+    read = content.files_read("pretrained", str(tmp_path))
+    assert set(read) == {*shards, "model.safetensors.index.json"}
+    (tmp_path / "model.safetensors").write_text("0")
+    assert not shards & set(content.files_read("pretrained", str(tmp_path)))
+
+
 def test_a_large_file_is_read_once_and_again_when_it_changed(tmp_path, monkeypatch):
     path, reads = tmp_path / "model.safetensors", []
     file_digest = content.hashlib.file_digest
