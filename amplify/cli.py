@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from amplify.errors import AmplifyError
-from amplify.failures import explained
+from amplify.failures import explained, ignore_orphans
 from amplify.running import running
 from amplify.terminal import (
     messages,
@@ -309,6 +309,7 @@ DESCRIPTION = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exits with 0, or with 2 after one line on stderr that says what was wrong."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # libraries log what they also raise
+    ignore_orphans()
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
         call()

@@ -7,7 +7,10 @@ inside an error of another type, SQLite in words of its own. Called by `cli`.
 import errno
 import os
 import re
+import sys
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 AGAIN = "then give the same command again: it goes on from there"
 WHAT_TO_DO = {
@@ -27,6 +30,22 @@ OTHER_WORDS = {
     "attempt to write a readonly database": errno.EROFS,
     "RESOURCE_EXHAUSTED: Disk": errno.ENOSPC,
 }
+
+
+def ignore_orphans() -> None:
+    """From now on, nothing is said of writes that were under way when another write failed.
+
+    Orbax writes many files at a time, from one event loop. The first that fails ends the loop, and
+    each of the others then reports that it cannot tell the loop how it went.
+    """
+    sys.unraisablehook = _unraisable
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
+
+
+def _unraisable(unraisable: Any) -> None:
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
 
 
 def explained(error: BaseException) -> str | None:

@@ -13,8 +13,9 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # what fails while writing does not say where
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -26,12 +26,11 @@ def check_unchanged(
 ) -> None:
     """Raises AmplifyError naming what changed since a round was begun.
 
-    What a round of an earlier version did not record is no change: see `check_current`.
+    A key that only one of them has was added or removed by another version of Amplify, and is no
+    change of the experiment's: see `check_current`.
     """
     changed = _changed(record, experiment)
-    if record.get("identity", 1) < IDENTITY:
-        changed = [key for key in changed if not key.endswith(CONTENT)]
-    if not changed:
+    if not any(_is_change(key, record, experiment) for key in changed):
         return
     files = [key for key in changed if key.endswith(CONTENT)]
     values = [key for key in changed if key not in files]
@@ -47,13 +46,21 @@ def check_unchanged(
 def check_current(
     folder: Path, number: int, record: Mapping[str, Any], experiment: Experiment
 ) -> None:
-    """Raises AmplifyError if the record does not say what the experiment's files contained."""
+    """Raises AmplifyError if the record does not say all that this version records: then nobody
+    knows whether it was the same experiment.
+    """
     if changed := _changed(record, experiment):
         raise AmplifyError(
-            f"{folder}: round {number} was run by an earlier version, which did not record all that"
-            f" {', '.join(key.removesuffix(' (content)') for key in changed)} contains: its rounds"
-            f" can be compared, and none can follow them; {_instead(folder, experiment)}"
+            f"{folder}: round {number} was run by another version, whose record does not tell what"
+            f" this one needs to know of {', '.join(changed)}: its rounds can be compared, and none"
+            f" can follow them; {_instead(folder, experiment)}"
         )
+
+
+def _is_change(key: str, record: Mapping[str, Any], experiment: Experiment) -> bool:
+    if record.get("identity", 1) < IDENTITY and key.endswith(CONTENT):
+        return False
+    return key in record["experiment"] and key in experiment.values
 
 
 def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:

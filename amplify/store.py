@@ -207,7 +207,11 @@ class RoundFolder:
         if self.done(name):
             return
         began, compiled = time.monotonic(), compile_seconds()
-        facts = work(*arguments)
+        try:
+            facts = work(*arguments)
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
         entry = {
             **made_by(),
             "seconds": round(time.monotonic() - began, 3),

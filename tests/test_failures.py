@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,9 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
     path = tmp_path / "record.json"
     files.write_atomically(path, "old")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(OSError, match="full") as error:
         files.write_atomically(path, "new")
+    assert error.value.filename == str(path)
     assert [path] == list(tmp_path.iterdir())
     assert path.read_text() == "old"
 
@@ -162,6 +164,36 @@ def test_what_libraries_say_of_a_file_that_cannot_grow_is_understood(tmp_path, w
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "checkpoint").exists()
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A file system of so many bytes, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+            pytest.skip("no file system may be mounted here")
+        return place
+
+    yield mount
+    subprocess.run(["umount", str(place)], check=False)
+
+
+@pytest.mark.parametrize("size", ["24k", "60k", "300k"])
+def test_a_round_on_a_full_disk_is_one_line_and_goes_on_when_there_is_room(small_disk, size):
+    """The disk is full in the record, in a checkpoint, or in the data set."""
+    folder = tiny_experiment(small_disk(f"size={size}") / "tiny", QUICK)
+    command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
+    full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert full.returncode == 2, full.stderr
+    assert full.stderr.count("\n") == 1, full.stderr
+    assert "No space left on device; make room on the disk" in full.stderr
+    subprocess.run(["mount", "-o", "remount,size=50m", str(folder.parent)], check=True)
+    cli.main(command[3:])
+    assert Store(folder).round(1).complete
 
 
 def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):

@@ -13,7 +13,9 @@ import pytest
 from amplify import cli, content, provenance
 from amplify.errors import AmplifyError
 from amplify.experiment_file import read_experiment
+from amplify.recorded import RecordedSearch
 from amplify.store import Store
+from amplify.types import SearchedTask
 from tests.tiny import TOML, tiny_experiment
 
 TASK = "from amplify.tasks.wildcard import Wildcard\nfrom helper import NAME\n"
@@ -236,6 +238,8 @@ def test_comparing_runs_no_code_of_the_folder(own):
     store = Store(own, runs_code=False)
     assert store.experiment.task.classes == ("1 wildcard", "2 wildcards", "3 wildcards")
     assert store.experiment.values["training.steps"] == 60
+    assert not isinstance(store.experiment.task, SearchedTask)
+    assert isinstance(RecordedSearch(()), SearchedTask)
     assert not (own / "ran").exists()
 
 
@@ -259,8 +263,12 @@ def test_a_record_of_an_earlier_version_can_be_compared_and_not_continued(docume
     record["experiment"]["task.documents (content)"] = "by names and sizes"
     path.write_text(json.dumps(record))
     store = Store(documents)
-    with pytest.raises(AmplifyError, match=r"earlier version, .* task.documents contains"):
+    with pytest.raises(AmplifyError, match=r"another version, .* know of task.documents"):
         store.check_current()
+    del record["experiment"]["task.documents (content)"], record["experiment"]["training.b2"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(AmplifyError, match=r"another version, .* \(content\), training.b2:"):
+        Store(documents).check_current()
     record["experiment"]["training.steps"] = 61
     path.write_text(json.dumps(record))
     with pytest.raises(AmplifyError, match=r"training.steps \(61 -> 1000\)"):
