@@ -86,7 +86,8 @@ def read_table(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any]
         raise AmplifyError(f"{path}: base must be another experiment's folder, got {shown(base)}")
     file = path.parent / base / "experiment.toml"
     if not _is_there(file):
-        raise AmplifyError(f"{path}: base names {shown(base)}, which has no experiment.toml")
+        there = f"{file}" if len(base) < 200 and base.isprintable() else shown(f"{file}")
+        raise AmplifyError(f"{path}: base: {there}: no such file")
     above = (*above, path.resolve())
     if file.resolve() in above:
         raise AmplifyError(f"{path}: base leads back to this experiment")
