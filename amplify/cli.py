@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from amplify.errors import AmplifyError
+from amplify.failures import explained, ignore_orphans
 from amplify.running import running
 from amplify.terminal import (
     messages,
@@ -40,7 +41,9 @@ Cluster = Annotated[
 
 def round_(
     experiment: Folder,
-    n: Annotated[int, tyro.conf.arg(help="the round that shall exist, 1 or more")],
+    n: Annotated[
+        int, tyro.conf.arg(help="the round that shall exist: 1 or more, or with --redo also 0")
+    ],
     redo: Annotated[
         Literal["overseer", "data", "checkpoint", "evals", "verdict"] | None,
         tyro.conf.arg(help="do this stage of round N again, and those after it"),
@@ -51,8 +54,9 @@ def round_(
     """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the
     table.
     """
-    if n < 1:
-        raise AmplifyError(f"--n: a round number is 1 or more, got {n}")
+    if n < (redo is None):
+        least = "1 or more" if redo is None else "0 or more with --redo"
+        raise AmplifyError(f"--n: a round number is {least}, got {n}")
     with running(experiment, cluster) as (store, go):
         if redo is not None:
             store.round(n).undo(redo)
@@ -87,11 +91,14 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png."""
+    """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png.
+    Code that lies in an experiment's folder is not run.
+    """
     from amplify import report
     from amplify.store import Store
 
-    stores = [Store(path) for path in (experiment, other) if path is not None]
+    paths = [path for path in (experiment, other) if path is not None]
+    stores = [Store(path, runs_code=False) for path in paths]
     if json:
         print(
             json_format.dumps([row for store in stores for row in report.results(store)], indent=1)
@@ -302,6 +309,7 @@ DESCRIPTION = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exits with 0, or with 2 after one line on stderr that says what was wrong."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # libraries log what they also raise
+    ignore_orphans()
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
         call()
@@ -309,7 +317,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped")
-    except OSError as error:
+    except Exception as error:
+        if line := explained(error):
+            fail(line)
+        if not isinstance(error, OSError):
+            raise
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
 

@@ -1,5 +1,6 @@
 """Values of an experiment file that are allowed one by one and make no sense together."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,15 @@ from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
 from amplify.types import ChoiceTask, GradedTask, SearchedTask, SimulatedTask, Task
 
+MOST = 2**31 - 1
+
 
 def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path) -> None:
     """Raises AmplifyError, naming the file, for the first that does not fit."""
     task, overseer, training = (sections[name] for name in ("task", "overseer", "training"))
+    _check_counts(sections, path)
     _check_steps(sections["questions"], training, path)
+    _check_items(overseer, sections["questions"], path)
     _check_mesh(sections["mesh"], training, path)
     _check_strategy(task, overseer, overseer_kind, path)
     _check_lessons(overseer, training, path)
@@ -28,6 +33,24 @@ def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path)
     _check_choices(task, path)
     _check_speaks(overseer, training, path)
     _check_curriculum(task, sections["curriculum"], training, path)
+
+
+def _check_counts(sections: Mapping[str, Any], path: Path) -> None:
+    """Steps and contexts are counted on devices, in 32 bits."""
+    for name in ("questions", "training", "curriculum", "evals"):
+        for key, value in dataclasses.asdict(sections[name]).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int) and number > MOST:
+                    raise AmplifyError(f"{path}: {name}.{key} must be at most {MOST}, got {number}")
+
+
+def _check_items(overseer: Any, questions: Questions, path: Path) -> None:
+    asked = questions.contexts * questions.per_context
+    if isinstance(overseer, HumanConfig) and overseer.items > asked:
+        raise AmplifyError(
+            f"{path}: overseer.items must be at most {asked}, the questions of a round"
+            f" (questions.contexts x questions.per_context); got {overseer.items}"
+        )
 
 
 def _check_steps(questions: Questions, training: Training, path: Path) -> None:

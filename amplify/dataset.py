@@ -295,7 +295,12 @@ def put_in_place(workplace: Path, directory: Path) -> None:
         _sync(path)
     if directory.exists():
         directory.rename(workplace / "old")
-    (workplace / "new").rename(directory)
+    try:
+        (workplace / "new").rename(directory)
+    except OSError:
+        if (workplace / "old").exists():
+            (workplace / "old").rename(directory)
+        raise
     _sync(directory.parent)
 
 

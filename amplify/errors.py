@@ -9,6 +9,6 @@ class AmplifyError(Exception):
     """
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library's exception says, in one line that fits a screen."""
     return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)

@@ -1,14 +1,15 @@
 """An experiment: the sections of its file as frozen dataclasses, and its identity.
 
-The resolved values, defaults included, are the experiment's identity: their digest goes into every
-round's record. Nothing below this module reads a configuration (see `experiment_file`); functions
-take plain values.
+The resolved values, defaults included, and the content of every file that they name are the
+experiment's identity: their digest goes into every round's record. Nothing below this module reads
+a configuration (see `experiment_file`); functions take plain values.
 """
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -20,6 +21,9 @@ from amplify.overseers.learned import Learned
 from amplify.statistics import smallest_gain
 from amplify.statistics.gate import spent_error_rate
 from amplify.types import Assistant, OverseerKind, Task
+
+IDENTITY = 2
+"""How the identity is computed: since 2 it has the content of every file that is read."""
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -137,7 +141,12 @@ class Experiment:
     gate: Gate
     mesh: Mesh = dataclasses.field(compare=False)
     values: Mapping[str, Any] = dataclasses.field(compare=False)
-    """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`."""
+    """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`,
+    and for each key that names files a digest of what they contain."""
+    files: Mapping[str, Mapping[str, str]] = dataclasses.field(compare=False, default_factory=dict)
+    """SHA-256 of each file behind those digests, by its path seen from what the key names."""
+    places: Mapping[str, Path] = dataclasses.field(compare=False, default_factory=dict)
+    """Where the files behind each digest are: the file itself, or the folder."""
 
     @property
     def learner(self) -> Learned | None:

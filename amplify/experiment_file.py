@@ -1,7 +1,7 @@
 """An experiment file, read once; unknown keys and values out of range are refused here."""
 
-import hashlib
-import importlib.util
+import contextlib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +9,26 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from amplify import content
+from amplify.allocation import check_data, check_networks
 from amplify.assistants import ASSISTANTS
 from amplify.coherence import check_coherence
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions, Training
 from amplify.mesh import Mesh
 from amplify.overseers import OVERSEERS
-from amplify.strict import flat, nearest, refuse_unknown, section_of, table_of, validate
+from amplify.own_classes import check_class, check_task
+from amplify.own_code import failing_as, is_own_code, load
+from amplify.strict import (
+    check_plain,
+    flat,
+    nearest,
+    refuse_unknown,
+    section_of,
+    shown,
+    table_of,
+    validate,
+)
 from amplify.tasks import TASKS
 from amplify.types import Task
 
@@ -34,16 +47,25 @@ KINDS: dict[str, Mapping[str, type]] = {
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Reads `experiment.toml`. Raises AmplifyError naming file, key, and what is allowed."""
-    table, folders = _read_table(path)
+    """Reads `experiment.toml`. A task of the experiment's own is code, and is run.
+
+    Raises:
+        AmplifyError: naming file, key, and what is allowed.
+    """
+    table, folders = read_table(path)
     return parse_experiment(table, path, folders)
 
 
-def _read_table(
-    path: Path, above: tuple[Path, ...] = ()
-) -> tuple[dict[str, Any], tuple[Path, ...]]:
+def has_own_code(path: Path) -> bool:
+    """Whether reading an experiment file runs code that lies beside it."""
+    table, _ = read_table(path)
+    kinds = [table_of(table, name, path).get("kind") for name in KINDS]
+    return any(map(is_own_code, kinds))
+
+
+def read_table(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """The file's tables, those of its `base` filled in; and the folders that they come from, its
-    own first.
+    own first. Runs none of the experiment's code.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -51,17 +73,25 @@ def _read_table(
         raise AmplifyError(
             f"{path}: no such file; an experiment is a folder with an experiment.toml"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise AmplifyError(f"{path}: cannot be read as TOML: {error}") from None
+    except RecursionError:
+        raise AmplifyError(f"{path}: cannot be read as TOML: too deeply nested") from None
+    except (ValueError, OSError) as error:  # not TOML, not UTF-8, a number of too many digits
+        said = getattr(error, "strerror", None) or first_line(error)
+        raise AmplifyError(f"{path}: cannot be read as TOML: {said}") from None
+    check_plain(table, path)
     base = table.pop("base", None)
     if base is None:
         return table, (path.parent,)
     if not isinstance(base, str):
-        raise AmplifyError(f"{path}: base must be another experiment's folder, got {base!r}")
+        raise AmplifyError(f"{path}: base must be another experiment's folder, got {shown(base)}")
     file = path.parent / base / "experiment.toml"
-    if path.resolve() in above:
+    if not _is_there(file):
+        there = f"{file}" if len(base) < 200 and base.isprintable() else shown(f"{file}")
+        raise AmplifyError(f"{path}: base: {there}: no such file")
+    above = (*above, path.resolve())
+    if file.resolve() in above:
         raise AmplifyError(f"{path}: base leads back to this experiment")
-    below, folders = _read_table(file, (*above, path.resolve()))
+    below, folders = read_table(file, above)
     filled = below | {key: _over(below.get(key), value) for key, value in table.items()}
     return filled, (path.parent, *folders)
 
@@ -80,30 +110,64 @@ def parse_experiment(
     """The experiment that a parsed file describes.
 
     Args:
-        path: is named in errors, and is where `file.py:Name` kinds lie.
+        path: is named in errors.
         folders: where files that it names may lie, nearest first; the file's own if not given.
     """
+    folders = folders or [path.parent]
     refuse_unknown(table, ["seed", *KINDS, *SECTIONS, "mesh"], "", path)
     seed = validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
     values: dict[str, Any] = {"seed": seed}
     chosen: dict[str, Any] = {}
+    sources: dict[str, Path] = {}
+    hashes: dict[str, dict[str, str]] = {}
+    places: dict[str, Path] = {}
+    reading: dict[tuple[str, str], str] = {}
     for name, kinds in KINDS.items():
         kind, rest = _split_kind(table, name, path)
-        found = _find_kind(kind, kinds, name, values, path)
+        if is_own_code(kind):
+            own = load(kind, folders, f"{path}: {name}.kind")
+            found, sources[name] = own.kind, own.source
+            hashes[f"{name}.source"], places[f"{name}.source"] = own.hashes, own.folder
+            with failing_as(own.source, kind):
+                check_class(found, name, f"{path}: {name}.kind names {kind.partition(':')[2]}")
+        else:
+            found = _find_kind(kind, kinds, name, path)
         rest = _renamed(found, rest)
-        paths = _paths(found, rest, folders or [path.parent])
-        chosen[name] = section_of(found, rest | paths, name, path)
+        paths = _paths(found, rest, folders)
+        with _own_code(sources, name, kind):
+            chosen[name] = section_of(found, rest | paths, name, path)
+            flattened = flat(chosen[name], name)
         said = {f"{name}.{key}": rest[key] for key in paths}
-        there = {f"{name}.{key} (content)": _content(Path(at)) for key, at in paths.items()}
-        values |= {f"{name}.kind": kind} | flat(chosen[name], name) | said | there
+        values |= {f"{name}.kind": kind} | flattened | said
+        reading |= {(name, key): getattr(chosen[name], key) for key in getattr(found, "PATHS", ())}
     for name, section in SECTIONS.items():
         chosen[name] = section_of(section, table_of(table, name, path), name, path)
         values |= flat(chosen[name], name)
     chosen["mesh"] = section_of(Mesh, table_of(table, "mesh", path), "mesh", path)
-    check_coherence(chosen, values["overseer.kind"], path)
-    chosen["assistant"] = _built(chosen["assistant"].build, chosen["task"], path)
-    chosen["overseer"] = _built(chosen["overseer"].build, chosen["task"], path)
-    return Experiment(seed=seed, values=values, **chosen)
+    with _own_code(sources, "task", values["task.kind"]):
+        check_data(chosen, path)
+        check_networks(chosen, path)
+        check_coherence(chosen, values["overseer.kind"], path)
+        if "task" in sources:
+            check_task(chosen["task"], f"{path}: {values['task.kind']}")
+    for name in ("assistant", "overseer"):
+        with _own_code(sources, name, values[f"{name}.kind"]):
+            chosen[name] = _built(chosen[name].build, chosen["task"], path)
+    for (name, key), where in reading.items():
+        if isinstance(where, str) and where and (files := content.files_read(key, where)):
+            hashes[f"{name}.{key} (content)"] = files
+            places[f"{name}.{key} (content)"] = Path(where)
+    values |= {key: content.combined(files) for key, files in hashes.items()}
+    _check_recordable(values, path)
+    return Experiment(seed=seed, values=values, files=hashes, places=places, **chosen)
+
+
+def _own_code(sources: Mapping[str, Path], name: str, kind: str) -> Any:
+    """While a section's own code is run, if it has any: what it raises is one line that names it.
+    Tasks are also run by others, so an error anywhere may be theirs.
+    """
+    source = sources.get(name) or sources.get("task")
+    return failing_as(source, kind) if source else contextlib.nullcontext()
 
 
 def _split_kind(table: Mapping[str, Any], name: str, path: Path) -> tuple[str, dict[str, Any]]:
@@ -111,40 +175,18 @@ def _split_kind(table: Mapping[str, Any], name: str, path: Path) -> tuple[str, d
     kind = section.pop("kind", None)
     if not isinstance(kind, str):
         raise AmplifyError(
-            f"{path}: {name}.kind must be one of {', '.join(KINDS[name])}, got {kind!r}"
+            f"{path}: {name}.kind must be one of {', '.join(KINDS[name])}, got {shown(kind)}"
         )
     return kind, section
 
 
-def _find_kind(
-    kind: str, kinds: Mapping[str, type], name: str, values: dict[str, Any], path: Path
-) -> type:
-    """A kind of ours, or `file.py:Name` beside the experiment file, whose source then is part of
-    the identity.
-    """
-    if kind in kinds:
-        return kinds[kind]
-    file, _, attribute = kind.partition(":")
-    if not file.endswith(".py") or not attribute:
-        allowed = f"one of {', '.join(kinds)}, or file.py:Name beside the experiment file"
+def _find_kind(kind: str, kinds: Mapping[str, type], name: str, path: Path) -> type:
+    if kind not in kinds:
+        allowed = f"one of {', '.join(kinds)}, or file.py:Name, in a file beside this one"
         raise AmplifyError(
-            f"{path}: {name}.kind must be {allowed}, got {kind!r}{nearest(kind, kinds)}"
+            f"{path}: {name}.kind must be {allowed}; got {shown(kind)}{nearest(kind, kinds)}"
         )
-    source = path.parent / file
-    spec = importlib.util.spec_from_file_location(source.stem, source)
-    if spec is None or spec.loader is None or not source.is_file():
-        raise AmplifyError(f"{path}: {name}.kind names {source}, which is not there")
-    values[f"{name}.source"] = hashlib.sha256(source.read_bytes()).hexdigest()
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise AmplifyError(
-            f"{source}: cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not hasattr(module, attribute):
-        raise AmplifyError(f"{path}: {name}.kind names {attribute}, which is not in {source}")
-    return getattr(module, attribute)
+    return kinds[kind]
 
 
 def _renamed(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,24 +203,37 @@ def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> d
     """
     named = {key: section.get(key) for key in getattr(kind, "PATHS", ())}
     there = {
-        key: [str(folder / name) for folder in folders if (folder / name).exists()]
+        key: [str(folder / name) for folder in folders if _is_there(folder / name)]
         for key, name in named.items()
         if isinstance(name, str) and name
     }
     return {key: found[0] for key, found in there.items() if found}
 
 
-def _content(path: Path) -> str:
-    """A digest of a file's bytes; of a folder's names and sizes, for it may hold a checkpoint."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    listed = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+def _is_there(path: Path) -> bool:
+    """A name that is too long for the file system is not there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _built(build: Any, task: Task, path: Path) -> Any:
     try:
         return build(task)
-    except (AmplifyError, ValueError) as error:
+    except OSError as error:
+        raise AmplifyError(f"{path}: {error.filename}: {error.strerror}") from None
+    except (AmplifyError, ValueError, OverflowError, MemoryError) as error:
         raise AmplifyError(f"{path}: {error}") from None
+
+
+def _check_recordable(values: Mapping[str, Any], path: Path) -> None:
+    """Raises AmplifyError, naming the key, for a default of one's own that is no plain data."""
+    for key, value in values.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise AmplifyError(
+                f"{path}: {key} must be numbers, text, arrays and tables, for the record of a"
+                f" round; its value is {shown(value)}"
+            ) from None

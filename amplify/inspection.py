@@ -63,7 +63,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             raise AmplifyError(f"--{name}: must be 0 to {count - 1} in round {number}, got {value}")
     if depth < 1:
         raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
-    parent = store.round(this.record["parent"]["round"])
+    parent = store.parent_of(this)
     people = recorded_by_people(experiment, this, draw_round(experiment, number))
     theirs = [] if people is None else people.trees
     for tree in theirs:

@@ -3,16 +3,20 @@ what it cost.
 """
 
 import dataclasses
+import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
+import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from amplify import device, processes
-from amplify.experiment import Experiment
+from amplify.experiment import IDENTITY, Experiment
+from amplify.types import SearchedTask
 
 PACKAGES = (
     "amplify",
@@ -26,24 +30,62 @@ PACKAGES = (
     "numpy",
 )
 
+LISTED = 100
+"""Files that a record names one by one, for each key that names a folder."""
+
 
 def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[str, Any]:
     """The part of a record that is known before a round begins; `parent` is its round and
-    checkpoint digest.
+    checkpoint digest. Each stage says again what code made it, which may be another by then.
     """
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "parent": parent,
         "experiment": experiment.values,
         "experiment_digest": experiment.digest,
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "identity": IDENTITY,
+        "files": {key: files for key, files in experiment.files.items() if len(files) <= LISTED},
+        "task": {
+            "classes": list(experiment.task.classes),
+            "searched": isinstance(experiment.task, SearchedTask),
+        },
+        **made_by(),
+        "mesh": dataclasses.asdict(experiment.mesh),
+    }
+
+
+def made_by() -> dict[str, Any]:
+    """The code, versions and devices of this process: what a record says of whatever it makes."""
+    return {
+        **commit(Path(__file__).parent),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "processes": processes.count(),
         "device": device.describe(),
-        "mesh": dataclasses.asdict(experiment.mesh),
     }
+
+
+@functools.cache
+def commit(package: Path) -> dict[str, Any]:
+    """The commit of a package's code, and whether it was changed since, as this process found it.
+
+    Both are None unless the package lies directly in a git work tree of this project: a package
+    that is installed may lie in somebody else's repository.
+    """
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != package.resolve().parent or not _is_ours(Path(top)):
+        return {"commit": None, "dirty": None}
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no")
+    added = _git(package, "ls-files", "--others", "--exclude-standard", ".")
+    return {"commit": _git(package, "rev-parse", "HEAD"), "dirty": bool(changed or added)}
+
+
+def _is_ours(checkout: Path) -> bool:
+    try:
+        project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return project.get("project", {}).get("name") == "amplify"
 
 
 def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,13 +147,15 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says of the code that runs, or None where there is no repository."""
-    here = Path(__file__).parent
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says in a folder; None where there is no git or no repository."""
+    # Variables such as GIT_DIR, which git sets for its hooks, would name another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        )
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, check=True, env=environment,
+        )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -121,7 +121,7 @@ def _recorded(store: Store, number: int) -> RoundFolder:
 
 def _parents(store: Store, this: RoundFolder) -> tuple[Weights, str]:
     """Those who answered in a round, and the digest of the assistant's weights."""
-    parent = store.round(this.record["parent"]["round"])
+    parent = store.parent_of(this)
     params, digest = load_assistant(store.experiment, parent)
     return Weights(params, load_overseer(store.experiment, this)), digest
 

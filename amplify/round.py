@@ -21,6 +21,7 @@ def run(store: Store, number: int, watch: Watch) -> RoundFolder:
         return start(store, watch)
     experiment, best, this = store.experiment, store.best_before(number), store.round(number)
     this.begin(provenance.describe(experiment, parent=best.identity))
+    best = store.parent_of(this)
     if experiment.training.targets == "streaming":  # amplification and distillation side by side
         this.stage("checkpoint", stages.stream, experiment, best, this, watch)
     else:

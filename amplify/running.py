@@ -4,6 +4,7 @@ with compiled code kept.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
     processes.join(cluster)
     output.quiet = messages.quiet = not processes.is_first()
     with processes.together(), (store := Store(experiment)).lock():
+        store.check_current()
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
         number = 0
@@ -37,6 +39,8 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
             nonlocal number
             number = n
             runs = not store.round(n).complete
+            if not runs and n:
+                store.parent_of(store.round(n))
             if runs:
                 page.run(store, n, progress_bars(f"round {n}"))
             _write_report(store, n, only_if_missing=not runs)
@@ -69,3 +73,5 @@ def keep_compiled_code() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # Where it cannot be written, as on a full disk, code is compiled again, and that is all.
+    warnings.filterwarnings("ignore", message="Error .* persistent compilation cache")

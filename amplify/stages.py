@@ -289,6 +289,7 @@ def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) 
     problems = draw_held_out(experiment, "select", looked_at)
     problems = jax.device_put(problems, mesh.here.of_rows)
     root = mesh.here.place(jax.random.key(experiment.seed))
+    this.claim_training(experiment)
     with checkpoint.training_checkpoints(this.training) as saved:
 
         def run(

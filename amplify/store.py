@@ -12,17 +12,23 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from amplify import files, processes
+from amplify import files, identity, lineage, processes
+from amplify.advice import again, quote
 from amplify.device import compile_seconds
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment
-from amplify.experiment_file import read_experiment
+from amplify.experiment_file import has_own_code, read_experiment
+from amplify.provenance import made_by
+from amplify.recorded import recorded_experiment
 
+OWNER = "belongs_to.json"
+"""In `training/`: which training its checkpoints are of."""
 STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")
 """In the order in which they are done; not every experiment has all."""
 
@@ -30,18 +36,31 @@ STAGES = ("overseer", "data", "checkpoint", "evals", "verdict")
 class Store:
     """An experiment's folder."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads the experiment file. Raises AmplifyError if there is none, or if it changed after
-        rounds were run.
+    def __init__(self, path: Path, *, runs_code: bool = True) -> None:
+        """Reads the experiment file.
+
+        Args:
+            runs_code: False: code in the folder is not run, and an experiment that has such code is
+                known from its records only, which is enough to compare its rounds.
+
+        Raises:
+            AmplifyError: if there is no experiment file, if something that belongs to the
+                experiment's identity changed after rounds were run, or if the parent of a round is
+                no longer there.
         """
         if not path.is_dir():
             raise AmplifyError(
                 f"{path}: no such folder; an experiment is a folder with an experiment.toml"
             )
         self.path = path
-        self.experiment: Experiment = read_experiment(path / "experiment.toml")
-        for number in self.rounds():
-            self.round(number).check_experiment(self.experiment)
+        rounds = [self.round(number) for number in self.rounds()]
+        if runs_code or not has_own_code(path / "experiment.toml"):
+            self.experiment: Experiment = read_experiment(path / "experiment.toml")
+            for this in rounds:
+                identity.check_unchanged(self.path, this.number, this.record, self.experiment)
+        else:
+            self.experiment = recorded_experiment([this.record for this in rounds])
+        lineage.check_parents(path, {this.number: this.record for this in rounds})
 
     @property
     def name(self) -> str:
@@ -64,6 +83,22 @@ class Store:
                 f"{self.path}: round {number} has no {stage}; rounds that have: {there}"
             )
         return this
+
+    def parent_of(self, this: "RoundFolder") -> "RoundFolder":
+        """The round that a round was trained from. Raises AmplifyError if it is not there any more,
+        or has another checkpoint than the round's record names.
+        """
+        records = {number: self.round(number).record for number in self.rounds()}
+        lineage.check_parent(self.path, records, this.number)
+        return self.round(this.record["parent"]["round"])
+
+    def check_current(self) -> None:
+        """Raises AmplifyError if rounds were run by a version that did not record what the
+        experiment's files contain: they can be compared, and no round can follow them.
+        """
+        for number in self.rounds():
+            record = self.round(number).record
+            identity.check_current(self.path, number, record, self.experiment)
 
     def best_before(self, number: int) -> "RoundFolder":
         """The last promoted round before round `number`; round 0, the untrained assistant, if none
@@ -132,35 +167,20 @@ class RoundFolder:
         path = self.path / "record.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
+            parent = record.get("parent")
             return {
                 **record,
-                "stages": dict(record["stages"]),
+                "stages": {name: dict(entry) for name, entry in record["stages"].items()},
                 "experiment": dict(record["experiment"]),
+                "parent": parent and {"round": int(parent["round"]), "digest": parent["digest"]},
             }
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise AmplifyError(
-                f"{path}: damaged record ({error}); to do the round again: rm {path} and run it"
+                f"{path}: damaged record ({first_line(error)}); to do the round again:"
+                f" rm {quote(path)} && {again(self.path.parent, self.number or 1)}"
             ) from None
-
-    def check_experiment(self, experiment: Experiment) -> None:
-        """Raises AmplifyError naming the keys that changed since this round was begun."""
-        was, now = self.record.get("experiment"), json.loads(json.dumps(experiment.values))
-        if was is None or was == now:
-            return
-        changes = [
-            f"{key} ({was.get(key)!r} -> {now.get(key)!r})"
-            for key in sorted({*was, *now})
-            if was.get(key) != now.get(key)
-        ]
-        folder = self.path.parent
-        raise AmplifyError(
-            f"{folder}/experiment.toml changed after round {self.number} was run:"
-            f" {', '.join(changes)};"
-            f" a changed experiment is a new one: mkdir {folder}-2 &&"
-            f" mv {folder}/experiment.toml {folder}-2/, and put the old file back"
-        )
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Makes the folder and a record that says "started", unless there is one."""
@@ -187,8 +207,13 @@ class RoundFolder:
         if self.done(name):
             return
         began, compiled = time.monotonic(), compile_seconds()
-        facts = work(*arguments)
+        try:
+            facts = work(*arguments)
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
         entry = {
+            **made_by(),
             "seconds": round(time.monotonic() - began, 3),
             "compile_seconds": round(compile_seconds() - compiled, 3),
             **facts,
@@ -211,7 +236,7 @@ class RoundFolder:
         try:
             yield
         except AmplifyError as error:
-            command = f"amplify round {self.path.parent} --n {self.number} --redo {stage}"
+            command = again(self.path.parent, self.number, stage)
             raise AmplifyError(f"{error}; to do it again: {command}") from error
 
     def training_curve(self) -> list[dict[str, Any]]:
@@ -222,6 +247,36 @@ class RoundFolder:
     @property
     def verdict(self) -> dict[str, Any] | None:
         return self.record.get("stages", {}).get("verdict")
+
+    def claim_training(self, experiment: Experiment) -> None:
+        """Before a training: what another training left behind goes. A training belongs to the
+        experiment, the parent, the round, and the data that it reads.
+        """
+        owner = {
+            "experiment": experiment.digest,
+            "parent": self.record["parent"],
+            "round": self.number,
+            "data": self.record["stages"].get("data", {}).get("digest"),
+        }
+        processes.first(lambda: self._claim(owner))
+
+    def _claim(self, owner: Mapping[str, Any]) -> None:
+        path = self.training / OWNER
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            found = None
+        if found == owner:
+            return
+        if self.training.exists():
+            print(
+                f"amplify: {self.training}: belongs to another experiment, parent or data set:"
+                " training starts anew",
+                file=sys.stderr,
+            )
+            shutil.rmtree(self.training)
+        self.training.mkdir(parents=True)
+        files.write_atomically(path, json.dumps(owner, indent=2) + "\n")
 
     def drop_training(self) -> None:
         """The training's own checkpoints, once its last is the round's."""
@@ -264,7 +319,7 @@ def read_lines(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
         if digest not in (None, hashlib.sha256(text.encode()).hexdigest()):
             raise ValueError("not what was written")
         return [json.loads(line) for line in text.splitlines()]
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         raise AmplifyError(f"{path}: missing or damaged ({first_line(error)})") from None
 
 

@@ -28,7 +28,9 @@ def progress_bars(prefix: str) -> Callable[[str, int], Any]:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=messages, transient=True) as progress:
+        # Where nobody sees it, a bar would leave an empty line behind.
+        hidden = not (messages.is_interactive or messages.is_jupyter)
+        with Progress(*columns, console=messages, transient=True, disable=hidden) as progress:
             bar = progress.add_task(f"{prefix}: {what}", total=total)
             yield lambda done: progress.advance(bar, done)
 

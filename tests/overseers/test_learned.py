@@ -182,7 +182,7 @@ def test_bad_settings_are_one_clear_line(tmp_path, overseer, said):
 @pytest.mark.parametrize("kind", ["simulated", "learned"])
 def test_there_must_be_somebody_to_follow_or_to_learn_from(tmp_path, kind):
     (tmp_path / "mine.py").write_text(
-        "import dataclasses\n\n@dataclasses.dataclass(frozen=True)\nclass Mine:\n    pass\n"
+        "from amplify.tasks.wildcard import Wildcard\nclass Mine(Wildcard):\n    strategy = None\n"
     )
     table = {
         "task": {"kind": "mine.py:Mine"},

@@ -1,0 +1,56 @@
+"""Whether a class of an experiment's own is what its section needs, so that what is missing is said
+in one line before a round begins.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from amplify.errors import AmplifyError
+from amplify.strict import shown
+from amplify.types import Task
+
+SIZES = ("facts", "fact_length", "question_length", "answer_length", "max_depth")
+
+
+def check_class(kind: Any, section: str, named: str) -> None:
+    """Raises AmplifyError unless this is a frozen dataclass with the section's methods.
+
+    Args:
+        section: "task", "assistant" or "overseer".
+        named: how errors begin.
+    """
+    if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+        raise AmplifyError(f"{named}, which must be a frozen dataclass, and is {_what(kind)}")
+    if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise AmplifyError(f"{named}, which must be a frozen dataclass: @dataclass(frozen=True)")
+    wanted = _members(Task) if section == "task" else ["build"]
+    there = {*dir(kind), *(field.name for field in dataclasses.fields(kind))}
+    if missing := [name for name in wanted if name not in there]:
+        raise AmplifyError(f"{named}, which lacks {', '.join(missing)}")
+
+
+def check_task(task: Any, named: str) -> None:
+    """Raises AmplifyError unless a task's sizes and names make sense."""
+    for name in SIZES:
+        value = getattr(task, name)
+        if not isinstance(value, int) or value < 1:
+            raise AmplifyError(f"{named}: {name} must be 1 or more, got {shown(value)}")
+    for name in ("vocabulary", "classes"):
+        value = getattr(task, name)
+        if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+            raise AmplifyError(f"{named}: {name} must be a tuple of strings, got {shown(value)}")
+        if not value:
+            raise AmplifyError(f"{named}: {name} must not be empty")
+    try:
+        hash(task)
+    except TypeError as error:
+        raise AmplifyError(f"{named}: its fields must be hashable ({error})") from None
+
+
+def _members(protocol: type) -> Iterator[str]:
+    return (name for name in vars(protocol) if not name.startswith("_") and name != "__hash__")
+
+
+def _what(kind: Any) -> str:
+    return "a class that is none" if isinstance(kind, type) else f"{shown(kind)}"
