@@ -2,7 +2,7 @@
 
 import jax
 
-from amplify import flops
+from amplify.assistants import flops
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.assistants.layers import Architecture
 from amplify.tasks.wildcard import Wildcard

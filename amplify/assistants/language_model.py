@@ -21,13 +21,13 @@ from pydantic import Field
 
 from amplify.assistants import decoding, pretrained
 from amplify.assistants.causal_lm import CausalLM, Past, with_kernels_in
+from amplify.assistants.flops import training_flops
 from amplify.assistants.layers import Architecture
 from amplify.assistants.lora import LoRA, with_lora_merged
 from amplify.assistants.packing import PADDING, Packed, pack
 from amplify.assistants.rotary import Rotary
 from amplify.assistants.wording import Words, words_of_its_own, words_of_tokenizer
 from amplify.errors import AmplifyError
-from amplify.flops import training_flops
 from amplify.hub import find
 from amplify.transformer import Size, sample
 from amplify.types import FAILED, Answers, Place, Task
@@ -225,7 +225,8 @@ class LanguageModel:
         pairs = jnp.sum(context * (context + 1) / 2 + behind * context) + own
         tokens = jnp.sum(context + behind)
         said = jnp.sum(packed.words != PADDING, dtype=jnp.float32)
-        return {"tokens": tokens, "flops": training_flops(self.architecture, tokens, said, pairs)}
+        work = training_flops(self.architecture, tokens, said, pairs)
+        return {"tokens": tokens, "flops": jnp.asarray(work)}
 
     def _score(
         self,

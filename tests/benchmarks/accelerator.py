@@ -181,7 +181,8 @@ ANSWERED = 8
 def _train(shape: tuple[int, int, int, int], small: bool) -> Facts:
     import jax
 
-    from amplify import device, distillation, flops
+    from amplify import device, distillation
+    from amplify.assistants import flops
     from amplify.experiment import Training
 
     contexts, context, questions, question = shape
@@ -243,7 +244,8 @@ def _answer(
     import jax
     import jax.numpy as jnp
 
-    from amplify import device, flops
+    from amplify import device
+    from amplify.assistants import flops
 
     model = _llama(length, QUESTION, new, small)
     params = jax.jit(model.init)(jax.random.key(0))

@@ -2,13 +2,12 @@
 measured times are held against.
 """
 
-from typing import TypeVar
-
 from jaxtyping import Array, Float
 
 from amplify.assistants.layers import Architecture
 
-Number = TypeVar("Number", float, Float[Array, ""])  # a traced count, too
+Number = int | float | Float[Array, ""]
+"""A count, which may be traced."""
 
 
 def matrix_weights(of: Architecture) -> int:
