@@ -27,8 +27,11 @@ SHORT = (
     .replace("steps = 60", "steps = 20")
     .replace("checkpoint_every = 20", "checkpoint_every = 10")
     .replace("final = 24", "final = 72")
+    + "[gate]\nerror_rate = 0.9\n"
 )
-"""Amplification and evaluation have two chunks, one for each process."""
+"""Amplification and evaluation have two chunks, one for each process. The gate lets the few contexts
+that there are promote round 1, so that round 2 goes on from it.
+"""
 LEARNED = SHORT.replace(
     'kind = "simulated"',
     'kind = "learned"\nwidth = 16\nheads = 2\nlayers = 1\nbatch = 16\nsteps = 64',

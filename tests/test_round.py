@@ -167,13 +167,20 @@ def kill_and_resume(folder: Path, last: int, kills: int, seed: int, between=(3.0
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         if killed < kills:
-            time.sleep(dice.uniform(*between))
+            wait_for(folder / f"{last:03d}/checkpoint", dice.uniform(*between), process)
             process.send_signal(signal.SIGKILL)
         _, complaint = process.communicate()
         if process.returncode == 0:
             return killed
         assert process.returncode == -signal.SIGKILL, complaint.decode()
         killed += 1
+
+
+def wait_for(path: Path, seconds: float, process: subprocess.Popen) -> None:
+    """Until there is such a file, but no longer than so many seconds, nor than the process runs."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None and not path.exists():
+        time.sleep(0.01)
 
 
 def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, copied):
