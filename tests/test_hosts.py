@@ -29,8 +29,8 @@ SHORT = (
     .replace("final = 24", "final = 72")
     + "[gate]\nerror_rate = 0.9\n"
 )
-"""Amplification and evaluation have two chunks, one for each process. The gate lets the few contexts
-that there are promote round 1, so that round 2 goes on from it.
+"""Amplification and evaluation have two chunks, one for each process. The gate lets the few
+contexts that there are promote round 1, so that round 2 goes on from it.
 """
 LEARNED = SHORT.replace(
     'kind = "simulated"',
