@@ -4,6 +4,8 @@ with compiled code kept.
 
 import contextlib
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,12 +47,36 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
                 page.run(store, n, progress_bars(f"round {n}"))
             _write_report(store, n, only_if_missing=not runs)
 
-        try:
-            yield store, go
-        except KeyboardInterrupt:
-            raise AmplifyError(
-                f"stopped in round {number}; the same command goes on from there"
-            ) from None
+        with interrupts() as pressed:
+            try:
+                yield store, go
+            except (Exception, KeyboardInterrupt) as error:
+                if not (pressed or isinstance(error, KeyboardInterrupt)):
+                    raise
+                raise AmplifyError(
+                    f"stopped in round {number}; the same command goes on from there"
+                ) from None
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C is pressed. A library may swallow the KeyboardInterrupt
+    and go on with half of what it was reading: what fails after it failed because of it.
+    """
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield pressed
+        return
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _write_report(store: Any, number: int, only_if_missing: bool) -> None:
