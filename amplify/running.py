@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from amplify.errors import AmplifyError
+from amplify.progress import Advance, Watch
 from amplify.terminal import messages, output, progress_bars
 
 # What imports jax is imported where it is needed: `--help` and bad arguments answer at once.
@@ -36,6 +37,7 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
         number = 0
+        pressed: list[int] = []
 
         def go(n: int) -> None:
             nonlocal number
@@ -44,10 +46,10 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
             if not runs and n:
                 store.parent_of(store.round(n))
             if runs:
-                page.run(store, n, progress_bars(f"round {n}"))
+                page.run(store, n, stopping(progress_bars(f"round {n}"), pressed))
             _write_report(store, n, only_if_missing=not runs)
 
-        with interrupts() as pressed:
+        with interrupts(pressed):
             try:
                 yield store, go
             except (Exception, KeyboardInterrupt) as error:
@@ -59,13 +61,12 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """A list that is empty until Ctrl-C is pressed. A library may swallow the KeyboardInterrupt
-    and go on with half of what it was reading: what fails after it failed because of it.
+def interrupts(pressed: list[int]) -> Iterator[None]:
+    """Notes in a list that Ctrl-C was pressed. A library may swallow the KeyboardInterrupt, and go
+    on with half of what it was reading: what fails after it failed because of it.
     """
-    pressed: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield pressed
+        yield
         return
 
     def note(number: int, frame: Any) -> None:
@@ -74,9 +75,26 @@ def interrupts() -> Iterator[list[int]]:
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield pressed
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def stopping(watch: Watch, pressed: list[int]) -> Watch:
+    """The same, but that work ends at its next report of progress once Ctrl-C was pressed."""
+
+    @contextlib.contextmanager
+    def watched(what: str, total: int) -> Iterator[Advance]:
+        with watch(what, total) as advance:
+
+            def advance_or_stop(done: int) -> None:
+                if pressed:
+                    raise KeyboardInterrupt
+                advance(done)
+
+            yield advance_or_stop
+
+    return watched
 
 
 def _write_report(store: Any, number: int, only_if_missing: bool) -> None:

@@ -76,6 +76,8 @@ def answer(office: Office, person: str, item: str, take_apart, stop: threading.E
     said = yield_through(
         take_apart(this.question), functools.partial(asked, office, person, item, stop)
     )
+    if this.choices and said not in this.choices:  # told nonsense, the strategy does not know
+        said = this.choices[0]
     office.do(lambda queue, now: queue.submit(person, item, said, now), seconds=2.0)
 
 

@@ -36,7 +36,7 @@ others = "{others}"
 
 GATE = """
 [gate]
-error_rate = 0.5
+error_rate = 0.9
 """
 """With three letters there are ten different held-out contexts: at the usual error rate no gain in
 so few is promoted, and the next round's people are helped by an untrained assistant.
