@@ -98,7 +98,7 @@ def write_round(store, number, items):
     path.mkdir()
     evals = write_lines(path / "evals.jsonl", items)
     stages = [
-        ("checkpoint", {"digest": f"c{number}" * 16, "steps": 800}),
+        ("checkpoint", {"digest": digest_of(number), "steps": 800}),
         ("evals", {"digest": evals, "items": len(items)}),
     ]
     if number:
@@ -116,7 +116,7 @@ def write_round(store, number, items):
         write_lines(path / "interactions.jsonl", trees)
     record = {
         "round": number, "status": "done", "began": "2026-11-23T10:48:24+00:00",
-        "parent": {"round": number - 1, "digest": "c" * 64} if number else None,
+        "parent": {"round": number - 1, "digest": digest_of(number - 1)} if number else None,
         "experiment": json.loads(json.dumps(dict(store.experiment.values))),
         "experiment_digest": store.experiment.digest, "commit": None, "dirty": True,
         "python": "3.11.7", "versions": {"jax": "0.10.2"}, "device": "1 x cpu",
@@ -127,6 +127,11 @@ def write_round(store, number, items):
         },
     }  # fmt: skip
     (path / "record.json").write_text(json.dumps(record))
+
+
+def digest_of(number):
+    """Of the checkpoint of a round."""
+    return f"c{number}" * 16
 
 
 def judged(before, after, number):
@@ -657,7 +662,7 @@ def test_a_round_s_page_says_its_verdict_what_it_cost_and_where_it_came_from(sto
     assert f"{found['wins']} newly right and {found['losses']} newly wrong" in text
     assert "98,304" in text
     assert "10 s, 2.0 s of it compiling" in text
-    assert "round 1, checkpoint cccccccccccccccc" in text
+    assert "round 1, checkpoint c1c1c1c1c1c1c1c1" in text
     assert "unknown , with changes not committed" in text
     assert "training.steps" in text
 
