@@ -183,10 +183,21 @@ class RoundFolder:
             ) from None
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Makes the folder and a record that says "started", unless there is one."""
-        if not self.record:
-            self.path.mkdir(exist_ok=True)
-            self._commit({"round": self.number, "status": "started", **facts, "stages": {}})
+        """Makes the folder and a record that says "started", unless there is one.
+
+        The first of several processes decides: another may find the record that it wrote just now.
+        """
+
+        def write() -> None:
+            if not self.record:
+                self.path.mkdir(exist_ok=True)
+                record = {"round": self.number, "status": "started", **facts, "stages": {}}
+                files.write_atomically(
+                    self.path / "record.json", json.dumps(record, indent=2) + "\n"
+                )
+
+        processes.first(write)
+        self.record = self._read_record()
 
     def done(self, stage: str) -> bool:
         return stage in self.record.get("stages", {})
