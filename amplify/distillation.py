@@ -20,7 +20,6 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Float, Int, PyTree
 
-from amplify import processes
 from amplify.device import compile_seconds
 from amplify.errors import AmplifyError
 from amplify.experiment import Training
@@ -81,11 +80,9 @@ def make_step(assistant: Assistant, training: Training, mesh: Mesh = ONE_DEVICE)
     the state.
     """
     step = functools.partial(update, assistant, training)
-    if mesh == ONE_DEVICE:
-        return jax.jit(step, donate_argnums=0)
-    # The state goes out as it came in, or the next step would be compiled for another place.
-    out = mesh.of_tree(abstract_state(assistant, training)), None
-    return processes.compiled_together(jax.jit(step, donate_argnums=0, out_shardings=out))
+    return mesh.compile_step(
+        step, donates=0, returns=lambda: (abstract_state(assistant, training), None)
+    )
 
 
 def update(

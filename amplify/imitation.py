@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify import processes
 from amplify.amplification import amplified, assistant_alone, helping
 from amplify.experiment import Experiment
 from amplify.mesh import ONE_DEVICE, Mesh
@@ -212,12 +211,10 @@ def make_lesson(experiment: Experiment) -> Lesson:
 
 @functools.cache
 def _make_lesson(experiment: Experiment, mesh: Mesh) -> Lesson:
+    learner, batch = experiment.learner, experiment.training.batch
+    assert learner is not None
     lesson = functools.partial(_lesson, experiment)
-    if mesh == ONE_DEVICE:
-        return jax.jit(lesson, donate_argnums=3)
-    assert experiment.learner is not None
-    out = mesh.of_tree(abstract(experiment.learner, experiment.training.batch))
-    return processes.compiled_together(jax.jit(lesson, donate_argnums=3, out_shardings=out))
+    return mesh.compile_step(lesson, donates=3, returns=lambda: abstract(learner, batch))
 
 
 def _lesson(

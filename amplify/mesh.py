@@ -10,6 +10,7 @@ no part of an experiment's identity, and what was saved on one is restored onto 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -164,6 +165,23 @@ class Mesh:
         if not processes.are_several():
             return tree
         return self.here.place(jax.tree.map(processes.whole, tree))
+
+    def compile_step(
+        self, step: Callable[..., Any], *, donates: int, returns: Callable[[], PyTree[Any]]
+    ) -> Callable[..., Any]:
+        """Compiles a step from a state to the next, which comes out in the places where it went in:
+        the next call runs the same program.
+
+        Args:
+            step: called with the same shapes every time.
+            donates: which of its arguments is the state.
+            returns: what has the shapes that it returns, None where the place does not matter.
+                Called only where states are spread.
+        """
+        if self == ONE_DEVICE:
+            return jax.jit(step, donate_argnums=donates)
+        out = self.of_tree(returns())
+        return processes.compiled_together(jax.jit(step, donate_argnums=donates, out_shardings=out))
 
     def _spreads(self, length: int, axis: str) -> bool:
         devices = getattr(self, axis)

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify import distillation, imitation, processes
+from amplify import distillation, imitation
 from amplify.amplification import amplified, assistant_alone, count_assistant_answers, helping
 from amplify.distillation import Metrics, TrainState
 from amplify.experiment import Curriculum, Experiment
 from amplify.imitation import Apprentice
-from amplify.mesh import ONE_DEVICE, Mesh
+from amplify.mesh import Mesh
 from amplify.overseers.learned import Learned
 from amplify.problems import draw_for_training
 from amplify.types import DONT_KNOW, GradedTask, Interaction, Weights
@@ -105,11 +105,7 @@ def make_step(experiment: Experiment) -> Step:
 @functools.cache
 def _make_step(experiment: Experiment, mesh: Mesh) -> Step:
     step = functools.partial(_step, experiment)
-    if mesh == ONE_DEVICE:
-        return jax.jit(step, donate_argnums=1)
-    # The state goes out as it came in, or the next step would be compiled for another place.
-    out = mesh.of_tree(abstract(experiment)), None
-    return processes.compiled_together(jax.jit(step, donate_argnums=1, out_shardings=out))
+    return mesh.compile_step(step, donates=1, returns=lambda: (abstract(experiment), None))
 
 
 def _step(experiment: Experiment, root: Key[Array, ""], state: Stream) -> tuple[Stream, Metrics]:
