@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quoted for the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test lint bench accelerator regression coverage paper clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper clean distclean
 .SILENT:
 
 help:
@@ -42,7 +42,8 @@ help:
 	echo "make ask [ROUND=3]                            ask a checkpoint questions by hand"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make export OUT=folder [ROUND=3]              a trained checkpoint, for transformers to open"
-	echo "make test | lint | bench                      what it says"
+	echo "make test | lint | bench                      what it says; test leaves out what is slow"
+	echo "make test-all                                 every test: also several processes, browsers, notebooks"
 	echo "make people [INVITE=3]                        everybody's link to the pages; invite so many more"
 	echo "make serve                                    keep people's pages up, also between rounds"
 	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
@@ -89,8 +90,11 @@ screenshots: $(DEV) $(BROWSER)
 	$(RUN_PYTHON) -m tests.web.screenshots $(call quoted,$(OUT))
 	$(RUN_PYTHON) -m tests.web.admin_screenshots $(call quoted,$(OUT))
 
-test: $(DEV) $(BROWSER)
-	$(RUN_PYTHON) -m pytest -n logical --dist worksteal
+test: $(DEV)
+	$(RUN_PYTHON) -m pytest -n logical --dist worksteal -m "not slow"
+
+test-all: test $(BROWSER)
+	$(RUN_PYTHON) -m pytest -n logical --dist worksteal -m slow
 
 lint: $(DEV)
 	$(RUN_PYTHON) -m ruff check .
@@ -113,7 +117,7 @@ paper: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.paper
 
 clean:
-	rm -rf .mypy_cache .ruff_cache .hypothesis .benchmarks dist
+	rm -rf .cache .mypy_cache .ruff_cache .hypothesis .benchmarks dist
 	find amplify tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

@@ -2,9 +2,11 @@
 devices.
 """
 
+import gc
 import os
+import shutil
 import sys
-import tempfile
+from pathlib import Path
 
 # Before jax is imported anywhere: as many devices as it takes to notice code that assumes one.
 # And fast code matters less here than code that is there fast, but for benchmarks.
@@ -20,13 +22,18 @@ if not any("benchmarks" in argument for argument in sys.argv):
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Compiled code is shared by all tests and the processes that they start, and kept nowhere else.
-if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
-    CACHE = tempfile.TemporaryDirectory(prefix="amplify-tests-")
-    os.environ["XDG_CACHE_HOME"] = CACHE.name
+# Compiled code is shared by all tests, the processes that they start, and the next run of them.
+CACHE = Path(__file__).parent.parent / ".cache" / "tests"
+CACHE_LIMIT = 2**31
+"""Bytes; a larger cache is mostly of code that is no more, and is begun again."""
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the variable
+    if sum(file.stat().st_size for file in CACHE.rglob("*") if file.is_file()) > CACHE_LIMIT:
+        shutil.rmtree(CACHE)
+    os.environ["XDG_CACHE_HOME"] = str(CACHE)
 jax.config.update("jax_compilation_cache_dir", f"{os.environ['XDG_CACHE_HOME']}/amplify/compiled")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
@@ -40,3 +47,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # CI reproducible.
 settings.register_profile("amplify", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("amplify")
+
+MAPS_LIMIT = 16_000
+"""Memory maps of a process. Each compiled program takes several, Linux allows 65,530 in all, and
+XLA aborts the process where it gets no more.
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs():
+    """Lets go of compiled programs before they are too many; needed again, they are on disk."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MAPS_LIMIT:
+        jax.clear_caches()
+        gc.collect()
