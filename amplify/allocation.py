@@ -41,14 +41,14 @@ def check_data(sections: Mapping[str, Any], path: Path) -> None:
 
 def check_networks(sections: Mapping[str, Any], path: Path) -> None:
     """Raises AmplifyError if a network in training cannot fit on the mesh's devices together."""
-    task, devices = sections["task"], sections["mesh"].size
+    devices = sections["mesh"].size
     networks = [*_learners(sections["overseer"])]
     if hasattr(sections["assistant"], "width") and not getattr(
         sections["assistant"], "pretrained", ""
     ):
         networks.append(("assistant", sections["assistant"]))
     for name, network in networks:
-        weights = _weights(network, len(task.vocabulary))
+        weights = _weights(network)
         told = f"a network of {weights:.2g} weights"
         _refuse_more(f"{name}.width", told, weights * STATE_BYTES, path, devices)
 
@@ -60,14 +60,16 @@ def _learners(overseer: Any) -> Iterator[tuple[str, LearnedConfig]]:
         yield "overseer.learned", overseer.learned
 
 
-def _weights(network: Any, vocabulary: int) -> int:
-    """At least so many: of attention and of the layers after it, and of the embedding."""
+def _weights(network: Any) -> int:
+    """At least so many: of attention and of the layers after it. How many tokens are embedded may
+    take a tokenizer to tell, and is left out.
+    """
     if hasattr(network, "encoder_layers"):
         layers = network.encoder_layers + network.decoder_layers
     else:
         layers = network.layers
     attention, mlp = 2, 2 * network.mlp_ratio
-    embedded = network.width * (vocabulary + getattr(network, "reach", 0))
+    embedded = network.width * getattr(network, "reach", 0)
     return layers * (attention + mlp) * network.width**2 + embedded
 
 

@@ -15,7 +15,7 @@ from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
-from amplify.types import ChoiceTask, GradedTask, SearchedTask, SimulatedTask, Task
+from amplify.types import ChoiceTask, GradedTask, SearchedTask, Task
 
 MOST = 2**31 - 1
 
@@ -98,7 +98,7 @@ def _check_strategy(task: Any, overseer: Any, kind: str, path: Path) -> None:
     follows = kind in ("simulated", "learned")
     if isinstance(overseer, HumanConfig):
         follows = "simulated" in (overseer.people, overseer.others)
-    if follows and not isinstance(task, SimulatedTask):
+    if follows and getattr(task, "strategy", None) is None:
         raise AmplifyError(
             f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
             f" from, and {type(task).__name__} has none"

@@ -1,6 +1,9 @@
 """The one exception that is meant for the user."""
 
+import contextlib
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class AmplifyError(Exception):
@@ -12,3 +15,15 @@ class AmplifyError(Exception):
 def first_line(error: BaseException) -> str:
     """What a library's exception says, in one line that fits a screen."""
     return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """While what an experiment file asks for is built: an error's line begins with the file."""
+    try:
+        yield
+    except OSError as error:
+        raise AmplifyError(f"{path}: {error.filename}: {error.strerror}") from None
+    except (AmplifyError, ValueError, OverflowError, MemoryError) as error:
+        said = str(error) or "needs more memory than there is"
+        raise AmplifyError(f"{path}: {said}") from None

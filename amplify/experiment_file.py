@@ -13,7 +13,7 @@ from amplify import content
 from amplify.allocation import check_data, check_networks
 from amplify.assistants import ASSISTANTS
 from amplify.coherence import check_coherence
-from amplify.errors import AmplifyError, first_line
+from amplify.errors import AmplifyError, first_line, naming
 from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions, Training
 from amplify.mesh import Mesh
 from amplify.overseers import OVERSEERS
@@ -30,7 +30,6 @@ from amplify.strict import (
     validate,
 )
 from amplify.tasks import TASKS
-from amplify.types import Task
 
 SECTIONS = {
     "questions": Questions,
@@ -48,6 +47,9 @@ KINDS: dict[str, Mapping[str, type]] = {
 
 def read_experiment(path: Path) -> Experiment:
     """Reads `experiment.toml`. A task of the experiment's own is code, and is run.
+
+    Nothing is built that takes long, such as a search index, and nothing is compiled: see `ready`
+    for what is checked before the first round.
 
     Raises:
         AmplifyError: naming file, key, and what is allowed.
@@ -145,14 +147,14 @@ def parse_experiment(
         values |= flat(chosen[name], name)
     chosen["mesh"] = section_of(Mesh, table_of(table, "mesh", path), "mesh", path)
     with _own_code(sources, "task", values["task.kind"]):
+        if "task" in sources:
+            check_task(chosen["task"], f"{path}: {values['task.kind']}")
         check_data(chosen, path)
         check_networks(chosen, path)
         check_coherence(chosen, values["overseer.kind"], path)
-        if "task" in sources:
-            check_task(chosen["task"], f"{path}: {values['task.kind']}")
     for name in ("assistant", "overseer"):
-        with _own_code(sources, name, values[f"{name}.kind"]):
-            chosen[name] = _built(chosen[name].build, chosen["task"], path)
+        with _own_code(sources, name, values[f"{name}.kind"]), naming(path):
+            chosen[name] = chosen[name].build(chosen["task"])
     for (name, key), where in reading.items():
         if isinstance(where, str) and where and (files := content.files_read(key, where)):
             hashes[f"{name}.{key} (content)"] = files
@@ -216,15 +218,6 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def _built(build: Any, task: Task, path: Path) -> Any:
-    try:
-        return build(task)
-    except OSError as error:
-        raise AmplifyError(f"{path}: {error.filename}: {error.strerror}") from None
-    except (AmplifyError, ValueError, OverflowError, MemoryError) as error:
-        raise AmplifyError(f"{path}: {error}") from None
 
 
 def _check_recordable(values: Mapping[str, Any], path: Path) -> None:

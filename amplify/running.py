@@ -27,12 +27,11 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
     """
     from amplify import processes
     from amplify import round as page
-    from amplify.store import Store
 
     keep_compiled_code()
     processes.join(cluster)
     output.quiet = messages.quiet = not processes.is_first()
-    with processes.together(), (store := Store(experiment)).lock():
+    with processes.together(), (store := _opened(experiment)).lock():
         store.check_current()
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
@@ -58,6 +57,19 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
                 raise AmplifyError(
                     f"stopped in round {number}; the same command goes on from there"
                 ) from None
+
+
+def _opened(experiment: Path) -> Any:
+    """The experiment's folder. Before its first round, and before anything is written, it is found
+    out whether rounds can be run at all.
+    """
+    from amplify.ready import check_ready
+    from amplify.store import Store
+
+    store = Store(experiment)
+    if not store.round(0).complete:
+        check_ready(store.experiment, experiment / "experiment.toml")
+    return store
 
 
 @contextlib.contextmanager

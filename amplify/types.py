@@ -334,6 +334,21 @@ class HasWeights(Loads, Protocol):
 
 
 @runtime_checkable
+class Prepares(Protocol):
+    """A task, an assistant or an overseer that needs something which takes a while to build, such
+    as a search index or a tokenizer. It is built on first use, so that an experiment file is read
+    at once; rounds have it built, and whatever needs it checked, before the first one writes
+    anything.
+    """
+
+    def prepare(self) -> None:
+        """Builds it.
+
+        Raises AmplifyError if that fails, or if the values of the experiment file do not suit it.
+        """
+
+
+@runtime_checkable
 class LaysOut(Protocol):
     """An assistant that would train on a data set's rows in another form, made of all at once."""
 

@@ -20,7 +20,7 @@ TASK = Wildcard(3)
 SIZES = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
 MODEL = SIZES.build(TASK)
 ADAPTED = dataclasses.replace(
-    MODEL, architecture=dataclasses.replace(MODEL.architecture, lora=LoRA(2, 8.0))
+    MODEL, given_architecture=dataclasses.replace(MODEL.architecture, lora=LoRA(2, 8.0))
 )
 TRAINING = Training(steps=20, batch=8, warmup_steps=1, learning_rate=0.01)
 

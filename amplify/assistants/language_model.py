@@ -72,18 +72,16 @@ class LanguageModelConfig:
     """How the assistant answers sub-questions: by its distribution, or its likeliest tokens."""
 
     def build(self, task: Task) -> "LanguageModel":
-        """The assistant for a task.
+        """The assistant for a task. Neither the task's vocabulary nor a tokenizer is asked for yet.
 
         Raises:
             ValueError: if the sizes do not fit together.
-            AmplifyError: if the folder is no checkpoint, not supported, or does not fit the task.
+            AmplifyError: if the folder is no checkpoint, or not supported.
         """
         if self.pretrained:
             opened = pretrained.open_folder(find(self.pretrained))
-            words = words_of_tokenizer(task, opened, self.chat)
             lora = LoRA(self.lora_rank, self.lora_alpha) if self.lora_rank else None
-            architecture = dataclasses.replace(opened.architecture, lora=lora)
-            return _checked(LanguageModel(self, task, architecture, words))
+            return LanguageModel(self, task, dataclasses.replace(opened.architecture, lora=lora))
         if self.lora_rank:
             raise ValueError(
                 "assistant.lora_rank is for a pretrained assistant: beside weights that nothing"
@@ -100,7 +98,7 @@ class LanguageModelConfig:
                 f"assistant.width must be an even multiple of assistant.heads ({self.heads}),"
                 f" got {self.width}"
             )
-        return LanguageModel(self, task, _small(self, task), words_of_its_own(task))
+        return LanguageModel(self, task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +107,35 @@ class LanguageModel:
 
     config: LanguageModelConfig
     task: Task
-    architecture: Architecture
-    words: Words
+    given_architecture: Architecture | None = None
+    """A checkpoint's; None: a small one, made for the task."""
+    given_words: Words | None = None
+    """None: those of the checkpoint's tokenizer, or as many as the task's vocabulary has."""
+
+    @functools.cached_property
+    def architecture(self) -> Architecture:
+        """The network's sizes; those of a small model depend on the task's vocabulary."""
+        given = self.given_architecture
+        return _small(self.config, self.task) if given is None else given
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """The network's token for each token of the task."""
+        if self.given_words is not None:
+            return self.given_words
+        if not self.config.pretrained:
+            return words_of_its_own(self.task)
+        opened = pretrained.open_folder(find(self.config.pretrained))
+        return words_of_tokenizer(self.task, opened, self.config.chat)
+
+    def prepare(self) -> None:
+        """Opens the tokenizer; see `types.Prepares`.
+
+        Raises:
+            AmplifyError: if the tokenizer does not suit the task, or its contexts are too long for
+                the network.
+        """
+        _check_length(self)
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
@@ -409,7 +434,8 @@ def _small(config: LanguageModelConfig, task: Task) -> Architecture:
     )
 
 
-def _checked(model: LanguageModel) -> LanguageModel:
+def _check_length(model: LanguageModel) -> None:
+    """Raises AmplifyError if the network has too few positions for a context and a question."""
     task = model.task
     longest = model.context_length + task.question_length + task.answer_length
     longest += len(model.words.answer)
@@ -418,7 +444,6 @@ def _checked(model: LanguageModel) -> LanguageModel:
             f"{model.config.pretrained}: a context of this task with a question takes up to"
             f" {longest} tokens, but the model has {model.architecture.positions} positions"
         )
-    return model
 
 
 def _network(model: LanguageModel, rngs: nnx.Rngs) -> CausalLM:

@@ -83,7 +83,6 @@ class LanguageModelOverseerConfig:
             raise AmplifyError("overseer needs either endpoint and model, or pretrained")
         if self.pretrained:
             speaker = Continuation(self.pretrained, instructions, self.line, self.dtype)
-            speaker.check(self.line * (2 * self.asks + 2))
             return LanguageModelOverseer(task, speaker, self.asks, self.most_failed)
         return LanguageModelOverseer(task, self._server(instructions), self.asks, self.most_failed)
 
@@ -115,6 +114,15 @@ class LanguageModelOverseer:
     speaker: Endpoint | Continuation
     asks: int
     most_failed: float
+
+    def prepare(self) -> None:
+        """Opens the tokenizer of a checkpoint that speaks in this process; see `types.Prepares`.
+
+        Raises:
+            AmplifyError: if the prompt and a transcript are too long for the checkpoint.
+        """
+        if isinstance(self.speaker, Continuation):
+            self.speaker.check(self.speaker.line * (2 * self.asks + 2))
 
     def load(self, place: Place) -> PyTree[Array] | None:
         """The weights of a checkpoint that speaks in this process; see `types.Loads`."""

@@ -5,6 +5,7 @@ taken apart: the overseer is a language model. Passages are searched for, see `s
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -37,7 +38,7 @@ class Documents(Searched):
 
     @property
     def max_depth(self) -> int:
-        return self._world.most_hops
+        return _most_hops(self.questions)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,7 +92,6 @@ class Asked(NamedTuple):
     by_text: dict[str, Question]
     regions: tuple[tuple[Question, ...], ...]  # of those that begin with the same document
     places: dict[str, list[int]]  # the passages of each document, by its title
-    most_hops: int  # of a question: counted once, for it is asked for often
 
     @classmethod
     def about(cls, passages: Sequence[Document], questions: Sequence[Question]) -> "Asked":
@@ -102,10 +102,7 @@ class Asked(NamedTuple):
         for question in questions:
             regions.setdefault(question.documents[0], []).append(question)
         by_text = {question.question: question for question in questions}
-        most_hops = max(question.hops for question in questions)
-        return cls(
-            tuple(questions), by_text, tuple(map(tuple, regions.values())), places, most_hops
-        )
+        return cls(tuple(questions), by_text, tuple(map(tuple, regions.values())), places)
 
     def draw(self, region: int, hops: int, new: int, first: int, second: int) -> str:
         questions = self.regions[region]
@@ -120,6 +117,14 @@ class Asked(NamedTuple):
     def path(self, question: str) -> list[list[int]]:
         known = self.by_text.get(question)
         return [self.places[title] for title in known.documents] if known else []
+
+
+@functools.cache
+def _most_hops(questions: str) -> int:
+    """Hops of the question that needs most, in a file of questions. Documents are not needed, and
+    so not read: it is asked for when the experiment file is read, and often after that.
+    """
+    return max(question.hops for question in read_questions(questions))
 
 
 def _named(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
 from amplify.answers import AnswerRule
+from amplify.errors import AmplifyError
 from amplify.host import on_host
 from amplify.hub import find
 from amplify.problems import is_held_out
@@ -78,8 +79,14 @@ class Searched:
 
     answer_rule = AnswerRule()
 
-    def __post_init__(self) -> None:
-        library_of(self)  # now, where what does not fit can be told from what was asked for
+    def prepare(self) -> None:
+        """Builds the library; see `types.Prepares`.
+
+        Raises:
+            AmplifyError: if texts do not fit into the lengths that the task gives them, or cannot
+                be read.
+        """
+        library_of(self)
 
     facts = property(lambda self: self.passages)
     fact_length = property(lambda self: self.passage_length)
@@ -100,7 +107,7 @@ class Searched:
         raise NotImplementedError
 
     def make_library(self) -> Library:
-        """Raises ValueError if texts do not fit into the lengths that the task gives them."""
+        """Raises AmplifyError if texts do not fit into the lengths that the task gives them."""
         raise NotImplementedError
 
     def _class(self, question: str) -> int:
@@ -122,8 +129,9 @@ class Searched:
         bits = jax.random.randint(key, (2,), 0, 1 << 30)
         drawn = jnp.stack([context[0, 0] - 1, depth, jnp.int32(is_held_out(context)), *bits])
 
+        world, spelling = library_of(self).world, library_of(self).spelling
+
         def draw(rows: np.ndarray) -> np.ndarray:
-            world, spelling = library_of(self).world, library_of(self).spelling
             texts = [world.draw(*row) for row in rows.tolist()]
             return spelling.write(texts, self.question_length)
 
@@ -169,10 +177,9 @@ class Searched:
     ) -> Int[Array, "batch facts fact_length"]:
         """The passages that each problem's questions find, in an order that says nothing."""
 
-        together = questions.shape[1]
+        library, together = library_of(self), questions.shape[1]
 
         def gather(rows: np.ndarray) -> np.ndarray:
-            library = library_of(self)
             texts = library.spelling.read(rows.reshape(-1, self.question_length))
             found = library.collection.follow(texts, self.hits, self.follow_ups)
             contexts = np.zeros((len(rows), self.facts, self.fact_length), np.int32)
@@ -191,9 +198,9 @@ class Searched:
         question: Int[Array, " question_length"],
     ) -> Bool[Array, ""]:
         """Whether all passages that the true answer rests on were found."""
+        library = library_of(self)
 
         def supported(rows: np.ndarray, questions: np.ndarray) -> np.ndarray:
-            library = library_of(self)
             texts = library.spelling.read(questions)
             found = [{*map(bytes, context)} for context in rows.reshape(len(rows), self.facts, -1)]
             return np.array(
@@ -244,9 +251,9 @@ class Searched:
         self, function: Callable[..., str], length: int, *columns: Int[Array, "*b _"]
     ) -> Int[Array, "*b length"]:
         """What a function of texts gives, for each item of columns of tokens, in tokens."""
+        spelling = library_of(self).spelling
 
         def rows(*columns: np.ndarray) -> np.ndarray:
-            spelling = library_of(self).spelling
             texts = zip(*map(spelling.read, columns), strict=True)
             return spelling.write([function(*item) for item in texts], length)
 
@@ -256,9 +263,10 @@ class Searched:
         self, function: Callable[..., int], *columns: Int[Array, "*b _"]
     ) -> Int[Array, "*b"]:
         """A number for each item."""
+        spelling = library_of(self).spelling
 
         def numbers(*columns: np.ndarray) -> np.ndarray:
-            texts = zip(*map(library_of(self).spelling.read, columns), strict=True)
+            texts = zip(*map(spelling.read, columns), strict=True)
             return np.array([function(*item) for item in texts])
 
         return on_host(numbers, (), *columns)
@@ -269,26 +277,29 @@ class Searched:
         return learn_spelling(texts, self.vocabulary_size)
 
     def _check_spelling(self, spelling: Spelling, written: Iterable[tuple[str, str]]) -> None:
-        """Raises ValueError unless the tokenizer can spell all texts; each comes with its name."""
+        """Raises AmplifyError unless the tokenizer can spell all texts, given by their names."""
         for name, text in written:
             try:
                 spelling.check(text)
             except ValueError as error:
                 tokenizer = self.tokenizer or "the tokenizer that is learned"
-                raise ValueError(f"{name} cannot be spelled by {tokenizer}: {error}") from None
+                raise AmplifyError(f"{name} cannot be spelled by {tokenizer}: {error}") from None
 
     def _check_lengths(self, spelling: Spelling, written: Mapping[str, Iterable[str]]) -> None:
         for key, texts in written.items():
             needed = max(len(spelling.tokens(text)) for text in texts)
             if getattr(self, key) < needed:
-                raise ValueError(
-                    f"{key} must be at least {needed}, for these texts and this tokenizer;"
+                raise AmplifyError(
+                    f"task.{key} must be at least {needed}, for these texts and this tokenizer;"
                     f" got {getattr(self, key)}"
                 )
 
 
 @functools.cache
 def library_of(task: Searched) -> Library:
+    """A task's library, built on first use. Compiled functions ask for it while they are traced,
+    so that nothing is read or built while one runs.
+    """
     return task.make_library()
 
 

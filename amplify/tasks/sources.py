@@ -59,18 +59,27 @@ def read_documents(where: str) -> list[Document]:
     return found
 
 
-def read_questions(where: str, documents: Sequence[Document]) -> list[Question]:
-    """Raises AmplifyError if there are none, or one names a document that is not there."""
+def read_questions(where: str, documents: Sequence[Document] | None = None) -> list[Question]:
+    """Questions from a JSONL file.
+
+    Args:
+        where: the file.
+        documents: those that questions may name; None: which they name is not checked.
+
+    Raises:
+        AmplifyError: if there are none, or one of them is malformed, contradicts an earlier one or
+            names a document that is not there; says which.
+    """
     if not where:
         raise AmplifyError("task.questions must name a .jsonl file of questions and answers")
-    known = {title for title, _ in documents}
+    known = None if documents is None else {title for title, _ in documents}
     questions: dict[str, Question] = {}
     for number, row in _lines(Path(where)):
         line = f"{where}: line {number}"
         question = _validated(_QuestionRow, row, line)
         titles = tuple(_normal(title, line) for title in question.documents)
         for title in titles:
-            if title not in known:
+            if known is not None and title not in known:
                 raise AmplifyError(f"{line}: there is no document {title!r}")
         asked, answer = (
             " ".join(_normal(text, line).split()) for text in (question.question, question.answer)

@@ -66,7 +66,7 @@ def test_a_chat_template_is_told_one_date_whatever_day_it_is(tmp_path, monkeypat
 def test_a_chat_template_that_cannot_frame_a_message_is_one_line(template, said, tmp_path):
     config = chat_folder(tmp_path / "chat", template)
     with pytest.raises(AmplifyError, match=said) as caught:
-        config.build(Permutation(3, 2))
+        config.build(Permutation(3, 2)).prepare()
     assert "\n" not in str(caught.value)
 
 
@@ -131,8 +131,9 @@ def test_a_word_of_a_task_must_be_one_ordinary_token_of_its_own(tmp_path):
     tokenizer.write_text(json.dumps(state))
     config = json.loads((tmp_path / "checkpoint/config.json").read_text())
     (tmp_path / "checkpoint/config.json").write_text(json.dumps(config | {"vocab_size": 999}))
+    task = Permutation(3, 2)
     with pytest.raises(AmplifyError, match="' 2', a word of the task, is a control token"):
-        LanguageModelConfig(pretrained=str(tmp_path / "checkpoint")).build(Permutation(3, 2))
+        LanguageModelConfig(pretrained=str(tmp_path / "checkpoint")).build(task).prepare()
 
 
 def test_the_date_is_a_constant():

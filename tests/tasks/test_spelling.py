@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from amplify.control_tokens import control_tokens
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
 from amplify.tasks.documents import Documents
+from amplify.tasks.search import Search
 from amplify.tasks.spelling import Spelling, learn_spelling
 from tests.checkpoints import checkpoint_folder
 from tests.documents import written
@@ -96,23 +96,20 @@ def test_a_text_that_the_tokenizer_changes_is_refused_in_a_line_that_names_it(
     documents = written(tmp_path / "d.jsonl", [{"title": "d", "text": "d: it is big."}, *rows])
     question = {"question": "is it?", "answer": "big", "documents": ["d"]} | asked
     task = {"tokenizer": str(tmp_path / "checkpoint"), "documents": str(documents)}
-    with pytest.raises((AmplifyError, ValueError), match=re.escape(said)) as caught:
-        Documents(**task, questions=str(written(tmp_path / "q.jsonl", [question])))
+    with pytest.raises(AmplifyError, match=re.escape(said)) as caught:
+        Documents(**task, questions=str(written(tmp_path / "q.jsonl", [question]))).prepare()
     assert "\n" not in str(caught.value)
 
 
-def test_an_experiment_says_it_in_one_line(tmp_path):
+def test_a_name_that_the_tokenizer_changes_is_said_in_one_line(tmp_path):
     checkpoint_folder(tmp_path / "checkpoint", texts=["is it big?"] * 9)
     file = tmp_path / "checkpoint/tokenizer.json"
     state = json.loads(file.read_text())
     file.write_text(json.dumps(state | {"normalizer": {"type": "Lowercase"}}))
-    (tmp_path / "experiment.toml").write_text(
-        '[task]\nkind = "search"\nregions = 64\ntokenizer = "checkpoint"\npassage_length = 190\n'
-        "question_length = 190\nanswer_length = 190\n"
-        '[assistant]\nkind = "language-model"\n[overseer]\nkind = "simulated"\n'
-    )
+    lengths = {"passage_length": 190, "question_length": 190, "answer_length": 190}
+    task = Search(regions=64, tokenizer=str(tmp_path / "checkpoint"), **lengths)
     with pytest.raises(AmplifyError, match=r"the name .* cannot be spelled by") as caught:
-        read_experiment(tmp_path / "experiment.toml")
+        task.prepare()
     assert "\n" not in str(caught.value)
 
 
