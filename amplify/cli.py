@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, first_line
 from amplify.failures import explained, ignore_orphans
 from amplify.running import running
 from amplify.terminal import (
@@ -318,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         fail("stopped")
     except Exception as error:
-        if line := explained(error):
+        if line := explained(error) or in_own_code(error):
             fail(line)
         if not isinstance(error, OSError):
             raise
@@ -361,6 +361,14 @@ def deferred(command: Any) -> Callable[..., Callable[[], None]]:
         return functools.partial(command, **arguments)
 
     return bind
+
+
+def in_own_code(error: Exception) -> str | None:
+    """The line for an error that was raised in code of an experiment's own; None for any other."""
+    from amplify.own_code import place_of  # imports jax
+
+    place = place_of(error)
+    return f"{place}: {type(error).__name__}: {first_line(error)}" if place else None
 
 
 def fail(line: str) -> None:

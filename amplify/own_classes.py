@@ -2,13 +2,14 @@
 in one line before a round begins.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from amplify.errors import AmplifyError
-from amplify.strict import shown
-from amplify.types import Task
+from amplify.strict import nearest, shown
+from amplify.types import Prepares, Task
 
 SIZES = ("facts", "fact_length", "question_length", "answer_length", "max_depth")
 
@@ -27,25 +28,38 @@ def check_class(kind: Any, section: str, named: str) -> None:
     wanted = _members(Task) if section == "task" else ["build"]
     there = {*dir(kind), *(field.name for field in dataclasses.fields(kind))}
     if missing := [name for name in wanted if name not in there]:
-        raise AmplifyError(f"{named}, which lacks {', '.join(missing)}")
+        hint = nearest(missing[0], sorted(there)) if len(missing) == 1 else ""
+        raise AmplifyError(f"{named}, which lacks {', '.join(missing)}{hint}")
 
 
 def check_task(task: Any, named: str) -> None:
-    """Raises AmplifyError unless a task's sizes and names make sense."""
+    """Raises AmplifyError unless a task can be hashed, and its sizes and names make sense. What a
+    task prepares first is asked for its names later, see `check_names`.
+    """
     for name in SIZES:
         value = getattr(task, name)
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise AmplifyError(f"{named}: {name} must be 1 or more, got {shown(value)}")
+    try:
+        hash(task)
+    except TypeError as error:
+        raise AmplifyError(f"{named}: its fields must be hashable ({error})") from None
+    if not isinstance(task, Prepares):
+        check_names(task, named)
+
+
+def check_names(task: Any, named: str) -> None:
+    """Raises AmplifyError unless a task's tokens and classes have names, each its own."""
     for name in ("vocabulary", "classes"):
         value = getattr(task, name)
         if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
             raise AmplifyError(f"{named}: {name} must be a tuple of strings, got {shown(value)}")
         if not value:
             raise AmplifyError(f"{named}: {name} must not be empty")
-    try:
-        hash(task)
-    except TypeError as error:
-        raise AmplifyError(f"{named}: its fields must be hashable ({error})") from None
+        # A tokenizer's vocabulary has "" for each number that is no token.
+        [(often, count)] = collections.Counter(filter(None, value)).most_common(1) or [("", 1)]
+        if count > 1:
+            raise AmplifyError(f"{named}: {name} must not have {often!r} twice, got {shown(value)}")
 
 
 def _members(protocol: type) -> Iterator[str]:

@@ -12,7 +12,10 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
+import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -63,14 +66,47 @@ def load(kind: str, folders: Sequence[Path], named: str) -> OwnCode:
 
 @contextlib.contextmanager
 def failing_as(source: Path, doing: str) -> Iterator[None]:
-    """Whatever an experiment's own code raises, sys.exit included, becomes one line."""
+    """Whatever an experiment's own code raises, sys.exit included, becomes one line, which begins
+    with the file and the line number where it happened.
+    """
     try:
         yield
     except AmplifyError:
         raise
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {first_line(error)}"
-        raise AmplifyError(f"{source}: {doing}: {said}") from error
+        raise AmplifyError(f"{place_of(error) or source}: {doing}: {said}") from error
+
+
+def place_of(error: BaseException) -> str | None:
+    """Where in an experiment's own code an error happened, as "file.py:12".
+
+    Returns:
+        the innermost such place; None if the error has nothing to do with such code.
+    """
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if isinstance(frame.f_globals.get("__loader__"), _FromSource)
+    ]
+    # What fails in a callback of a compiled function arrives as text alone.
+    for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', str(error)):
+        if _is_own(file):
+            places.append(f"{file}:{line}")
+    return places[-1] if places else None
+
+
+def place_of_definition(function: Any) -> str | None:
+    """Where in an experiment's own code a function is defined; None if it is elsewhere."""
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    if code is None or not _is_own(code.co_filename):
+        return None
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _is_own(file: str) -> bool:
+    files = (str(module.__file__) for module in _own_modules().values())
+    return Path(file).resolve() in {Path(own).resolve() for own in files}
 
 
 def _find(file: str, folders: Sequence[Path], named: str) -> tuple[Path, Path]:
@@ -114,6 +150,15 @@ class _FromSource(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
+def _own_modules() -> dict[str, ModuleType]:
+    """Modules that were read from an experiment's folder, by name."""
+    return {
+        name: module
+        for name, module in list(sys.modules.items())
+        if isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _FromSource)
+    }
+
+
 class _Beside(importlib.abc.MetaPathFinder):
     """Finds modules in an experiment's folder, and remembers which were read."""
 
@@ -155,9 +200,8 @@ def _importing_from(folders: Any) -> Iterator[_Beside]:
     for known in [one for one in sys.meta_path if isinstance(one, _Beside)]:
         if known.folders == finder.folders:
             sys.meta_path.remove(known)
-    for name, module in list(sys.modules.items()):  # another experiment's, or from before an edit
-        loader = getattr(getattr(module, "__spec__", None), "loader", None)
-        if isinstance(loader, _FromSource) and not name.startswith(PREFIX):
+    for name in _own_modules():  # another experiment's, or from before an edit
+        if not name.startswith(PREFIX):
             del sys.modules[name]
     importlib.invalidate_caches()
     sys.meta_path.insert(0, finder)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from amplify.errors import naming
 from amplify.experiment import Experiment
+from amplify.own_classes import check_names
+from amplify.own_code import failing_as
+from amplify.own_tasks import check_functions
+from amplify.probing import Trial
 from amplify.types import Prepares
 
 
 def check_ready(experiment: Experiment, path: Path) -> None:
-    """Builds what the experiment needs before its first round.
+    """Builds what the experiment needs, and tries the functions of a task of its own.
 
     Args:
         path: the experiment file, which errors name.
@@ -21,7 +25,13 @@ def check_ready(experiment: Experiment, path: Path) -> None:
     Raises:
         AmplifyError: for the first thing that cannot be used.
     """
-    for part in (experiment.task, experiment.assistant, experiment.overseer):
+    task, kind = experiment.task, experiment.values["task.kind"]
+    for part in (task, experiment.assistant, experiment.overseer):
         if isinstance(part, Prepares):
             with naming(path):
                 part.prepare()
+    if (folder := experiment.places.get("task.source")) is not None:
+        source = folder / kind.partition(":")[0]
+        with failing_as(source, kind):
+            check_names(task, f"{path}: {kind}")
+            check_functions(Trial(task, source), apart=experiment.evals.apart)
