@@ -281,6 +281,8 @@ def _check_answers(trial: Trial, drawn: Drawn, answers: np.ndarray, right: np.nd
     silent = ~np.any(answers, axis=-1)
     wrong = ~right & ~silent
     least = getattr(trial.task, "strategy_accuracy", 1.0)
+    if not isinstance(least, (int, float)) or not 0 <= least <= 1:
+        raise trial.error("strategy_accuracy", f"must be a number from 0 to 1; got {shown(least)}")
     if np.mean(~wrong) < least:
         context = one_of(drawn.contexts, np.any(wrong, axis=1))
         question = one_of(drawn.questions, wrong)

@@ -16,11 +16,12 @@ Token 0 pads and, as the whole of an answer, says "don't know".
 
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from typing_extensions import Protocol, runtime_checkable  # whose isinstance evaluates no property
 
 from amplify.answers import EXACT, AnswerRule
 
@@ -171,7 +172,8 @@ class Task(Protocol):
         """The environment's answer to a primitive question; to another it means nothing."""
 
     def parse(self, text: str) -> list[str]:
-        """A question as a person types it -> `question_length` words of the vocabulary.
+        """A question as a person types it -> `question_length` words of the vocabulary. What `show`
+        makes of a question is read as that question again.
 
         Raises ValueError, saying what a question looks like.
         """
@@ -184,6 +186,11 @@ class Task(Protocol):
 class SimulatedTask(Task, Protocol):
     """A task that says how its questions are taken apart. `strategy` never sees a context, and
     works on any leading shape.
+
+    Told true sub-answers, it is right or says "don't know". In a task of an experiment's own this
+    is checked on a hundred questions before round 0. An overseer that is meant to err needs a class
+    attribute `strategy_accuracy`: the least share of these questions about which it is not wrong,
+    from 0 to 1; 0 allows anything.
     """
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:

@@ -360,6 +360,10 @@ def test_an_overseer_may_not_know_and_may_err_as_often_as_the_task_says(tmp_path
     check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 0.5\n"))
     with pytest.raises(AmplifyError, match=r"wrong about \d+ of 102 questions"):
         check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 0.99\n"))
+    with pytest.raises(
+        AmplifyError, match="strategy_accuracy must be a number from 0 to 1; got 80"
+    ):
+        check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 80\n"))
 
 
 def test_one_context_is_enough_if_none_is_kept_from_training(tmp_path):
