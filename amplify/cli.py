@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from amplify.errors import AmplifyError, first_line
+from amplify.errors import AmplifyError
 from amplify.failures import explained, ignore_orphans
 from amplify.running import running
 from amplify.terminal import (
@@ -308,7 +308,8 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Exits with 0, or with 2 after one line on stderr that says what was wrong."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # libraries log what they also raise
+    for library in ("absl", "jax._src.callback"):  # which log what they also raise
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     ignore_orphans()
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
@@ -365,10 +366,10 @@ def deferred(command: Any) -> Callable[..., Callable[[], None]]:
 
 def in_own_code(error: Exception) -> str | None:
     """The line for an error that was raised in code of an experiment's own; None for any other."""
-    from amplify.own_code import place_of  # imports jax
+    from amplify.own_code import place_of, told  # imports jax
 
     place = place_of(error)
-    return f"{place}: {type(error).__name__}: {first_line(error)}" if place else None
+    return f"{place}: {told(error)}" if place else None
 
 
 def fail(line: str) -> None:

@@ -74,8 +74,22 @@ def failing_as(source: Path, doing: str) -> Iterator[None]:
     except AmplifyError:
         raise
     except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise AmplifyError(f"{place_of(error) or source}: {doing}: {said}") from error
+        raise AmplifyError(f"{place_of(error) or source}: {doing}: {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """An error's type and first line; of one in a callback of a compiled function, which arrives
+    as the text of a traceback, those that it ends with.
+    """
+    _, _, text = str(error).partition("Traceback (most recent call last):")
+    ends = [
+        line
+        for line in text.splitlines()
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exit|Exception)\b", line)
+    ]
+    return (
+        first_line(Exception(ends[-1])) if ends else f"{type(error).__name__}: {first_line(error)}"
+    )
 
 
 def place_of(error: BaseException) -> str | None:

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int
 
 from amplify import types
-from amplify.errors import AmplifyError, first_line
-from amplify.own_code import place_of, place_of_definition
+from amplify.errors import AmplifyError
+from amplify.own_code import place_of, place_of_definition, told
 from amplify.strict import shown
 
 PROTOCOLS = (
@@ -90,7 +90,7 @@ class Trial:
                 raise
             hint = TRACED if isinstance(error, jax.errors.JAXTypeError) else ""
             place = place_of(error)
-            said = f"{type(error).__name__}: {first_line(error).rstrip('.')}{hint}"
+            said = f"{told(error).rstrip('.')}{hint}"
             if place is None:
                 raise self.error(name, f"cannot be called: {said}") from error
             raise AmplifyError(f"{place}: {self._named(name)}: {said}") from error

@@ -125,6 +125,12 @@ MISTAKES = {
         "truth", COUNTED, f"{COUNTED} + jnp.zeros((3, 7), jnp.int32) @ context",
         r": TypeError: dot_general requires contracting dimensions .*", line=2,
     ),
+    "a callback that fails": Mistake(
+        "truth", COUNTED, "one = jax.ShapeDtypeStruct((1,), jnp.int32)\n"
+        "        return jax.pure_callback("
+        "lambda place: 1 // 0, one, question, vmap_method='sequential')",
+        r": ZeroDivisionError: integer division or modulo by zero", line=3,
+    ),
     "an answer for each token": Mistake(
         "is_right", JUDGED, JUDGED.replace("jnp.all", ""),
         r"must return bool of shape \(\); got bool of shape \(1,\)",
