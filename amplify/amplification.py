@@ -1,21 +1,18 @@
 """Amplification: an overseer takes questions apart and an assistant answers the pieces.
 
-Everything is traced once for a whole batch and stays on the device: no loop over questions.
 Primitive sub-questions go to the environment, the others to the assistant or, in a deeper tree, to
-another copy of the overseer. What passed through is the interaction. Christiano, Shlegeris and
-Amodei 2018 (arXiv:1810.08575), section 2.
+another copy of the overseer. The result is the whole interaction. There is no loop over questions:
+each step is taken for a whole batch. Everything is traced into one program that stays on the
+device; `scanning` has levels whose program does not grow with the number of steps. Christiano,
+Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.
 """
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -23,17 +20,18 @@ from amplify.types import (
     Assistant,
     Interaction,
     Overseer,
-    OverseerKind,
-    Problems,
     Respond,
     SearchedTask,
+    StackedSteps,
     Step,
     Task,
-    Weights,
 )
 
-CHUNK = 2 * TOGETHER
-"""Contexts amplified at a time, at most."""
+Level = Callable[
+    [Overseer, Respond, Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]],
+    Interaction,
+]
+"""One level of a tree: `amplify`, or something that gives the same interaction."""
 
 
 def amplify(
@@ -69,17 +67,22 @@ def amplified(
     assistant: Respond,
     contexts: Int[Array, "batch facts fact_length"],
     depth: int,
+    upper: Level = amplify,
 ) -> Respond:
     """Answers by `depth` levels of the overseer over the assistant; at 0 the assistant alone.
 
-    A tree of depth d asks the assistant up to steps^d times a question; it is unrolled into one
-    compiled program.
+    A tree of depth d asks the assistant up to steps^d times a question.
+
+    Args:
+        upper: how the levels above the lowest are amplified. With `amplify` the program grows as
+            steps^depth; see `scanning.by_scan`.
     """
     if depth == 0:
         return assistant
-    below = amplified(task, overseer, assistant, contexts, depth - 1)
+    below = amplified(task, overseer, assistant, contexts, depth - 1, upper)
     respond = with_environment(task, contexts, below)
-    return lambda questions, where, keys: amplify(overseer, respond, questions, where, keys)
+    level = amplify if depth == 1 else upper
+    return lambda questions, where, keys: level(overseer, respond, questions, where, keys)
 
 
 def with_environment(
@@ -99,13 +102,23 @@ def with_environment(
         # all.
         sub = skip_if_none(rest, otherwise, questions, rest, keys)
         told = environment(contexts, questions, fold_in(keys, 0))
-        return sub._replace(
-            question=questions,
-            answer=jnp.where(primitive[..., None], told, sub.answer),
-            answered_by=jnp.where(primitive, ENVIRONMENT, sub.answered_by),
-        )
+        return told_where(primitive, told, questions, sub)
 
     return respond
+
+
+def told_where(
+    primitive: Bool[Array, "*b"],
+    told: Int[Array, "*b answer_length"],
+    questions: Int[Array, "*b question_length"],
+    sub: Interaction,
+) -> Interaction:
+    """What the environment told where a question is primitive, `sub` elsewhere."""
+    return sub._replace(
+        question=questions,
+        answer=jnp.where(primitive[..., None], told, sub.answer),
+        answered_by=jnp.where(primitive, ENVIRONMENT, sub.answered_by),
+    )
 
 
 def helping(
@@ -127,7 +140,28 @@ def assistant_alone(
     """The assistant answers, sampling. Contexts that are given are encoded once; where they are
     found, each batch of questions finds its own.
     """
-    given = None if isinstance(task, SearchedTask) else assistant.encode(params, contexts)
+    memory = encode_given(task, assistant, params, contexts)
+    return with_memory(task, assistant, params, contexts, memory)
+
+
+def encode_given(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    contexts: Int[Array, "batch facts fact_length"],
+) -> PyTree[Array]:
+    """What the assistant remembers of the contexts; None where they are not given but found."""
+    return None if isinstance(task, SearchedTask) else assistant.encode(params, contexts)
+
+
+def with_memory(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    contexts: Int[Array, "batch facts fact_length"],
+    given: PyTree[Array],
+) -> Respond:
+    """The assistant answers, sampling, from what `encode_given` returned."""
 
     def respond(
         questions: Int[Array, "batch questions question_length"],
@@ -190,84 +224,17 @@ def over_questions(function: Callable[..., Array]) -> Callable[..., Array]:
     return jax.vmap(of_context)
 
 
-def fold_in(keys: Key[Array, "*b"], data: int) -> Key[Array, "*b"]:
+def fold_in(keys: Key[Array, "*b"], data: int | Int[Array, ""]) -> Key[Array, "*b"]:
     """`jax.random.fold_in` for a batch of keys."""
     folded = jax.vmap(lambda key: jax.random.fold_in(key, data))(keys.reshape(-1))
     return folded.reshape(keys.shape)
-
-
-class Amplified(NamedTuple):
-    """What a round's data set is made of."""
-
-    read: Int[Array, "batch facts fact_length"]  # the contexts, given or found
-    answers: Int[Array, "batch questions answer_length"]
-    classes: Int[Array, "batch questions"]
-    assistant_answers: Int[Array, " batch"]  # sub-questions that the assistant answered
-    trees: Interaction  # leading axes: batch, questions
-
-
-def amplify_problems(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    weights: Weights,
-    problems: Problems,
-    seed: int,
-    *,
-    depth: int = 1,
-    sub_answers: str = "assistant",
-    size: int | None = None,
-    advance: Callable[[int], Any] = lambda rows: None,
-    place: Sharding | None = None,
-) -> Iterator[Amplified]:
-    """Amplified answers to every question of every problem, a chunk at a time, as numpy arrays.
-
-    Sub-questions are answered by the assistant or, where `sub_answers` is "truth", truly: the
-    supervised baseline. Depends on nothing else than its arguments: the same problems in the same
-    chunks give the same trees, bit for bit. `size`: how many problems a chunk has, where these are
-    a part of more, which came in chunks of that size. `place`: where the contexts of a chunk lie.
-    """
-    root = jax.random.key(seed)
-    how = (task, assistant, overseer, depth, sub_answers)
-    function = functools.partial(amplify_chunk, *how, weights, root)
-    size = size or chunk_size(len(problems.seeds), place)
-    return in_chunks(function, size, problems, advance=advance, place=place)
-
-
-def chunk_size(problems: int, place: Sharding | None) -> int:
-    """How many of so many problems are amplified at a time."""
-    return at_a_time(problems, CHUNK, place)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def amplify_chunk(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    depth: int,
-    sub_answers: str,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> Amplified:
-    contexts, questions = problems.contexts, problems.questions
-    alone = assistant_alone(task, assistant, weights.assistant, contexts)
-    helper = helping(task, contexts, alone, sub_answers)
-    respond = amplified(task, overseer.using(weights.overseer), helper, contexts, depth)
-    everywhere = jnp.ones(questions.shape[:2], bool)
-    tree = respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))
-    classes = over_questions(task.class_of)(contexts, questions)
-    return Amplified(
-        read_for(task, contexts, questions),
-        tree.answer,
-        classes,
-        jnp.sum(count_assistant_answers(tree, everywhere), axis=1),
-        tree,
-    )
 
 
 def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
     """How many answers of the assistant each item's tree rests on."""
     here = jnp.int32(asked & (tree.answered_by == ASSISTANT))
     below = asked & (tree.answered_by == OVERSEER)
+    if isinstance(tree.steps, StackedSteps):
+        of_step = jax.vmap(lambda step: count_assistant_answers(step.sub, below & step.asked))
+        return here + jnp.sum(of_step(tree.steps.step), axis=0)
     return here + sum(count_assistant_answers(step.sub, below & step.asked) for step in tree.steps)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Int, PyTree
 from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
-from amplify.amplification import Amplified, amplify_problems, chunk_size, read_for
+from amplify.amplification import read_for
+from amplify.chunks import Amplified, amplify_problems, chunk_size
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_overseer, load_weights
 from amplify.overseers.exchanges import consulting, recorded

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from amplify import dataset, words
-from amplify.amplification import Amplified, amplify_problems
+from amplify.chunks import Amplified, amplify_problems
 from amplify.experiment import Experiment
 from amplify.loading import load_assistant, load_overseer
 from amplify.overseers.human import Human

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming
-from amplify.amplification import amplify_problems
+from amplify.chunks import amplify_problems
 from amplify.distillation import steps_taken
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment

@@ -76,6 +76,14 @@ class Step(NamedTuple):
     sub: Interaction
 
 
+class StackedSteps(NamedTuple):
+    """An interaction's steps while they are computed by a scan: a step whose arrays all have one
+    more axis in front, an entry a step. `scanning.unstack` turns them into a tuple of steps.
+    """
+
+    step: Step
+
+
 Strategy = Generator[Ask, Int[Array, "*b answer_length"], Int[Array, "*b answer_length"]]
 """Yields an `Ask`, is sent the answers, ..., returns the final answers. Traced once for a whole
 batch.
@@ -90,6 +98,12 @@ class OverseerKind(Protocol):
     """What an experiment file chose: an overseer, but for the parameters that it may learn."""
 
     def __hash__(self) -> int: ...
+
+    @property
+    def replayable(self) -> bool:
+        """Whether its strategy costs so little that it may be run again from its start at every
+        step (see `scanning`). False where it runs a network.
+        """
 
     def using(self, params: Any) -> Overseer:
         """The overseer with these parameters; None where it has none."""

@@ -11,7 +11,7 @@ import pytest
 
 from amplify import loading, streaming
 from amplify import round as page
-from amplify.amplification import amplify_problems
+from amplify.chunks import amplify_problems
 from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum

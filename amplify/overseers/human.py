@@ -94,6 +94,10 @@ class Human:
     config: HumanConfig
     others: OverseerKind
 
+    @property
+    def replayable(self) -> bool:
+        return self.others.replayable
+
     def using(self, params: Any = None) -> Overseer:
         """Who answers what people do not."""
         return self.others.using(params)
@@ -112,6 +116,8 @@ class Human:
 @dataclasses.dataclass(frozen=True)
 class PassesOn:
     """Asks the assistant the question itself, and answers that."""
+
+    replayable = True
 
     def using(self, params: Any = None) -> Overseer:
         return self._strategy

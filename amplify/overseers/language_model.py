@@ -115,6 +115,8 @@ class LanguageModelOverseer:
     asks: int
     most_failed: float
 
+    replayable = False
+
     def prepare(self) -> None:
         """Opens the tokenizer of a checkpoint that speaks in this process; see `types.Prepares`.
 

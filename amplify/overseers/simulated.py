@@ -28,6 +28,8 @@ class Simulated:
     task: SimulatedTask
     noise: float = 0.0
 
+    replayable = True
+
     def using(self, params: Any = None) -> Overseer:
         """The overseer; it has no parameters."""
         return with_noise(self._strategy, self.noise, self.task)

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from amplify import words
-from amplify.amplification import amplify_chunk, over_questions, read_for
+from amplify.amplification import over_questions, read_for
+from amplify.chunks import amplify_chunk
 from amplify.errors import first_line
 from amplify.experiment import Experiment
 from amplify.people.answer_tokens import read_question

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 from amplify import distillation
-from amplify.amplification import CHUNK, amplify_chunk
+from amplify.chunks import CHUNK, amplify_chunk
 from amplify.experiment_file import read_experiment
 from amplify.problems import draw_problems
 from amplify.types import Weights
