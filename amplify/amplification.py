@@ -2,9 +2,10 @@
 
 Primitive sub-questions go to the environment, the others to the assistant or, in a deeper tree, to
 another copy of the overseer. The result is the whole interaction. There is no loop over questions:
-each step is taken for a whole batch. Everything is traced into one program that stays on the
-device; `scanning` has levels whose program does not grow with the number of steps. Christiano,
-Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.
+each step is taken for a whole batch. Nearly always everything is traced into one program that stays
+on the device; `scanning` has levels whose program does not grow with the number of steps, and
+`driving` runs the same loop in Python for overseers that cannot be traced. Christiano, Shlegeris
+and Amodei 2018 (arXiv:1810.08575), section 2.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,8 @@
 """Amplified answers to every question of many problems, a chunk at a time: what a round's data set
 is made of.
 
-A chunk is one compiled program.
+Knows how a chunk is run: as one compiled program or, for an overseer that cannot be traced, driven
+from Python.
 """
 
 import functools
@@ -22,6 +23,7 @@ from amplify.amplification import (
     over_questions,
     read_for,
 )
+from amplify.driving import ask_everything, driven
 from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.scanning import by_scan, unstack
 from amplify.types import (
@@ -92,10 +94,36 @@ def amplify_chunk(
 ) -> Amplified:
     """Amplified answers to the questions of some problems, all at once."""
     how = (task, assistant, overseer, depth, sub_answers)
+    if not overseer.traced:
+        return _driven(*how, weights, root, problems)
     chunk = _compiled(*how, weights, root, problems)
     if depth > 1:
         chunk = chunk._replace(trees=unstack(jax.device_get(chunk.trees)))
     return chunk
+
+
+def _driven(
+    task: Task,
+    assistant: Assistant,
+    overseer: OverseerKind,
+    depth: int,
+    sub_answers: str,
+    weights: Weights,
+    root: Key[Array, ""],
+    problems: Problems,
+) -> Amplified:
+    respond = driven(
+        task,
+        assistant,
+        overseer.using(weights.overseer),
+        weights.assistant,
+        problems.contexts,
+        depth,
+        sub_answers,
+    )
+    everywhere, keys = ask_everything(root, problems)
+    tree = respond(problems.questions, everywhere, keys)
+    return _compiled_description(task, problems, everywhere, tree)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -137,3 +165,6 @@ def _describe(
         jnp.sum(count_assistant_answers(tree, everywhere), axis=1),
         tree,
     )
+
+
+_compiled_description = jax.jit(_describe, static_argnums=0)

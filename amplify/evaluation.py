@@ -24,6 +24,7 @@ from amplify.amplification import (
     read_for,
     told_the_truth,
 )
+from amplify.driving import ask_everything, driven
 from amplify.overseers.language_model import check_failed
 from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.types import (
@@ -117,8 +118,21 @@ def context_digest(context: Int[np.ndarray, "facts fact_length"]) -> str:
     return hashlib.sha256(repr(facts.shape).encode() + ordered.tobytes()).hexdigest()[:16]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _judge(
+    task: Task,
+    assistant: Assistant,
+    overseer: OverseerKind,
+    weights: Weights,
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Array]:
+    """How each question is answered by the assistant and by the overseer, and what is right."""
+    judge = _judge_compiled if overseer.traced else _judge_driven
+    return judge(task, assistant, overseer, weights, root, problems)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _judge_compiled(
     task: Task,
     assistant: Assistant,
     overseer: OverseerKind,
@@ -129,21 +143,59 @@ def _judge(
     contexts, questions = problems.contexts, problems.questions
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     everywhere = jnp.ones(questions.shape[:2], bool)
-    read = read_for(task, contexts, questions)
-    memory = assistant.encode(weights.assistant, read)
-    alone = assistant.answer(weights.assistant, memory, questions, None)
-    sampled = assistant_alone(task, assistant, weights.assistant, contexts)
-
-    def right(
-        tokens: Int[Array, "batch questions answer_length"],
-    ) -> Bool[Array, "batch questions"]:
-        return over_questions(task.is_right)(contexts, questions, tokens)
 
     def overseen(respond: Respond) -> Int[Array, "batch questions answer_length"]:
         tree = amplified(task, overseer.using(weights.overseer), respond, contexts, depth=1)
         return tree(questions, everywhere, keys).answer
 
-    helped = overseen(sampled)
+    helped = overseen(assistant_alone(task, assistant, weights.assistant, contexts))
+    told = overseen(told_the_truth(task, contexts))
+    return _results(task, assistant, weights.assistant, problems, helped, told)
+
+
+def _judge_driven(
+    task: Task,
+    assistant: Assistant,
+    overseer: OverseerKind,
+    weights: Weights,
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Array]:
+    everywhere, keys = ask_everything(root, problems)
+    bound, params = overseer.using(weights.overseer), weights.assistant
+
+    def overseen(sub_answers: str) -> Int[Array, "batch questions answer_length"]:
+        tree = driven(task, assistant, bound, params, problems.contexts, 1, sub_answers)
+        return tree(problems.questions, everywhere, keys).answer
+
+    helped, told = overseen("assistant"), overseen("truth")
+    return _compiled_results(task, assistant, params, problems, helped, told)
+
+
+def _results(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    problems: Problems,
+    helped: Int[Array, "batch questions answer_length"],
+    told: Int[Array, "batch questions answer_length"],
+) -> dict[str, Array]:
+    """What is right of the assistant's own likeliest answers and of the overseer's.
+
+    Args:
+        params: the assistant's.
+        helped: the overseer's answers with the assistant's sampled sub-answers.
+        told: the overseer's answers with true sub-answers.
+    """
+    contexts, questions = problems.contexts, problems.questions
+    read = read_for(task, contexts, questions)
+    memory = assistant.encode(params, read)
+    alone = assistant.answer(params, memory, questions, None)
+
+    def right(
+        tokens: Int[Array, "batch questions answer_length"],
+    ) -> Bool[Array, "batch questions"]:
+        return over_questions(task.is_right)(contexts, questions, tokens)
 
     found = (
         {"found": over_questions(task.supports)(read, questions)}
@@ -158,8 +210,11 @@ def _judge(
         "alone": right(alone.tokens),
         "amplified": right(helped),
         "amplified_answer": helped,
-        "ceiling": right(overseen(told_the_truth(task, contexts))),
+        "ceiling": right(told),
     }
+
+
+_compiled_results = jax.jit(_results, static_argnums=(0, 1))
 
 
 def look(

@@ -100,9 +100,15 @@ class OverseerKind(Protocol):
     def __hash__(self) -> int: ...
 
     @property
+    def traced(self) -> bool:
+        """Whether its strategy is a pure function of arrays, which is compiled with everything that
+        it asks. False: it talks to the world outside, so it runs in Python (see `driving`).
+        """
+
+    @property
     def replayable(self) -> bool:
         """Whether its strategy costs so little that it may be run again from its start at every
-        step (see `scanning`). False where it runs a network.
+        step (see `scanning`). False where it runs a network, or is not traced.
         """
 
     def using(self, params: Any) -> Overseer:

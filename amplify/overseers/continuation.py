@@ -1,13 +1,13 @@
 """Texts continued by a checkpoint in this process, greedily, to the end of a line.
 
-All texts begin with the same instructions, which are read once; what follows is read and continued
-many at a time, as part of a compiled function. Knows nothing of tasks.
+All texts begin with the same instructions, which are read once for each batch; what follows is read
+and continued many at a time, by a compiled function. Knows nothing of tasks.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,8 @@ from amplify.assistants.packing import PADDING
 from amplify.control_tokens import control_tokens, without_control
 from amplify.errors import AmplifyError
 from amplify.hub import find
+from amplify.overseers.endpoint import Prompt, Read, Unusable
+from amplify.overseers.exchanges import Reply, current
 from amplify.types import Place
 
 AT_ONCE = 64
@@ -64,28 +66,53 @@ class Continuation:
                 row[room - len(rest) :] = rest
         return rows
 
-    def go_on(self, params: PyTree[Array], tokens: Int[Array, "*b room"]) -> Int[Array, "*b line"]:
+    samples = False
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        read: Callable[[Reply], Read | Unusable],
+        params: PyTree[Array],
+        lines: int,
+    ) -> list[Read | None]:
+        """What the checkpoint says to each prompt; None where nothing can be made of it.
+
+        Args:
+            read: makes something of a line that was said.
+            params: the checkpoint's weights.
+            lines: of a transcript, in every prompt.
+        """
+        texts = list(dict.fromkeys(prompt.text for prompt in prompts))
+        found: dict[str, Read | None] = {}
+        for start in range(0, len(texts), AT_ONCE):
+            some = texts[start : start + AT_ONCE]
+            rows = np.full((AT_ONCE, self.line * (lines + 1)), PADDING, np.int32)
+            rows[: len(some)] = self.spell(some, rows.shape[1])
+            said = jax.device_get(_go_on(self, params, jax.device_put(rows)))
+            for text, line in zip(some, self.read(said[: len(some)]), strict=True):
+                made = read(Reply(line))
+                if isinstance(made, Unusable):
+                    current().trouble = f"{self.checkpoint}: {made.why}"
+                found[text] = None if isinstance(made, Unusable) else made
+        return [found[prompt.text] for prompt in prompts]
+
+    def go_on(
+        self, params: PyTree[Array], tokens: Int[Array, "texts room"]
+    ) -> Int[Array, "texts line"]:
         """What the checkpoint says next: its tokens, counted from 1, and 0 behind them."""
         network = nnx.merge(_graph(self), params)
         past = decoding.remember(network, jnp.asarray([_prefix(self)], jnp.int32))
         say = functools.partial(_likeliest, network, network.head(), *_speech(self))
         is_end = jnp.asarray(_ends_line(self.checkpoint))
-
-        def some(tokens: Int[Array, "texts room"]) -> Int[Array, "texts line"]:
-            return decoding.speak(
-                network,
-                past,
-                tokens[None],
-                self.line,
-                say,
-                spell=lambda token: jnp.maximum(token - 1, 0),
-                ends=lambda token: is_end[token],
-            ).tokens[0]
-
-        flat = tokens.reshape(-1, tokens.shape[-1])
-        full = jnp.pad(flat, [(0, -len(flat) % AT_ONCE), (0, 0)], constant_values=PADDING)
-        said = jax.lax.map(some, full.reshape(-1, AT_ONCE, tokens.shape[-1]))
-        return said.reshape(-1, self.line)[: len(flat)].reshape(*tokens.shape[:-1], self.line)
+        return decoding.speak(
+            network,
+            past,
+            tokens[None],
+            self.line,
+            say,
+            spell=lambda token: jnp.maximum(token - 1, 0),
+            ends=lambda token: is_end[token],
+        ).tokens[0]
 
     def read(self, said: Int[np.ndarray, "texts line"]) -> list[str]:
         """The lines that were said."""
@@ -95,6 +122,9 @@ class Continuation:
             for row in said.tolist()
         ]
         return [(text.strip().splitlines() or [""])[0].strip() for text in texts]
+
+
+_go_on = jax.jit(Continuation.go_on, static_argnums=0)
 
 
 def _likeliest(

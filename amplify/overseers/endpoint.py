@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from amplify.errors import AmplifyError, first_line
 from amplify.overseers.address import KEY, key_for
 from amplify.overseers.exchanges import Exchanges, Message, Reply, current, digest
+from amplify.types import Place
 
 LONGEST = 100_000
 """Characters of a reply that are read and kept."""
@@ -87,13 +88,26 @@ class Endpoint:
             "parameters": parameters | extra,
         }
 
+    @property
+    def samples(self) -> bool:
+        """Whether the same prompt may get another reply."""
+        return self.temperature != 0
+
+    def load(self, place: Place) -> None:
+        """The model's weights are the server's."""
+
     def answer(
-        self, prompts: Sequence[Prompt], read: Callable[[Reply], Read | Unusable]
+        self,
+        prompts: Sequence[Prompt],
+        read: Callable[[Reply], Read | Unusable],
+        params: None = None,
+        lines: int = 0,
     ) -> list[Read | None]:
         """What each prompt's first usable reply says; None where none came.
 
         Args:
             read: makes something of a reply, the same whenever it is given the same.
+            params, lines: not used; see `language_model.Speaker`.
         """
         with ThreadPoolExecutor(1) as pool:  # a thread of its own: this one may have a loop already
             found = pool.submit(asyncio.run, self._answer(current(), prompts, read)).result()

@@ -5,9 +5,9 @@ Each exchange is one JSON line, written and synced to disk as soon as the reply 
 ever appended. A stage that is run again, after a kill or for a replay, reads its replies from here.
 Knows nothing of tasks or of HTTP.
 
-The overseer runs inside compiled functions that all rounds of a process share, so the file in use
-cannot be one of their arguments. It is state of the process instead: a stage opens it with
-`recording`, a replay with `recorded`, and the overseer's host code calls `current`.
+Nothing between a stage and the overseer that it asks knows of this file, so the one in use is state
+of the process: a stage opens it with `recording`, a replay with `recorded`, and the overseer calls
+`current`.
 """
 
 import dataclasses

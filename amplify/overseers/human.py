@@ -95,6 +95,10 @@ class Human:
     others: OverseerKind
 
     @property
+    def traced(self) -> bool:
+        return self.others.traced
+
+    @property
     def replayable(self) -> bool:
         return self.others.replayable
 
@@ -117,6 +121,7 @@ class Human:
 class PassesOn:
     """Asks the assistant the question itself, and answers that."""
 
+    traced = True
     replayable = True
 
     def using(self, params: Any = None) -> Overseer:

@@ -3,26 +3,23 @@
 A text that belongs to the experiment tells it how: instructions and a few examples. It sees
 questions and answers, never a context. Each reply must have a line that begins with "Ask:" or
 "Conclude:" (see `replies`). The model is behind a server (see `endpoint`) or in this process (see
-`continuation`).
+`continuation`). Its strategy runs in Python, a batch of prompts at each step (see `driving`).
 """
 
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 from pydantic import Field
 
 from amplify import words
-from amplify.assistants.packing import PADDING
 from amplify.errors import AmplifyError
-from amplify.host import on_host
 from amplify.overseers.address import check_address
 from amplify.overseers.continuation import Continuation
 from amplify.overseers.endpoint import Endpoint, Prompt, Unusable
@@ -32,6 +29,13 @@ from amplify.types import FAILED, Ask, Overseer, Place, Strategy, Task
 
 OURS = ("model", "messages", "stream", "n", "temperature", "max_tokens")
 """Keys of a request that `extra_body` cannot set."""
+
+
+class Utterance(NamedTuple):
+    """What a language model says: a sub-question, or its conclusion."""
+
+    asks: bool
+    tokens: Int[np.ndarray, " length"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +112,41 @@ class LanguageModelOverseerConfig:
         )
 
 
+@runtime_checkable
+class Speaker(Protocol):
+    """A language model, wherever it is."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether it may reply differently to the same prompt."""
+
+    def load(self, place: Place) -> PyTree[Array] | None:
+        """Its weights, if they are in this process."""
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        read: Callable[[Reply], Utterance | Unusable],
+        params: PyTree[Array] | None,
+        lines: int,
+    ) -> list[Utterance | None]:
+        """What each prompt's first usable reply says; None where none came.
+
+        Args:
+            read: makes something of a reply, the same whenever it is given the same.
+            params: what `load` returned.
+            lines: of a transcript, in every prompt.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class LanguageModelOverseer:
     task: Task
-    speaker: Endpoint | Continuation
+    speaker: Speaker
     asks: int
     most_failed: float
 
+    traced = False
     replayable = False
 
     def prepare(self) -> None:
@@ -128,7 +160,7 @@ class LanguageModelOverseer:
 
     def load(self, place: Place) -> PyTree[Array] | None:
         """The weights of a checkpoint that speaks in this process; see `types.Loads`."""
-        return self.speaker.load(place) if isinstance(self.speaker, Continuation) else None
+        return self.speaker.load(place)
 
     def using(self, params: Any = None) -> Overseer:
         """The overseer; what speaks elsewhere has no parameters here."""
@@ -140,102 +172,43 @@ class LanguageModelOverseer:
         questions: Int[Array, "*b question_length"],
         keys: Key[Array, "*b"],
     ) -> Strategy:
-        answer = jnp.full((*questions.shape[:-1], self.task.answer_length), FAILED, jnp.int32)
-        goes_on = jnp.ones(questions.shape[:-1], bool)
-        draws = jax.lax.bitcast_convert_type(jax.random.key_data(keys), jnp.int32)
-        transcript = [questions]
+        """All items' transcripts grow by a question and its answer at each step, until the model
+        concludes. Where it says nothing usable the answer is FAILED.
+        """
+        asked, data = jax.device_get((questions, jax.random.key_data(keys)))
+        transcripts = [[row] for row in _rows(asked)]
+        draws = [row.tobytes().hex() for row in _rows(data)]
+        answers = np.full((*asked.shape[:-1], self.task.answer_length), FAILED, np.int32)
+        going = list(range(len(transcripts)))
         for left in range(self.asks, -1, -1):
-            asks, sub_question, conclusion = self._continue(
-                params, transcript, goes_on, draws, left
-            )
-            answer = jnp.where((goes_on & ~asks)[..., None], conclusion, answer)
-            goes_on &= asks
-            if left:
-                reply = yield Ask(sub_question, where=goes_on)
-                transcript += [sub_question, jnp.where(goes_on[..., None], reply, 0)]
-        return answer
+            texts = [self._prompt(transcripts[item], left) for item in going]
+            prompts = [
+                Prompt(text, draws[item] if self.speaker.samples else "")
+                for text, item in zip(texts, going, strict=True)
+            ]
+            read, lines = functools.partial(self._read, left), 1 + 2 * (self.asks - left)
+            said = self.speaker.answer(prompts, read, params, lines)
+            sub_questions, where = np.zeros_like(asked), np.zeros(asked.shape[:-1], bool)
+            for item, utterance in zip(going, said, strict=True):
+                if utterance is not None:
+                    into = sub_questions if utterance.asks else answers
+                    _rows(into)[item] = utterance.tokens
+                    where.reshape(-1)[item] = utterance.asks
+            if not left:
+                break
+            told = yield Ask(jax.device_put(sub_questions), jax.device_put(where))
+            replies = _rows(jax.device_get(told))
+            going = [item for item in going if where.reshape(-1)[item]]
+            for item in going:
+                transcripts[item] += [_rows(sub_questions)[item], replies[item]]
+        return jax.device_put(answers)
 
-    def _continue(
-        self,
-        params: PyTree[Array] | None,
-        transcript: list[Array],
-        goes_on: Bool[Array, "*b"],
-        draws: Int[Array, "*b key"],
-        left: int,
-    ) -> tuple[Bool[Array, "*b"], Array, Array]:
-        """Whether something is asked, and what; or what is concluded, FAILED if nothing can be."""
-        length = self.task.question_length
-        shape = (self._row_length,)
-        going = goes_on[..., None].astype(jnp.int32)
-        if isinstance(self.speaker, Endpoint):
-            ask = functools.partial(self._ask_server, self.speaker, left)
-            said = on_host(ask, shape, going, draws, *transcript)
-        else:
-            room = self.speaker.line * (len(transcript) + 1)  # more, the later it is
-            spell = functools.partial(self._spell, self.speaker, left, room)
-            tokens = on_host(spell, (room,), going, *transcript)
-            understand = functools.partial(self._understand, self.speaker, left)
-            said = on_host(understand, shape, going, self.speaker.go_on(params, tokens))
-        return said[..., 0] == 1, said[..., 1 : 1 + length], said[..., 1 + length :]
+    def _read(self, left: int, reply: Reply) -> Utterance | Unusable:
+        """A reply in tokens.
 
-    def _ask_server(
-        self,
-        endpoint: Endpoint,
-        left: int,
-        goes_on: np.ndarray,
-        draws: np.ndarray,
-        *transcript: np.ndarray,
-    ) -> np.ndarray:
-        """What a server says, as `_continue` wants it: 1 if it asks, what, and a conclusion."""
-        texts = self._prompts(left, goes_on, transcript)
-        going = draws[goes_on[:, 0] == 1]
-        sampled = endpoint.temperature != 0
-        names = [row.tobytes().hex() if sampled else "" for row in going]
-        prompts = [Prompt(*pair) for pair in zip(texts, names, strict=True)]
-        read = functools.partial(self._read, left)
-        return self._in_rows(goes_on, endpoint.answer(prompts, read))
-
-    def _spell(
-        self,
-        speaker: Continuation,
-        left: int,
-        room: int,
-        goes_on: np.ndarray,
-        *transcript: np.ndarray,
-    ) -> np.ndarray:
-        """What a checkpoint reads; nothing where nobody goes on."""
-        rows = np.full((len(goes_on), room), PADDING, np.int32)
-        rows[goes_on[:, 0] == 1] = speaker.spell(self._prompts(left, goes_on, transcript), room)
-        return rows
-
-    def _understand(
-        self, speaker: Continuation, left: int, goes_on: np.ndarray, said: np.ndarray
-    ) -> np.ndarray:
-        """What a checkpoint said, as `_continue` wants it."""
-        found: list[np.ndarray | None] = []
-        for line in speaker.read(said[goes_on[:, 0] == 1]):
-            row = self._read(left, Reply(line))
-            if isinstance(row, Unusable):
-                current().trouble = f"{speaker.checkpoint}: {row.why}"
-            found.append(None if isinstance(row, Unusable) else row)
-        return self._in_rows(goes_on, found)
-
-    def _in_rows(self, goes_on: np.ndarray, found: Sequence[np.ndarray | None]) -> np.ndarray:
-        """What was said for those items that go on, and FAILED where nothing usable was."""
-        said = np.zeros((len(goes_on), self._row_length), np.int32)
-        said[:, 1 + self.task.question_length :] = FAILED
-        for row, one in zip(np.flatnonzero(goes_on[:, 0]), found, strict=True):
-            if one is not None:
-                said[row] = one
-        return said
-
-    @property
-    def _row_length(self) -> int:
-        """Whether it asks, the question, and the answer."""
-        return 1 + self.task.question_length + self.task.answer_length
-
-    def _read(self, left: int, reply: Reply) -> np.ndarray | Unusable:
-        """A reply in tokens: one row as `_continue` wants it."""
+        Args:
+            left: how many more questions may be asked.
+        """
         wanted = f"Reply with one line that begins with {CONCLUDE}"
         if left:
             wanted = f"Reply with one line that begins with {ASK} or {CONCLUDE}"
@@ -244,28 +217,16 @@ class LanguageModelOverseer:
             return Unusable(said, wanted)
         if said.asks and not left:
             return Unusable("no more questions may be asked", wanted)
-        length, problem = self.task.question_length, ""
+        read = words.read_question if said.asks else words.read_answer
+        problem = ""
         for text in said.readings:
-            row = np.zeros(self._row_length, np.int32)
             try:
-                if said.asks:
-                    row[0], row[1 : 1 + length] = 1, words.read_question(self.task, text)
-                else:
-                    row[1 + length :] = words.read_answer(self.task, text)
-                return row
+                return Utterance(said.asks, read(self.task, text))
             except AmplifyError as error:
                 problem = problem or str(error)
         return Unusable(problem, wanted)
 
-    def _prompts(
-        self, left: int, goes_on: np.ndarray, transcript: Sequence[np.ndarray]
-    ) -> list[str]:
-        return [
-            self._prompt([column[row] for column in transcript], left)
-            for row in np.flatnonzero(goes_on[:, 0])
-        ]
-
-    def _prompt(self, transcript: list[np.ndarray], left: int) -> str:
+    def _prompt(self, transcript: Sequence[np.ndarray], left: int) -> str:
         # One line each: what a document says must not look like a line of the transcript.
         shown = (" ".join(words.shown(self.task, row).split()) for row in transcript)
         question, *exchanges = shown
@@ -275,6 +236,11 @@ class LanguageModelOverseer:
         if not left:
             lines.append(f"(No more questions: say {CONCLUDE} and the answer.)")
         return "\n".join(lines)
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    """An array of items as one flat batch; shares its memory."""
+    return array.reshape(-1, array.shape[-1])
 
 
 def check_failed(overseer: Any, answers: Int[np.ndarray, "rows questions answer_length"]) -> int:

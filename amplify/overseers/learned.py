@@ -83,6 +83,7 @@ class Learned:
     most_asks: int | None = None
     """Sub-questions that a demonstration may have; None: as many as the task's own strategy."""
 
+    traced = True
     replayable = False  # at every step the network says what comes next
 
     @functools.cached_property

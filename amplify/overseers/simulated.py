@@ -28,6 +28,7 @@ class Simulated:
     task: SimulatedTask
     noise: float = 0.0
 
+    traced = True
     replayable = True
 
     def using(self, params: Any = None) -> Overseer:
