@@ -7,11 +7,12 @@ of tasks.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from amplify.errors import AmplifyError, first_line
@@ -25,6 +26,7 @@ QUOTED = 500
 """Characters of a reply that the model is shown again when it is told what was wrong with it."""
 
 Read = TypeVar("Read")
+Result = TypeVar("Result")
 
 
 class Prompt(NamedTuple):
@@ -109,8 +111,7 @@ class Endpoint:
             read: makes something of a reply, the same whenever it is given the same.
             params, lines: not used; see `language_model.Speaker`.
         """
-        with ThreadPoolExecutor(1) as pool:  # a thread of its own: this one may have a loop already
-            found = pool.submit(asyncio.run, self._answer(current(), prompts, read)).result()
+        found = _run_in_thread(self._answer(current(), prompts, read))
         return [found[prompt] for prompt in prompts]
 
     async def _answer(
@@ -134,6 +135,29 @@ class Endpoint:
         finally:
             await conversation.close()
         return found
+
+
+def _run_in_thread(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine in a thread of its own, because this one may have an event loop already.
+    Ctrl-C cancels it.
+    """
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def run() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await work
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(asyncio.run, run())
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            loop, task = begun.result()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 class _Conversation:

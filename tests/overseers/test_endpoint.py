@@ -2,7 +2,9 @@
 
 import json
 import random
+import signal
 import string
+import threading
 import time
 
 import pytest
@@ -450,3 +452,25 @@ def test_several_processes_write_a_file_each_and_read_all(server, tmp_path, monk
     assert server.asked == 2
     assert theirs.read_bytes() == before  # the other process may be writing
     assert exchanges.spent()["overseer_requests"] == 2
+
+
+def test_ctrl_c_ends_the_requests_under_way(server, tmp_path):
+    over, main = threading.Event(), threading.main_thread().ident
+
+    def respond(body, number):
+        if number == 2:
+            threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        if number:
+            over.wait(30)
+        return completion("yes")
+
+    server.respond = respond
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask(at(server, concurrent=2), tmp_path, *"abcdefgh")
+        assert time.monotonic() - began < 15
+    finally:
+        over.set()
+    assert server.asked == 3
+    assert (tmp_path / FILE).read_text().count('"messages"') == 1  # what came before is kept
