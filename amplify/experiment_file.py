@@ -17,7 +17,7 @@ from amplify.errors import AmplifyError, first_line, naming
 from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions, Training
 from amplify.mesh import Mesh
 from amplify.overseers import OVERSEERS
-from amplify.own_classes import check_class, check_task
+from amplify.own_classes import check_class, check_overseer, check_task
 from amplify.own_code import failing_as, is_own_code, load
 from amplify.strict import (
     check_plain,
@@ -155,6 +155,10 @@ def parse_experiment(
     for name in ("assistant", "overseer"):
         with _own_code(sources, name, values[f"{name}.kind"]), naming(path):
             chosen[name] = chosen[name].build(chosen["task"])
+    if "overseer" in sources:
+        streams = chosen["training"].targets == "streaming"
+        with _own_code(sources, "overseer", values["overseer.kind"]):
+            check_overseer(chosen["overseer"], streams, f"{path}: {values['overseer.kind']}")
     for (name, key), where in reading.items():
         if isinstance(where, str) and where and (files := content.files_read(key, where)):
             hashes[f"{name}.{key} (content)"] = files

@@ -9,7 +9,7 @@ from typing import Any
 
 from amplify.errors import AmplifyError
 from amplify.strict import nearest, shown
-from amplify.types import Prepares, Task
+from amplify.types import OverseerKind, Prepares, Task
 
 SIZES = ("facts", "fact_length", "question_length", "answer_length", "max_depth")
 
@@ -60,6 +60,29 @@ def check_names(task: Any, named: str) -> None:
         [(often, count)] = collections.Counter(filter(None, value)).most_common(1) or [("", 1)]
         if count > 1:
             raise AmplifyError(f"{named}: {name} must not have {often!r} twice, got {shown(value)}")
+
+
+def check_overseer(overseer: Any, streams: bool, named: str) -> None:
+    """Raises AmplifyError unless what a class of one's own built is an overseer.
+
+    Args:
+        streams: whether answers are streamed, inside a compiled training step.
+    """
+    if missing := [name for name in _members(OverseerKind) if not hasattr(overseer, name)]:
+        raise AmplifyError(f"{named}: what build returned lacks {', '.join(missing)}")
+    for name in ("traced", "replayable"):
+        if not isinstance(getattr(overseer, name), bool):
+            value = shown(getattr(overseer, name))
+            raise AmplifyError(f"{named}: {name} must be True or False, got {value}")
+    if streams and not overseer.traced:
+        raise AmplifyError(
+            f'{named}: training.targets must be "stored" for an overseer that is not traced: it'
+            " cannot be asked at every step"
+        )
+    try:
+        hash(overseer)
+    except TypeError as error:
+        raise AmplifyError(f"{named}: the overseer's fields must be hashable ({error})") from None
 
 
 def _members(protocol: type) -> Iterator[str]:
