@@ -1,4 +1,7 @@
-"""Work on words, which is none for an accelerator, as part of a compiled function."""
+"""Runs string code on the host as part of a compiled function, through `jax.pure_callback`.
+
+For searched tasks, whose engine works on words. The code computes and does no I/O.
+"""
 
 from collections.abc import Callable
 from typing import Any
