@@ -26,6 +26,7 @@ from amplify.tasks.search import ask_inside, ask_last_hop, conclude
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import FAILED
 from amplify.words import shown
+from tests import host_reads
 from tests.documents import asked_rows, jsonl, written
 from tests.servers import Response, completion, fake_server
 from tests.tiny import TOML, tiny_experiment
@@ -128,6 +129,16 @@ def test_a_round_is_replayed_bit_for_bit_where_its_server_was_never_seen(
     main(["tree", str(moved), "--round", "1", "--row", "0"])
     assert len(bodies) == asked
     assert (moved / "001" / FILE).read_bytes() == (folder / "001" / FILE).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_round_reads_arrays_only_through_device_get(server, tmp_path):
+    """Also while it trains, where what is looked at is overseen under a transfer guard."""
+    folder = overseen(tmp_path / "spoken", server, "temperature = 0.5")
+    with host_reads.forbidden():
+        main(["round", str(folder), "--n", "1"])
+        main(["tree", str(folder), "--round", "1", "--row", "0", "--depth", "2"])
+        main(["replay", str(folder), "--round", "1", "--checkpoint", "0"])
 
 
 def test_another_experiment_gets_nothing_of_what_this_one_was_told(server, spoken, tmp_path):
