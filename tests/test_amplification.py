@@ -68,6 +68,8 @@ class MostlyRight:
         return {}
 
     def encode(self, params, contexts):
+        if isinstance(self.task, Search):  # what is found; the truth needs no context
+            return jnp.ones((len(contexts), 1, 1), jnp.int32)
         return contexts
 
     def answer(self, params, memory, questions, keys):
