@@ -2,19 +2,21 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from amplify import words
 from amplify.answers import one_line
 from amplify.errors import AmplifyError
-from amplify.experiment import Curriculum, Questions, Training
+from amplify.experiment import Curriculum, Gate, Questions, Training
+from amplify.measures import Measure
 from amplify.mesh import Mesh
 from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
+from amplify.strict import nearest, shown
 from amplify.types import ChoiceTask, GradedTask, SearchedTask, Task
 
 MOST = 2**31 - 1
@@ -33,6 +35,28 @@ def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path)
     _check_choices(task, path)
     _check_speaks(overseer, training, path)
     _check_curriculum(task, sections["curriculum"], training, path)
+
+
+def check_gate(measures: Sequence[Measure], gate: Gate, path: Path) -> None:
+    """Raises AmplifyError unless the gate compares a share that evals measure and that rounds can
+    change.
+
+    Args:
+        measures: those that the experiment has.
+    """
+    comparable = [m.name for m in measures if m.share and not m.constant]
+    if not comparable:
+        raise AmplifyError(
+            f"{path}: gate.measure: there is nothing that the gate can compare: a task whose truth"
+            " and is_right are None has no measures of right and wrong, and evals of this"
+            " experiment have no other share that rounds can change"
+        )
+    if gate.measure not in comparable:
+        raise AmplifyError(
+            f"{path}: gate.measure must be one of {', '.join(comparable)}, which evals of this"
+            " experiment measure and rounds can change;"
+            f" got {shown(gate.measure)}{nearest(gate.measure, comparable)}"
+        )
 
 
 def _check_counts(sections: Mapping[str, Any], path: Path) -> None:

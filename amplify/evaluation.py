@@ -1,14 +1,15 @@
-"""Evaluation: what the assistant, the assistant amplified once, and the overseer told the truth get
-right.
+"""Evaluation: the measures of a round, on held-out problems.
 
-Per-item results on held-out problems, kept one by one, because rounds are compared item by item.
-The items are the same in every round of an experiment.
+`measures_of` says which measures an experiment has, and `evaluate` takes them. Results are kept
+item by item, because rounds are compared item by item; the items are the same in every round of an
+experiment.
 """
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -25,7 +26,9 @@ from amplify.amplification import (
     told_the_truth,
 )
 from amplify.driving import ask_everything, driven
-from amplify.overseers.language_model import check_failed
+from amplify.measures import ALONE, ALONE_IF_FOUND, AMPLIFIED, CEILING, FOUND, LIVE, Measure
+from amplify.overseers.human import learner_of
+from amplify.overseers.language_model import LanguageModelOverseer, check_failed
 from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.types import (
     Assistant,
@@ -35,37 +38,58 @@ from amplify.types import (
     SearchedTask,
     Task,
     Weights,
+    knows_truth,
 )
 from amplify.words import shown
-
-JUDGED = ("alone", "amplified", "ceiling", "found")
 
 CHUNK = TOGETHER
 """Contexts evaluated at a time, at most."""
 
 
+def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tuple[Measure, ...]:
+    """The measures that evals of an experiment have, in the order in which they are shown.
+
+    A task without a truth has none of right and wrong. A task whose contexts are found by a search
+    has the search's recall beside them.
+
+    Args:
+        task, assistant, overseer: as the experiment file builds them.
+    """
+    costly = isinstance(overseer, LanguageModelOverseer)
+    teachable = learner_of(overseer) is not None
+    right = (
+        ALONE,
+        dataclasses.replace(AMPLIFIED, costly=costly),
+        dataclasses.replace(CEILING, costly=costly, constant=not teachable),
+    )
+    judged = right if knows_truth(task) else ()
+    found = (FOUND,) if isinstance(task, SearchedTask) else ()
+    both = (ALONE_IF_FOUND,) if judged and found else ()
+    return judged + found + both
+
+
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One held-out question, and how it was answered: a line of `evals.jsonl`."""
+    """One held-out question, how it was answered, and what was measured: a line of `evals.jsonl`.
+
+    Measures of right and wrong are written as JSON's true and false, which are read as 1 and 0.
+    """
 
     split: str
     problem: str  # the seed of the problem, "stream:index"
     context: str  # digest of what its context says; items with the same one are not independent
     question: str
     label: str  # the question's class
-    truth: str
+    truth: str | None  # None: the task knows none
     answer: str  # the assistant's own likeliest
     probability: float  # which it gave that answer
-    alone: bool  # the assistant's likeliest answer is right
-    amplified: bool  # the overseer's is, with the assistant's sampled sub-answers
-    ceiling: bool  # the overseer's is, with true sub-answers
-    found: bool | None = None  # all that the truth rests on was found; None: nothing is searched
+    measures: Mapping[str, bool | float]  # by name; those without a value here are left out
 
     def as_row(self) -> dict[str, Any]:
-        row = dataclasses.asdict(self)
-        if row["found"] is None:
-            del row["found"]
-        return {"class": row.pop("label"), **row}
+        row = {key: value for key, value in vars(self).items() if key not in ("label", "measures")}
+        if self.truth is None:
+            del row["truth"]
+        return {"class": self.label, **row, **self.measures}
 
 
 def evaluate(
@@ -80,14 +104,21 @@ def evaluate(
     advance: Callable[[int], Any] = lambda rows: None,
     place: Sharding | None = None,
 ) -> list[Item]:
-    """Evaluates every different question of every problem once. `place`: where contexts lie.
+    """Takes every measure of every different question of every problem.
 
     Two problems may have the same context. Their items say so by its digest, and statistics count
     what is the same once.
 
-    Raises AmplifyError if the overseer gives too many of them no answer.
+    Args:
+        split: what the items' rows say of it.
+        advance: is told of contexts that were evaluated, for a progress bar.
+        place: where contexts lie.
+
+    Raises:
+        AmplifyError: if the overseer gives too many of them no answer.
     """
     root = jax.random.key(seed)
+    names = [measure.name for measure in measures_of(task, assistant, overseer)]
     function = functools.partial(_judge, task, assistant, overseer, weights, root)
     size = at_a_time(len(problems.seeds), CHUNK, place)
     chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
@@ -102,10 +133,15 @@ def evaluate(
             context=digests[row],
             question=shown(task, questions[row, column]),
             label=task.classes[judged["class"][row, column]],
-            truth=shown(task, judged["truth"][row, column]),
+            truth=shown(task, judged["truth"][row, column]) if "truth" in judged else None,
             answer=shown(task, judged["answer"][row, column]),
             probability=round(float(judged["probability"][row, column]), 4),
-            **{by: bool(judged[by][row, column]) for by in JUDGED if by in judged},
+            measures={
+                name: value
+                for name in names
+                if name in judged
+                if math.isfinite(value := judged[name][row, column].item())
+            },
         )
         for row, column in _different(questions)
     ]
@@ -149,7 +185,7 @@ def _judge_compiled(
         return tree(questions, everywhere, keys).answer
 
     helped = overseen(assistant_alone(task, assistant, weights.assistant, contexts))
-    told = overseen(told_the_truth(task, contexts))
+    told = overseen(told_the_truth(task, contexts)) if knows_truth(task) else helped
     return _results(task, assistant, weights.assistant, problems, helped, told)
 
 
@@ -168,7 +204,8 @@ def _judge_driven(
         tree = driven(task, assistant, bound, params, problems.contexts, 1, sub_answers)
         return tree(problems.questions, everywhere, keys).answer
 
-    helped, told = overseen("assistant"), overseen("truth")
+    helped = overseen("assistant")
+    told = overseen("truth") if knows_truth(task) else helped
     return _compiled_results(task, assistant, params, problems, helped, told)
 
 
@@ -185,7 +222,7 @@ def _results(
     Args:
         params: the assistant's.
         helped: the overseer's answers with the assistant's sampled sub-answers.
-        told: the overseer's answers with true sub-answers.
+        told: the overseer's answers with true sub-answers; of any kind where there is no truth.
     """
     contexts, questions = problems.contexts, problems.questions
     read = read_for(task, contexts, questions)
@@ -197,20 +234,21 @@ def _results(
     ) -> Bool[Array, "batch questions"]:
         return over_questions(task.is_right)(contexts, questions, tokens)
 
-    found = (
-        {"found": over_questions(task.supports)(read, questions)}
-        if isinstance(task, SearchedTask)
-        else {}
-    )
-    return found | {
+    measured: dict[str, Array] = {}
+    if isinstance(task, SearchedTask):
+        measured[FOUND.name] = over_questions(task.supports)(read, questions)
+    if knows_truth(task):
+        measured |= {
+            "truth": over_questions(task.truth)(contexts, questions),
+            ALONE.name: right(alone.tokens),
+            AMPLIFIED.name: right(helped),
+            CEILING.name: right(told),
+        }
+    return measured | {
         "class": over_questions(task.class_of)(contexts, questions),
-        "truth": over_questions(task.truth)(contexts, questions),
         "answer": alone.tokens,
         "probability": jnp.exp(alone.log_prob),
-        "alone": right(alone.tokens),
-        "amplified": right(helped),
         "amplified_answer": helped,
-        "ceiling": right(told),
     }
 
 
@@ -226,27 +264,27 @@ def look(
     problems: Problems,
     root: Key[Array, ""],
 ) -> dict[str, Any]:
-    """Accuracy while training, on few problems: `{"accuracy": {"target": {class: share}}}`.
+    """Measures while training, on few problems: `{"accuracy": {measure: {class: mean}}}`.
 
-    Of the target network, its amplification, the overseer told the truth, and the student whose
-    weights the target network averages. Classes without items are left out.
+    Args:
+        student: the weights that training changes, of which the target network is the average.
+
+    Returns:
+        The names are those of `measures_of` and LIVE. Classes without items are left out.
     """
     judged = jax.device_get(_judge(task, assistant, overseer, weights, root, problems))
-    own = jax.device_get(_alone(task, assistant, student, problems))
-    right = {
-        "overseer": judged["ceiling"],
-        "amplified": judged["amplified"],
-        "assistant": own,
-        "target": judged["alone"],
-    }
+    names = [measure.name for measure in measures_of(task, assistant, overseer)]
+    seen = {name: judged[name] for name in names if name in judged}
+    if knows_truth(task):
+        seen[LIVE.name] = jax.device_get(_alone(task, assistant, student, problems))
     return {
         "accuracy": {
-            by: {
-                label: round(float(items[judged["class"] == index].mean()), 4)
+            name: {
+                label: round(float(values[judged["class"] == index].mean()), 4)
                 for index, label in enumerate(task.classes)
                 if (judged["class"] == index).any()
             }
-            for by, items in right.items()
+            for name, values in seen.items()
         }
     }
 

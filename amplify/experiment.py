@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from amplify.errors import AmplifyError
+from amplify.evaluation import measures_of
+from amplify.measures import DEFAULT, Measure
 from amplify.mesh import Mesh
-from amplify.overseers.human import Human
+from amplify.overseers.human import Human, learner_of
 from amplify.overseers.learned import Learned
 from amplify.statistics import smallest_gain
 from amplify.statistics.gate import spent_error_rate
@@ -24,6 +26,12 @@ from amplify.types import Assistant, OverseerKind, Task
 
 IDENTITY = 2
 """How the identity is computed: since 2 it has the content of every file that is read."""
+
+LATER: Mapping[str, Any] = {"gate.measure": DEFAULT}
+"""Keys that came after experiments were run, with the value that those experiments have. A record
+that lacks such a key has its value, and the identity leaves the key out while it has that value: so
+older rounds can be continued, and nobody is asked something else.
+"""
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -120,6 +128,8 @@ class Evals:
 class Gate:
     """`[gate]`: when a round counts as better than the best before it."""
 
+    measure: str = DEFAULT
+    """What is compared: the name of one of the experiment's measures (see `measures`)."""
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Chance, over all rounds together, of promoting any that is no better."""
     worthwhile: Share = 0.01
@@ -151,14 +161,16 @@ class Experiment:
     @property
     def learner(self) -> Learned | None:
         """The overseer that learns, if there is one: the experiment's own, or one beside people."""
-        overseer = self.overseer
-        if isinstance(overseer, Human):
-            return overseer.learner
-        return overseer if isinstance(overseer, Learned) else None
+        return learner_of(self.overseer)
 
     @property
     def overseer_learns(self) -> bool:
         return self.learner is not None
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What evals measure, in the order in which it is shown."""
+        return measures_of(self.task, self.assistant, self.overseer)
 
     @property
     def all_depths(self) -> list[int]:
@@ -197,5 +209,7 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        canonical = json.dumps(self.values, sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the values, without those of keys that came later and change nothing."""
+        told = {key: v for key, v in self.values.items() if key not in LATER or v != LATER[key]}
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -12,8 +12,9 @@ from pydantic import Field
 from amplify import content
 from amplify.allocation import check_data, check_networks
 from amplify.assistants import ASSISTANTS
-from amplify.coherence import check_coherence
+from amplify.coherence import check_coherence, check_gate
 from amplify.errors import AmplifyError, first_line, naming
+from amplify.evaluation import measures_of
 from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions, Training
 from amplify.mesh import Mesh
 from amplify.overseers import OVERSEERS
@@ -159,6 +160,8 @@ def parse_experiment(
         streams = chosen["training"].targets == "streaming"
         with _own_code(sources, "overseer", values["overseer.kind"]):
             check_overseer(chosen["overseer"], streams, f"{path}: {values['overseer.kind']}")
+    measures = measures_of(chosen["task"], chosen["assistant"], chosen["overseer"])
+    check_gate(measures, chosen["gate"], path)
     for (name, key), where in reading.items():
         if isinstance(where, str) and where and (files := content.files_read(key, where)):
             hashes[f"{name}.{key} (content)"] = files

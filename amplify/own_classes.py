@@ -9,7 +9,7 @@ from typing import Any
 
 from amplify.errors import AmplifyError
 from amplify.strict import nearest, shown
-from amplify.types import OverseerKind, Prepares, Task
+from amplify.types import TRUTH, OverseerKind, Prepares, Task
 
 SIZES = ("facts", "fact_length", "question_length", "answer_length", "max_depth")
 
@@ -18,7 +18,7 @@ def check_class(kind: Any, section: str, named: str) -> None:
     """Raises AmplifyError unless this is a frozen dataclass with the section's methods.
 
     Args:
-        section: "task", "assistant" or "overseer".
+        section: "task", "assistant", "overseer" or "oversight".
         named: how errors begin.
     """
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
@@ -40,6 +40,8 @@ def check_task(task: Any, named: str) -> None:
         value = getattr(task, name)
         if type(value) is not int or value < 1:
             raise AmplifyError(f"{named}: {name} must be 1 or more, got {shown(value)}")
+    if len({getattr(task, name) is None for name in TRUTH}) > 1:
+        raise AmplifyError(f"{named}: {' and '.join(TRUTH)} must both be functions, or both None")
     try:
         hash(task)
     except TypeError as error:

@@ -16,7 +16,6 @@ from typing import Any
 
 from amplify import device, processes
 from amplify.experiment import IDENTITY, Experiment
-from amplify.types import SearchedTask
 
 PACKAGES = (
     "amplify",
@@ -45,10 +44,8 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
         "experiment_digest": experiment.digest,
         "identity": IDENTITY,
         "files": {key: files for key, files in experiment.files.items() if len(files) <= LISTED},
-        "task": {
-            "classes": list(experiment.task.classes),
-            "searched": isinstance(experiment.task, SearchedTask),
-        },
+        "task": {"classes": list(experiment.task.classes)},
+        "measures": [dataclasses.asdict(measure) for measure in experiment.measures],
         **made_by(),
         "mesh": dataclasses.asdict(experiment.mesh),
     }

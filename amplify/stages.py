@@ -18,9 +18,11 @@ from jaxtyping import Array, PyTree
 from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming
 from amplify.chunks import amplify_problems
 from amplify.distillation import steps_taken
+from amplify.errors import AmplifyError
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
 from amplify.imitation import Apprentice
+from amplify.items import SELECT, Items, both_measured, is_share
 from amplify.labels import amplified_answers, ask_people, sample_trees, write_data
 from amplify.loading import (
     abstract_state,
@@ -35,7 +37,7 @@ from amplify.overseers.exchanges import recording
 from amplify.problems import EVALS, SPLITS, at_a_time, draw_problems
 from amplify.progress import Watch
 from amplify.statistics import carried_error_rate, judge
-from amplify.store import RoundFolder, read_evals, read_lines, write_lines
+from amplify.store import RoundFolder, read_items, read_lines, write_lines
 from amplify.types import HasWeights, LaysOut, Problems, Weights
 
 
@@ -356,27 +358,41 @@ def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -
 
 
 def judge_child(experiment: Experiment, best: RoundFolder, this: RoundFolder) -> dict[str, Any]:
-    """Comparison: the child's own answers against the best assistant's, on the same items of
+    """Comparison: the child against the best assistant, by the gate's measure on the same items of
     `select`.
     """
-    before, after = (
-        [item for item in read_evals(round_) if item["split"] == "select"]
-        for round_ in (best, this)
-    )
+    measure = experiment.gate.measure
+    before, after = comparable(best, this, measure)
     directly_before = best.number == this.number - 1
     verdict = judge(
-        np.array([item["alone"] for item in before]),
-        np.array([item["alone"] for item in after]),
-        # Evals that were written before there was a digest have the problem's seed instead.
-        np.array([item.get("context", item["problem"]) for item in after]),
-        np.array([item["question"] for item in after]),
+        before.column(measure),
+        after.column(measure),
+        after.clusters,
+        after.question,
         round_number=this.number,
         error_rate=experiment.gate.error_rate,
         worthwhile=experiment.gate.worthwhile,
         carried=carried_error_rate(best.verdict if directly_before else None),
         agreement=training_agreement(this),
     )
-    return {"against": best.number, **dataclasses.asdict(verdict)}
+    return {"against": best.number, "measure": measure, **dataclasses.asdict(verdict)}
+
+
+def comparable(best: RoundFolder, this: RoundFolder, measure: str) -> tuple[Items, Items]:
+    """The items of `select` for which both rounds have a value of a measure, row by row the same.
+
+    Raises AmplifyError if there are none, or values that are no shares.
+    """
+    before, after = (read_items(round_).only(SELECT) for round_ in (best, this))
+    pairs = both_measured(before, after, measure)
+    if pairs is None:
+        raise AmplifyError(
+            f"{this.evals}: there is no question for which this round and round {best.number} both"
+            f" have the measure that the gate compares, {measure}"
+        )
+    if not all(is_share(items.column(measure)) for items in pairs):
+        raise AmplifyError(f"{this.evals}: {measure} must be 0 to 1 for the gate to compare it")
+    return pairs
 
 
 def training_agreement(this: RoundFolder) -> float | None:

@@ -24,6 +24,7 @@ from amplify.device import compile_seconds
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment import Experiment
 from amplify.experiment_file import has_own_code, read_experiment
+from amplify.items import Items
 from amplify.provenance import made_by
 from amplify.recorded import recorded_experiment
 
@@ -340,3 +341,13 @@ def read_evals(round_: RoundFolder) -> list[dict[str, Any]]:
         raise AmplifyError(f"{round_.path}: round {round_.number} has no evals yet")
     with round_.intact("evals"):
         return read_lines(round_.evals, round_.record["stages"]["evals"]["digest"])
+
+
+def read_items(round_: RoundFolder) -> Items:
+    """A round's eval items as columns. Raises AmplifyError if they are not what was written."""
+    rows = read_evals(round_)
+    with round_.intact("evals"):
+        try:
+            return Items.of(rows)
+        except ValueError as error:
+            raise AmplifyError(f"{round_.evals}: {error}") from None

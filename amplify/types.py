@@ -35,6 +35,10 @@ ASSISTANT, ENVIRONMENT, OVERSEER = 0, 1, 2
 """Who gave an answer: the values of `Interaction.answered_by`."""
 
 
+TRUTH = ("truth", "is_right")
+"""What a task has that knows the truth; both are None in one that does not."""
+
+
 class Problems(NamedTuple):
     """A batch of contexts and the questions asked about each."""
 
@@ -121,6 +125,22 @@ Respond = Callable[
 """Answers questions where the mask is True; elsewhere the answers mean nothing."""
 
 
+Truth = Callable[
+    [Int[Array, "facts fact_length"], Int[Array, " question_length"]], Int[Array, " answer_length"]
+]
+"""The true answer to a question about a context."""
+
+IsRight = Callable[
+    [
+        Int[Array, "facts fact_length"],
+        Int[Array, " question_length"],
+        Int[Array, " answer_length"],
+    ],
+    Bool[Array, ""],
+]
+"""Whether an answer to a question about a context is true."""
+
+
 @runtime_checkable
 class Task(Protocol):
     """A source of problems that knows the truth about them.
@@ -163,17 +183,13 @@ class Task(Protocol):
         1..max_depth.
         """
 
-    def truth(
-        self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
-    ) -> Int[Array, " answer_length"]: ...
+    @property
+    def truth(self) -> Truth:
+        """The true answer, a method in tasks that know it; None (see `knows_truth`) in others."""
 
-    def is_right(
-        self,
-        context: Int[Array, "facts fact_length"],
-        question: Int[Array, " question_length"],
-        answer: Int[Array, " answer_length"],
-    ) -> Bool[Array, ""]:
-        """Whether the answer is true; several answers may be."""
+    @property
+    def is_right(self) -> IsRight:
+        """Whether an answer is true, of which there may be several; None where `truth` is."""
 
     def class_of(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
@@ -200,6 +216,13 @@ class Task(Protocol):
 
     def show(self, words: list[str]) -> str:
         """A fact, question or answer, as words of the vocabulary -> what a person reads."""
+
+
+def knows_truth(task: Task) -> bool:
+    """Whether a task says what is true. Where `truth` and `is_right` are None, nobody knows, and
+    there are no measures of right and wrong.
+    """
+    return all(getattr(task, name) is not None for name in TRUTH)
 
 
 @runtime_checkable

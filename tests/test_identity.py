@@ -13,9 +13,7 @@ import pytest
 from amplify import cli, content, provenance
 from amplify.errors import AmplifyError
 from amplify.experiment_file import read_experiment
-from amplify.recorded import RecordedSearch
 from amplify.store import Store
-from amplify.types import SearchedTask
 from tests.tiny import TOML, tiny_experiment
 
 TASK = "from amplify.tasks.wildcard import Wildcard\nfrom helper import NAME\n"
@@ -238,8 +236,11 @@ def test_comparing_runs_no_code_of_the_folder(own):
     store = Store(own, runs_code=False)
     assert store.experiment.task.classes == ("1 wildcard", "2 wildcards", "3 wildcards")
     assert store.experiment.values["training.steps"] == 60
-    assert not isinstance(store.experiment.task, SearchedTask)
-    assert isinstance(RecordedSearch(()), SearchedTask)
+    assert [measure.name for measure in store.experiment.measures] == [
+        "alone",
+        "amplified",
+        "ceiling",
+    ]
     assert not (own / "ran").exists()
 
 
@@ -253,6 +254,23 @@ def test_postponed_annotations_work_in_a_task_file(tmp_path):
         "    more: Annotated[int, Field(ge=1)] = 1\n"
     )
     assert read_experiment(folder / "experiment.toml").task.more == 2
+
+
+def test_a_round_from_before_gates_had_a_measure_can_be_continued(tmp_path):
+    folder = tiny_experiment(tmp_path / "tiny")
+    begun(folder)
+    path = folder / "001/record.json"
+    record = json.loads(path.read_text())
+    del record["experiment"]["gate.measure"], record["measures"]
+    path.write_text(json.dumps(record))
+    store = Store(folder)
+    store.check_current()
+    assert store.experiment.gate.measure == "alone"
+    assert store.experiment.digest == record["experiment_digest"]
+    with (folder / "experiment.toml").open("a") as toml:
+        toml.write('[gate]\nmeasure = "amplified"\n')
+    with pytest.raises(AmplifyError, match=r"gate.measure \('alone' -> 'amplified'\)"):
+        Store(folder)
 
 
 def test_a_record_of_an_earlier_version_can_be_compared_and_not_continued(documents):

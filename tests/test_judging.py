@@ -1,18 +1,22 @@
 """What a round's verdict makes of evals and training as they lie in its folder."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from amplify import report, stages
+from amplify.errors import AmplifyError
 from amplify.evaluation import context_digest
 from amplify.statistics.gate import spent_error_rate
 from amplify.store import Store
 from tests.test_report import CLASSES, Page, item, learning, printed, write_experiment
 
 
-def judged(store: Store, before: int, after: int) -> dict:
+def judged(store: Store, before: int, after: int, measure: str = "alone") -> dict:
+    gate = dataclasses.replace(store.experiment.gate, measure=measure)
+    store.experiment = dataclasses.replace(store.experiment, gate=gate)
     return stages.judge_child(store.experiment, store.round(before), store.round(after))
 
 
@@ -74,6 +78,39 @@ def test_older_evals_are_paired_with_newer_ones(tmp_path):
     store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
     assert judged(store, 0, 1)["comparison"]["contexts"] == 40
     assert "unpaired" not in printed(report.comparison([store]))
+
+
+def test_the_gate_compares_the_measure_that_it_is_told_to(tmp_path):
+    store = write_experiment(tmp_path / "wildcard", rounds=4)
+    for measure, verdict in (("alone", "promoted"), ("amplified", "inconclusive")):
+        found = judged(store, 2, 3, measure)
+        before, after = (
+            np.mean([row[measure] for row in learning(number) if row["split"] == "select"])
+            for number in (2, 3)
+        )
+        assert (found["measure"], found["verdict"]) == (measure, verdict)
+        assert found["comparison"]["delta"] == pytest.approx(after - before)
+
+
+def test_the_gate_compares_shares_between_nought_and_one(tmp_path):
+    def items(number):
+        return [{**row, "jury": 0.2 + 0.1 * number} for row in learning(number)]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
+    assert judged(store, 0, 1, "jury")["comparison"]["delta"] == pytest.approx(0.1)
+
+
+def test_a_round_without_the_gate_s_measure_is_refused_by_its_name(tmp_path):
+    def items(number):
+        return [
+            {**row, "reward": 7.0, **({"jury": 1} if number else {})} for row in learning(number)
+        ]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
+    with pytest.raises(AmplifyError, match=r"001/evals.jsonl: .* round 0 both have .*, jury$"):
+        judged(store, 0, 1, "jury")
+    with pytest.raises(AmplifyError, match="reward must be 0 to 1 for the gate to compare it"):
+        judged(store, 0, 1, "reward")
 
 
 def test_a_promoted_round_passes_its_error_rate_on_and_a_gap_ends_that(tmp_path):

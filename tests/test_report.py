@@ -17,20 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from amplify import report
+from amplify import figures, report
 from amplify.errors import AmplifyError
+from amplify.items import ALL, Difference, Items, difference
+from amplify.measures import ALONE, KNOWN
 from amplify.report import formats, pages, plots
-from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve
-from amplify.report.results import (
-    ALL,
-    Difference,
-    Items,
-    Score,
-    best,
-    difference,
-    finished_rounds,
-    scores,
-)
+from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve, measured
+from amplify.report.results import Score, best, finished_rounds, read_results
 from amplify.statistics import Proportion, compare, judge
 from amplify.store import Store
 
@@ -50,12 +43,13 @@ def store(tmp_path, finished):
     return Store(shutil.copytree(finished.path, tmp_path / "wildcard"))
 
 
-def write_experiment(folder, rounds=LAST + 1, items=None, letters=3):
+def write_experiment(folder, rounds=LAST + 1, items=None, letters=3, gate=""):
     """Rounds 0 to `rounds` - 1, finished; `items(number)` are a round's evals."""
     folder.mkdir()
     (folder / "experiment.toml").write_text(
         f'[task]\nkind = "wildcard"\nletters = {letters}\n'
         '[assistant]\nkind = "fact-transformer"\n[overseer]\nkind = "simulated"\n'
+        f"[gate]\n{gate}\n"
     )
     store = Store(folder)
     for number in range(rounds):
@@ -315,9 +309,9 @@ def test_evals_that_are_not_what_was_written_are_refused_with_the_command_to_red
 
 def test_evals_that_lack_a_column_are_refused_by_its_name(tmp_path):
     rows = [item("final", CLASSES[0], "0:1", alone=True)]
-    del rows[0]["ceiling"]
+    del rows[0]["problem"]
     store = write_experiment(tmp_path / "wildcard", rounds=1, items=lambda number: rows)
-    with pytest.raises(AmplifyError, match=r"no 'ceiling'.* --n 0 --redo evals"):
+    with pytest.raises(AmplifyError, match=r"no 'problem'.* --n 0 --redo evals"):
         report.results(store)
 
 
@@ -326,20 +320,128 @@ def test_the_best_round_is_the_last_promoted_one(store):
     assert best(finished_rounds(store)[:1]).number == 0
 
 
+# --- measures of every kind --------------------------------------------------------------------
+
+
+def of_another_version(number):
+    """Rows with a share and a number that nobody declared, and without a ceiling."""
+    rows = learning(number, problems=12)
+    for place, row in enumerate(rows):
+        del row["ceiling"]
+        row["<i>jury"] = ((place + number) % 4) / 4
+        if place % 3:
+            row["reward"] = 2.5 * number + place % 7
+    return rows
+
+
+def test_measures_that_nobody_declared_have_columns_under_their_own_names(tmp_path):
+    store = write_experiment(tmp_path / "wildcard", rounds=3, items=of_another_version)
+    last = report.results(store)[-1]
+    assert list(last)[4:8] == ["alone", "amplified", "<i>jury", "reward"]
+    assert last["reward"] == pytest.approx(
+        np.mean([row["reward"] for row in of_another_version(2) if wanted(row)])
+    )
+    for show in (report.rounds_table(store), report.comparison([store])):
+        text = printed(show, width=90)
+        assert "<i>jury" in text
+        assert "reward" in text
+        assert "ceiling" not in text
+    for path in every_page(store)[:-1]:
+        page = Page(path)
+        assert {"alone", "amplified", "<i>jury", "reward"} <= {*page.columns}
+        assert "ceiling" not in page.text
+        assert "<i>jury" not in path.read_text()
+        assert "A measure that this version of Amplify does not know." in page.text
+
+
+def wanted(row):
+    return row["split"] == "final" and row["class"] == CLASSES[-1] and "reward" in row
+
+
+def test_what_is_no_share_is_not_shown_in_percent_and_not_drawn(tmp_path):
+    store = write_experiment(tmp_path / "wildcard", rounds=3, items=of_another_version)
+    found = read_results(store)
+    reward = next(measure for measure in found.measures if measure.name == "reward")
+    assert not reward.share
+    mean = found.scores[ALL][2].means["reward"]
+    assert formats.mean(mean, reward) == f"{mean.estimate:.3g}"
+    low, high = mean.interval
+    assert formats.mean_range(mean, reward) == f"{low:.3g} to {high:.3g}"
+    assert [measure.name for measure in plots.styles([found])] == ["alone", "amplified", "<i>jury"]
+
+
+@pytest.mark.parametrize("name", ["_hidden", "$x^2$", "[red]", "a" * 90])
+def test_a_measure_of_any_name_can_be_shown_everywhere(tmp_path, name):
+    def items(number):
+        return [{**row, name: 0.5} for row in learning(number, problems=3)]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
+    assert name[:20] in printed(report.rounds_table(store), width=200)
+    assert name[:20] in printed(report.comparison([store]), width=200)
+    assert all(name in Page(path).text for path in every_page(store)[:-1])
+
+
+def test_a_measure_that_a_round_lacks_is_absent_there(tmp_path):
+    def items(number):
+        return [{**row, **({"jury": 1.0} if number else {})} for row in learning(number)]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
+    rows = report.results(store)
+    assert ["jury" in row for row in rows] == [row["round"] == 1 for row in rows]
+    before, after = read_results(store).scores[ALL]
+    assert "jury" not in before.means
+    assert after.means["jury"].estimate == 1
+
+
+def test_what_the_gate_compares_is_what_changes_are_of(tmp_path):
+    gate = 'measure = "amplified"'
+    store = write_experiment(tmp_path / "wildcard", rounds=3, gate=gate)
+    found = read_results(store)
+    one, two = (round_.items.only("final") for round_ in found.rounds[1:])
+    change = difference(one, two, "amplified")
+    assert found.scores[ALL][2].change == change
+    assert f"change: {found.judged.title}, to the round before" in printed(
+        report.comparison([store])
+    )
+    text = " ".join(Page(report.write_round_page(store, store.round(2))).text.split())
+    assert "by “amplified”" in text
+    assert "amplified, round 1" in text
+    assert report.results(store)[-1]["interval"] == list(
+        found.rounds[2].items.only("final", CLASSES[-1]).mean("amplified").interval
+    )
+
+
+def test_labels_are_those_that_the_round_s_record_declares(tmp_path):
+    jury = {"name": "jury", "title": "agreed by a jury", "meaning": "Most of twelve agree."}
+
+    def items(number):
+        return [{**row, "jury": 0.25} for row in learning(number, problems=3)]
+
+    store = write_experiment(tmp_path / "wildcard", rounds=1, items=items)
+    store = change_record(store, 0, measures=[jury])
+    assert "agreed by a jury" in printed(report.rounds_table(store))
+    [page, _] = report.write_comparison([store])
+    assert "agreed by a jury" in Page(page).columns
+    assert "Most of twelve agree." in Page(page).text
+
+
 # --- differences -------------------------------------------------------------------------------
 
 
 def test_the_difference_on_the_same_items_is_the_paired_one_of_the_comparison(store):
     one, two = (round_.items.only("final", CLASSES[1]) for round_ in finished_rounds(store)[1:3])
-    expected = compare(one.alone, two.alone, one.clusters, one.question)
-    assert difference(one, two) == Difference(expected.delta, expected.interval, paired=True)
+    columns = one.column("alone"), two.column("alone")
+    expected = compare(*columns, one.clusters, one.question)
+    assert difference(one, two, "alone") == Difference(
+        expected.delta, expected.interval, paired=True
+    )
     assert expected.delta > 0.5
 
 
 def test_the_difference_on_other_items_is_newcombes():
     # Newcombe 1998, table II (a), method 10: 56/70 - 48/80 is 0.0524 to 0.3339, from Wilson's
     # intervals. Ours is wider, because it is made of exact ones.
-    found = difference(counted(48, 80, "a"), counted(56, 70, "b"))
+    found = difference(counted(48, 80, "a"), counted(56, 70, "b"), "alone")
     assert not found.paired
     assert found.delta == pytest.approx(0.2)
     low, high = found.interval
@@ -354,16 +456,16 @@ def counted(right, of, name):
 
 def test_items_in_another_order_are_paired_by_what_they_are_about():
     rows = [item("final", "x", f"0:{i}", alone=i < 5) for i in range(20)]
-    same = difference(Items.of(rows), Items.of(rows[::-1]))
-    assert same == difference(Items.of(rows), Items.of(rows))
+    same = difference(Items.of(rows), Items.of(rows[::-1]), "alone")
+    assert same == difference(Items.of(rows), Items.of(rows), "alone")
     assert (same.paired, same.delta) == (True, 0.0)
     others = [item("final", "x", f"0:{i}", alone=i < 5) for i in range(1, 21)]
-    assert not difference(Items.of(rows), Items.of(others)).paired
+    assert not difference(Items.of(rows), Items.of(others), "alone").paired
 
 
 def test_a_class_without_items_has_no_difference():
     none = Items.of([])
-    assert difference(none, none) is None
+    assert difference(none, none, "alone") is None
 
 
 # --- in words ----------------------------------------------------------------------------------
@@ -374,7 +476,7 @@ def test_a_class_without_items_has_no_difference():
     [(1.0, "100.0"), (0.99999, "99.9"), (0.5, "50.0"), (0.0001, "0.1"), (0.0, "0.0")],
 )
 def test_100_and_0_per_cent_are_said_only_of_exactly_that(share, text):
-    assert formats.percent(Proportion(share, 0.0, 1.0)) == text
+    assert formats.mean(Proportion(share, 0.0, 1.0), ALONE) == text
 
 
 @pytest.mark.parametrize(
@@ -382,7 +484,7 @@ def test_100_and_0_per_cent_are_said_only_of_exactly_that(share, text):
     [(0, "0 s"), (1.26, "1.3 s"), (75, "75 s"), (600, "10 min"), (9000, "2 h 30 min")],
 )
 def test_durations_are_said_in_the_unit_that_fits(seconds, text):
-    assert formats.duration(seconds) == text
+    assert figures.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -433,7 +535,8 @@ def test_the_comparison_shows_each_change_with_its_interval(store):
     text = printed(report.comparison([store]))
     rounds = finished_rounds(store)
     two = CLASSES[1]
-    change = difference(rounds[1].items.only("final", two), rounds[2].items.only("final", two))
+    before, after = (round_.items.only("final", two) for round_ in rounds[1:3])
+    change = difference(before, after, "alone")
     row = text[text.index(two) :].splitlines()[5].split()
     low, high = change.interval
     assert row[0] == "2"
@@ -504,13 +607,9 @@ def test_a_tree_says_who_answered_and_what_is_right_and_reads_no_markup():
 # --- pictures ----------------------------------------------------------------------------------
 
 
-def drawn(store):
-    rounds = finished_rounds(store)
-    return plots.Drawn(store.name, scores(store, rounds), best(rounds).number)
-
-
 def test_each_class_is_shaded_where_it_was_learned(store):
-    steps = {label: plots.last_step(row) for label, row in drawn(store).panels().items()}
+    panels = plots.panels(read_results(store))
+    steps = {label: plots.last_step(row, ALONE) for label, row in panels.items()}
     assert {label: (a.number, b.number) for label, (a, b) in steps.items()} == {
         "1 wildcard": (0, 1),
         "2 wildcards": (1, 2),
@@ -519,13 +618,14 @@ def test_each_class_is_shaded_where_it_was_learned(store):
 
 
 def test_a_class_that_was_never_learned_is_not_shaded():
-    flat = [Score(n, 9, Proportion(0.2, 0.1, 0.3), None, None, None) for n in range(4)]
-    assert plots.last_step(flat) is None
+    flat = [Score(n, 9, 9, {"alone": Proportion(0.2, 0.1, 0.3)}, None) for n in range(4)]
+    assert plots.last_step(flat, ALONE) is None
 
 
 def test_the_png_has_a_row_of_panels_for_each_experiment(store, tmp_path):
     other = write_experiment(tmp_path / "other", rounds=1)
-    sizes = [png_size(plots.png(some)) for some in ([drawn(store)], [drawn(store), drawn(other)])]
+    one, two = read_results(store), read_results(other)
+    sizes = [png_size(plots.png(some)) for some in ([one], [one, two])]
     assert sizes[1] == (sizes[0][0], 2 * sizes[0][1])
 
 
@@ -535,19 +635,20 @@ def png_size(content):
 
 
 def test_the_same_results_give_the_same_bytes(store):
-    assert plots.png([drawn(store)]) == plots.png([drawn(store)])
+    assert plots.png([read_results(store)]) == plots.png([read_results(store)])
 
 
 def test_the_chart_has_every_round_of_every_class_and_can_be_drawn(store):
     import vl_convert
 
-    spec = plots.interactive(drawn(store))
+    found = read_results(store)
+    spec = plots.interactive(found, plots.styles([found]))
     points = spec["data"]["values"]
-    assert {(p["class"], p["round"], p["answered"]): p["right"] for p in points} == {
+    assert {(p["class"], p["round"], p["measure"]): p["mean"] for p in points} == {
         (row["class"], row["round"], by): pytest.approx(row[by], abs=1e-5)
         for row in report.results(store)
         if row["split"] == "final"
-        for by in ("alone", "amplified")
+        for by in ("alone", "amplified", "ceiling")
     }
     svg = vl_convert.vegalite_to_svg({**spec, "spec": {**spec["spec"], "width": 150}})
     assert all(label in svg for label in CLASSES)
@@ -575,6 +676,20 @@ def test_a_share_is_drawn_from_0_to_100_per_cent():
     found = curve("agreement", [{"step": 5, "agreement": 0.5}], "agreement", share=True)
     assert [tick.text for tick in found.values] == ["0%", "50%", "100%"]
     assert found.points == [(WIDTH - RIGHT, (TOP + HEIGHT - BOTTOM) / 2)]
+
+
+def test_measures_while_training_are_drawn_also_under_the_names_that_they_had():
+    def row(step, **accuracy):
+        return {"step": step, "accuracy": {by: {"x": mean} for by, mean in accuracy.items()}}
+
+    older = [row(10, target=0.5, overseer=1.0, amplified=0.8, assistant=0.4), {"step": 15}]
+    newer = [row(20, alone=0.6, ceiling=1.0, live=0.5)]
+    found = measured("x", older + newer, ["alone", "amplified", "ceiling", "live"])
+    assert [line.style for line in found.lines] == [3, 2, 1, 0]
+    assert [len(line.points) for line in found.lines] == [2, 2, 1, 2]
+    assert found.points[-1][0] == WIDTH - RIGHT
+    assert measured("y", older, ["alone"]) is None
+    assert measured("x", [{"step": 1}], ["alone"]) is None
 
 
 def test_what_is_not_finite_is_left_out_and_nothing_makes_no_curve():
@@ -659,7 +774,7 @@ def test_a_round_s_page_says_its_verdict_what_it_cost_and_where_it_came_from(sto
     verdict = store.round(2).verdict
     assert f"✓ promoted , {verdict['reason']} (against round 1)." in text
     found = verdict["comparison"]
-    assert f"{found['wins']} newly right and {found['losses']} newly wrong" in text
+    assert f"{found['wins']} did better and {found['losses']} worse" in text
     assert "98,304" in text
     assert "10 s, 2.0 s of it compiling" in text
     assert "round 1, checkpoint c1c1c1c1c1c1c1c1" in text
@@ -667,11 +782,12 @@ def test_a_round_s_page_says_its_verdict_what_it_cost_and_where_it_came_from(sto
     assert "training.steps" in text
 
 
-def test_a_round_s_page_counts_what_is_newly_right_by_class(store):
+def test_a_round_s_page_counts_what_did_better_by_class(store):
     rounds = finished_rounds(store)
     text = " ".join(Page(report.write_round_page(store, store.round(2))).text.split())
-    one, two = (round_.items.only("final", CLASSES[1]).alone for round_ in rounds[1:3])
-    assert f"+{np.sum(two & ~one)} {MINUS}{np.sum(one & ~two)}" in text
+    items = [round_.items.only("final", CLASSES[1]) for round_ in rounds[1:3]]
+    one, two = (some.column("alone") for some in items)
+    assert f"+{np.sum(two > one)} {MINUS}{np.sum(one > two)}" in text
 
 
 def test_a_round_s_page_shows_trees_with_a_wrong_answer_first(store):
@@ -701,8 +817,9 @@ def test_every_column_is_defined(store):
     page = Page(store.path / "compare.html")
     headings = {heading for heading in page.columns if heading}
     named = {"round", ALL, *CLASSES}
-    assert headings - named <= pages.DEFINITIONS.keys()
-    assert all(pages.DEFINITIONS[heading] in page.text for heading in headings - named)
+    defined = pages.definitions(KNOWN, ALONE)
+    assert headings - named <= defined.keys()
+    assert all(defined[heading] in page.text for heading in headings - named)
 
 
 def test_of_two_experiments_the_keys_that_differ_come_first(store, tmp_path):

@@ -103,7 +103,7 @@ def test_a_passage_that_is_missed_lowers_recall(tmp_path, capsys):
     main(["compare", str(folder)])
     for page in (folder / "compare.html", folder / "001/report.html"):
         text = page.read_text(encoding="utf-8")
-        assert "<th>found</th><th>alone, if found</th>" in text
+        assert "<th>passages found</th><th>alone, if found</th>" in text
         assert f"{100 * recall['1 hop']:.1f} <small>" in text
 
 

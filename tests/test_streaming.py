@@ -123,8 +123,8 @@ def test_the_curve_looks_at_who_answers_and_counts_demonstrations(ran):
     looked = [row for row in rows if "accuracy" in row]
     assert [row["step"] for row in looked] == [20, 40, 60]
     for row in looked:
-        assert set(row["accuracy"]) == {"overseer", "amplified", "assistant", "target"}
-        assert set(row["accuracy"]["target"]) == set(ran.experiment.task.classes)
+        assert set(row["accuracy"]) == {"alone", "amplified", "ceiling", "live"}
+        assert set(row["accuracy"]["alone"]) == set(ran.experiment.task.classes)
     assert rows[0]["demonstrations"] <= rows[-1]["demonstrations"]
 
 

@@ -117,6 +117,13 @@ class Human:
         return isinstance(self.others, PassesOn)
 
 
+def learner_of(overseer: OverseerKind) -> Learned | None:
+    """The overseer that learns, if there is one: the experiment's own, or one beside people."""
+    if isinstance(overseer, Human):
+        return overseer.learner
+    return overseer if isinstance(overseer, Learned) else None
+
+
 @dataclasses.dataclass(frozen=True)
 class PassesOn:
     """Asks the assistant the question itself, and answers that."""

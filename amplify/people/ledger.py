@@ -18,7 +18,7 @@ class Spent(NamedTuple):
     people: int  # who answered something
     answers: int  # checks of others' answers among them
     seconds: float  # of attention, also of what was skipped or taken back
-    points: float | None  # of accuracy gained, in percent of held-out questions
+    points: float | None  # gained by the gate's measure, in percent of held-out questions
 
     @property
     def seconds_a_point(self) -> float | None:
@@ -77,5 +77,6 @@ def _before(record: Record | None) -> int | None:
 def _gain(records: dict[int, Record], after: int, before: int | None) -> float | None:
     if before not in records or after not in records or before is None:
         return None
-    was, now = records[before].accuracy(), records[after].accuracy()
+    judged = records[after].judged
+    was, now = records[before].means.get(judged), records[after].means.get(judged)
     return None if was is None or now is None else 100 * (now.estimate - was.estimate)

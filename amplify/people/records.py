@@ -4,6 +4,7 @@ Reads record.json and evals.jsonl; `store` writes them, and checks them for thos
 round. Here they are shown, so a round that has none yet is no error.
 """
 
+import dataclasses
 import functools
 import json
 import re
@@ -11,13 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from amplify.errors import AmplifyError, first_line
-from amplify.statistics import Proportion, accuracy
-
-FINAL = "final"
-"""The split of evals that is reported; it decides nothing."""
+from amplify.items import FINAL, Items
+from amplify.measures import Measure, gate_measure, in_order, recorded
+from amplify.statistics import Proportion
 
 
 class Record(NamedTuple):
@@ -54,15 +52,21 @@ class Record(NamedTuple):
         """Of its checkpoint."""
         return self.stages.get("checkpoint", {}).get("digest")
 
-    def accuracy(self, by: str = "alone") -> Proportion | None:
-        """Of held-out questions; None before the round has evals.
+    @property
+    def judged(self) -> str:
+        """Name of the measure that the gate compares."""
+        return gate_measure(self.facts)
+
+    @property
+    def means(self) -> Mapping[str, Proportion]:
+        """Of each measure, over held-out questions; empty before the round has evals.
 
         Raises AmplifyError if they are damaged.
         """
-        if "evals" not in self.stages:
-            return None
         path = self.folder / "evals.jsonl"
-        return _accuracy(path, by, path.stat().st_mtime_ns) if path.exists() else None
+        if "evals" not in self.stages or not path.exists():
+            return {}
+        return _means(path, path.stat().st_mtime_ns)
 
 
 def read_records(experiment: Path) -> list[Record]:
@@ -73,6 +77,20 @@ def read_records(experiment: Path) -> list[Record]:
         if re.fullmatch(r"\d{3,}", entry.name) and (entry / "record.json").is_file()
     }
     return [Record(number, folders[number], _facts(folders[number])) for number in sorted(folders)]
+
+
+def measures_of(records: Sequence[Record]) -> list[Measure]:
+    """What rounds measured, in the order in which the latest of them declares it.
+
+    Raises AmplifyError if evals are damaged.
+    """
+    declared = [measure for record in reversed(records) for measure in recorded(record.facts)]
+    found = [(name, mean) for record in records for name, mean in record.means.items()]
+    large = {name for name, mean in found if not 0 <= mean.estimate <= 1}
+    return [
+        dataclasses.replace(measure, share=measure.share and measure.name not in large)
+        for measure in in_order([name for name, _ in found], declared)
+    ]
 
 
 def descendants(records: Sequence[Record], number: int) -> list[int]:
@@ -96,16 +114,10 @@ def _facts(folder: Path) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _accuracy(path: Path, by: str, _written: int) -> Proportion | None:
+def _means(path: Path, _written: int) -> Mapping[str, Proportion]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # text may have other line breaks
-        rows = [row for row in map(json.loads, filter(None, lines)) if row["split"] == FINAL]
-        right = np.array([row[by] for row in rows], dtype=bool)
-        contexts = np.array([row.get("context", row["problem"]) for row in rows], dtype=np.str_)
-        # A row that does not say its question is an item of its own.
-        questions = np.array([row.get("question", n) for n, row in enumerate(rows)], dtype=np.str_)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        items = Items.of([json.loads(line) for line in lines if line]).only(FINAL)
+    except (OSError, ValueError, TypeError) as error:
         raise AmplifyError(f"{path}: damaged ({first_line(error)})") from None
-    if not rows:
-        return None
-    return accuracy(right, contexts, questions)
+    return items.means()

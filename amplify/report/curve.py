@@ -5,8 +5,10 @@ may spend on its page.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from amplify.measures import RENAMED
 
 WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 26
@@ -21,7 +23,7 @@ class Tick(NamedTuple):
 
 
 class Line(NamedTuple):
-    name: str  # of the style that it is drawn in
+    style: int  # number of the style that it is drawn in
     points: list[tuple[float, float]]  # pixels, y downwards
 
 
@@ -36,28 +38,50 @@ class Curve(NamedTuple):
         return self.lines[-1].points
 
 
-MEASURES = ("overseer", "amplified", "assistant", "target")
-"""Whose accuracy is looked at while training."""
+def looked(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows in which something was measured: `{"step", "accuracy": {measure: {class: mean}}}`,
+    with measures under the names that they have now.
+    """
+    return [
+        {
+            "step": int(row["step"]),
+            "accuracy": {RENAMED.get(by, by): means for by, means in row["accuracy"].items()},
+        }
+        for row in metrics
+        if "accuracy" in row
+    ]
 
 
-def accuracy(label: str, metrics: Sequence[dict[str, Any]]) -> Curve | None:
-    """The accuracy of all who answer, on one class of questions; None if nobody looked."""
-    looked = [row for row in metrics if label in row.get("accuracy", {}).get("target", {})]
-    rows = {
-        by: [(int(row["step"]), float(row["accuracy"][by][label])) for row in looked]
-        for by in MEASURES
+def measured(
+    label: str, metrics: Sequence[Mapping[str, Any]], measures: Sequence[str]
+) -> Curve | None:
+    """Measures of one class of questions over training; None if nobody looked.
+
+    Args:
+        measures: their names; a line has the number of its measure as its style, and the first is
+            drawn over the others.
+    """
+    rows = looked(metrics)
+    lines = {
+        number: [
+            (row["step"], float(row["accuracy"][name][label]))
+            for row in rows
+            if label in row["accuracy"].get(name, {})
+        ]
+        for number, name in reversed([*enumerate(measures)])
     }
-    return _draw(label, rows, share=True) if looked else None
+    return _draw(label, lines, share=True) if any(lines.values()) else None
 
 
 def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: bool) -> Curve | None:
     """One metric over training steps; a `share` is drawn from 0 to 100%. None if there is none."""
     measured = [row for row in metrics if math.isfinite(row.get(key, math.nan))]
     rows = [(int(row["step"]), float(row[key])) for row in measured]
-    return _draw(title, {"target": rows}, share=share) if rows else None
+    return _draw(title, {0: rows}, share=share) if rows else None
 
 
-def _draw(title: str, lines: dict[str, list[tuple[int, float]]], *, share: bool) -> Curve:
+def _draw(title: str, lines: dict[int, list[tuple[int, float]]], *, share: bool) -> Curve:
+    lines = {style: line for style, line in lines.items() if line}
     rows = [row for line in lines.values() for row in line]
     values = [value for _, value in rows]
     last = max(step for step, _ in rows)
@@ -78,8 +102,8 @@ def _draw(title: str, lines: dict[str, list[tuple[int, float]]], *, share: bool)
     return Curve(
         title=f"{title}, on a logarithmic scale" if logarithmic else title,
         lines=[
-            Line(name, [(x(step), y(value)) for step, value in line])
-            for name, line in lines.items()
+            Line(style, [(x(step), y(value)) for step, value in line])
+            for style, line in lines.items()
         ],
         steps=[Tick(x(step), f"{step:,}") for step in (0, last)],
         values=[Tick(y(tick), f"{100 * tick:.0f}%" if share else f"{tick:g}") for tick in ticks],

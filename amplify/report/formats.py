@@ -1,9 +1,16 @@
-"""Numbers and verdicts as people read them, the same in terminal, pages and pictures."""
+"""Estimates, verdicts and costs as people read them, the same in terminal, pages and pictures.
+
+Plain numbers are formatted by `figures`, for the pages of people, too.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from amplify.report.results import Difference, Score
+from amplify import figures
+from amplify.figures import MISSING, count
+from amplify.items import ALL, Difference
+from amplify.measures import Measure
+from amplify.report.results import Results
 from amplify.statistics import Proportion
 from amplify.statistics.intervals import TOO_FEW
 
@@ -11,48 +18,45 @@ COUNTED = (
     "A question about a context counts once, however often it was drawn. Intervals are of 95% and"
     " clustered by context: what contexts say makes them the same, not which draw they are."
 )
-MISSING = "\N{EN DASH}"
-"""Stands where there is nothing to show: a class without items, a first round without a change."""
-
 VERDICTS = {"promoted": "✓", "rejected": "✗", "inconclusive": "?"}
 """A symbol beside the word, never instead of it."""
 
 
-def percent(accuracy: Proportion | None) -> str:
-    return MISSING if accuracy is None else _percent(accuracy.estimate)
+NO_INTERVAL = "no interval"
+"""Of a mean that is no share, where contexts are too few or nothing varies."""
 
 
-def percent_about(accuracy: Proportion | None) -> str:
-    """With its interval in brackets."""
-    interval = percent_range(accuracy)
-    return f"{percent(accuracy)} ({interval})" if interval else percent(accuracy)
+def mean(found: Proportion | None, measure: Measure) -> str:
+    """A measure's mean: a share in percent, anything else as it is."""
+    if found is None:
+        return MISSING
+    return figures.percent(found.estimate) if measure.share else figures.value(found.estimate)
 
 
-def percent_range(accuracy: Proportion | None) -> str:
+def mean_range(found: Proportion | None, measure: Measure) -> str:
     """The interval, or that there are too few contexts to tell."""
-    if accuracy is None:
+    if found is None:
         return ""
-    if accuracy.interval is None:
-        return TOO_FEW
-    return "\N{EN DASH}".join(map(_percent, accuracy.interval))
+    if measure.share:
+        return TOO_FEW if found.interval is None else figures.percent_range(found.interval)
+    return NO_INTERVAL if found.interval is None else figures.value_range(found.interval)
 
 
-def _percent(share: float) -> str:
-    """0.0 and 100.0 only where it is exactly that, however near it comes."""
-    return f"{100 * share if share in (0, 1) else min(max(100 * share, 0.1), 99.9):.1f}"
+def mean_about(found: Proportion | None, measure: Measure) -> str:
+    """With its interval in brackets."""
+    interval = mean_range(found, measure)
+    return f"{mean(found, measure)} ({interval})" if interval else mean(found, measure)
 
 
 def points(change: Difference | None) -> str:
-    """A difference of accuracies, in percentage points."""
-    return MISSING if change is None else _signed(change.delta)
+    """A difference of shares, in percentage points."""
+    return MISSING if change is None else figures.points(change.delta)
 
 
 def points_range(change: Difference | None) -> str:
     if change is None:
         return ""
-    if change.interval is None:
-        return TOO_FEW
-    return " to ".join(map(_signed, change.interval))
+    return TOO_FEW if change.interval is None else figures.points_range(change.interval)
 
 
 def points_about(change: Difference | None) -> str:
@@ -61,23 +65,11 @@ def points_about(change: Difference | None) -> str:
     return f"{points(change)} ({interval})" if interval else points(change)
 
 
-def _signed(fraction: float) -> str:
-    rounded = round(100 * fraction, 1)
-    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
-
-
 def direction(change: Difference | None) -> str:
     """Which side of 0 the whole interval lies on: "better", "worse", or "" where it holds 0."""
     if change is None or change.interval is None or change.interval[0] <= 0 <= change.interval[1]:
         return ""
     return "better" if change.delta > 0 else "worse"
-
-
-def duration(seconds: float | int) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def verdict_words(verdict: Mapping[str, Any] | None) -> str:
@@ -93,11 +85,6 @@ def reason(verdict: Mapping[str, Any] | None) -> str:
     return f"{verdict['reason']} (against round {verdict['against']})"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 round`, `2,048 questions`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 PAIRING = (
     "Paired: both answered the same questions, and the difference is taken question by question."
     " Unpaired: the questions are not the same, so chance in drawing them counts twice."
@@ -110,17 +97,21 @@ def pairing(change: Difference | None) -> str:
     return "paired" if change.paired else "unpaired"
 
 
-def short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def headline(found: Results) -> str:
+    """What an experiment came to, by what its gate compares, over all classes."""
+    first, *_ = row = found.scores[ALL]
+    top = next(score for score in row if score.number == found.best.number)
+    came = [first, top] if top is not first else [top]
+    reached = " → ".join(_with_unit(score.means.get(found.judged.name), found) for score in came)
+    title = found.judged.title
+    return (
+        f"{title[:1].upper()}{title[1:]}: {reached} of {count(top.items, 'held-out question')},"
+        f" in round {top.number}. Bars are 95% intervals."
+    )
 
 
-def headline(row: list[Score], best: int) -> str:
-    """What an experiment came to, from the scores of all classes."""
-    top = next(score for score in row if score.number == best)
-    reached = f"{percent(top.alone)}% of {count(top.items, 'held-out question')}"
-    if top is not row[0]:
-        reached = f"{percent(row[0].alone)}% → {reached}"
-    return f"Right alone: {reached}, in round {best}. Bars are 95% intervals."
+def _with_unit(found: Proportion | None, of: Results) -> str:
+    return mean(found, of.judged) + ("%" if found and of.judged.share else "")
 
 
 def helped(effect: Mapping[str, Any], scale: float, unit: str) -> str:

@@ -7,52 +7,32 @@ whatever they show.
 import functools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from amplify import processes
+from amplify import figures, processes
+from amplify.items import ALL, FINAL, SELECT
+from amplify.measures import LIVE, Measure, in_order
 from amplify.people.trees import write_trees
 from amplify.report import formats, plots
-from amplify.report.curve import accuracy, curve
+from amplify.report.curve import curve, looked, measured
 from amplify.report.results import (
-    ALL,
     across,
-    best,
-    finished_rounds,
     gains,
     half_done,
-    is_searched,
+    measures_of_round,
+    read_results,
     read_round,
-    scores,
 )
 from amplify.statistics.clusters import FEWEST
 from amplify.store import RoundFolder, Store, write_atomically
 
 SHOWN_TREES = 12
 
-LOOKED_AT = {
-    "target": "target network",
-    "assistant": "the weights that it averages",
-    "amplified": "amplified",
-    "overseer": "overseer told the truth",
-}
-"""Who the lines of the training curves are about."""
-
 DEFINITIONS = {
-    "alone": "Held-out questions that the assistant's target network answers rightly by itself,"
-    " with its likeliest answer.",
-    "change": "Alone, minus the same of the round before, in percentage points, taken question by"
-    " question.",
-    "newly right, wrong": "Questions answered rightly alone that the other round got wrong, and the"
-    " reverse.",
-    "amplified": "Held-out questions that the overseer answers rightly, asking this assistant its"
-    " sub-questions.",
-    "ceiling": "Held-out questions that the overseer answers rightly when every sub-question is"
-    " answered truly: what limits amplification even with a perfect assistant.",
-    "found": "Questions for which a search found all passages that the answer rests on.",
-    "alone, if found": "The same as alone, of those questions only.",
     "small print": f"{formats.COUNTED} Where contexts amount to fewer than {FEWEST:g} of one size,"
     " there are too few to tell.",
     "verdict": "The gate's decision about all classes together, on the select split. Everything"
@@ -66,7 +46,19 @@ DEFINITIONS = {
     "time": "Of the computer, for all stages of the round.",
     "compiling": "What of that time went into compiling programs.",
 }
-"""Every column in a sentence."""
+"""Every column that is no measure, in a sentence."""
+
+
+def definitions(measures: Iterable[Measure], judged: Measure) -> dict[str, str]:
+    """Every column in a sentence: what a page defines is what its tables have."""
+    return {
+        **{measure.title: measure.meaning for measure in measures},
+        "change": f"By “{judged.title}”: minus the same of the round before, in percentage points,"
+        " taken question by question.",
+        "better, worse": f"By “{judged.title}”: questions that did better than in the other round,"
+        " and those that did worse.",
+        **DEFINITIONS,
+    }
 
 
 def write_comparison(stores: list[Store]) -> list[Path]:
@@ -76,40 +68,36 @@ def write_comparison(stores: list[Store]) -> list[Path]:
     """
     stem = "-".join(["compare", *(store.name for store in stores[1:])])
     page, picture = (stores[0].path / f"{stem}{suffix}" for suffix in (".html", ".png"))
-    experiments = [(store, finished_rounds(store)) for store in stores]
-    drawn = [
-        plots.Drawn(store.name, scores(store, rounds), best(rounds).number)
-        for store, rounds in experiments
-    ]
+    experiments = [read_results(store) for store in stores]
+    drawn = plots.styles(experiments)
+    measures = [m for found in experiments for m in (*found.measures, found.judged)]
     text = _render(
         "compare.html",
         title=" and ".join(store.name for store in stores),
         experiments=[
             {
-                "store": store,
-                "rounds": rounds,
-                "best": best(rounds),
-                "searched": is_searched(store),
-                "scores": experiment.scores,
-                "chart": plots.interactive(experiment),
-                "half_done": half_done(store),
+                "results": found,
+                "chart": plots.interactive(found, drawn),
+                "half_done": half_done(found.store),
             }
-            for (store, rounds), experiment in zip(experiments, drawn, strict=True)
+            for found in experiments
         ],
-        across=across(*stores) if len(stores) == 2 else None,
+        drawn=drawn,
+        across=across(*experiments) if len(experiments) == 2 else None,
         keys=_keys([store.experiment.values for store in stores]),
-        definitions=DEFINITIONS,
+        titles=_titles(measures),
+        definitions=definitions(measures, experiments[0].judged),
         vega=plots.vega(),
     )
     write_atomically(page, text)
-    _write_bytes_atomically(picture, plots.png(drawn))
+    _write_bytes_atomically(picture, plots.png(experiments))
     return [page, picture]
 
 
 def _keys(values: list[Any]) -> list[tuple[str, list[Any], bool]]:
     """Every key of the experiment files, its value in each, whether they differ; those first."""
     names = dict.fromkeys(key for some in values for key in some)
-    rows = [(key, [some.get(key, formats.MISSING) for some in values]) for key in names]
+    rows = [(key, [some.get(key, figures.MISSING) for some in values]) for key in names]
     told = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
     return sorted(told, key=lambda row: not row[2])
 
@@ -121,32 +109,46 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     metrics, trees = _lines(this.metrics), sorted(_lines(this.interactions), key=_all_right)
     curves = [
         curve("loss", metrics, "loss", share=False),
-        curve("agreement with the overseer's answers", metrics, "agreement", share=True),
+        curve("training answers reproduced", metrics, "agreement", share=True),
         curve("demonstrations so far", metrics, "demonstrations", share=False),
         curve("overseer's validation loss", metrics, "overseer_loss", share=False),
         curve("size of contexts", metrics, "size", share=False),
     ]
+    judged, measures = measures_of_round(store, after)
     lineage = _lineage(store, this)
-    looks = [accuracy(label, lineage) for label in store.experiment.task.classes]
+    seen = in_order(_looked_at(lineage), [*measures, LIVE])
+    names = [measure.name for measure in seen]
+    looks = [measured(label, lineage, names) for label in store.experiment.task.classes]
     text = _render(
         "round.html",
         title=f"{store.name}, round {this.number}",
         this=this,
         before=before,
+        judged=judged,
+        measures=measures,
         gains=gains(store, before, after),
-        searched=is_searched(store),
         curves=[drawn for drawn in curves if drawn is not None],
         looks=[drawn for drawn in looks if drawn is not None],
-        looked_at=LOOKED_AT,
+        looked_at=seen,
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         keys=_keys([this.record["experiment"]]),
-        definitions=DEFINITIONS,
+        titles=_titles([*measures, *seen]),
+        definitions=definitions([*measures, *seen], judged),
     )
     write_atomically(this.report, text)
     if trees:
         processes.first(lambda: write_trees(store.path, this.number))
     return this.report
+
+
+def _titles(measures: Iterable[Measure]) -> list[str]:
+    return list(dict.fromkeys(measure.title for measure in measures))
+
+
+def _looked_at(metrics: list[dict[str, Any]]) -> list[str]:
+    """Names of what was measured while training."""
+    return [name for row in looked(metrics) for name in row["accuracy"]]
 
 
 def _lineage(store: Store, this: RoundFolder) -> list[dict[str, Any]]:
@@ -193,7 +195,14 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"formats": formats, "ALL": ALL}
+    environment.globals |= {
+        "formats": formats,
+        "figures": figures,
+        "styles": plots.STYLES,
+        "ALL": ALL,
+        "FINAL": FINAL,
+        "SELECT": SELECT,
+    }
     return environment
 
 

@@ -1,114 +1,24 @@
-"""What the rounds of an experiment got right, as numbers.
+"""What the rounds of an experiment measured, as numbers.
 
 Every table, plot and page of this package starts here. Reads what a Store gives and counts it;
-knows nothing of terminals, pictures or HTML.
+knows nothing of terminals, pictures or HTML, and no measure by its name: which there are is said by
+the rounds, and which one matters by the gate.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
 
 from amplify.errors import AmplifyError
-from amplify.statistics import Proportion, accuracy, compare, unpaired_difference
-from amplify.store import STAGES, RoundFolder, Store, read_evals
-from amplify.types import SearchedTask
+from amplify.items import ALL, FINAL, Difference, Items, both_measured, difference, is_share
+from amplify.measures import Measure, gate_measure, in_order, recorded, undeclared
+from amplify.statistics import Proportion, compare
+from amplify.store import STAGES, RoundFolder, Store, read_items
 
-FINAL = "final"
-"""The split that is reported: it decides nothing, so that choosing rounds cannot flatter it."""
-
-ALL = "all classes"
-
-MEASURES = ("alone", "amplified", "ceiling")
-
-
-@dataclasses.dataclass(frozen=True)
-class Items:
-    """Held-out questions as columns, a row for each time that one was drawn. The same question
-    about the same context counts once, whatever is counted: see `statistics.clusters`.
-    """
-
-    split: Shaped[np.ndarray, " rows"]
-    label: Shaped[np.ndarray, " rows"]  # the question's class
-    problem: Shaped[np.ndarray, " rows"]  # seed that drew it
-    context: Shaped[np.ndarray, " rows"]  # digest of what it says; "" in evals that have none
-    question: Shaped[np.ndarray, " rows"]
-    alone: Bool[np.ndarray, " rows"]  # True: right
-    amplified: Bool[np.ndarray, " rows"]
-    ceiling: Bool[np.ndarray, " rows"]
-    found: Bool[np.ndarray, " rows"]  # what the answer rests on was there to be read
-
-    @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> "Items":
-        """The rows of an evals.jsonl. Raises KeyError naming what a row lacks."""
-
-        def text(key: str) -> Shaped[np.ndarray, " rows"]:
-            return np.array([row[key] for row in rows], dtype=np.str_)
-
-        contexts = np.array([row.get("context", "") for row in rows], dtype=np.str_)
-        right = {by: np.array([row[by] for row in rows], dtype=bool) for by in MEASURES}
-        right["found"] = np.array([row.get("found", True) for row in rows], dtype=bool)
-        return cls(
-            text("split"), text("class"), text("problem"), contexts, text("question"), **right
-        )
-
-    def __len__(self) -> int:
-        """Number of different questions about different contexts."""
-        return len(np.unique(np.stack([self.clusters, self.question]), axis=1).T)
-
-    def only(self, split: str, label: str = ALL) -> "Items":
-        """The items of one split, and of one class unless it is ALL."""
-        return self._where((self.split == split) & ((self.label == label) | (label == ALL)))
-
-    def if_found(self) -> "Items":
-        """Those items whose passages a search found; all where nothing is searched."""
-        return self._where(self.found)
-
-    def _where(self, where: Bool[np.ndarray, " rows"] | Int[np.ndarray, " rows"]) -> "Items":
-        return Items(*(getattr(self, field.name)[where] for field in dataclasses.fields(self)))
-
-    @property
-    def clusters(self) -> Shaped[np.ndarray, " rows"]:
-        """What tells contexts apart: their digests, or seeds in evals that were written before
-        there were digests.
-        """
-        return self.context if np.all(self.context != "") else self.problem
-
-    @property
-    def contexts(self) -> int:
-        """Number of different contexts."""
-        return len(np.unique(self.clusters))
-
-    def accuracy(self, by: str) -> Proportion | None:
-        """The share answered rightly, with its 95% interval; None where there are no items."""
-        if not len(self.label):
-            return None
-        return accuracy(getattr(self, by), self.clusters, self.question)
-
-
-def in_pairs(before: Items, after: Items) -> tuple[Items, Items] | None:
-    """Both in the same order, row by row the same question about the same context; None if they
-    are not about the same ones, each drawn as often.
-    """
-    if not (np.all(before.context != "") and np.all(after.context != "")):
-        before, after = (  # at least one is from before there were digests
-            dataclasses.replace(items, context=items.problem) for items in (before, after)
-        )
-    ordered = [
-        items._where(np.lexsort([items.question, items.context])) for items in (before, after)
-    ]
-    one, two = ordered
-    same = np.array_equal(one.context, two.context) and np.array_equal(one.question, two.question)
-    return (one, two) if same else None
-
-
-class Difference(NamedTuple):
-    """Accuracy after minus before, as fractions."""
-
-    delta: float
-    interval: tuple[float, float] | None  # 95%; None: too few contexts to tell
-    paired: bool  # taken item by item, because both answered the same items
+Means = Mapping[str, Proportion]
+"""By the measure's name; measures without a value are absent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,64 +38,137 @@ class Round:
 
 
 class Score(NamedTuple):
-    """How one round did on one class of `final`; None where the class has no items."""
+    """How one round did on one class of `final`."""
 
     number: int  # the round's
     items: int
-    alone: Proportion | None
-    amplified: Proportion | None
-    ceiling: Proportion | None
-    change: Difference | None  # of `alone`, to the finished round before; None in the first
-    found: Proportion | None = None  # of passages, by a search; None where nothing is searched
-    alone_if_found: Proportion | None = None
-    contexts: int = 0  # that the items are about
+    contexts: int  # that the items are about
+    means: Means
+    change: Difference | None  # of the gate's measure, to the finished round before
 
 
-def results(store: Store) -> list[dict[str, Any]]:
-    """Accuracies by round, split and class, in this order; None where a class has no items.
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The finished rounds of an experiment, as they are reported."""
+
+    store: Store
+    rounds: Sequence[Round]  # ascending
+    measures: Sequence[Measure]  # that some round has, in the order in which they are shown
+    judged: Measure  # what the gate compares
+    scores: Mapping[str, list[Score]]  # by class, easiest first, and ALL at the end; a round each
+
+    @property
+    def name(self) -> str:
+        return self.store.name
+
+    @property
+    def best(self) -> Round:
+        return best(self.rounds)
+
+    @property
+    def others(self) -> list[Measure]:
+        """The measures that the gate does not compare."""
+        return [measure for measure in self.measures if measure.name != self.judged.name]
+
+
+def read_results(store: Store, *, changes: bool = True) -> Results:
+    """Of an experiment's finished rounds. Without `changes`, which take longer, each is None.
 
     Raises AmplifyError if no round is finished.
     """
     rounds = finished_rounds(store)
+    judged = gate_measure({"experiment": store.experiment.values})
+    measures = measures_in(store, rounds)
+    scores = {
+        label: [
+            _score(label, judged, before if changes else None, after)
+            for before, after in zip([None, *rounds], rounds, strict=False)
+        ]
+        for label in [*classes(store, rounds), ALL]
+    }
+    return Results(
+        store, rounds, measures, _named(judged, [*measures, *store.experiment.measures]), scores
+    )
+
+
+def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
+    """What the rounds measured, in the order of declarations: those of the experiment as it is,
+    then those that rounds recorded. Measures that nobody declared come last.
+    """
+    told = [one for round_ in rounds for one in recorded(round_.folder.record)]
+    names = [name for round_ in rounds for name in round_.items.measures]
+    columns = {
+        name: np.concatenate([round_.items.column(name) for round_ in rounds]) for name in names
+    }
+    return [
+        dataclasses.replace(measure, share=measure.share and is_share(columns[measure.name]))
+        for measure in in_order(names, [*store.experiment.measures, *told])
+    ]
+
+
+def measures_of_round(store: Store, this: Round) -> tuple[Measure, list[Measure]]:
+    """What the gate compares, and all that a round measured: the former first, if it did."""
+    found = measures_in(store, [this])
+    name = gate_measure({"experiment": store.experiment.values})
+    judged = _named(name, [*found, *store.experiment.measures])
+    return judged, [*(m for m in found if m == judged), *(m for m in found if m != judged)]
+
+
+def _named(name: str, measures: Sequence[Measure]) -> Measure:
+    return next((measure for measure in measures if measure.name == name), undeclared(name))
+
+
+def _score(label: str, judged: str, before: Round | None, after: Round) -> Score:
+    items = after.items.only(FINAL, label)
+    was = None if before is None else before.items.only(FINAL, label)
+    return Score(
+        number=after.number,
+        items=len(items),
+        contexts=items.contexts,
+        means=items.means(),
+        change=None if was is None else difference(was, items, judged),
+    )
+
+
+def results(store: Store) -> list[dict[str, Any]]:
+    """Means by round, split and class, in this order, for programs: a key for each measure that a
+    round has, None where a class has no items; `interval` is of what the gate compares.
+
+    Raises AmplifyError if no round is finished.
+    """
+    rounds = finished_rounds(store)
+    judged = gate_measure({"experiment": store.experiment.values})
+    ordered = [measure.name for measure in measures_in(store, rounds)]
     return [
         {
             "experiment": store.name,
             "round": round_.number,
             "split": split,
             "class": label,
-            **{by: _share(items, by) for by in MEASURES},
+            **{
+                name: _estimate(found.get(name))
+                for name in ordered
+                if name in round_.items.measures
+            },
             "n": len(items),
             "contexts": items.contexts,
-            "interval": _interval(items.accuracy("alone")),
-            **(_retrieval(items) if is_searched(store) else {}),
+            "interval": _interval(found.get(judged)),
         }
         for round_ in rounds
         for split in dict.fromkeys(round_.items.split.tolist())
         for label in classes(store, rounds)
         for items in [round_.items.only(split, label)]
+        for found in [items.means()]
     ]
 
 
-def is_searched(store: Store) -> bool:
-    """Whether what the assistant reads is found by a search, and may be missed."""
-    return isinstance(store.experiment.task, SearchedTask)
+def _estimate(mean: Proportion | None) -> float | None:
+    return None if mean is None else mean.estimate
 
 
-def _retrieval(items: Items) -> dict[str, float | None]:
-    return {
-        "found": _share(items, "found"),
-        "alone_if_found": _share(items.if_found(), "alone"),
-    }
-
-
-def _share(items: Items, by: str) -> float | None:
-    found = items.accuracy(by)
-    return None if found is None else found.estimate
-
-
-def _interval(accuracy: Proportion | None) -> list[float] | None:
+def _interval(mean: Proportion | None) -> list[float] | None:
     """As JSON has it."""
-    return None if accuracy is None or accuracy.interval is None else list(accuracy.interval)
+    return None if mean is None or mean.interval is None else list(mean.interval)
 
 
 def finished_rounds(store: Store) -> list[Round]:
@@ -201,13 +184,7 @@ def finished_rounds(store: Store) -> list[Round]:
 
 def read_round(folder: RoundFolder) -> Round:
     """A round whose evals are done. Raises AmplifyError if they are not what was written."""
-    try:
-        return Round(folder, Items.of(read_evals(folder)))
-    except KeyError as error:
-        again = f"amplify round {folder.path.parent} --n {folder.number} --redo evals"
-        raise AmplifyError(
-            f"{folder.evals}: a row has no {error}; to do it again: {again}"
-        ) from None
+    return Round(folder, read_items(folder))
 
 
 def half_done(store: Store) -> list[str]:
@@ -222,58 +199,15 @@ def half_done(store: Store) -> list[str]:
     ]
 
 
-def best(rounds: list[Round]) -> Round:
+def best(rounds: Sequence[Round]) -> Round:
     """The last promoted round; the first there is (the untrained assistant) if none was."""
     return ([round_ for round_ in rounds if round_.promoted] or rounds[:1])[-1]
 
 
-def classes(store: Store, rounds: list[Round]) -> list[str]:
+def classes(store: Store, rounds: Sequence[Round]) -> list[str]:
     """The task's classes, easiest first, and whatever else the evals name."""
     named = [label for round_ in rounds for label in np.unique(round_.items.label).tolist()]
     return list(dict.fromkeys([*store.experiment.task.classes, *named]))
-
-
-def scores(store: Store, rounds: list[Round], *, changes: bool = True) -> dict[str, list[Score]]:
-    """Every class, and ALL at the end, in every round; `changes` take longer, and may be None."""
-    return {
-        label: [
-            _score(label, before if changes else None, after, is_searched(store))
-            for before, after in zip([None, *rounds], rounds, strict=False)
-        ]
-        for label in [*classes(store, rounds), ALL]
-    }
-
-
-def _score(label: str, before: Round | None, after: Round, searched: bool) -> Score:
-    items = after.items.only(FINAL, label)
-    return Score(
-        number=after.number,
-        items=len(items),
-        alone=items.accuracy("alone"),
-        amplified=items.accuracy("amplified"),
-        ceiling=items.accuracy("ceiling"),
-        found=items.accuracy("found") if searched else None,
-        alone_if_found=items.if_found().accuracy("alone") if searched else None,
-        change=None if before is None else difference(before.items.only(FINAL, label), items),
-        contexts=items.contexts,
-    )
-
-
-def difference(before: Items, after: Items) -> Difference | None:
-    """What `after` gets right alone that `before` did not, net; None where either has no items.
-
-    Item by item where both answered the same ones; otherwise the accuracies are taken as
-    independent.
-    """
-    one, two = before.accuracy("alone"), after.accuracy("alone")
-    if one is None or two is None:
-        return None
-    if (pairs := in_pairs(before, after)) is not None:
-        was, now = pairs
-        found = compare(was.alone, now.alone, now.clusters, now.question)
-        return Difference(found.delta, found.interval, paired=True)
-    interval = unpaired_difference(one, two)
-    return Difference(two.estimate - one.estimate, interval, paired=False)
 
 
 class Gain(NamedTuple):
@@ -281,43 +215,35 @@ class Gain(NamedTuple):
 
     label: str
     items: int
-    before: Proportion | None  # the other round, alone
-    alone: Proportion | None
-    newly_right: int | None  # items
-    newly_wrong: int | None
-    amplified: Proportion | None
-    ceiling: Proportion | None
-    found: Proportion | None  # as in `Score`
-    alone_if_found: Proportion | None
+    before: Proportion | None  # the gate's measure, in the other round
+    means: Means  # in this one
+    better: int | None  # items that did better than in the other round, by the gate's measure
+    worse: int | None
 
 
 def gains(store: Store, before: Round | None, after: Round) -> list[Gain]:
     """By class, and ALL at the end. Has counts, for which no one need wait, and no intervals of
     the difference, for which each round's page would take a second."""
-    labels, searched = [*classes(store, [after]), ALL], is_searched(store)
-    return [_gain(label, before, after, searched) for label in labels]
+    judged = gate_measure({"experiment": store.experiment.values})
+    return [_gain(label, judged, before, after) for label in [*classes(store, [after]), ALL]]
 
 
-def _gain(label: str, before: Round | None, after: Round, searched: bool) -> Gain:
+def _gain(label: str, judged: str, before: Round | None, after: Round) -> Gain:
     now = after.items.only(FINAL, label)
     was = None if before is None else before.items.only(FINAL, label)
-    pairs = None if was is None or not len(now) else in_pairs(was, now)
-    changed = (
-        None
-        if pairs is None
-        else compare(pairs[0].alone, pairs[1].alone, pairs[1].clusters, pairs[1].question)
-    )
+    pairs = None if was is None else both_measured(was, now, judged)
+    changed = None
+    if pairs is not None:
+        one, two = pairs
+        columns = one.column(judged), two.column(judged)
+        changed = compare(*columns, two.clusters, two.question)
     return Gain(
         label=label,
         items=len(now),
-        before=was.accuracy("alone") if was else None,
-        alone=now.accuracy("alone"),
-        newly_right=None if changed is None else changed.wins,
-        newly_wrong=None if changed is None else changed.losses,
-        amplified=now.accuracy("amplified"),
-        ceiling=now.accuracy("ceiling"),
-        found=now.accuracy("found") if searched else None,
-        alone_if_found=now.if_found().accuracy("alone") if searched else None,
+        before=was.mean(judged) if was else None,
+        means=now.means(),
+        better=None if changed is None else changed.wins,
+        worse=None if changed is None else changed.losses,
     )
 
 
@@ -330,16 +256,20 @@ class Across(NamedTuple):
     change: Difference | None  # two minus one
 
 
-def across(one: Store, two: Store) -> list[Across]:
-    """The classes that both experiments have; ALL only if neither has others."""
-    rounds = finished_rounds(one), finished_rounds(two)
-    labels = classes(one, rounds[0]), classes(two, rounds[1])
+def across(one: Results, two: Results) -> list[Across]:
+    """What the first experiment's gate compares, in the best rounds of both: the classes that both
+    have, and ALL only if neither has others.
+    """
+    labels = [[label for label in found.scores if label != ALL] for found in (one, two)]
     shared = [label for label in labels[0] if label in labels[1]]
     if set(labels[0]) == set(labels[1]):
         shared.append(ALL)
-    tops = best(rounds[0]).items, best(rounds[1]).items
-    return [_across(label, *(top.only(FINAL, label) for top in tops)) for label in shared]
+    tops = one.best.items, two.best.items
+    return [
+        _across(label, one.judged.name, *(top.only(FINAL, label) for top in tops))
+        for label in shared
+    ]
 
 
-def _across(label: str, one: Items, two: Items) -> Across:
-    return Across(label, one.accuracy("alone"), two.accuracy("alone"), difference(one, two))
+def _across(label: str, judged: str, one: Items, two: Items) -> Across:
+    return Across(label, one.mean(judged), two.mean(judged), difference(one, two, judged))

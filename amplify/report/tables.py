@@ -10,19 +10,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from amplify import figures
+from amplify.items import ALL, FINAL, SELECT, Difference
+from amplify.measures import Measure
 from amplify.report import formats
-from amplify.report.results import (
-    ALL,
-    FINAL,
-    Round,
-    Score,
-    across,
-    best,
-    finished_rounds,
-    half_done,
-    is_searched,
-    scores,
-)
+from amplify.report.results import Results, Round, Score, across, half_done, read_results
 from amplify.statistics import Proportion
 from amplify.statistics.clusters import FEWEST
 from amplify.statistics.intervals import TOO_FEW
@@ -35,65 +27,63 @@ STYLES = {
     "better": "green",
     "worse": "red",
 }
-ROUND_WIDTH = len("99.3-100.0") + 2
-
 TOO_FEW_BRIEFLY = "too few"
 
-DETAILS = ("round", "alone", "95%", "change", "95%", "amplified", "95%")
-DETAIL_WIDTHS = (5, 5, 10, 6, 14, 9, 10)
+ROUND, INTERVAL, CHANGE, CHANGE_INTERVAL = map(
+    len, ("round", "99.3-100.0", "change", "+33.8 to +40.0")
+)
+"""Widths of the columns of `Details`."""
 
 
 def rounds_table(store: Store) -> RenderableType:
-    """Accuracy by class and round, then a line a round. Raises AmplifyError if none is finished."""
-    rounds = finished_rounds(store)
-    return RoundsTable(store, rounds, scores(store, rounds, changes=False))
+    """Measures by class and round, then a line a round. Raises AmplifyError if none is finished."""
+    return RoundsTable(read_results(store, changes=False))
 
 
 @dataclasses.dataclass(frozen=True)
 class RoundsTable:
     """Shows as many of the latest rounds as the terminal has room for."""
 
-    store: Store
-    rounds: list[Round]
-    scores: dict[str, list[Score]]
+    results: Results
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        labels = max(len(label) for label in self.scores) + 2
-        room = max(1, (options.max_width - labels) // ROUND_WIDTH)
-        shown, top = self.rounds[-room:], best(self.rounds)
-        yield _title(self.store, self.scores)
+        found = self.results
+        names = [*found.scores, *(f"  {measure.title}" for measure in found.others)]
+        width = 2 + max(map(_interval, [found.judged, *found.others]))
+        room = max(1, (options.max_width - max(map(len, names)) - 2) // width)
+        shown = found.rounds[-room:]
+        yield _title(found)
         yield ""
         table = _table()
         table.add_column()
         for round_ in shown:
-            star = "★ " if round_ is top else ""
+            star = "★ " if round_ is found.best else ""
             table.add_column(f"{star}round {round_.number}", justify="right", no_wrap=True)
-        for label, row in self.scores.items():
+        for label, row in found.scores.items():
             if label == ALL:
                 table.add_section()
-            table.add_row(label, *_cells([score.alone for score in row])[-room:])
-            amplified = [_two_lines(score.amplified) for score in row[-room:]]
-            table.add_row("  amplified", *amplified, style="dim")
-            if is_searched(self.store):
-                for name, shares in (
-                    ("  passages found", [score.found for score in row[-room:]]),
-                    ("  alone, if found", [score.alone_if_found for score in row[-room:]]),
-                ):
-                    table.add_row(name, *map(_two_lines, shares), style="dim")
+            table.add_row(Text(label), *_cells(row, found.judged)[-room:])
+            for measure in found.others:
+                cells = [_two_lines(score.means.get(measure.name), measure) for score in row]
+                table.add_row(Text(f"  {measure.title}"), *cells[-room:], style="dim")
         yield table
         yield ""
-        if len(shown) < len(self.rounds):
-            yield Text(f"These are the latest {len(shown)} of {len(self.rounds)} rounds; for all:")
-            yield Text(f"amplify compare {self.store.path}\n", style="bold")
+        if len(shown) < len(found.rounds):
+            yield Text(f"These are the latest {len(shown)} of {len(found.rounds)} rounds; for all:")
+            yield Text(f"amplify compare {found.store.path}\n", style="bold")
         yield _verdicts(shown)
-        yield _notes(self.store, top)
+        yield _notes(found)
 
 
-def _two_lines(accuracy: Proportion | None) -> str:
-    """An accuracy above its interval."""
-    return f"{formats.percent(accuracy)}\n{_briefly(formats.percent_range(accuracy))}".rstrip()
+def _two_lines(mean: Proportion | None, measure: Measure) -> str:
+    """A mean above its interval."""
+    return f"{formats.mean(mean, measure)}\n{_range(mean, measure)}".rstrip()
+
+
+def _range(mean: Proportion | None, measure: Measure) -> str:
+    return _briefly(formats.mean_range(mean, measure))
 
 
 def _briefly(interval: str) -> str:
@@ -101,10 +91,11 @@ def _briefly(interval: str) -> str:
     return TOO_FEW_BRIEFLY if interval == TOO_FEW else interval
 
 
-def _cells(accuracies: list[Proportion | None]) -> list[Text]:
+def _cells(row: Sequence[Score], measure: Measure) -> list[Text]:
     """Coloured where the interval lies clear of the round before's."""
-    cells = [Text(_two_lines(accuracy)) for accuracy in accuracies]
-    for cell, before, after in zip(cells[1:], accuracies, accuracies[1:], strict=False):
+    means = [score.means.get(measure.name) for score in row]
+    cells = [Text(_two_lines(mean, measure)) for mean in means]
+    for cell, before, after in zip(cells[1:], means, means[1:], strict=False):
         if before and after and before.interval and after.interval:
             if after.interval[0] > before.interval[1]:
                 cell.stylize(STYLES["better"])
@@ -120,74 +111,134 @@ def comparison(stores: list[Store]) -> RenderableType:
     Raises AmplifyError if one of them has no finished round.
     """
     parts: list[RenderableType] = []
-    for store in stores:
-        rounds = finished_rounds(store)
-        by_class = scores(store, rounds)
-        top = best(rounds)
-        parts += [_title(store, by_class), ""]
-        parts += [_details(label, row, top) for label, row in by_class.items()]
-        parts += [_verdicts(rounds), _notes(store, top)]
-        parts += [Text("change: alone, to the round before, question by question.\n", style="dim")]
-    if len(stores) == 2:
-        parts.append(_across(*stores))
+    experiments = [read_results(store) for store in stores]
+    for found in experiments:
+        parts += [_title(found), ""]
+        parts += [Details(found, label) for label in found.scores]
+        parts += [_verdicts(found.rounds), _notes(found)]
+        said = f"change: {found.judged.title}, to the round before, question by question.\n"
+        parts.append(Text(said, style="dim"))
+    if len(experiments) == 2:
+        parts.append(_across(*experiments))
     return Group(*parts)
 
 
-def _details(label: str, row: list[Score], top: Round) -> RenderableType:
-    title = Text.assemble((label, "bold"), (f", {formats.count(row[-1].items, 'question')}", "dim"))
-    if not any(score.items for score in row):
-        return Group(title, "")
-    table = _table()
-    # Of fixed widths, so that the tables of all classes are one to the eye.
-    for name, width in zip(DETAILS, DETAIL_WIDTHS, strict=True):
-        table.add_column(name, justify="right", no_wrap=True, width=width)
-    for score in row:
-        style = STYLES.get(formats.direction(score.change), "")
-        table.add_row(
-            f"{'★ ' if score.number == top.number else ''}{score.number}",
-            formats.percent(score.alone),
-            _briefly(formats.percent_range(score.alone)),
-            Text(formats.points(score.change), style=style),
-            Text(_briefly(formats.points_range(score.change)), style=style),
-            formats.percent(score.amplified),
-            _briefly(formats.percent_range(score.amplified)),
-        )
-    return Group(title, table, "")
+@dataclasses.dataclass(frozen=True)
+class Details:
+    """One class in every round: what the gate compares with its change, then the other measures.
+
+    Those that do not fit beside it follow in tables of their own. What no round can change is said
+    once.
+    """
+
+    results: Results
+    label: str
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        found, row = self.results, self.results.scores[self.label]
+        constant = [m for m in found.others if m.constant]
+        yield self._heading(row, constant)
+        if any(score.items for score in row):
+            changing = [measure for measure in found.others if measure not in constant]
+            for shown in _fitting(found.judged, changing, options.max_width):
+                yield self._table(row, shown)
+        yield ""
+
+    def _heading(self, row: list[Score], constant: list[Measure]) -> Text:
+        said = [figures.count(row[-1].items, "question")]
+        for measure in constant:
+            mean = row[-1].means.get(measure.name)
+            if mean is not None:
+                said.append(f"{measure.title} {formats.mean_about(mean, measure)}")
+        return Text.assemble((self.label, "bold"), (", " + ", ".join(said), "dim"))
+
+    def _table(self, row: list[Score], shown: list[Measure]) -> Table:
+        """Of fixed widths, so that the tables of all classes are one to the eye."""
+        judged, table = self.results.judged, _table()
+        table.add_column("round", justify="right", no_wrap=True, width=ROUND)
+        for measure in shown:
+            widths = [(measure.title, _width(measure)), ("95%", _interval(measure))]
+            if measure is judged:
+                widths += [("change", CHANGE), ("95%", CHANGE_INTERVAL)]
+            for name, width in widths:
+                table.add_column(Text(name), justify="right", no_wrap=True, width=width)
+        best = self.results.best.number
+        for score in row:
+            cells: list[str | Text] = [f"{'★ ' if score.number == best else ''}{score.number}"]
+            for measure in shown:
+                mean = score.means.get(measure.name)
+                cells += [formats.mean(mean, measure), _range(mean, measure)]
+                if measure is judged:
+                    cells += _change(score.change)
+            table.add_row(*cells)
+        return table
 
 
-def _across(one: Store, two: Store) -> RenderableType:
-    rows = across(one, two)
-    names = [f"{store.name} ★ {best(finished_rounds(store)).number}" for store in (one, two)]
-    title = Text.assemble((f"{names[0]} and {names[1]}", "bold"), ": alone, the best round of each")
+def _change(change: Difference | None) -> list[Text]:
+    """A difference and its interval."""
+    style = STYLES.get(formats.direction(change), "")
+    said = formats.points(change), _briefly(formats.points_range(change))
+    return [Text(text, style=style) for text in said]
+
+
+def _width(measure: Measure) -> int:
+    return max(len(measure.title), len("100.0" if measure.share else "-0.00123"))
+
+
+def _interval(measure: Measure) -> int:
+    return INTERVAL if measure.share else len("-0.00123 to 0.0456")
+
+
+def _fitting(judged: Measure, others: list[Measure], width: int) -> list[list[Measure]]:
+    """The measures by the tables that they fit into."""
+    tables = [[judged]]
+    used = ROUND + _width(judged) + _interval(judged) + CHANGE + CHANGE_INTERVAL + 5
+    for measure in others:
+        wanted = _width(measure) + _interval(measure) + 2
+        if used + wanted > width:
+            tables.append([])
+            used = ROUND + 1
+        tables[-1].append(measure)
+        used += wanted
+    return tables
+
+
+def _across(one: Results, two: Results) -> RenderableType:
+    rows, measure = across(one, two), one.judged
+    names = [f"{found.name} ★ {found.best.number}" for found in (one, two)]
+    title = Text.assemble(
+        (f"{names[0]} and {names[1]}", "bold"), f": {measure.title}, the best round of each"
+    )
     if not rows:
         return Group(title, "They have no class in common.")
     table = _table()
     table.add_column()
     for name in (*names, "change", "95%", ""):
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for row in rows:
-        style = STYLES.get(formats.direction(row.change), "")
         table.add_row(
-            row.label,
-            _two_lines(row.one),
-            _two_lines(row.two),
-            Text(formats.points(row.change), style=style),
-            Text(_briefly(formats.points_range(row.change)), style=style),
+            Text(row.label),
+            _two_lines(row.one, measure),
+            _two_lines(row.two, measure),
+            *_change(row.change),
             formats.pairing(row.change),
         )
     return Group(title, table, Text(formats.PAIRING, style="dim"))
 
 
-def _title(store: Store, by_class: Mapping[str, list[Score]]) -> Text:
-    last = by_class[ALL][-1]
-    questions = formats.count(last.items, "held-out question")
-    contexts = formats.count(last.contexts, "context")
+def _title(found: Results) -> Text:
+    last = found.scores[ALL][-1]
+    questions = figures.count(last.items, "held-out question")
+    contexts = figures.count(last.contexts, "context")
     return Text.assemble(
-        (store.name, "bold"), f": right answers in % of {questions} about {contexts}"
+        (found.name, "bold"),
+        f": measures of {questions} about {contexts}, shares in %",
     )
 
 
-def _verdicts(rounds: list[Round]) -> Table:
+def _verdicts(rounds: Sequence[Round]) -> Table:
     lines = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(3):
         lines.add_column(no_wrap=True)
@@ -197,18 +248,18 @@ def _verdicts(rounds: list[Round]) -> Table:
         lines.add_row(
             f"round {round_.number}",
             Text(formats.verdict_words(verdict), style=style),
-            formats.duration(seconds),
+            figures.duration(seconds),
             formats.reason(verdict),
         )
     return lines
 
 
-def _notes(store: Store, top: Round) -> Text:
+def _notes(found: Results) -> Text:
     lines = [
-        f"★ best round: {top.number}. Verdicts: on the select split."
-        f" Accuracies: on the {FINAL} split.",
+        f"★ best round: {found.best.number}. Verdicts: on the {SELECT} split, by"
+        f" {found.judged.title!r}. Measures: on the {FINAL} split.",
         f"{formats.COUNTED} {TOO_FEW_BRIEFLY!r}: {TOO_FEW}, they amount to fewer than {FEWEST:g}.",
-        *half_done(store),
+        *half_done(found.store),
     ]
     return Text("\n".join(lines), style="dim")
 

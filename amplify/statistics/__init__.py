@@ -11,6 +11,7 @@ from amplify.statistics.intervals import (
     Comparison,
     Proportion,
     accuracy,
+    average,
     compare,
     unpaired_difference,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Proportion",
     "Verdict",
     "accuracy",
+    "average",
     "carried_error_rate",
     "compare",
     "judge",

@@ -26,7 +26,9 @@ Interval = tuple[float, float]
 
 
 class Proportion(NamedTuple):
-    """A share, with its 95 % interval; None where there are too few contexts to tell."""
+    """A share, or another mean, with its 95 % interval; None where there are too few contexts to
+    tell.
+    """
 
     estimate: float
     low: float | None
@@ -74,6 +76,33 @@ def accuracy(
         return Proportion(estimate, None, None)
     low, high = proportion_bounds(clusters, error_rate)
     return Proportion(estimate, float(low), float(high))
+
+
+def average(
+    values: Shaped[np.ndarray, " rows"],
+    context: Shaped[np.ndarray, " rows"],
+    question: Shaped[np.ndarray, " rows"] | None = None,
+    error_rate: float = LEVEL,
+) -> Proportion:
+    """Mean of values on any scale, with Student's t interval from the clustered standard error.
+
+    Args:
+        values: finite numbers.
+        context, question: which item a row belongs to: see `clusters.tabulate`.
+
+    Returns:
+        No interval where no value differs from another, either: without bounds on the scale there
+        is nothing to tell how far such a mean may be off.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    clusters = tabulate(values, context, question)
+    estimate, error = float(clusters.mean), standard_error(clusters)
+    if not clusters.enough or error is None:
+        return Proportion(estimate, None, None)
+    half = _quantile(clusters, error_rate) * error
+    return Proportion(estimate, estimate - half, estimate + half)
 
 
 def proportion_bounds(clusters: Clusters, error_rate: float = LEVEL) -> tuple[Batch, Batch]:

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from amplify.people import ledger, quality
 from amplify.people.queue import Queue
-from amplify.people.records import Record, read_records
+from amplify.people.records import Record, measures_of, read_records
 from amplify.people.stale import Stale, stale_in
 from amplify.people.trees import read_trees
 from amplify.people.uplift import by_item, uplift
@@ -43,11 +43,14 @@ def rounds(http: Request, visitor: Admin) -> Response:
     lookout = views.lookout(http)
     with lookout.look() as queue:
         records = read_records(lookout.experiment)
+        measures = measures_of(records)
         return views.page(
             http,
             "live.html" if pages.is_part(http) else "rounds.html",
             now=_now(queue, http.app.state.office.clock()),
             records=records,
+            measures=measures,
+            judged=next((m.title for m in measures if m.name == records[-1].judged), None),
             spent=ledger.spent(queue, records),
             altogether=ledger.spent_altogether(queue, records),
             stale=_stale(lookout, records),

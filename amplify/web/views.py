@@ -17,11 +17,12 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from amplify import figures
 from amplify.events import EVENTS, Event, Log
 from amplify.people import quality
 from amplify.people.queue import Queue
 from amplify.people.stale import CLOSED, CORRECTED, DECIDES
-from amplify.web import access, figures, pages
+from amplify.web import access, pages
 from amplify.web.access import Visitor
 
 A_PAGE = 25

@@ -128,7 +128,7 @@ def streaming(small: bool) -> Facts:
         "compile_seconds": round(compiled, 1),
         "peak_memory_gib": _gib(_peak_memory()),
         "curve": [
-            [row["step"], round(row["loss"], 4), _mean(row["accuracy"]["target"].values())]
+            [row["step"], round(row["loss"], 4), _mean(row["accuracy"]["alone"].values())]
             for row in rows
             if "accuracy" in row
         ],

@@ -39,7 +39,7 @@ def test_seconds_until_the_target_network_is_right(tmp_path):
     reached = next(
         row["step"]
         for row in log
-        if min(row.get("accuracy", {"target": {"": 0}})["target"].values()) >= 0.95
+        if min(row.get("accuracy", {"alone": {"": 0}})["alone"].values()) >= 0.95
     )
     after = sum(row["seconds"] for row in log if row["step"] > reached)
     print(f"\ntarget network at 95 % after {reached} steps, {seconds - after:.1f} s (target 28)")

@@ -28,7 +28,7 @@ def test_rounds_are_read_as_far_as_they_have_come(tmp_path):
     assert (one.number, one.parent, one.digest, one.complete) == (1, 0, None, False)
     assert one.verdict is None
     assert one.ledger == {}
-    assert one.accuracy() is None
+    assert one.means == {}
 
 
 def test_accuracy_is_that_of_the_final_split_with_problems_as_clusters(tmp_path):
@@ -48,7 +48,7 @@ def test_accuracy_is_that_of_the_final_split_with_problems_as_clusters(tmp_path)
     [record] = read_records(tmp_path)
     for by in ("alone", "amplified"):
         right = np.array([row[by] for row in rows if row["split"] == "final"])
-        assert record.accuracy(by) == pytest.approx(accuracy(right, np.repeat(np.arange(40), 3)))
+        assert record.means[by] == pytest.approx(accuracy(right, np.repeat(np.arange(40), 3)))
     (record.folder / "evals.jsonl").write_text("{}\n")
-    with pytest.raises(AmplifyError, match=r"evals\.jsonl: damaged \('split'\)"):
-        record.accuracy()
+    with pytest.raises(AmplifyError, match=r"evals\.jsonl: damaged \(a row has no 'split'\)"):
+        _ = record.means

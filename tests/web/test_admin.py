@@ -1,4 +1,5 @@
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -122,6 +123,19 @@ def test_rounds_show_progress_comparison_and_ledger(admin):
     assert "+20.0 +14.0 to +26.0" in said
     assert "2 changes made after a round was closed" in said
     assert re.search(r"up to 2 6 144 \d+ min \+\d", said)
+
+
+def test_rounds_show_every_measure_that_evals_have_in_the_words_of_its_declaration(folder, admin):
+    path = folder / "001/evals.jsonl"
+    rows = [json.loads(line) | {"jury<": 0.25} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = opened(admin, "/admin")
+    columns = re.findall(r'<th scope="col">([^<]*)</th>', page)
+    assert columns[:7] == ["round", "from", "verdict", "alone", "amplified", "jury&lt;", "change"]
+    said = text_of(page)
+    assert "25.0 " in said
+    assert "Held-out questions that the overseer answers rightly, asking this assistant" in said
+    assert "By the measure that the gate compares, alone: gained over the round" in said
 
 
 def test_rounds_keep_themselves_up_to_date_by_a_part_of_the_page(folder, admin):

@@ -1,4 +1,7 @@
-"""Numbers as people read them on the pages of whoever runs the experiment."""
+"""Numbers as people read them, the same in terminals, pages and pictures.
+
+Plain values in, text out; what is None could not be known.
+"""
 
 from collections.abc import Sequence
 
@@ -28,6 +31,18 @@ def points_range(interval: Sequence[float] | None) -> str:
     return "" if interval is None else " to ".join(map(points, interval))
 
 
+def value(mean: float | None) -> str:
+    """Of what is no share."""
+    if mean is None:
+        return MISSING
+    text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def value_range(interval: Sequence[float] | None) -> str:
+    return TOO_FEW if interval is None else " to ".join(map(value, interval))
+
+
 def signed(value: float | None) -> str:
     if value is None:
         return MISSING
@@ -47,7 +62,7 @@ def coefficient_range(interval: Sequence[float] | None) -> str:
     return "" if interval is None else " to ".join(map(coefficient, interval))
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | int | None) -> str:
     if seconds is None:
         return MISSING
     if seconds < 120:
