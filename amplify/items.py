@@ -1,12 +1,12 @@
 """Evals rows as columns: the one reader of `evals.jsonl`, for the gate, reports and pages.
 
-A row is a held-out question. Keys of `TEXTS` and `PROBABILITY` describe it; every other key with a
-number or a boolean is a measure (see `measures`), whatever its name. Rows in, numbers out: knows
-neither folders nor jax.
+A row is a held-out question. Some keys describe it; every other key with a number or a boolean is a
+measure (see `measures`), whatever its name. Rows in, numbers out: knows neither folders nor jax.
 """
 
+import contextlib
 import dataclasses
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,12 +22,14 @@ FINAL = "final"
 """The split that is reported: it decides nothing, so that choosing rounds cannot flatter it."""
 ALL = "all classes"
 
-TEXTS = ("split", "problem", "context", "question", "class", "truth", "answer")
 NEEDED = ("split", "problem")
-RESERVED = ("experiment", "round", "n", "contexts", "interval")
-"""Keys that `compare --json` has for something else."""
-PROBABILITY = "probability"
-"""Which the assistant gave its answer. It describes the row and is no measure."""
+DESCRIBING = (
+    *("split", "problem", "context", "question", "class", "truth", "answer", "probability"),
+    *("experiment", "round", "n", "contexts", "interval"),
+)
+"""Keys that are no measures: they describe a row, or `compare --json` has them for something else.
+"""
+NUMBERS = {bool, int, float}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,10 +136,12 @@ def is_share(values: Float[np.ndarray, " rows"]) -> bool:
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, " rows"]]:
-    names = dict.fromkeys(
-        key for row in rows for key, value in row.items() if _measured(key, value)
-    )
-    columns = {name: np.array([_number(row, name) for row in rows]) for name in names}
+    columns = {}
+    for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
+        if name not in DESCRIBING:
+            found = [row.get(name) for row in rows]
+            if NUMBERS & {*map(type, found)}:
+                columns[name] = _column(name, found)
     for derived in CONDITIONALS:
         if derived.measure.name not in columns and {derived.value, derived.condition} <= {*columns}:
             holds = columns[derived.condition] == 1
@@ -145,22 +149,14 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, 
     return columns
 
 
-def _measured(key: str, value: Any) -> bool:
-    described = (*TEXTS, PROBABILITY, *RESERVED)
-    return key not in described and isinstance(value, bool | int | float)
-
-
-def _number(row: Mapping[str, Any], name: str) -> float:
-    value = row.get(name)
-    if value is None:
-        return math.nan
-    try:
-        number = float(value) if isinstance(value, bool | int | float) else math.nan
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a number, and left out where it is missing; got {value}")
-    return number
+def _column(name: str, found: list[Any]) -> Float[np.ndarray, " rows"]:
+    """A measure's values, NaN in place of None. Raises ValueError for any that is not finite."""
+    with contextlib.suppress(OverflowError):  # a number of many digits
+        if {*map(type, found)} <= NUMBERS | {type(None)}:
+            column = np.array(found, dtype=np.float64)
+            if np.isfinite(column).sum() == len(found) - found.count(None):
+                return column
+    raise ValueError(f"{name} must be a finite number, and left out where it is missing")
 
 
 def in_pairs(before: Items, after: Items) -> tuple[Items, Items] | None:
