@@ -124,6 +124,10 @@ def _declared(told: Mapping[str, Any]) -> Measure:
     return dataclasses.replace(measure, **fitting)
 
 
-def gate_measure(record: Mapping[str, Any]) -> str:
-    """The measure that the gate of a recorded experiment compares."""
-    return str(record.get("experiment", {}).get("gate.measure", DEFAULT))
+def gate_measure(values: Mapping[str, Any]) -> str:
+    """Name of the measure that an experiment's gate compares.
+
+    Args:
+        values: the experiment's, by key, as records have them; older ones lack this key.
+    """
+    return str(values.get("gate.measure", DEFAULT))

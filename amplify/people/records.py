@@ -55,7 +55,7 @@ class Record(NamedTuple):
     @property
     def judged(self) -> str:
         """Name of the measure that the gate compares."""
-        return gate_measure(self.facts)
+        return gate_measure(self.facts.get("experiment", {}))
 
     @property
     def means(self) -> Mapping[str, Proportion]:

@@ -77,7 +77,7 @@ def read_results(store: Store, *, changes: bool = True) -> Results:
     Raises AmplifyError if no round is finished.
     """
     rounds = finished_rounds(store)
-    judged = gate_measure({"experiment": store.experiment.values})
+    judged = gate_measure(store.experiment.values)
     measures = measures_in(store, rounds)
     scores = {
         label: [
@@ -109,7 +109,7 @@ def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
 def measures_of_round(store: Store, this: Round) -> tuple[Measure, list[Measure]]:
     """What the gate compares, and all that a round measured: the former first, if it did."""
     found = measures_in(store, [this])
-    name = gate_measure({"experiment": store.experiment.values})
+    name = gate_measure(store.experiment.values)
     judged = _named(name, [*found, *store.experiment.measures])
     return judged, [*(m for m in found if m == judged), *(m for m in found if m != judged)]
 
@@ -137,7 +137,7 @@ def results(store: Store) -> list[dict[str, Any]]:
     Raises AmplifyError if no round is finished.
     """
     rounds = finished_rounds(store)
-    judged = gate_measure({"experiment": store.experiment.values})
+    judged = gate_measure(store.experiment.values)
     ordered = [measure.name for measure in measures_in(store, rounds)]
     return [
         {
@@ -224,7 +224,7 @@ class Gain(NamedTuple):
 def gains(store: Store, before: Round | None, after: Round) -> list[Gain]:
     """By class, and ALL at the end. Has counts, for which no one need wait, and no intervals of
     the difference, for which each round's page would take a second."""
-    judged = gate_measure({"experiment": store.experiment.values})
+    judged = gate_measure(store.experiment.values)
     return [_gain(label, judged, before, after) for label in [*classes(store, [after]), ALL]]
 
 
