@@ -20,6 +20,8 @@ from amplify.errors import AmplifyError
 from amplify.own_code import place_of, place_of_definition, told
 from amplify.strict import shown
 
+OPTIONAL = {"truth": ["context", "question"], "is_right": ["context", "question", "answer"]}
+"""Arguments of functions that the protocol declares as values, because a task may have none."""
 PROTOCOLS = (
     types.SimulatedTask,
     types.Task,
@@ -217,6 +219,8 @@ def one_of(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _arguments(name: str) -> list[str]:
     """Names of the arguments that a function of a task takes."""
+    if name in OPTIONAL:
+        return OPTIONAL[name]
     protocol = next(protocol for protocol in PROTOCOLS if name in vars(protocol))
     return [*inspect.signature(getattr(protocol, name)).parameters][1:]
 
