@@ -11,6 +11,8 @@ from amplify.tasks.encyclopedia import generate
 from tests.checkpoints import checkpoint_folder
 from tests.tiny import tiny_experiment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 

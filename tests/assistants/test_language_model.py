@@ -196,6 +196,7 @@ def accuracy(folder, number: int) -> float:
     return float(np.mean([row["alone"] for row in rows if row["class"] == "k 2-3"]))
 
 
+@pytest.mark.slow
 def test_a_round_teaches_a_language_model(tmp_path, capsys):
     sizes = "width = 32\nlayers = 2\nheads = 2\nkey_heads = 1"
     folder = experiment(tmp_path / "lm", sizes, steps=200)
@@ -206,6 +207,7 @@ def test_a_round_teaches_a_language_model(tmp_path, capsys):
     assert "only a pretrained assistant can be exported" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rounds_begin_with_a_checkpoint_and_end_with_one_that_transformers_opens(tmp_path, capsys):
     torch.manual_seed(0)
     checkpoint_folder(tmp_path / "checkpoint")

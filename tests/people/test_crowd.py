@@ -30,6 +30,8 @@ from tests.people.staff import Round, check_nothing_is_lost, let_people_work
 from tests.people.worker import truth
 from tests.tiny import tiny_experiment
 
+pytestmark = pytest.mark.slow
+
 ITEMS = [str(number) for number in range(500)]
 
 

@@ -18,9 +18,12 @@ from tests.web.experiment import PEOPLE, make_experiment
 from tests.web.processes import browser, chromium, server
 from tests.web.test_admin import PAGES
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
+    ),
+]
 
 GRAVE = ("serious", "critical")
 

@@ -14,9 +14,12 @@ from tests.web.processes import browser, chromium, server
 from tests.web.rounds import ITEMS, append, assistant, events, invited, item, put_up
 from tests.web.screenshots import DEVICES, PHONE, ask_for_a_check, mark, pages, second_of_two
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from amplify.web.app import make_app
 from tests.web.rounds import ITEMS, Browser, Clock, form_of, invited, put_up, tell
 
+pytestmark = pytest.mark.slow
+
 # Of any folder: the interface is the same.
 with tempfile.TemporaryDirectory() as name:
     app = make_app(Path(name))

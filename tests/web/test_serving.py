@@ -18,6 +18,8 @@ from amplify.web.app import make_app
 from tests.web.processes import free_port, server, wait_for
 from tests.web.rounds import ITEMS, Browser, events, invited, item, put_up, served, text_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
