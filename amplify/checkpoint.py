@@ -57,6 +57,19 @@ def restore(
     return _read(directory, like, batches)
 
 
+def restore_part(directory: Path, like: PyTree[Any]) -> PyTree[Array]:
+    """A part of a finished checkpoint: only what is in `like`, which is as in `restore`."""
+    processes.first(lambda: _verify(directory))
+    return _read(directory, like, None, partial=True)
+
+
+def has(directory: Path, part: str) -> bool:
+    """Whether a finished checkpoint has leaves below this key of its tree."""
+    processes.first(lambda: _verify(directory))
+    stored = ocp.metadata(directory.resolve())
+    return any(name.startswith(f"{part}/") for name in _describe(stored.metadata))
+
+
 def digest(state: PyTree[Array]) -> str:
     """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, wherever it is."""
     total = hashlib.sha256()
@@ -189,15 +202,23 @@ def _uncompressed() -> Any:
 
 
 def _read(
-    directory: Path, like: PyTree[Any], batches: grain.DatasetIterator | None
+    directory: Path,
+    like: PyTree[Any],
+    batches: grain.DatasetIterator | None,
+    *,
+    partial: bool = False,
 ) -> PyTree[Array]:
     stored = ocp.metadata(directory.resolve())
     found, expected = _describe(stored.metadata), _describe(like)
-    for name in expected | found:  # Orbax itself casts to another dtype without a word
+    # Orbax itself casts to another dtype without a word.
+    for name in expected if partial else expected | found:
         was, wanted = found.get(name, "missing"), expected.get(name, "nothing of that name")
         if was != wanted:
             raise AmplifyError(f"{directory}: {name} is {was}, expected {wanted}")
-    state = ocp.load(directory.resolve(), jax.tree.map(_placed, like))
+    context = ocp.Context()
+    context.pytree_options.loading.partial_load = partial
+    with context:
+        state = ocp.load(directory.resolve(), jax.tree.map(_placed, like))
     if batches is not None:
         batches.set_state(stored.custom_metadata["batches"])
     return state

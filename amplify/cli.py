@@ -45,8 +45,11 @@ def round_(
         int, tyro.conf.arg(help="the round that shall exist: 1 or more, or with --redo also 0")
     ],
     redo: Annotated[
-        Literal["overseer", "data", "checkpoint", "evals", "verdict"] | None,
-        tyro.conf.arg(help="do this stage of round N again, and those after it"),
+        str | None,
+        tyro.conf.arg(
+            metavar="STAGE",
+            help="do this stage of round N again, and those after it, such as distillation/data",
+        ),
     ] = None,
     cluster: Cluster = False,
     json: Json = False,

@@ -9,7 +9,7 @@ from typing import Any
 from amplify import words
 from amplify.answers import one_line
 from amplify.errors import AmplifyError
-from amplify.experiment import Curriculum, Gate, Questions, Training
+from amplify.experiment import Curriculum, Gate, Questions
 from amplify.measures import Measure
 from amplify.mesh import Mesh
 from amplify.overseers.human import HumanConfig
@@ -17,6 +17,7 @@ from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
 from amplify.strict import nearest, shown
+from amplify.training.options import Training
 from amplify.types import ChoiceTask, GradedTask, SearchedTask, Task
 
 MOST = 2**31 - 1

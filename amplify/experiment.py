@@ -22,20 +22,17 @@ from amplify.overseers.human import Human, learner_of
 from amplify.overseers.learned import Learned
 from amplify.statistics import smallest_gain
 from amplify.statistics.gate import spent_error_rate
+from amplify.training.options import Count, Share, Training
 from amplify.types import Assistant, OverseerKind, Task
 
 IDENTITY = 2
 """How the identity is computed: since 2 it has the content of every file that is read."""
 
-LATER: Mapping[str, Any] = {"gate.measure": DEFAULT}
+LATER: Mapping[str, Any] = {"gate.measure": DEFAULT, "oversight.kind": "amplification"}
 """Keys that came after experiments were run, with the value that those experiments have. A record
 that lacks such a key has its value, and the identity leaves the key out while it has that value: so
 older rounds can be continued, and nobody is asked something else.
 """
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,35 +59,6 @@ class Questions:
         deepest = min(by_round, max_depth)
         deep = self.per_context if deepest == 1 else round(self.at_deepest * self.per_context)
         return [deepest] * deep + [1 + i % (deepest - 1) for i in range(self.per_context - deep)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """`[training]`: how a round's answers are distilled into the next assistant."""
-
-    targets: Literal["stored", "streaming"] = "stored"
-    """The round's data set, written before; or made while training by the target network, from a
-    buffer of `questions.contexts`, about questions of all depths."""
-    amplify_every: Count = 1
-    """With streaming: training steps to a batch of newly amplified contexts."""
-    steps: Count = 1000
-    batch: Count = 32
-    accumulate: Count = 1
-    """Parts that a batch is taken in, one after another, where it does not fit at once."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """Muon for the matrices inside layers, and Adam for the rest."""
-    learning_rate: Positive = 2e-3
-    final_learning_rate: Share = 0.05
-    """The cosine schedule's end, as a share of `learning_rate`."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    b2: Annotated[float, Field(gt=0, lt=1)] = 0.98
-    gradient_clip: Positive = 1.0
-    target_horizon: Count = 100
-    """Steps over which the target network averages the assistant's weights."""
-    log_every: Count = 50
-    look_every: Count = 100
-    """Steps between two looks at held-out problems, for the curves."""
-    checkpoint_every: Count = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +112,8 @@ class Experiment:
     task: Task
     assistant: Assistant
     overseer: OverseerKind
+    oversight: Any
+    """How training signals are made; see `oversight.work.Oversight`."""
     questions: Questions
     training: Training
     curriculum: Curriculum

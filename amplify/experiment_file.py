@@ -15,9 +15,10 @@ from amplify.assistants import ASSISTANTS
 from amplify.coherence import check_coherence, check_gate
 from amplify.errors import AmplifyError, first_line, naming
 from amplify.evaluation import measures_of
-from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions, Training
+from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions
 from amplify.mesh import Mesh
 from amplify.overseers import OVERSEERS
+from amplify.oversight import OVERSIGHT
 from amplify.own_classes import check_class, check_overseer, check_task
 from amplify.own_code import failing_as, is_own_code, load
 from amplify.strict import (
@@ -31,6 +32,7 @@ from amplify.strict import (
     validate,
 )
 from amplify.tasks import TASKS
+from amplify.training.options import Training
 
 SECTIONS = {
     "questions": Questions,
@@ -43,7 +45,9 @@ KINDS: dict[str, Mapping[str, type]] = {
     "task": TASKS,
     "assistant": ASSISTANTS,
     "overseer": OVERSEERS,
+    "oversight": OVERSIGHT,
 }
+DEFAULT_KINDS = {"oversight": "amplification"}
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -181,7 +185,7 @@ def _own_code(sources: Mapping[str, Path], name: str, kind: str) -> Any:
 
 def _split_kind(table: Mapping[str, Any], name: str, path: Path) -> tuple[str, dict[str, Any]]:
     section = dict(table_of(table, name, path))
-    kind = section.pop("kind", None)
+    kind = section.pop("kind", DEFAULT_KINDS.get(name))
     if not isinstance(kind, str):
         raise AmplifyError(
             f"{path}: {name}.kind must be one of {', '.join(KINDS[name])}, got {shown(kind)}"

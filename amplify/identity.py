@@ -65,7 +65,7 @@ def _is_change(key: str, record: Mapping[str, Any], experiment: Experiment) -> b
 
 def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
     told, now = record.get("experiment"), _as_recorded(experiment)
-    if told is None:
+    if not told:
         return []
     was = {**LATER, **told}
     return [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]

@@ -18,13 +18,15 @@ from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
 from amplify.amplification import read_for
-from amplify.chunks import Amplified, amplify_problems, chunk_size
+from amplify.chunks import Amplified, chunk_size
+from amplify.draws import draw_held_out, draw_round
 from amplify.errors import AmplifyError
-from amplify.loading import load_assistant, load_overseer, load_weights
+from amplify.loading import load_assistant, load_weights
 from amplify.overseers.exchanges import consulting, recorded
+from amplify.oversight.labels import amplify_as_in
 from amplify.people.collection import recorded_by_people
-from amplify.stages import draw_held_out, draw_round
-from amplify.store import RoundFolder, Store
+from amplify.round_folder import RoundFolder
+from amplify.store import Store
 from amplify.types import Answers, Assistant, HasWeights, Problems, SearchedTask, Task, Weights
 
 
@@ -51,7 +53,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     if experiment.training.targets == "streaming":
         raise AmplifyError(
             f"{store.path}: streamed answers come from weights that were not kept; some trees are"
-            f" in {store.round(number).interactions}"
+            f" in {store.round(number).main.interactions}"
         )
     this = store.finished(number, "data")
     title = f"round {number}, row {row}, question {question}"
@@ -64,14 +66,12 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             raise AmplifyError(f"--{name}: must be 0 to {count - 1} in round {number}, got {value}")
     if depth < 1:
         raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
-    parent = store.parent_of(this)
     people = recorded_by_people(experiment, this, draw_round(experiment, number))
     theirs = [] if people is None else people.trees
     for tree in theirs:
         if (tree["row"], tree["column"]) == (row, question):
             return Found(this, title, tree)
-    params, _ = load_assistant(experiment, parent)
-    weights = Weights(params, load_overseer(experiment, this))
+    weights = load_weights(experiment, store.roles_of_signal(this))
     # The same whole chunk as in the round: another shape might round another way.
     size = chunk_size(asked.contexts, experiment.mesh.of_rows)
     start = row - row % size
@@ -80,15 +80,15 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     )
     with (recorded if depth == 1 else consulting)(this.path, "data"):
         [chunk] = _amplify(store, weights, problems, depth, size)
-    with this.intact("data"):
-        dataset.verify(this.data, this.record["stages"]["data"]["digest"])
-        stored = dataset.read(this.data)[row]["answers"][question]
+    with this.intact("distillation/data"):
+        dataset.verify(this.main.data, this.record["stages"]["distillation/data"]["digest"])
+        stored = dataset.read(this.main.data)[row]["answers"][question]
     recomputed = np.asarray(chunk.answers)[row - start, question]
     if depth == 1 and not np.array_equal(recomputed, stored):
         was, now = (words.shown(experiment.task, answer) for answer in (stored, recomputed))
         raise AmplifyError(
-            f"{this.data}: row {row} cannot be recomputed on this machine: the answer was {was}"
-            f" and is {now}"
+            f"{this.main.data}: row {row} cannot be recomputed on this machine: the answer was"
+            f" {was} and is {now}"
         )
     context = jax.device_get(problems.contexts)[row - start]
     tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
@@ -105,7 +105,8 @@ def export_weights(store: Store, number: int | None, out: Path) -> int:
             f"{store.path}: only a language model can be exported, and the assistant is none"
         )
     number = _best(store) if number is None else number
-    params, _ = load_assistant(store.experiment, store.finished(number, "checkpoint"))
+    roles = store.roles(store.finished(number, "checkpoint"))
+    params = load_assistant(store.experiment, roles)
     assistant.export(params, out)
     return number
 
@@ -120,7 +121,7 @@ class Desk:
             raise AmplifyError(f"--problem: must be 0 or more, got {problem}")
         experiment = store.experiment
         self.store, self.depth, self.number = store, depth, number
-        self.weights = load_weights(experiment, store.finished(number, "checkpoint"))
+        self.weights = load_weights(experiment, store.roles(store.finished(number, "checkpoint")))
         drawn = draw_held_out(experiment, "select", problem + 1)
         self.problem: Problems = jax.tree.map(lambda column: column[problem : problem + 1], drawn)
 
@@ -175,19 +176,8 @@ def _answer_alone(
 def _amplify(
     store: Store, weights: Weights, problems: Problems, depth: int, size: int | None = None
 ) -> Iterator[Amplified]:
-    experiment = store.experiment
-    return amplify_problems(
-        experiment.task,
-        experiment.assistant,
-        experiment.overseer,
-        weights,
-        problems,
-        experiment.seed,
-        depth=depth,
-        sub_answers=experiment.questions.sub_answers,
-        size=size,
-        place=experiment.mesh.of_rows,
-    )
+    place = store.experiment.mesh.of_rows
+    return amplify_as_in(store.experiment, weights, problems, depth=depth, size=size, place=place)
 
 
 def _best(store: Store) -> int:

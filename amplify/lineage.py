@@ -10,6 +10,7 @@ from typing import Any
 
 from amplify.advice import again, quote
 from amplify.errors import AmplifyError
+from amplify.record import digest_of
 
 Records = Mapping[int, Mapping[str, Any]]
 
@@ -63,5 +64,4 @@ def _told(folder: Path, records: Records, number: int, trouble: str) -> str:
 
 
 def _checkpoint(records: Records, number: int) -> str | None:
-    digest: str | None = records[number].get("stages", {}).get("checkpoint", {}).get("digest")
-    return digest
+    return digest_of(dict(records[number]))

@@ -1,79 +1,108 @@
-"""What a round left behind, read back: the assistant's weights and the overseer's.
+"""Roles as rounds left them, read back. Errors say how to make again what is not there."""
 
-`stages` and `inspection` call it. Knows which folder holds what; errors say how to make it again.
-"""
+import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from amplify import checkpoint, distillation, imitation
+from amplify import checkpoint
 from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
-from amplify.imitation import Apprentice
-from amplify.overseers.learned import Learned
-from amplify.store import RoundFolder
+from amplify.round_folder import Handle
+from amplify.training.phase import RoleState, Trained
+from amplify.training.step import abstract_role
 from amplify.types import Loads, Weights
 
-RANDOM_STAGES = {"overseer": 2**32 - 1, "checkpoint": 2**32 - 2}
+STREAMS = {"imitation": 2**32 - 1, "streaming": 2**32 - 2}
 """Streams of random numbers apart from those of problems, which are numbered by rounds."""
 
 
-def load_weights(experiment: Experiment, round_: RoundFolder) -> Weights:
-    """Those of a finished round."""
-    return Weights(load_assistant(experiment, round_)[0], load_overseer(experiment, round_))
+def load_weights(experiment: Experiment, roles: Mapping[str, Handle]) -> Weights:
+    """Those that answer, on the devices of this process."""
+    assistant = experiment.mesh.bring_here(load_assistant(experiment, roles))
+    return Weights(assistant, load_overseer(experiment, roles))
 
 
-def load_assistant(experiment: Experiment, round_: RoundFolder) -> tuple[PyTree[Array], str]:
-    """The target network of a round's checkpoint, and its digest."""
-    like = abstract_state(experiment)
-    with round_.intact("checkpoint"):
-        target = checkpoint.restore(round_.checkpoint, like).target
-        digest = checkpoint.digest(target)
-        if digest != round_.record["stages"]["checkpoint"]["digest"]:
-            raise AmplifyError(f"{round_.checkpoint}: not the checkpoint that was written")
-    return target, digest
-
-
-def load_overseer(experiment: Experiment, round_: RoundFolder) -> PyTree[Array] | None:
-    """The parameters of a round's overseer, if it has any: learned, or from somewhere else. They
-    are on the devices of this process.
+def load_overseer(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree[Array] | None:
+    """The weights of the overseer, if it has any: learned, or from somewhere else. They are on the
+    devices of this process.
     """
-    if experiment.overseer_learns:
-        return experiment.mesh.bring_here(load_apprentice(experiment, round_).params)
+    if experiment.learner is not None:
+        params = load(experiment, experiment.learner, role_of(roles, "overseer"))
+        return experiment.mesh.bring_here(params)
     if isinstance(experiment.overseer, Loads):
         return experiment.overseer.load(experiment.mesh.here.of_tree)
     return None
 
 
-def load_apprentice(experiment: Experiment, round_: RoundFolder) -> Apprentice:
-    """The learned overseer as a round left it; at round 0 it has seen nothing."""
-    overseer, at_once = learned(experiment), experiment.training.batch
-    if round_.number == 0:
-        key = stage_key(experiment, round_, "overseer")
-        begin = jax.jit(imitation.begin, static_argnums=(0, 2))
-        return experiment.mesh.place(begin(overseer, key, at_once))
-    stages = round_.record["stages"]
-    stage = "overseer" if "overseer" in stages else "checkpoint"
-    with round_.intact(stage):
-        like = experiment.mesh.place(imitation.abstract(overseer, at_once))
-        apprentice = checkpoint.restore(round_.overseer, like)
-        if checkpoint.digest(apprentice.params) != stages[stage]["overseer_digest"]:
-            raise AmplifyError(f"{round_.overseer}: not the overseer that was written")
-    return apprentice
+def load_assistant(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree[Array]:
+    """The weights of the assistant that answer: its target network's."""
+    return load(experiment, experiment.assistant, role_of(roles, "assistant"))
 
 
-def learned(experiment: Experiment) -> Learned:
-    assert experiment.learner is not None
-    return experiment.learner
+def role_of(roles: Mapping[str, Handle], role: str) -> Handle:
+    """Raises AmplifyError if no round has trained the role."""
+    if role not in roles:
+        raise AmplifyError(
+            f"no round has a checkpoint of the {role}: rounds of older versions did not keep one of"
+            " round 0; begin a new experiment to go on"
+        )
+    return roles[role]
 
 
-def abstract_state(experiment: Experiment) -> distillation.TrainState:
-    """Shapes of the assistant in training, and where they lie."""
-    state = distillation.abstract_state(experiment.assistant, experiment.training)
-    return experiment.mesh.place(state)
+def load(experiment: Experiment, model: Any, handle: Handle) -> PyTree[Array]:
+    """The weights of a role that answer, and nothing else of its checkpoint."""
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    with handle.round_.intact(handle.stage):
+        part = "target" if checkpoint.has(handle.checkpoint, "target") else "params"
+        like = experiment.mesh.place({part: params})
+        weights = checkpoint.restore_part(handle.checkpoint, like)[part]
+        _check(handle, weights)
+    return weights
 
 
-def stage_key(experiment: Experiment, this: RoundFolder, stage: str) -> Key[Array, ""]:
-    """What is random in one stage of one round; problems have seeds of their own."""
-    root = jax.random.fold_in(jax.random.key(experiment.seed), RANDOM_STAGES[stage])
-    return jax.random.fold_in(root, this.number)
+def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleState:
+    """All of a role's state, to train it further."""
+    with handle.round_.intact(handle.stage):
+        like = experiment.mesh.place(abstract_role(trained))
+        state: RoleState = checkpoint.restore(handle.checkpoint, like)
+        _check(handle, state.answering)
+    return state
+
+
+def load_carried(experiment: Experiment, handle: Handle, abstract: PyTree[Any]) -> PyTree[Array]:
+    """What a source carried beside a role's checkpoint."""
+    with handle.round_.intact(handle.stage):
+        return checkpoint.restore(handle.carried, experiment.mesh.place(abstract))
+
+
+def _check(handle: Handle, weights: PyTree[Array]) -> None:
+    if checkpoint.digest(weights) != handle.digest:
+        raise AmplifyError(f"{handle.checkpoint}: not the {handle.role} that was written")
+
+
+def phase_key(experiment: Experiment, phase: str, number: int) -> Key[Array, ""]:
+    """What is random in a phase of a round; problems have seeds of their own."""
+    root = jax.random.fold_in(jax.random.key(experiment.seed), _stream(phase))
+    return jax.random.fold_in(root, number)
+
+
+def order_seed(experiment: Experiment, phase: str, number: int) -> int:
+    """What the order of a stored signal's rows is drawn from, in one phase of one round."""
+    stream = 0 if phase == "distillation" else _stream(phase)
+    return (experiment.seed << 32) + (stream + number) % 2**32
+
+
+def role_key(experiment: Experiment, role: str) -> Key[Array, ""]:
+    """What a role's untrained weights are drawn from."""
+    if role == "assistant":
+        return jax.random.key(experiment.seed)
+    return phase_key(experiment, "imitation" if role == "overseer" else role, 0)
+
+
+def _stream(phase: str) -> int:
+    """Between those of rounds, which are few, and those of `STREAMS`."""
+    digest = hashlib.sha256(phase.encode()).digest()
+    return STREAMS.get(phase, 2**31 + int.from_bytes(digest[:4], "big") % 2**30)

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from amplify.errors import AmplifyError
+from amplify.oversight.work import Oversight
 from amplify.strict import nearest, shown
 from amplify.types import TRUTH, OverseerKind, Prepares, Task
 
+WANTED: dict[str, type] = {"task": Task, "oversight": Oversight}
+"""What a section's class must be itself; others build what they stand for."""
 SIZES = ("facts", "fact_length", "question_length", "answer_length", "max_depth")
 
 
@@ -25,7 +28,7 @@ def check_class(kind: Any, section: str, named: str) -> None:
         raise AmplifyError(f"{named}, which must be a frozen dataclass, and is {_what(kind)}")
     if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise AmplifyError(f"{named}, which must be a frozen dataclass: @dataclass(frozen=True)")
-    wanted = _members(Task) if section == "task" else ["build"]
+    wanted = _members(WANTED[section]) if section in WANTED else ["build"]
     there = {*dir(kind), *(field.name for field in dataclasses.fields(kind))}
     if missing := [name for name in wanted if name not in there]:
         hint = nearest(missing[0], sorted(there)) if len(missing) == 1 else ""

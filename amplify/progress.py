@@ -1,4 +1,4 @@
-"""How long work reports its progress: `with watch("distilling", 100) as advance: advance(5)`."""
+"""How long work reports its progress: `with watch("distillation", 100) as advance: advance(5)`."""
 
 import contextlib
 import sys

@@ -16,6 +16,7 @@ from typing import Any
 
 from amplify import device, processes
 from amplify.experiment import IDENTITY, Experiment
+from amplify.record import ASSISTANT
 
 PACKAGES = (
     "amplify",
@@ -130,7 +131,9 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
             "assistant_answers": total("assistant_answers"),
             "overseer_requests": total("overseer_requests"),
             "overseer_tokens": total("overseer_tokens"),
-            "training_steps": total("steps"),
+            "training_steps": sum(
+                stage.get("steps", 0) for stage in stages if ASSISTANT in stage.get("digests", {})
+            ),
             "seconds": round(total("seconds"), 3),
             "compile_seconds": round(total("compile_seconds"), 3),
         }

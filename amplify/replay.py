@@ -16,18 +16,21 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from amplify.amplification import over_questions
+from amplify.draws import draw_round
 from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
-from amplify.labels import MadeData, amplified_answers, write_data
-from amplify.loading import load_assistant, load_overseer
+from amplify.loading import load_assistant, load_weights
 from amplify.overseers.exchanges import consulting, recorded
 from amplify.overseers.human import PassesOn
 from amplify.overseers.simulated import Simulated
+from amplify.oversight.labels import amplified_answers
+from amplify.oversight.work import Made
 from amplify.people.collection import Gathered, recorded_by_people
 from amplify.people.worker import Worker
 from amplify.progress import Watch
-from amplify.stages import draw_round
-from amplify.store import RoundFolder, Store
+from amplify.round_folder import RoundFolder
+from amplify.stages import write_data
+from amplify.store import Store
 from amplify.types import OverseerKind, Problems, SimulatedTask, Weights
 
 OtherOverseer = Literal["simulated", "nobody"]
@@ -66,17 +69,17 @@ def replay(store: Store, number: int, watch: Watch) -> Replayed:
     this = _recorded(store, number)
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
-    weights, digest = _parents(store, this)
+    weights, digest = _signal_weights(store, this)
     with recorded(this.path, "data"):
-        made = amplified_answers(experiment, weights, digest, problems, people, watch)
+        made = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     with tempfile.TemporaryDirectory() as folder:
-        replayed = write_data(Path(folder) / "data", number, digest, made)
+        replayed = write_data(Path(folder) / "data", made)
     answers = made.columns["answers"]
     return Replayed(
         number,
         answers[..., 0].size,
         0 if people is None else len(people.rows),
-        this.record["stages"]["data"]["digest"],
+        this.record["stages"]["distillation/data"]["digest"],
         replayed,
     )
 
@@ -93,17 +96,18 @@ def swap(
     this = _recorded(store, number)
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
-    weights, digest = _parents(store, this)
+    weights, digest = _signal_weights(store, this)
     with recorded(this.path, "data"):
-        before = amplified_answers(experiment, weights, digest, problems, people, watch)
+        before = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     others = weights
     if checkpoint is not None:
-        params, digest = load_assistant(experiment, store.finished(checkpoint, "checkpoint"))
-        others = weights._replace(assistant=params)
+        roles = store.roles(store.finished(checkpoint, "checkpoint"))
+        digest = roles["assistant"].digest
+        others = weights._replace(assistant=load_assistant(experiment, roles))
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
     with consulting(this.path, "data"):
-        after = amplified_answers(changed, others, digest, problems, kept, watch)
+        after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:
         rows.append(_told_again(Worker(experiment, others, digest, problems), people))
@@ -119,11 +123,10 @@ def _recorded(store: Store, number: int) -> RoundFolder:
     return store.finished(number, "data")
 
 
-def _parents(store: Store, this: RoundFolder) -> tuple[Weights, str]:
+def _signal_weights(store: Store, this: RoundFolder) -> tuple[Weights, str]:
     """Those who answered in a round, and the digest of the assistant's weights."""
-    parent = store.parent_of(this)
-    params, digest = load_assistant(store.experiment, parent)
-    return Weights(params, load_overseer(store.experiment, this)), digest
+    roles = store.roles_of_signal(this)
+    return load_weights(store.experiment, roles), roles["assistant"].digest
 
 
 def _overseer(experiment: Experiment, wanted: OtherOverseer | None) -> OverseerKind:
@@ -142,8 +145,8 @@ def _compare(
     experiment: Experiment,
     problems: Problems,
     people: Gathered | None,
-    before: MadeData,
-    after: MadeData,
+    before: Made,
+    after: Made,
 ) -> list[Change]:
     was, now = before.columns["answers"], after.columns["answers"]
     theirs = np.zeros(was.shape[:2], bool)

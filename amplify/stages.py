@@ -1,180 +1,176 @@
-"""The stages of a round: each takes an experiment and folders, and leaves its result in one.
+"""The stages of a round: each leaves its result in the round's folder, and returns what goes into
+the record.
 
-What a stage returns goes into the round's record. `round` says in which order they are done; what
-they do is said by the modules that they call.
+`round` says in which order they are done; what they do is said by the modules that they call.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 
-from amplify import checkpoint, dataset, distillation, evaluation, imitation, streaming
-from amplify.chunks import amplify_problems
-from amplify.distillation import steps_taken
+from amplify import checkpoint, dataset, evaluation
+from amplify.draws import draw_held_out
 from amplify.errors import AmplifyError
 from amplify.evaluation import evaluate
 from amplify.experiment import Experiment
-from amplify.imitation import Apprentice
 from amplify.items import SELECT, Items, both_measured, is_share
-from amplify.labels import amplified_answers, ask_people, sample_trees, write_data
+from amplify.json_lines import read_lines, write_lines
 from amplify.loading import (
-    abstract_state,
-    learned,
-    load_apprentice,
-    load_assistant,
+    load,
+    load_carried,
     load_overseer,
+    load_role,
     load_weights,
-    stage_key,
+    order_seed,
+    phase_key,
+    role_key,
 )
 from amplify.overseers.exchanges import recording
-from amplify.problems import EVALS, SPLITS, at_a_time, draw_problems
+from amplify.oversight.work import Made, Work
+from amplify.problems import SPLITS, at_a_time
 from amplify.progress import Watch
+from amplify.record import ASSISTANT
+from amplify.round_folder import Handle, RoundFolder, read_items
 from amplify.statistics import carried_error_rate, judge
-from amplify.store import RoundFolder, read_items, read_lines, write_lines
-from amplify.types import HasWeights, LaysOut, Problems, Weights
+from amplify.training.loop import LogRow, steps_taken, train
+from amplify.training.phase import Phase, Roles, RoleState, Trained
+from amplify.training.step import TrainState, abstract_state, begin, fresh_role, make_step
+from amplify.types import LaysOut, Loads, Weights
 
 
-def draw_weights(experiment: Experiment, this: RoundFolder) -> dict[str, Any]:
-    """Round 0: untrained weights, or those that the assistant was given."""
-    assistant, mesh = experiment.assistant, experiment.mesh
-    params = assistant.load(mesh.of_tree) if isinstance(assistant, HasWeights) else None
-    if params is None:
-        key = mesh.place(jax.random.key(experiment.seed))
-        there = mesh.of_tree(jax.eval_shape(assistant.init, key))  # no device draws them all
-        params = jax.jit(assistant.init, out_shardings=there)(key)
-    state = distillation.begin(assistant, mesh.place(params), experiment.training)
-    checkpoint.save(this.checkpoint, mesh.place(state))
-    return {"digest": checkpoint.digest(params)}
+def initialise_roles(
+    experiment: Experiment, this: RoundFolder, trained: Sequence[Trained]
+) -> dict[str, Any]:
+    """Round 0: untrained weights of every role, or those that its model was given."""
+    digests = {}
+    for one in trained:
+        params = _initial_params(experiment, one)
+        state = fresh_role(one, experiment.mesh.place(params))
+        folder = this.phase("initial").checkpoint(one.role)
+        checkpoint.save(folder, experiment.mesh.place(state))
+        digests[one.role] = checkpoint.digest(params)
+    return {"digests": digests}
 
 
-def draw_round(experiment: Experiment, number: int) -> Problems:
-    """The problems of a round, the same whenever they are drawn."""
-    asked = experiment.questions
-    depths = asked.depths(number, experiment.task.max_depth)
-    return draw_problems(
-        experiment.task,
-        experiment.seed,
-        number,
-        "train",
-        asked.contexts,
-        depths,
-        apart=experiment.evals.apart,
+def _initial_params(experiment: Experiment, trained: Trained) -> PyTree[Array]:
+    model, mesh = trained.model, experiment.mesh
+    params = model.load(mesh.of_tree) if isinstance(model, Loads) else None
+    if params is not None:
+        return params
+    key = mesh.place(role_key(experiment, trained.role))
+    there = mesh.of_tree(jax.eval_shape(model.init, key))  # no device draws them all
+    return jax.jit(model.init, out_shardings=there)(key)
+
+
+def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
+    """The signal of a phase, as a data set."""
+    made: Made = work.experiment.oversight.signal(phase, work)
+    return _write_signal(phase, work, made)
+
+
+def _write_signal(phase: Phase, work: Work, made: Made) -> dict[str, Any]:
+    folder = work.this.phase(phase.name)
+    digest = write_data(folder.data, made)
+    write_lines(folder.interactions, made.trees)
+    return {"digest": digest, **made.facts}
+
+
+def write_data(folder: Any, made: Made) -> str:
+    """Writes a signal's data set; returns its digest, the same for the same rows."""
+    return dataset.write(
+        folder, made.columns, name="amplified_answers", description=made.description
     )
 
 
-def draw_held_out(experiment: Experiment, split: str, count: int) -> Problems:
-    """The first problems of a split, the same in every round."""
-    task, evals = experiment.task, experiment.evals
-    depths = evals.depths(task.max_depth)
-    return draw_problems(task, experiment.seed, EVALS, split, count, depths, apart=evals.apart)
-
-
-def write_amplified_answers(
-    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
-) -> dict[str, Any]:
-    """Amplification: the round's questions, answered by the overseer with the best assistant's
-    help; some of them by people, where people oversee.
-    """
-    problems = draw_round(experiment, this.number)
-    params, digest = load_assistant(experiment, best)
-    people = ask_people(experiment, best, this, problems, watch)
-    weights = Weights(experiment.mesh.bring_here(params), load_overseer(experiment, this))
-    with recording(this.path, "data") as exchanges:
-        made = amplified_answers(experiment, weights, digest, problems, people, watch)
-    written = write_data(this.data, this.number, digest, made)
-    write_lines(this.interactions, made.trees)
-    return {"digest": written, **made.facts, **exchanges.spent()}
-
-
-def teach_overseer(
-    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
-) -> dict[str, Any]:
-    """A learned overseer, from where the best round left it: demonstrations with the best
-    assistant's help, and imitation of them.
-    """
-    params, _ = load_assistant(experiment, best)
-    before = load_apprentice(experiment, best)
-    known = int(jax.device_get(before.used))
-    people = ask_people(experiment, best, this, draw_round(experiment, this.number), watch)
-    if people is not None and people.demonstrated is not None:
-        before = imitation.show(learned(experiment), before, people.demonstrated)
-    apprentice = give_lessons(experiment, this, params, before, watch)
-    checkpoint.save(this.overseer, apprentice)
-    return describe_overseer(apprentice, known)
-
-
-def give_lessons(
-    experiment: Experiment,
-    this: RoundFolder,
-    params: PyTree[Array],
-    apprentice: Apprentice,
-    watch: Watch,
-) -> Apprentice:
-    lesson = imitation.make_lesson(experiment)
-    root = experiment.mesh.place(stage_key(experiment, this, "overseer"))
-    steps = learned(experiment).config.steps
-    with watch("teaching the overseer", steps) as advance:
-        for number in range(steps):
-            apprentice = lesson(root, number, params, apprentice)
-            if number % 10 == 9:
-                jax.block_until_ready(apprentice.step)  # a progress bar is about what is done
-                advance(10)
-    return apprentice
-
-
-def describe_overseer(apprentice: Apprentice, known: int) -> dict[str, Any]:
-    """What a record says of it; `known` is how many demonstrations it had before the round."""
-    used, loss = jax.device_get((apprentice.used, apprentice.validation_loss))
-    return {
-        "overseer_digest": checkpoint.digest(apprentice.params),
-        "demonstrations": int(used) - known,
-        "demonstrations_so_far": int(used),
-        "overseer_loss": round(float(loss), 5),
-    }
-
-
-def distill(
-    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
-) -> dict[str, Any]:
-    """Distillation: a child trained on the round's data, from the best assistant's weights."""
-    assistant, training = experiment.assistant, experiment.training
-    params, _ = load_assistant(experiment, best)
-    overseer = load_overseer(experiment, this)
-    with this.intact("data"):
-        dataset.verify(this.data, this.record["stages"]["data"]["digest"])
-        batches = dataset.batches(
-            this.data,
-            columns=("context", "questions", "answers"),
-            batch_size=training.batch,
-            seed=(experiment.seed << 32) + this.number,
-            lay_out=assistant.lay_out if isinstance(assistant, LaysOut) else dict,
-        )
+def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
+    """Training: the roles of a phase, on its signal."""
+    experiment, this, mesh = work.experiment, work.this, work.experiment.mesh
+    batches = _stored_batches(phase, work) if phase.source is None else None
+    root = mesh.place(phase_key(experiment, phase.name, this.number))
+    step = make_step(phase, _frozen(phase, work), root, batches, mesh)
     with (
-        recording(this.path, "checkpoint") as exchanges,
-        resumable_training(experiment, this, watch) as run,
+        recording(this.path, f"{phase.name}/checkpoint") as exchanges,
+        resumable_training(phase, work) as run,
     ):
-        state = run(
-            distillation.on_batches(assistant, training, batches, experiment.mesh),
-            abstract_state(experiment),
-            lambda: experiment.mesh.place(distillation.begin(assistant, params, training)),
-            lambda state: (Weights(state.target, overseer), state.params),
-            batches,
-        )
-    checkpoint.save(this.checkpoint, state, batches)
-    this.drop_training()
+        like = mesh.place(abstract_state(phase))
+        state = run(step, like, functools.partial(_first_state, phase, work), batches)
+    facts = _describe_source(phase, work, state)
+    for role, trained in state.roles.items():
+        checkpoint.save(this.phase(phase.name).checkpoint(role), trained)
+    this.drop_training(phase.name)
     return {
-        "digest": checkpoint.digest(state.target),
-        "steps": training.steps,
+        "digests": {
+            role: checkpoint.digest(trained.answering) for role, trained in state.roles.items()
+        },
+        "steps": phase.schedule.steps,
         **describe_shares(experiment, state),
+        **facts,
         **exchanges.spent(),  # by the evals along the way
     }
+
+
+def _first_state(phase: Phase, work: Work) -> TrainState:
+    """The state before the first step: roles as they were left, and a source that begins."""
+    experiment, mesh = work.experiment, work.experiment.mesh
+    before = {one.role: load_role(experiment, one, work.roles[one.role]) for one in phase.trains}
+    source = None
+    if phase.source is not None:
+        source = mesh.place(phase.source.begin(work, _carried(phase, work)))
+    return mesh.place(begin(phase, before, source))
+
+
+def _frozen(phase: Phase, work: Work) -> Roles:
+    """Weights of the roles that the phase reads and does not train."""
+    return {role: load(work.experiment, model, work.roles[role]) for role, model in phase.frozen}
+
+
+def _carried(phase: Phase, work: Work) -> Roles:
+    """What sources before this one carried, for the roles that the phase trains."""
+    if phase.source is None:
+        return {}
+    return {
+        role: load_carried(work.experiment, work.roles[role], abstract)
+        for role, abstract in phase.source.abstract_carry().items()
+        if work.roles[role].carried.exists()
+    }
+
+
+def _stored_batches(phase: Phase, work: Work) -> grain.DatasetIterator:
+    """Endless batches of a stored signal."""
+    experiment, this = work.experiment, work.this
+    folder, assistant = this.phase(phase.name).data, experiment.assistant
+    with this.intact(f"{phase.name}/data"):
+        dataset.verify(folder, this.record["stages"][f"{phase.name}/data"]["digest"])
+        return dataset.batches(
+            folder,
+            columns=("context", "questions", "answers"),
+            batch_size=experiment.training.batch,
+            seed=order_seed(experiment, phase.name, this.number),
+            lay_out=assistant.lay_out if isinstance(assistant, LaysOut) else dict,
+        )
+
+
+def _describe_source(phase: Phase, work: Work, state: TrainState) -> dict[str, Any]:
+    """Saves what a source carries, and a sample of its signal; returns what the record says."""
+    source = phase.source
+    if source is None:
+        return {}
+    folder = work.this.phase(phase.name)
+    for role, tree in source.carry(state.source).items():
+        checkpoint.save(folder.carry(role), tree)
+    log = read_lines(folder.metrics)
+    facts = source.facts(_carried(phase, work), state.source, log)
+    made = source.sample(work, state.roles, state.source)
+    if made is None:
+        return facts
+    written = _write_signal(phase, work, made)
+    return facts | {"data_digest": written.pop("digest")} | written
 
 
 def describe_shares(experiment: Experiment, state: PyTree[Array]) -> dict[str, Any]:
@@ -190,148 +186,76 @@ def describe_shares(experiment: Experiment, state: PyTree[Array]) -> dict[str, A
     }
 
 
-def stream(
-    experiment: Experiment, best: RoundFolder, this: RoundFolder, watch: Watch
-) -> dict[str, Any]:
-    """Amplification and distillation side by side, from where the best round left off."""
-    params, _ = load_assistant(experiment, best)
-    apprentice = load_apprentice(experiment, best) if experiment.overseer_learns else None
-    known = 0 if apprentice is None else int(jax.device_get(apprentice.used))
-    size = best.record["stages"]["checkpoint"].get("size", experiment.curriculum.start)
-    step = streaming.make_step(experiment)
-    root = experiment.mesh.place(stage_key(experiment, this, "checkpoint"))
-
-    def begin() -> streaming.Stream:
-        first = apprentice
-        if first is not None and not known:
-            first = give_lessons(experiment, this, params, first, watch)
-        return experiment.mesh.place(streaming.begin(experiment, params, first, size))
-
-    with resumable_training(experiment, this, watch) as run:
-        state = run(
-            lambda state: step(root, state),
-            experiment.mesh.place(streaming.abstract(experiment)),
-            begin,
-            lambda state: (state.weights, state.student.params),
-        )
-    sample = write_streamed_sample(experiment, this, state)
-    facts = {} if state.apprentice is None else describe_overseer(state.apprentice, known)
-    if state.apprentice is not None:
-        checkpoint.save(this.overseer, state.apprentice)
-    checkpoint.save(this.checkpoint, state.student)
-    this.drop_training()
-    return {
-        "digest": checkpoint.digest(state.student.target),
-        "steps": experiment.training.steps,
-        "size": int(jax.device_get(state.growth.size)),
-        **describe_shares(experiment, state),
-        **sample,
-        **facts,
-        **count_answers(experiment, read_lines(this.metrics)),
-    }
-
-
-def count_answers(experiment: Experiment, log: list[dict[str, Any]]) -> dict[str, int]:
-    """How many answers a streaming round took, from its training curve."""
-    training = experiment.training
-    batches = -(-training.steps // training.amplify_every)
-    steps = np.diff([0, *(row["step"] for row in log)])
-    assistants = sum(n * row["assistant_answers"] for n, row in zip(steps, log, strict=True))
-    return {
-        "overseer_answers": batches * training.batch * experiment.questions.per_context,
-        "assistant_answers": round(float(assistants)),
-    }
-
-
-def write_streamed_sample(
-    experiment: Experiment, this: RoundFolder, state: streaming.Stream
-) -> dict[str, Any]:
-    """The buffer's held-out part as a data set, and trees of the final target network."""
-    task, mesh = experiment.task, experiment.mesh
-    weights, buffer = mesh.bring_here((state.weights, state.buffer))
-    held_out = jax.device_get(streaming.held_out(buffer))
-    place = jnp.asarray(held_out["place"])
-    problems = Problems(
-        jnp.stack([jnp.full_like(place, this.number), place], axis=1).astype(jnp.uint32),
-        jnp.asarray(held_out["context"]),
-        jnp.asarray(held_out["questions"]),
-    )
-    [chunk, *_] = amplify_problems(
-        task,
-        experiment.assistant,
-        experiment.overseer,
-        weights,
-        problems,
-        experiment.seed,
-        place=mesh.here.of_rows,
-    )
-    write_lines(this.interactions, sample_trees(experiment, problems, chunk))
-    columns = {name: held_out[name] for name in ("context", "questions", "answers")}
-    written = dataset.write(
-        this.data,
-        columns,
-        name="amplified_answers",
-        description=f"Round {this.number}: a sample of the streamed answers, never trained on.",
-    )
-    return {"data_digest": written}
-
-
-Run = Callable[..., Any]
+Run = Callable[..., TrainState]
 
 
 @contextlib.contextmanager
-def resumable_training(experiment: Experiment, this: RoundFolder, watch: Watch) -> Iterator[Run]:
-    """`run(step, like, begin, who, batches)` trains, and goes on where a killed process was.
+def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
+    """`run(step, like, start, batches)` trains, and goes on where a killed process was.
 
-    `like` has the shapes of the state that `begin` makes; `who` says whom to look at.
+    `like` has the shapes of the state that `start` makes.
     """
-    training, task = experiment.training, experiment.task
-    mesh = experiment.mesh  # each process looks by itself
-    looked_at = at_a_time(experiment.evals.select, evaluation.CHUNK, mesh.here.of_rows)
-    problems = draw_held_out(experiment, "select", looked_at)
-    problems = jax.device_put(problems, mesh.here.of_rows)
-    root = mesh.here.place(jax.random.key(experiment.seed))
-    this.claim_training(experiment)
-    with checkpoint.training_checkpoints(this.training) as saved:
+    this, folder = work.this, work.this.phase(phase.name)
+    this.claim_training(work.experiment, phase.name)
+    trains_assistant = any(trained.role == ASSISTANT for trained in phase.trains)
+    look = _make_look(phase, work) if trains_assistant else lambda state: {}
+    with checkpoint.training_checkpoints(folder.training) as saved:
 
         def run(
-            step: Callable[[Any], Any],
-            like: Any,
-            begin: Callable[[], Any],
-            who: Callable[[Any], tuple[Weights, PyTree[Array]]],
-            batches: grain.DatasetIterator | None = None,
-        ) -> Any:
-            def look(state: Any) -> dict[str, Any]:
-                team = (task, experiment.assistant, experiment.overseer)
-                weights, student = mesh.bring_here(who(state))
-                return evaluation.look(*team, weights, student, problems, root)
-
-            def save(state: Any, log: list[distillation.LogRow]) -> None:
-                write_lines(this.metrics, log)
+            step: Callable[[TrainState], Any],
+            like: TrainState,
+            start: Callable[[], TrainState],
+            batches: grain.DatasetIterator | None,
+        ) -> TrainState:
+            def save(state: TrainState, log: list[LogRow]) -> None:
+                write_lines(folder.metrics, log)
                 saved.save(steps_taken(state), state, batches)
 
-            log: list[distillation.LogRow] = []
-            state = saved.restore(like, batches)
+            log: list[LogRow] = []
+            state: TrainState | None = saved.restore(like, batches)
             if state is None:
-                state = begin()
+                state = start()
             elif taken := steps_taken(state):
-                with this.intact("checkpoint"):
-                    log = [row for row in read_lines(this.metrics) if row["step"] <= taken]
-            with watch("distilling", training.steps) as advance:
+                with this.intact(f"{phase.name}/checkpoint"):
+                    log = [row for row in read_lines(folder.metrics) if row["step"] <= taken]
+            with work.watch(phase.name, phase.schedule.steps) as advance:
                 advance(steps_taken(state))
-                state = distillation.train(
-                    step, training, state, look=look, save=save, log=log, advance=advance
+                state = train(
+                    step, phase.schedule, state, look=look, save=save, log=log, advance=advance
                 )
-            write_lines(this.metrics, log)
+            write_lines(folder.metrics, log)
             return state
 
         yield run
 
 
-def evaluate_held_out(experiment: Experiment, this: RoundFolder, watch: Watch) -> dict[str, Any]:
+def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, Any]]:
+    """Looks at held-out problems of `select`, each process by itself."""
+    experiment, mesh = work.experiment, work.experiment.mesh
+    looked_at = at_a_time(experiment.evals.select, evaluation.CHUNK, mesh.here.of_rows)
+    problems = draw_held_out(experiment, "select", looked_at)
+    problems = jax.device_put(problems, mesh.here.of_rows)
+    root = mesh.here.place(jax.random.key(experiment.seed))
+    learns = any(trained.role == "overseer" for trained in phase.trains)
+    overseer = None if learns else load_overseer(experiment, work.roles)
+
+    def look(state: TrainState) -> Mapping[str, Any]:
+        roles: dict[str, RoleState] = state.roles
+        found = (roles[ASSISTANT].answering, roles[ASSISTANT].params)
+        assistant, student = mesh.bring_here(found)
+        params = mesh.bring_here(roles["overseer"].answering) if learns else overseer
+        team = (experiment.task, experiment.assistant, experiment.overseer)
+        return evaluation.look(*team, Weights(assistant, params), student, problems, root)
+
+    return look
+
+
+def evaluate_held_out(
+    experiment: Experiment, this: RoundFolder, roles: Mapping[str, Handle], watch: Watch
+) -> dict[str, Any]:
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
     evals = experiment.evals
-    weights = experiment.mesh.bring_here(load_weights(experiment, this))
+    weights = load_weights(experiment, roles)
     items = []
     with (
         recording(this.path, "evals") as exchanges,
@@ -397,5 +321,5 @@ def comparable(best: RoundFolder, this: RoundFolder, measure: str) -> tuple[Item
 
 def training_agreement(this: RoundFolder) -> float | None:
     """Share of its training answers that the assistant reproduced when training ended."""
-    last = read_lines(this.metrics)[-1:]
+    last = this.training_curve()[-1:]
     return float(last[0]["agreement"]) if last and "agreement" in last[0] else None

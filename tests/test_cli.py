@@ -98,6 +98,7 @@ def test_the_tree_of_a_row_is_shown_and_written(ran, tmp_path):
     assert "environment" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_rounds_stop_by_themselves(tmp_path):
     """At a learning rate at which nothing is learned the first round is no better: the end."""
     folder = tiny_experiment(tmp_path / "tiny", TOML.replace("1e-2", "1e-12"))
@@ -160,7 +161,7 @@ def test_ctrl_c_says_where_it_stopped_and_that_the_same_command_goes_on(tmp_path
         [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    while not (folder / "001" / "data").exists():
+    while not (folder / "001" / "distillation" / "data").exists():
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=120)
@@ -172,6 +173,7 @@ def test_ctrl_c_says_where_it_stopped_and_that_the_same_command_goes_on(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_rounds_before_whole(ran, tmp_path):
     """The limit on a file's size stands in for the disk: the kernel refuses the write in the same
     way.

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import distillation
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
 from amplify.assistants.lora import LoRA, with_lora_merged
-from amplify.experiment import Training
 from amplify.problems import draw_problems
 from amplify.tasks.wildcard import Wildcard
+from amplify.training.loop import train
+from amplify.training.options import Training
+from amplify.training.step import mean_gradients
 from amplify.types import FAILED
+from tests.training import step_of, untrained
 
 TASK = Wildcard(3)
 SIZES = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
@@ -34,15 +36,15 @@ def batch(rows: int = 8) -> dict[str, np.ndarray]:
 
 def trained(assistant, training: Training = TRAINING, steps: int = 3):
     params = assistant.init(jax.random.key(0))
-    state = distillation.begin(assistant, params, training)
-    step = distillation.make_step(assistant, training)
+    state, step = untrained(assistant, params, training), step_of(assistant, training)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, batch())
         losses.append(float(metrics["loss"]))
-    return params, state, losses
+    return params, state.roles["assistant"], losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("assistant", [MODEL, FactTransformerConfig(width=16).build(TASK)])
 def test_a_batch_in_parts_is_the_same_step(assistant):
     _, whole, losses = trained(assistant)
@@ -54,6 +56,7 @@ def test_a_batch_in_parts_is_the_same_step(assistant):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("assistant", [MODEL, FactTransformerConfig(width=16).build(TASK)])
 def test_microbatches_weigh_what_they_have_answers_to(assistant):
     """Rows 0 and 2 have one answer of four, rows 4 to 7 none."""
@@ -62,10 +65,10 @@ def test_microbatches_weigh_what_they_have_answers_to(assistant):
     rows["answers"][4:] = FAILED
     rows = jax.device_put(rows)
     params = assistant.init(jax.random.key(0))
-    metrics, gradients = distillation.mean_gradients(assistant.loss, params, rows, 1)
+    metrics, gradients = mean_gradients(assistant.loss, params, rows, 1)
     scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradients))
     for parts in (2, 4, 8):
-        theirs, in_parts = distillation.mean_gradients(assistant.loss, params, rows, parts)
+        theirs, in_parts = mean_gradients(assistant.loss, params, rows, parts)
         assert float(theirs["answered"]) == float(metrics["answered"]) == 10
         for name in metrics:
             np.testing.assert_allclose(theirs[name], metrics[name], rtol=1e-6)
@@ -80,7 +83,7 @@ def test_a_batch_without_answers_changes_no_mean():
     rows = jax.device_put(rows)
     params = MODEL.init(jax.random.key(0))
     for parts in (1, 4):
-        metrics, gradients = distillation.mean_gradients(MODEL.loss, params, rows, parts)
+        metrics, gradients = mean_gradients(MODEL.loss, params, rows, parts)
         assert not any(metrics[name] for name in ("loss", "agreement", "answered"))
         assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
@@ -90,10 +93,10 @@ def test_logged_means_weigh_steps_by_their_answers():
     logged = []
     metrics = iter([{"loss": jnp.float32(a), "answered": jnp.float32(n)} for a, n in steps])
     training = Training(steps=3, log_every=3, look_every=3)
-    state = distillation.begin(MODEL, MODEL.init(jax.random.key(0)), training)
-    distillation.train(
+    state = untrained(MODEL, MODEL.init(jax.random.key(0)), training)
+    train(
         lambda state: (state, next(metrics)),
-        training,
+        training.schedule,
         state,
         look=lambda state: {},
         save=lambda state, log: None,

@@ -20,6 +20,8 @@ from amplify.failures import explained
 from amplify.store import Store
 from tests.tiny import TOML, tiny_experiment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 QUICK = TOML.replace("steps = 60", "steps = 10").replace("contexts = 96", "contexts = 16")
 QUICK += "\n[gate]\nworthwhile = 0.5\n"  # so few contexts tell nothing smaller: no warning
@@ -227,7 +229,13 @@ def follow(line: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "what"),
-    [(0, "evals.jsonl"), (0, "checkpoint"), (1, "evals.jsonl"), (1, "checkpoint"), (1, "data")],
+    [
+        (0, "evals.jsonl"),
+        (0, "initial/checkpoint"),
+        (1, "evals.jsonl"),
+        (1, "distillation/checkpoint"),
+        (1, "distillation/data"),
+    ],
 )
 def test_what_an_error_says_to_do_about_damage_mends_it(copied, capsys, number, what):
     path = copied / f"{number:03d}" / what

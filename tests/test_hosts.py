@@ -19,8 +19,11 @@ from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.experiment_file import read_experiment
 from amplify.mesh import Mesh
+from amplify.store import Store
 from tests.test_mesh import THREADS, losses, record
 from tests.tiny import TOML, tiny_experiment
+
+pytestmark = pytest.mark.slow
 
 SHORT = (
     TOML.replace("contexts = 96", "contexts = 160")
@@ -62,8 +65,12 @@ def start(folder: Path) -> list[subprocess.Popen]:
 
 
 def kill_while_training(folder: Path, process: subprocess.Popen) -> None:
-    """Once something of the training is saved."""
-    while process.poll() is None and not (folder / "001/training/10/SHA256SUMS").is_file():
+    """Once something of the assistant's training is saved."""
+    phase = (
+        "streaming" if "streaming" in (folder / "experiment.toml").read_text() else "distillation"
+    )
+    saved = folder / "001" / phase / "training/10/SHA256SUMS"
+    while process.poll() is None and not saved.is_file():
         time.sleep(0.01)
     process.kill()
     process.communicate()
@@ -94,8 +101,8 @@ def rounds(tmp_path_factory):
 
 
 def test_two_processes_write_the_rows_of_one_a_shard_each(rounds):
-    one, two = (dataset.read(rounds / name / "001/data") for name in ("one", "two"))
-    assert len(list((rounds / "two/001/data").glob("*.array_record-*-of-00002"))) == 2
+    one, two = (dataset.read(Store(rounds / name).round(1).main.data) for name in ("one", "two"))
+    assert len(list((rounds / "two/001/distillation/data").glob("*.array_record-*-of-00002"))) == 2
     assert len(one) == len(two) == 160
     for row, other in zip(one, two, strict=True):
         for name in row:
@@ -141,7 +148,7 @@ def test_two_processes_teach_the_overseer_of_one(learned):
 
 def test_two_processes_make_the_answers_and_have_the_losses_of_one(learned):
     np.testing.assert_allclose(losses(learned / "two", 1), losses(learned / "one", 1), rtol=1e-5)
-    one, two = (dataset.read(learned / name / "001/data") for name in ("one", "two"))
+    one, two = (dataset.read(learned / name / "001/distillation/data") for name in ("one", "two"))
     assert len(one) == len(two) > 10
     for row, other in zip(one, two, strict=True):
         for name in row:

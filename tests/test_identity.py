@@ -39,7 +39,8 @@ def begun(folder: Path, number: int = 1, **facts) -> Store:
     store = Store(folder)
     this = store.round(number)
     this.begin(provenance.describe(store.experiment, None) | facts)
-    this.stage("checkpoint", lambda: {"digest": f"digest of {number}"})
+    trained = {"digests": {"assistant": f"digest of {number}"}}
+    this.stage("distillation/checkpoint", lambda: trained)
     return Store(folder)
 
 
@@ -343,8 +344,8 @@ def test_a_parent_that_is_being_made_again_is_waited_for(tmp_path):
 def claimed(folder: Path) -> bool:
     """Whether a training state that is there is still there when a training begins."""
     store = Store(folder)
-    state = store.round(1).training / "30"
-    store.round(1).claim_training(store.experiment)
+    state = store.round(1).phase("distillation").training / "30"
+    store.round(1).claim_training(store.experiment, "distillation")
     return state.exists()
 
 
@@ -364,11 +365,11 @@ def test_a_training_state_belongs_to_its_experiment_parent_and_data(
         store = Store(folder)
         this = store.round(1)
         this.begin(provenance.describe(store.experiment, {"round": 0, "digest": parent}))
-        this.stage("data", lambda: {"digest": data})
+        this.stage("distillation/data", lambda: {"digest": data})
 
     begin()
     assert not claimed(folder)
-    (folder / "001/training/30").mkdir()
+    (folder / "001/distillation/training/30").mkdir()
     assert claimed(folder)
     assert capsys.readouterr().err == ""
     begin(**change)
@@ -386,7 +387,7 @@ def test_each_stage_says_what_code_made_it(tmp_path, monkeypatch):
     this.stage("evals", dict)
     stages = Store(folder).round(1).record["stages"]
     told = {name: (entry["commit"], entry["dirty"]) for name, entry in stages.items()}
-    assert told == {"checkpoint": ("first", False), "evals": ("second", True)}
+    assert told == {"distillation/checkpoint": ("first", False), "evals": ("second", True)}
     assert {"python", "versions", "device"} <= set(stages["evals"])
 
 

@@ -22,7 +22,7 @@ def judged(store: Store, before: int, after: int, measure: str = "alone") -> dic
 
 def set_metrics(store: Store, number: int, rows: list[dict]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    store.round(number).metrics.write_text(text)
+    store.round(number).main.metrics.write_text(text)
 
 
 def two_questions(number: int) -> list[dict]:

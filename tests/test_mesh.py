@@ -17,14 +17,19 @@ import jax
 import numpy as np
 import pytest
 
-from amplify import distillation, streaming
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.cli import main
-from amplify.experiment import Training
 from amplify.experiment_file import read_experiment
 from amplify.mesh import Mesh
+from amplify.oversight.amplification import streaming
+from amplify.store import Store
 from amplify.tasks.wildcard import Wildcard
+from amplify.training.options import Training
+from amplify.training.step import abstract_state, traced_step
 from tests.tiny import TOML, tiny_experiment
+from tests.training import untrained
+
+pytestmark = pytest.mark.slow
 
 LANGUAGE_MODEL = TOML.replace(
     'kind = "fact-transformer"\nwidth = 16\nheads = 2\nencoder_layers = 0\ndecoder_layers = 1',
@@ -66,8 +71,7 @@ def play_round(folder: Path, number: int, devices: int) -> None:
 
 
 def losses(folder: Path, number: int) -> list[float]:
-    lines = (folder / f"{number:03}/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return [row["loss"] for row in Store(folder).round(number).training_curve()]
 
 
 def record(folder: Path, number: int) -> dict:
@@ -99,7 +103,7 @@ def test_a_round_on_eight_devices_that_is_killed_ends_as_one_that_was_not(rounds
     folder = tmp_path / "many"
     shutil.copytree(rounds / "many", folder, ignore=shutil.ignore_patterns("001", "002"))
     process = start_round(folder, 1, devices=8)
-    while process.poll() is None and not [*folder.glob("001/training/*/SHA256SUMS")]:
+    while process.poll() is None and not [*folder.glob("001/*/training/*/SHA256SUMS")]:
         time.sleep(0.01)
     process.kill()
     process.communicate()
@@ -107,8 +111,9 @@ def test_a_round_on_eight_devices_that_is_killed_ends_as_one_that_was_not(rounds
     play_round(folder, 1, devices=8)
     assert losses(folder, 1) == losses(rounds / "many", 1)
     killed, whole = (record(one, 1)["stages"] for one in (folder, rounds / "many"))
-    for stage in ("checkpoint", "evals"):
-        assert killed[stage]["digest"] == whole[stage]["digest"]
+    for stage in whole:
+        for digest in ("digest", "digests"):
+            assert killed[stage].get(digest) == whole[stage].get(digest)
 
 
 def test_what_eight_devices_saved_two_go_on_from(rounds):
@@ -120,8 +125,7 @@ def test_what_eight_devices_saved_two_go_on_from(rounds):
     assert after["experiment_digest"] == before["experiment_digest"]
     assert before["mesh"]["data"] * before["mesh"]["fsdp"] * before["mesh"]["tensor"] == 8
     assert after["mesh"] == {"data": 1, "fsdp": 2, "tensor": 1}
-    parent = record(rounds / "many", after["parent"]["round"])
-    assert after["parent"]["digest"] == parent["stages"]["checkpoint"]["digest"]
+    assert after["parent"] == Store(rounds / "many").round(after["parent"]["round"]).identity
     assert losses(rounds / "many", 2)[-1] < losses(rounds / "many", 1)[0]
 
 
@@ -132,9 +136,10 @@ def test_two_devices_share_the_work_of_a_streaming_step(tmp_path):
 
     def operations(experiment):
         """Of one device."""
-        state = experiment.mesh.place(streaming.abstract(experiment))
+        phase = streaming(experiment)
+        state = experiment.mesh.place(abstract_state(phase))
         key = experiment.mesh.place(jax.eval_shape(lambda: jax.random.key(0)))
-        step = streaming.make_step(experiment).lower(key, state).compile()
+        step = traced_step(phase, experiment.mesh).lower(key, {}, state).compile()
         return step.cost_analysis()["flops"]
 
     shared = dataclasses.replace(alone, mesh=Mesh(data=2))
@@ -146,9 +151,9 @@ def test_weights_and_their_moments_lie_in_shares(optimizer):
     model = LanguageModelConfig(width=32, heads=4, key_heads=2, layers=2).build(Wildcard(3))
     training = Training(steps=10, optimizer=optimizer)
     mesh = Mesh(tensor=2)
-    state = mesh.place(distillation.begin(model, jax.jit(model.init)(jax.random.key(0)), training))
+    state = mesh.place(untrained(model, jax.jit(model.init)(jax.random.key(0)), training))
     for name in ("query", "key", "value", "out"):
-        kernel = state.params["layers"]["attention"][name]["kernel"][...]
+        kernel = state.roles["assistant"].params["layers"]["attention"][name]["kernel"][...]
         assert kernel.addressable_shards[0].data.size == kernel.size // 2
     sizes = [leaf.size for leaf in jax.tree.leaves(state)]
     shares = [leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state)]

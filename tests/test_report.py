@@ -293,7 +293,7 @@ def test_without_a_finished_round_the_command_that_makes_one_is_named(tmp_path, 
 def test_a_half_done_round_is_not_counted_and_how_to_go_on_is_said(store):
     store = change_record(store, LAST, status="started", stages={"data": {}, "checkpoint": {}})
     assert max(row["round"] for row in report.results(store)) == LAST - 1
-    line = f"round {LAST} is half done (data, checkpoint so far);"
+    line = f"round {LAST} is half done (distillation/data, distillation/checkpoint so far);"
     command = f"to go on: amplify round {store.path} --n {LAST}"
     for show in (report.rounds_table(store), report.comparison([store])):
         assert f"{line} {command}" in " ".join(printed(show, width=200).split())
@@ -798,8 +798,8 @@ def test_a_round_s_page_shows_trees_with_a_wrong_answer_first(store):
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])
 def test_a_round_s_page_does_without_a_curve_or_trees_that_cannot_be_read(store, damage):
-    damage(store.round(1).metrics)
-    damage(store.round(1).interactions)
+    damage(store.round(1).main.metrics)
+    damage(store.round(1).main.interactions)
     text = Page(report.write_round_page(store, store.round(1))).text
     assert "metrics.jsonl is missing or damaged" in text
     assert "interactions.jsonl is missing or damaged" in text

@@ -11,15 +11,21 @@ import jax
 import numpy as np
 import pytest
 
-from amplify import distillation, inspection, stages
+from amplify import inspection
 from amplify import round as page
 from amplify.assistants.fact_transformer import FactTransformer
 from amplify.cli import main
+from amplify.draws import draw_round
 from amplify.errors import AmplifyError
+from amplify.json_lines import read_lines
 from amplify.loading import load_assistant
 from amplify.progress import unwatched
-from amplify.store import Store, read_evals, read_lines
+from amplify.round_folder import read_evals
+from amplify.store import Store
+from amplify.training.step import stored_step
 from tests.tiny import TOML, tiny_experiment
+
+STAGES = ["distillation/data", "distillation/checkpoint", "evals", "verdict"]
 
 
 def run_rounds(folder: Path, last: int) -> Store:
@@ -51,10 +57,10 @@ def outcome(folder: Path) -> dict:
         for stage, facts in this.record["stages"].items():
             timeless = {k: v for k, v in facts.items() if not k.endswith("seconds")}
             found[number, stage] = json.dumps(timeless, sort_keys=True)
-        for path in (this.evals, this.interactions):
+        for path in (this.evals, this.main.interactions):
             found[number, path.name] = path.read_bytes() if path.exists() else None
-        if this.metrics.exists():
-            rows = read_lines(this.metrics)
+        if this.main.metrics.exists():
+            rows = read_lines(this.main.metrics)
             found[number, "metrics"] = [(r["step"], r["loss"], r["agreement"]) for r in rows]
     return found
 
@@ -62,21 +68,19 @@ def outcome(folder: Path) -> dict:
 def test_a_round_leaves_what_the_design_promises(ran):
     folder = ran / "002"
     there = {path.name for path in folder.iterdir()}
-    promised = {"data", "checkpoint", "interactions.jsonl", "evals.jsonl", "metrics.jsonl"}
-    assert there == promised | {"record.json", "report.html", "trees.html"}
+    assert there == {"distillation", "evals.jsonl", "record.json", "report.html", "trees.html"}
+    phase = {path.name for path in (folder / "distillation").iterdir()}
+    assert phase == {"data", "checkpoint", "interactions.jsonl", "metrics.jsonl"}
+    assert [path.name for path in (folder / "distillation/checkpoint").iterdir()] == ["assistant"]
     record = json.loads((folder / "record.json").read_text())
     assert record["status"] == "done"
-    assert list(record["stages"]) == ["data", "checkpoint", "evals", "verdict"]
+    assert list(record["stages"]) == STAGES
     asked = 96 * 4
     assert record["ledger"]["overseer_answers"] == asked
     # At depth 2 both sub-questions go to the assistant, at depth 1 both to the environment.
     assert record["ledger"]["assistant_answers"] == asked // 2 * 2
     assert record["ledger"]["training_steps"] == 60
-    assert record["parent"]["digest"] == record_of(ran, record["parent"]["round"])["digest"]
-
-
-def record_of(folder: Path, number: int) -> dict:
-    return Store(folder).round(number).record["stages"]["checkpoint"]
+    assert record["parent"] == Store(ran).round(record["parent"]["round"]).identity
 
 
 def test_the_data_set_is_read_by_a_process_that_never_heard_of_amplify(ran):
@@ -90,7 +94,7 @@ print(row["context"].shape, row["questions"].shape, row["answers"].shape, len(ro
 assert "amplify" not in sys.modules and "tensorflow" not in sys.modules
 """
     done = subprocess.run(
-        [sys.executable, "-I", "-c", program, str(ran / "001" / "data")],
+        [sys.executable, "-I", "-c", program, str(ran / "001" / "distillation" / "data")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -99,13 +103,14 @@ assert "amplify" not in sys.modules and "tensorflow" not in sys.modules
 
 def test_the_first_rounds_labels_are_true_and_half_of_the_second_are_at_depth_two(ran):
     store = Store(ran)
-    problems = stages.draw_round(store.experiment, 1)
+    problems = draw_round(store.experiment, 1)
     task = store.experiment.task
-    rows = inspection.dataset.read(store.round(1).data)
+    rows = inspection.dataset.read(store.round(1).main.data)
     truth = jax.vmap(jax.vmap(task.truth, (None, 0)))(problems.contexts, problems.questions)
     assert [row["answers"].tolist() for row in rows] == truth.tolist()
     wildcards = [
-        (row["questions"] == 3).sum(axis=-1) for row in inspection.dataset.read(store.round(2).data)
+        (row["questions"] == 3).sum(axis=-1)
+        for row in inspection.dataset.read(store.round(2).main.data)
     ]
     assert (np.sort(wildcards, axis=1) == [1, 1, 2, 2]).all()
 
@@ -135,10 +140,10 @@ def test_the_same_seed_gives_bit_identical_rounds(ran, tmp_path):
 def test_another_seed_gives_another_assistant(ran, tmp_path):
     other = tiny_experiment(tmp_path / "tiny", "seed = 1\n" + TOML)
     run_rounds(other, 0)
-    assert record_of(other, 0)["digest"] != record_of(ran, 0)["digest"]
+    assert Store(other).round(0).identity != Store(ran).round(0).identity
 
 
-@pytest.mark.parametrize("stage", ["data", "checkpoint", "evals", "verdict"])
+@pytest.mark.parametrize("stage", [*STAGES, "data", "checkpoint"])
 def test_a_stage_done_again_comes_out_the_same(ran, copied, stage):
     store = Store(copied)
     store.round(2).undo(stage)
@@ -147,6 +152,7 @@ def test_a_stage_done_again_comes_out_the_same(ran, copied, stage):
     assert outcome(copied) == outcome(ran)
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_changes_nothing_in_the_end(ran, tmp_path):
     """The whole twenty kills of `make bench` in small."""
     folder = tiny_experiment(tmp_path / "tiny")
@@ -167,7 +173,11 @@ def kill_and_resume(folder: Path, last: int, kills: int, seed: int, between=(3.0
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         if killed < kills:
-            wait_for(folder / f"{last:03d}/checkpoint", dice.uniform(*between), process)
+            wait_for(
+                folder / f"{last:03d}/distillation/checkpoint/assistant",
+                dice.uniform(*between),
+                process,
+            )
             process.send_signal(signal.SIGKILL)
         _, complaint = process.communicate()
         if process.returncode == 0:
@@ -200,7 +210,7 @@ def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, c
             def advance(more):
                 nonlocal done
                 done += more
-                if what == "distilling" and done >= steps:
+                if what == "distillation" and done >= steps:
                     raise KilledError
 
             yield advance
@@ -215,7 +225,7 @@ def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, c
 
     @contextmanager
     def watch(what, total):
-        yield lambda more: steps_seen.append(more) if what == "distilling" else None
+        yield lambda more: steps_seen.append(more) if what == "distillation" else None
 
     page.run(Store(copied), 2, watch)
     assert steps_seen[0] == 40  # the last checkpoint before step 50
@@ -232,9 +242,9 @@ def test_the_training_step_is_traced_once_over_rounds_and_batches(tmp_path, monk
         return loss(self, params, batch)
 
     monkeypatch.setattr(FactTransformer, "loss", counted)
-    distillation.make_step.cache_clear()
+    stored_step.cache_clear()
     run_rounds(tiny_experiment(tmp_path / "tiny"), 2)
-    distillation.make_step.cache_clear()
+    stored_step.cache_clear()
     assert len(traced) == 1
 
 
@@ -242,7 +252,7 @@ def test_the_tree_behind_a_row_is_the_one_that_made_its_label(ran):
     store = Store(ran)
     for row, question in ((0, 0), (95, 3), (40, 1)):
         found = inspection.training_tree(store, 2, row, question, 1)
-        stored = inspection.dataset.read(store.round(2).data)[row]
+        stored = inspection.dataset.read(store.round(2).main.data)[row]
         shown = inspection.words.shown(store.experiment.task, stored["answers"][question])
         assert found.tree["answer"] == shown
         assert len(found.tree["steps"]) == 2
@@ -250,7 +260,7 @@ def test_the_tree_behind_a_row_is_the_one_that_made_its_label(ran):
 
 def test_sampled_trees_are_those_behind_their_rows(ran):
     store = Store(ran)
-    kept = read_lines(store.round(2).interactions)
+    kept = read_lines(store.round(2).main.interactions)
     assert len(kept) == 50
     where = ("row", "column", "class")
     tree = {key: value for key, value in kept[7].items() if key not in where}
@@ -278,14 +288,14 @@ def break_file(path: Path) -> None:
     ("what", "stage", "use"),
     [
         (
-            "checkpoint",
-            "checkpoint",
-            lambda store: load_assistant(store.experiment, store.round(1)),
+            "distillation/checkpoint/assistant",
+            "distillation/checkpoint",
+            lambda store: load_assistant(store.experiment, store.round(1).roles()),
         ),
         ("evals.jsonl", "evals", lambda store: read_evals(store.round(1))),
         (
-            "data",
-            "data",
+            "distillation/data",
+            "distillation/data",
             lambda store: (store.round(1).undo("checkpoint"), page.run(store, 1, unwatched)),
         ),
     ],
@@ -310,7 +320,7 @@ def test_a_loss_that_is_not_finite_stops_the_round_with_the_step(tmp_path):
         AmplifyError, match=r"the loss is \w+ at step \d+: try a smaller training.learning_rate"
     ):
         run_rounds(folder, 1)
-    assert not Store(folder).round(1).done("checkpoint")
+    assert not Store(folder).round(1).done("distillation/checkpoint")
 
 
 def test_a_report_that_is_missing_or_older_than_its_round_is_written_again(copied):

@@ -15,6 +15,8 @@ from amplify.tasks.search import Search
 from amplify.words import shown
 from tests.checkpoints import checkpoint_folder
 
+pytestmark = pytest.mark.slow
+
 TOML = """
 [task]
 kind = "search"
@@ -68,7 +70,7 @@ def searched(tmp_path_factory):
 def test_a_row_holds_the_passages_that_its_questions_found(searched):
     task = Store(searched).experiment.task
     assert isinstance(task, Search)
-    row = dataset.read(searched / "001/data")[0]
+    row = dataset.read(searched / "001/distillation/data")[0]
     assert row["context"].shape == (task.passages, task.passage_length)
     passages = {shown(task, passage) for passage in row["context"]}
     for question, answer in zip(row["questions"], row["answers"], strict=True):
@@ -206,7 +208,7 @@ def test_a_checkpoint_searches_in_its_own_spelling_and_is_adapted(tmp_path):
     main(["round", str(folder), "--n", "1"])
     experiment = Store(folder).experiment
     model, task = experiment.assistant, experiment.task
-    row = dataset.read(folder / "001/data")[0]
+    row = dataset.read(folder / "001/distillation/data")[0]
     laid_out = model.lay_out({key: row[key][None] for key in ("context", "questions", "answers")})
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
     read = tokenizer.decode([token for token in laid_out["context"][0] if token >= 0])

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from amplify import distillation, imitation, mesh
+from amplify import mesh
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
 from amplify.assistants.layers import Architecture
@@ -17,11 +17,15 @@ from amplify.assistants.lora import LoRA
 from amplify.assistants.rotary import Rotary
 from amplify.assistants.wording import words_of_its_own
 from amplify.axes import axes
-from amplify.experiment import Training
 from amplify.mesh import Mesh
 from amplify.overseers.learned import Learned, LearnedConfig
+from amplify.oversight.amplification import trained_assistant
+from amplify.oversight.imitation import trained_overseer
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.wildcard import Wildcard
+from amplify.training.options import Training
+from amplify.training.step import abstract_role
+from tests.training import untrained
 
 LLAMA = Architecture(
     vocabulary=32_000,
@@ -53,7 +57,7 @@ def language_model(architecture):
 
 
 def training_state(assistant, optimizer="adam"):
-    return distillation.abstract_state(assistant, Training(optimizer=optimizer))
+    return abstract_role(trained_assistant(assistant, Training(optimizer=optimizer)))
 
 
 def fact_transformer():
@@ -125,8 +129,8 @@ def test_moments_and_the_target_network_lie_where_their_parameter_does(optimizer
 
 def test_a_learned_overseer_is_spread_with_its_moments():
     overseer = Learned(LearnedConfig(width=128, heads=4, layers=4), Permutation(64, 6))
-    apprentice = imitation.abstract(overseer, 50)
-    for part in (apprentice.params, apprentice.optimizer):
+    state = abstract_role(trained_overseer(overseer))
+    for part in (state.params, state.optimizer):
         shares = Mesh(fsdp=8).shares(part)
         assert shares.per_device == pytest.approx(shares.all / 8, rel=0.05)
 
@@ -161,7 +165,7 @@ def test_devices_hold_what_was_worked_out_from_shapes():
     training = Training(steps=10)
     for spread in (Mesh(fsdp=2), Mesh(tensor=2)):
         params = jax.jit(model.init)(jax.random.key(0))
-        state = spread.place(distillation.begin(model, params, training))
+        state = spread.place(untrained(model, params, training))
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
         assert held == spread.shares(state).per_device
         assert held < 0.6 * spread.shares(state).all

@@ -11,7 +11,8 @@ import pytest
 
 from amplify.errors import AmplifyError
 from amplify.files import write_atomically
-from amplify.store import Store, read_lines, write_lines
+from amplify.json_lines import read_lines, write_lines
+from amplify.store import Store
 from tests.tiny import TOML, tiny_experiment
 
 
@@ -24,7 +25,7 @@ def write_round(folder: Path, number: int, verdict: str | None = None) -> None:
     store = Store(folder)
     this = store.round(number)
     this.begin({"experiment": store.experiment.values})
-    this.stage("checkpoint", lambda: {"digest": "d"})
+    this.stage("distillation/checkpoint", lambda: {"digests": {"assistant": "d"}})
     if verdict is not None:
         this.stage("verdict", lambda: {"verdict": verdict, "against": 0})
 
@@ -51,7 +52,7 @@ def test_a_stage_that_is_done_is_not_done_again(folder):
     def fail():
         raise AssertionError("done twice")
 
-    Store(folder).round(1).stage("checkpoint", fail)
+    Store(folder).round(1).stage("distillation/checkpoint", fail)
 
 
 def test_a_stage_that_fails_is_not_recorded(folder):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import loading, streaming
+from amplify import loading, stages
 from amplify import round as page
 from amplify.chunks import amplify_problems
 from amplify.cli import main
@@ -17,9 +17,16 @@ from amplify.errors import AmplifyError
 from amplify.experiment import Curriculum
 from amplify.experiment_file import read_experiment
 from amplify.inspection import training_tree
+from amplify.json_lines import read_lines
+from amplify.oversight import amplification, streaming
+from amplify.oversight.amplification import trained_assistant
+from amplify.oversight.imitation import trained_overseer
+from amplify.oversight.streaming import Streaming
 from amplify.progress import unwatched
-from amplify.store import Store, read_lines
+from amplify.store import Store
 from amplify.tasks.permutation import Permutation
+from amplify.training.options import Training
+from amplify.training.step import fresh_role, make_step, traced_step
 from amplify.types import DONT_KNOW, Problems, Weights
 from tests.tiny import tiny_experiment
 
@@ -88,37 +95,44 @@ def outcome(store: Store, number: int) -> list[str]:
     """Everything that a round decided."""
     this = store.round(number)
     stages_ = this.record["stages"]
-    checkpoint = {
-        key: value for key, value in stages_["checkpoint"].items() if not key.endswith("seconds")
-    }
-    return [json.dumps(checkpoint, sort_keys=True), stages_["evals"]["digest"]]
+    trained = [
+        {key: value for key, value in facts.items() if not key.endswith("seconds")}
+        for stage, facts in stages_.items()
+        if stage.endswith("/checkpoint")
+    ]
+    return [json.dumps(trained, sort_keys=True), stages_["evals"]["digest"]]
 
 
 def test_a_streaming_round_leaves_what_a_stored_one_does(ran):
     this = ran.round(1)
     assert this.complete
-    for path in (this.data, this.checkpoint, this.overseer, this.interactions, this.report):
+    checkpoints = [handle.checkpoint for handle in this.roles().values()]
+    assert [path.name for path in checkpoints] == ["overseer", "assistant"]
+    for path in (this.main.data, *checkpoints, this.main.interactions, this.report):
         assert path.exists(), path
-    assert not this.training.exists()
+    assert not this.main.training.exists()
     ledger = this.record["ledger"]
     assert ledger["overseer_answers"] == 30 * 16 * 4
     assert ledger["training_steps"] == 60
     assert 500 <= ledger["demonstrations"] <= 500 + 32 + 60
-    trees = read_lines(this.interactions)
+    trees = read_lines(this.main.interactions)
     assert trees
     assert {"question", "answer", "steps", "right"} <= set(trees[0])
 
 
 def test_the_next_round_goes_on_with_the_overseer_and_the_size_of_its_parent(ran):
-    first, second = (ran.round(number).record["stages"]["checkpoint"] for number in (1, 2))
+    first, second = (
+        ran.round(number).record["stages"]["streaming/checkpoint"] for number in (1, 2)
+    )
     assert first["size"] > 3
     parent = ran.round(2).record["parent"]["round"]
     so_far = first["demonstrations_so_far"] if parent == 1 else 0
-    assert second["demonstrations_so_far"] == so_far + second["demonstrations"]
+    new = ran.round(2).record["ledger"]["demonstrations"]
+    assert second["demonstrations_so_far"] == so_far + new
 
 
 def test_the_curve_looks_at_who_answers_and_counts_demonstrations(ran):
-    rows = read_lines(ran.round(1).metrics)
+    rows = read_lines(ran.round(1).main.metrics)
     assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
     looked = [row for row in rows if "accuracy" in row]
     assert [row["step"] for row in looked] == [20, 40, 60]
@@ -129,7 +143,8 @@ def test_the_curve_looks_at_who_answers_and_counts_demonstrations(ran):
 
 
 def test_everything_is_compiled_once(ran):
-    assert streaming.make_step(ran.experiment)._cache_size() == 1
+    phase = amplification.streaming(ran.experiment)
+    assert traced_step(phase, ran.experiment.mesh)._cache_size() == 1
 
 
 class KilledError(Exception):
@@ -142,20 +157,22 @@ def test_a_killed_streaming_round_ends_as_one_that_was_not(ran, tmp_path, after,
     shutil.copytree(ran.path, folder)
     shutil.rmtree(folder / "001")
     shutil.rmtree(folder / "002")
-    step, seen = streaming.make_step(ran.experiment), []
+    seen = []
 
-    def dying(experiment):
-        def one(root, state):
-            seen.append(1)
-            if len(seen) == after:
+    def dying(phase, *arguments):
+        step = make_step(phase, *arguments)
+
+        def one(state):
+            seen.append(phase.name == "streaming")
+            if sum(seen) == after:
                 raise KilledError
-            return step(root, state)
+            return step(state)
 
         return one
 
     store = Store(folder)
     with monkeypatch.context() as patched:
-        patched.setattr(streaming, "make_step", dying)
+        patched.setattr(stages, "make_step", dying)
         with pytest.raises(KilledError):
             page.run(store, 1, unwatched)
     page.run(Store(folder), 1, unwatched)
@@ -169,9 +186,7 @@ def test_streamed_answers_have_no_tree_to_recompute(ran):
 
 def test_the_buffer_trains_on_no_held_out_place_and_on_nothing_unfilled(tmp_path):
     experiment = read_experiment(tiny_experiment(tmp_path / "tiny", TOML) / "experiment.toml")
-    buffer = streaming.begin(
-        experiment, experiment.assistant.init(jax.random.key(0)), None, 3
-    ).buffer
+    buffer = Streaming(experiment).begin(None, {}).buffer
     place = jnp.arange(120, dtype=jnp.int32)
     marked = buffer._replace(contexts=buffer.contexts + place[:, None, None])
     for written, filled in ((16, 16), (96, 96), (500, 120)):
@@ -216,18 +231,23 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
     """With a greedy assistant, so that it does not matter which random keys each way uses."""
     toml = TOML.replace("decoder_layers = 1", 'decoder_layers = 1\nsampling = "greedy"', 1)
     experiment = read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
-    teacher = loading.load_assistant(ran.experiment, ran.round(1))[0]
-    apprentice = loading.load_apprentice(ran.experiment, ran.round(1))
-    state = streaming.begin(experiment, teacher, apprentice, 4)
-    amplify = jax.jit(lambda key, state: streaming._amplify(experiment, key, state))
-    streamed = amplify(jax.random.key(1), state).buffer
+    source, roles = Streaming(experiment), ran.roles(ran.round(1))
+    teacher, overseer = loading.load_weights(ran.experiment, roles)
+    live = {
+        "assistant": fresh_role(trained_assistant(experiment.assistant, Training()), teacher),
+        "overseer": fresh_role(trained_overseer(experiment.learner), overseer),
+    }
+    shown = loading.load_carried(experiment, roles["overseer"], source.abstract_carry()["overseer"])
+    state = source.begin(None, {"overseer": shown, "assistant": jnp.int32(4)})
+    amplify = jax.jit(lambda key: streaming._amplify(experiment, key, live, state))
+    streamed = amplify(jax.random.key(1)).stream.buffer
     contexts, questions = streamed.contexts[:16], streamed.questions[:16]
     seeds = jnp.stack([jnp.ones(16, jnp.uint32), jnp.arange(16, dtype=jnp.uint32)], axis=1)
     [stored] = amplify_problems(
         experiment.task,
         experiment.assistant,
         experiment.overseer,
-        Weights(teacher, apprentice.params),
+        Weights(teacher, overseer),
         Problems(seeds, contexts, questions),
         seed=5,
     )
@@ -297,7 +317,13 @@ def test_a_stored_round_teaches_its_overseer_first(tmp_path):
     toml = TOML.replace('targets = "streaming"', 'targets = "stored"').split("[curriculum]")[0]
     folder = tiny_experiment(tmp_path / "tiny", toml)
     this = run(folder, 1).round(1)
-    assert list(this.record["stages"]) == ["overseer", "data", "checkpoint", "evals", "verdict"]
+    assert list(this.record["stages"]) == [
+        "imitation/checkpoint",
+        "distillation/data",
+        "distillation/checkpoint",
+        "evals",
+        "verdict",
+    ]
     assert this.record["ledger"]["demonstrations"] == 32 * 16
     tree = training_tree(Store(folder), 1, row=3, question=1, depth=1).tree
     assert tree["by"] == "overseer"

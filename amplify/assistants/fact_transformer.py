@@ -76,11 +76,34 @@ class FactTransformer:
         log_prob = jnp.zeros(questions.shape[:-1])
         for place in range(self.task.answer_length):
             log_probs = network.log_probs(memory, self._query(questions, tokens, place), sees)
-            log_probs = jax.nn.log_softmax(log_probs / self.config.temperature)
+            log_probs = self._sampled_from(log_probs)
             token = jnp.argmax(log_probs, -1) if keys is None else sample(keys, place, log_probs)
             tokens = tokens.at[..., place].set(token.astype(tokens.dtype))
             log_prob += jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
         return Answers(tokens, log_prob)
+
+    def log_prob(
+        self,
+        params: PyTree[Array],
+        memory: Memory,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions answer_length"]:
+        """Log-probability of each token of given answers after those before it, in the distribution
+        that `answer` samples from; their sum is what `answer` says. Differentiable in the
+        parameters.
+        """
+        network, sees = self._merge(params), self._present(memory.rows)
+
+        def of_token(place: int) -> Float[Array, "batch questions"]:
+            log_probs = network.log_probs(memory, self._query(questions, answers, place), sees)
+            token = answers[..., place, None]
+            return jnp.take_along_axis(self._sampled_from(log_probs), token, axis=-1)[..., 0]
+
+        return jnp.stack([of_token(place) for place in range(self.task.answer_length)], axis=-1)
+
+    def _sampled_from(self, log_probs: Float[Array, "*b vocabulary"]) -> Array:
+        return jax.nn.log_softmax(log_probs / self.config.temperature)
 
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
@@ -59,6 +60,10 @@ class LearnedConfig:
     @property
     def decoder_layers(self) -> int:
         return self.layers
+
+    def make_optimizer(self) -> optax.GradientTransformation:
+        warm_up = optax.linear_schedule(0.0, self.learning_rate, 100)
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(warm_up, b2=0.98))
 
     def build(self, task: SimulatedTask) -> "Learned":
         """Raises ValueError if the sizes do not fit together."""

@@ -30,7 +30,7 @@ from amplify.people.stale import decided_since_closing
 from amplify.people.uplift import uplift
 from amplify.people.worker import Worker
 from amplify.progress import Watch
-from amplify.store import RoundFolder
+from amplify.round_folder import RoundFolder
 from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
 
 
@@ -101,7 +101,7 @@ def recorded_by_people(
         return None
     log = Log(this.path.parent / EVENTS)
     try:
-        closed = this.record["stages"]["data"]["closed"]
+        closed = next(e["closed"] for e in this.record["stages"].values() if "closed" in e)
         return gather(experiment, this.number, problems, log.since(), closed)
     finally:
         log.close()

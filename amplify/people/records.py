@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from amplify.errors import AmplifyError, first_line
 from amplify.items import FINAL, Items
 from amplify.measures import Measure, gate_measure, in_order, recorded
+from amplify.record import digest_of, read_record
 from amplify.statistics import Proportion
 
 
@@ -49,8 +50,8 @@ class Record(NamedTuple):
 
     @property
     def digest(self) -> str | None:
-        """Of its checkpoint."""
-        return self.stages.get("checkpoint", {}).get("digest")
+        """Of its assistant."""
+        return digest_of(dict(self.facts))
 
     @property
     def judged(self) -> str:
@@ -76,7 +77,9 @@ def read_records(experiment: Path) -> list[Record]:
         for entry in experiment.iterdir()
         if re.fullmatch(r"\d{3,}", entry.name) and (entry / "record.json").is_file()
     }
-    return [Record(number, folders[number], _facts(folders[number])) for number in sorted(folders)]
+    return [
+        Record(number, folders[number], read_record(folders[number])) for number in sorted(folders)
+    ]
 
 
 def measures_of(records: Sequence[Record]) -> list[Measure]:
@@ -100,17 +103,6 @@ def descendants(records: Sequence[Record], number: int) -> list[int]:
         if record.parent in found:
             found.add(record.number)
     return sorted(found - {number})
-
-
-def _facts(folder: Path) -> Mapping[str, Any]:
-    path = folder / "record.json"
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(facts, dict):
-            raise ValueError("not a table")
-        return facts
-    except (OSError, ValueError) as error:
-        raise AmplifyError(f"{path}: damaged record ({first_line(error)})") from None
 
 
 @functools.lru_cache(maxsize=1024)

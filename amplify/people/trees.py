@@ -20,6 +20,7 @@ from amplify.errors import AmplifyError, first_line
 from amplify.events import without_surrogates
 from amplify.files import write_atomically
 from amplify.people.records import Record, read_records
+from amplify.record import main_folder
 
 Node = Mapping[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Node, ...]}`; the root of a person's tree also
@@ -152,7 +153,7 @@ def read_trees(experiment: Path, labels: Mapping[str, str] | None = None) -> Tre
 
 
 def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
-    path = record.folder / "interactions.jsonl"
+    path = main_folder(record.folder, dict(record.facts)).interactions
     if not path.exists():
         return []
     stat, parent = path.stat(), record.facts.get("parent") or {}

@@ -15,6 +15,7 @@ import jinja2
 
 from amplify import figures, processes
 from amplify.items import ALL, FINAL, SELECT
+from amplify.json_lines import write_atomically
 from amplify.measures import LIVE, Measure, in_order
 from amplify.people.trees import write_trees
 from amplify.report import formats, plots
@@ -27,8 +28,9 @@ from amplify.report.results import (
     read_results,
     read_round,
 )
+from amplify.round_folder import RoundFolder
 from amplify.statistics.clusters import FEWEST
-from amplify.store import RoundFolder, Store, write_atomically
+from amplify.store import Store
 
 SHOWN_TREES = 12
 
@@ -106,7 +108,8 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     """`report.html` of a round whose evals are there, in its folder."""
     after, verdict = read_round(this), this.verdict
     before = read_round(store.round(verdict["against"])) if verdict else None
-    metrics, trees = _lines(this.metrics), sorted(_lines(this.interactions), key=_all_right)
+    metrics = _lines(this.main.metrics)
+    trees = sorted(_lines(this.main.interactions), key=_all_right)
     curves = [
         curve("loss", metrics, "loss", share=False),
         curve("training answers reproduced", metrics, "agreement", share=True),
@@ -153,7 +156,7 @@ def _looked_at(metrics: list[dict[str, Any]]) -> list[str]:
 
 def _lineage(store: Store, this: RoundFolder) -> list[dict[str, Any]]:
     """The training curves of a round and of those that it descends from, one after the other."""
-    rows = _lines(this.metrics)
+    rows = _lines(this.main.metrics)
     parent = this.record.get("parent")
     if not parent or not parent["round"]:
         return rows

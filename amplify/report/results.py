@@ -14,8 +14,9 @@ import numpy as np
 from amplify.errors import AmplifyError
 from amplify.items import ALL, FINAL, Difference, Items, both_measured, difference, is_share
 from amplify.measures import Measure, gate_measure, in_order, recorded, undeclared
+from amplify.round_folder import RoundFolder, read_items
 from amplify.statistics import Proportion, compare
-from amplify.store import STAGES, RoundFolder, Store, read_items
+from amplify.store import Store
 
 Means = Mapping[str, Proportion]
 """By the measure's name; measures without a value are absent."""
@@ -192,7 +193,7 @@ def half_done(store: Store) -> list[str]:
     folders = [store.round(number) for number in store.rounds()]
     return [
         f"round {folder.number} is half done"
-        f" ({', '.join(filter(folder.done, STAGES)) or 'nothing'} so far);"
+        f" ({', '.join(folder.record['stages']) or 'nothing'} so far);"
         f" to go on: amplify round {store.path} --n {folder.number}"
         for folder in folders
         if not folder.complete

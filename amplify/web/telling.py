@@ -2,14 +2,16 @@
 their answer then outlives unchanged.
 """
 
-import json
+import contextlib
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from amplify.errors import AmplifyError
 from amplify.people.items import SUBMITTED, Assignment
 from amplify.people.queue import RefusedError
+from amplify.record import digest_of, read_record
 from amplify.web import pages, shown
 from amplify.web.answering import Doing, Person, basis_of, carried_out, mine_of, office_of
 from amplify.web.forms import FormRoute
@@ -72,10 +74,9 @@ def _rounds_by_digest(office: Office) -> dict[str, int]:
     nothing.
     """
     rounds: dict[str, int] = {}
-    for path in sorted(office.experiment.glob("[0-9][0-9][0-9]*/record.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            rounds.setdefault(record["stages"]["checkpoint"]["digest"], int(record["round"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    for folder in sorted(office.experiment.glob("[0-9][0-9][0-9]*")):
+        with contextlib.suppress(AmplifyError, OSError):
+            record = read_record(folder)
+            if (digest := digest_of(record)) is not None:
+                rounds.setdefault(digest, record["round"])
     return rounds

@@ -119,7 +119,9 @@ def streaming(small: bool) -> Facts:
         name = "permutation" if small else "permutation-64"
         experiment = _derived(Path(folder) / name, name, changed)
         compiled = _stream_for(experiment, limit)
-        lines = (experiment / "001/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (
+            (experiment / "001/streaming/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        )
     rows = [json.loads(line) for line in lines]
     questions = sum(row["answered"] for row in rows)
     return {
@@ -150,7 +152,7 @@ def _stream_for(experiment: Path, limit: float) -> float:
     @contextlib.contextmanager
     def watch(what: str, total: int) -> Iterator[Callable[[int], None]]:
         def advance(steps: int) -> None:
-            if what == "distilling" and steps:
+            if what == "streaming" and steps:
                 began[:] = began or [time.monotonic()]
                 if time.monotonic() - began[0] > limit:
                     raise TimeIsUpError
@@ -181,17 +183,20 @@ ANSWERED = 8
 def _train(shape: tuple[int, int, int, int], small: bool) -> Facts:
     import jax
 
-    from amplify import device, distillation
+    from amplify import device
     from amplify.assistants import flops
-    from amplify.experiment import Training
+    from amplify.training.options import Training
+    from tests.training import step_of, untrained
 
     contexts, context, questions, question = shape
     model = _llama(context, question, ANSWERED, small)
     options = Training(steps=1000, warmup_steps=1, learning_rate=1e-4)
-    state = distillation.begin(model, jax.jit(model.init)(jax.random.key(0)), options)
+    state = untrained(model, jax.jit(model.init)(jax.random.key(0)), options)
     batch = jax.device_put(_packed(shape, model.architecture.vocabulary))
     began = time.monotonic()
-    step = distillation.make_step(model, options).lower(state, batch).compile()
+    step = step_of(model, options)
+    jax.block_until_ready(step(state, batch))
+    state = untrained(model, jax.jit(model.init)(jax.random.key(0)), options)
     compiling = time.monotonic() - began
     for _ in range(2):
         state, metrics = step(state, batch)
@@ -392,7 +397,7 @@ def run_rounds(folder: Path, last: int) -> None:
 
 
 def _has_training_checkpoint(round_: Path) -> bool:
-    return any((round_ / "training").glob("[0-9]*/SHA256SUMS"))
+    return any(round_.glob("*/training/[0-9]*/SHA256SUMS"))
 
 
 def _record(round_: Path) -> Facts:
@@ -401,7 +406,9 @@ def _record(round_: Path) -> Facts:
 
 
 def _digests(record: Facts) -> dict[str, str]:
-    return {name: entry["digest"] for name, entry in record["stages"].items() if "digest" in entry}
+    return {
+        name: entry.get("digest", entry.get("digests")) for name, entry in record["stages"].items()
+    }
 
 
 def _peak_memory() -> int:

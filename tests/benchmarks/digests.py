@@ -24,8 +24,6 @@ from tests.overseers import test_language_model
 from tests.servers import completion, fake_server
 from tests.tiny import TOML, tiny_experiment
 
-DIGESTS = ("digest", "data_digest", "overseer_digest")
-
 
 def of_task(kind: str, sizes: str = "") -> str:
     return TOML.replace('kind = "wildcard"\nletters = 3', f'kind = "{kind}"\n{sizes}')
@@ -63,14 +61,16 @@ def digests(folder: Path) -> dict[str, str]:
     """Of an experiment's two rounds, and of the one that both descend from."""
     with contextlib.redirect_stdout(io.StringIO()):
         main(["round", str(folder), "--n", "2"])
+    found = {}
     store = Store(folder)
-    return {
-        f"{number} {stage} {name}": entry[name]
-        for number in store.rounds()
-        for stage, entry in store.round(number).record["stages"].items()
-        for name in DIGESTS
-        if name in entry
-    }
+    for this in map(store.round, store.rounds()):
+        for stage, entry in this.record["stages"].items():
+            stored = entry.get("digest") or entry.get("data_digest")
+            if stored:
+                found[f"{this.number} {stage.rpartition('/')[2]}"] = stored
+            for role, digest in entry.get("digests", {}).items():
+                found[f"{this.number} {role}"] = digest
+    return found
 
 
 def overseen(folder: Path) -> dict[str, str]:

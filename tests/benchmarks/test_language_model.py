@@ -15,12 +15,12 @@ import pytest
 import torch
 import transformers
 
-from amplify import distillation
 from amplify.assistants import pretrained
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
 from amplify.assistants.wording import Words
-from amplify.experiment import Training
+from amplify.training.options import Training
 from amplify.types import Task
+from tests.training import step_of, untrained
 
 VOCABULARY = 4096
 LLAMA = {
@@ -152,12 +152,12 @@ def test_training_beside_trl(folder, tmp_path):
     shapes = Shapes(facts=1, fact_length=62, question_length=31, answer_length=32)
     model, params = ours(folder, shapes)
     training = Training(steps=steps, batch=16, learning_rate=1e-4)
-    step = distillation.make_step(model, training)
+    step = step_of(model, training)
     columns = np.split(rows.astype(np.int32), [62, 93, 125], axis=1)[:3]
     laid_out = model.lay_out(
         dict(zip(("context", "questions", "answers"), (c[:, None] for c in columns), strict=True))
     )
-    state, took = distillation.begin(model, params, training), []
+    state, took = untrained(model, params, training), []
     for number in range(steps):
         batch = {name: column[number * 16 : number * 16 + 16] for name, column in laid_out.items()}
         began = time.perf_counter()

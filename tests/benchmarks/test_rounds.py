@@ -60,8 +60,9 @@ def _training_share(folder: Path) -> float:
     """Seconds in the training loop over the round's, both without compilation."""
     record = json.loads((folder / "record.json").read_text())
     loop = sum(
-        json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+        json.loads(line)["seconds"]
+        for line in (folder / "distillation/metrics.jsonl").read_text().splitlines()
     )
     compiling = record["ledger"]["compile_seconds"]
-    in_training = record["stages"]["checkpoint"]["compile_seconds"]
+    in_training = record["stages"]["distillation/checkpoint"]["compile_seconds"]
     return (loop - in_training) / (record["ledger"]["seconds"] - compiling)

@@ -11,11 +11,13 @@ import numpy as np
 import optax
 from flax import nnx
 
-from amplify import distillation
 from amplify.chunks import CHUNK, amplify_chunk
 from amplify.experiment_file import read_experiment
 from amplify.problems import draw_problems
+from amplify.training.phase import RoleState
+from amplify.training.step import averaging_rate
 from amplify.types import Weights
+from tests.training import step_of, untrained
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = read_experiment(ROOT / "rounds/wildcard/experiment.toml")
@@ -53,14 +55,8 @@ def test_training_step_against_a_bare_one():
         problems.contexts, problems.questions
     )
     batch = {"context": problems.contexts, "questions": problems.questions, "answers": truth}
-    ours = Stepper(
-        distillation.make_step(assistant, training),
-        distillation.begin(assistant, params, training),
-        batch,
-    )
-    bare = Stepper(
-        bare_step(training), distillation.begin(assistant, bare_params(params), training), batch
-    )
+    ours = Stepper(step_of(assistant, training), untrained(assistant, params, training), batch)
+    bare = Stepper(bare_step(training), bare_state(training, bare_params(params)), batch)
     first_losses = [float(stepper()["loss"]) for stepper in (ours, bare)]
     np.testing.assert_allclose(*first_losses, rtol=1e-5)  # the same step, or the ratio says nothing
     seconds = in_turn(ours, bare, times=200)
@@ -80,9 +76,15 @@ def bare_params(params) -> dict:
     return nnx.to_pure_dict(params)
 
 
+def bare_state(training, params):
+    copy = functools.partial(jax.tree.map, jnp.copy)
+    optimizer = training.make_optimizer().init(params)
+    return RoleState(jnp.zeros((), jnp.int32), copy(params), copy(params), optimizer)
+
+
 def bare_step(training):
     heads = EXPERIMENT.assistant.config.heads
-    optimizer = distillation._optimizer(training)
+    optimizer = training.make_optimizer()
 
     def norm(x, p):
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + 1e-6)
@@ -121,9 +123,9 @@ def bare_step(training):
         (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        rate = distillation._averaging_rate(state.step, training.target_horizon)
+        rate = averaging_rate(state.step, training.target_horizon)
         target = optax.incremental_update(params, state.target, rate)
-        return distillation.TrainState(state.step + 1, params, target, moments), metrics
+        return RoleState(state.step + 1, params, target, moments), metrics
 
     return step
 

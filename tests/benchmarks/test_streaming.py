@@ -1,17 +1,18 @@
 """How fast streaming learns, and what amplification costs it."""
 
-import functools
 import shutil
 from pathlib import Path
 
 import jax
 import pytest
 
-from amplify import distillation, imitation, loading, streaming
 from amplify import round as page
 from amplify.experiment_file import parse_experiment, read_experiment
+from amplify.json_lines import read_lines
+from amplify.oversight import amplification, imitation, streaming
 from amplify.progress import unwatched
-from amplify.store import Store, read_lines
+from amplify.store import Store
+from amplify.training.step import begin, fresh_role, make_step, update
 from tests.benchmarks.test_step import in_turn
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,8 @@ def test_seconds_until_the_target_network_is_right(tmp_path):
         for number in (0, 1):
             if not store.round(number).complete:
                 page.run(store, number, unwatched)
-    seconds = store.round(1).record["stages"]["checkpoint"]["seconds"]
-    log = read_lines(store.round(1).metrics)
+    seconds = store.round(1).record["stages"]["streaming/checkpoint"]["seconds"]
+    log = read_lines(store.round(1).main.metrics)
     reached = next(
         row["step"]
         for row in log
@@ -68,23 +69,28 @@ def test_what_amplification_adds_to_a_step(size):
     experiment = parse_experiment(PAPER, ROOT / "experiment.toml") if size == "paper" else LAPTOP
     training, root = experiment.training, jax.random.key(0)
     params = jax.jit(experiment.assistant.init)(root)
-    apprentice = imitation.begin(loading.learned(experiment), root, training.batch)
-    # An apprentice that has learned trains and is shown something now and then, and not each step.
-    apprentice = apprentice._replace(
-        validation_loss=apprentice.validation_loss * 0 + 0.001, used=apprentice.used + 500
-    )
-    state = experiment.mesh.place(streaming.begin(experiment, params, apprentice, 0))
-    whole = functools.partial(streaming.make_step(experiment), root)
-    update = jax.jit(
-        lambda student, buffer, key: distillation.update(
-            experiment.assistant, training, student, streaming._draw(buffer, key, training.batch)
+    shown = imitation.begin(experiment.learner, training.batch)
+    # An overseer that has learned trains and is shown something now and then, and not each step.
+    shown = shown._replace(validation_loss=shown.validation_loss * 0 + 0.001, used=shown.used + 500)
+    phase = amplification.streaming(experiment)
+    source = phase.source.begin(None, {"overseer": shown})
+    assistant, overseer = phase.trains
+    before = {
+        "assistant": fresh_role(assistant, params),
+        "overseer": fresh_role(overseer, jax.jit(experiment.learner.init)(root)),
+    }
+    state = experiment.mesh.place(begin(phase, before, source))
+    whole = make_step(phase, {}, root, mesh=experiment.mesh)
+    update_alone = jax.jit(
+        lambda student, buffer, key: update(
+            assistant, {}, student, streaming._draw(buffer, key, training.batch)
         )
     )
     state, _ = whole(state)
-    holder, student = [state], jax.tree.map(lambda leaf: leaf + 0, state.student)
-    buffer = jax.tree.map(lambda leaf: leaf + 0, state.buffer)
+    holder, student = [state], jax.tree.map(lambda leaf: leaf + 0, state.roles["assistant"])
+    buffer = jax.tree.map(lambda leaf: leaf + 0, state.source.buffer)
     with_amplification = lambda: holder.__setitem__(0, whole(holder[0])[0]) or holder[0].step  # noqa: E731
-    seconds = in_turn(with_amplification, lambda: update(student, buffer, root), times=30)
+    seconds = in_turn(with_amplification, lambda: update_alone(student, buffer, root), times=30)
     pairs = training.batch * experiment.questions.per_context
     print(
         f"\n{size} size on {jax.devices()[0].device_kind}: {pairs / seconds[0]:,.0f} pairs of"

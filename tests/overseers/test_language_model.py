@@ -31,6 +31,8 @@ from tests.documents import asked_rows, jsonl, written
 from tests.servers import Response, completion, fake_server
 from tests.tiny import TOML, tiny_experiment
 
+pytestmark = pytest.mark.slow
+
 PROMPT = """Questions are patterns of a, b and *. Ask about the pattern with its first * replaced.
 
 Question: *ab
@@ -82,7 +84,7 @@ def overseen(folder, server, more: str = ""):
 
 
 def answers(folder) -> np.ndarray:
-    return np.array([row["answers"] for row in dataset.read(folder / "001/data")])
+    return np.array([row["answers"] for row in dataset.read(folder / "001/distillation/data")])
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +209,16 @@ def test_what_makes_no_sense_is_marked_and_not_learned(server, tmp_path):
     folder = overseen(tmp_path / "spoken", server, "most_failed = 0.9")
     main(["round", str(folder), "--n", "1"])
     failed = (answers(folder) == FAILED).all(axis=-1)
-    questions = np.array([row["questions"] for row in dataset.read(folder / "001/data")])
+    questions = np.array(
+        [row["questions"] for row in dataset.read(folder / "001/distillation/data")]
+    )
     task = Wildcard(3)
     b = task.vocabulary.index("b")
     assert (failed == (questions[..., 0] == b)).all()
     assert failed.any()
     record = json.loads((folder / "001/record.json").read_text(encoding="utf-8"))
-    assert record["stages"]["data"]["failed"] == failed.sum()
-    assert record["stages"]["data"]["overseer_answers"] == (~failed).sum()
+    assert record["stages"]["distillation/data"]["failed"] == failed.sum()
+    assert record["stages"]["distillation/data"]["overseer_answers"] == (~failed).sum()
     main(["tree", str(folder), "--round", "1", "--row", "0"])
 
 
@@ -334,7 +338,7 @@ def test_questions_about_documents_of_ones_own_are_answered_from_what_a_search_f
     answers = {row["question"]: row["answer"] for row in asked_rows()}
     hops = {row["question"]: len(row["documents"]) for row in asked_rows()}
     seen = 0
-    for row in dataset.read(own / "001/data"):
+    for row in dataset.read(own / "001/distillation/data"):
         for question, answer in zip(row["questions"], row["answers"], strict=True):
             asked = shown(task, question)
             if hops[asked] == 1:  # the others need an assistant that knows something

@@ -5,17 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import imitation
 from amplify.amplification import amplified, told_the_truth
 from amplify.errors import AmplifyError
 from amplify.experiment_file import parse_experiment
 from amplify.overseers.learned import ANSWER, ASK, LearnedConfig, count_asks
 from amplify.overseers.simulated import Simulated
+from amplify.oversight import imitation
+from amplify.oversight.imitation import trained_overseer
 from amplify.problems import draw_problems
 from amplify.tasks.assignments import Assignments
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.shortest_path import ShortestPath
 from amplify.tasks.wildcard import Wildcard
+from amplify.training.step import fresh_role, update_if
 from amplify.words import read_question
 
 TASK = Permutation(4, 3)
@@ -78,10 +80,11 @@ def test_what_is_said_later_cannot_sway_what_is_said_before():
 
 
 def taught(steps: int, at_once: int = 64):
-    """An apprentice that is shown demonstrations as it wants them."""
+    """An overseer's weights, and what it was shown as it wanted more."""
+    trained = trained_overseer(OVERSEER)
 
     @jax.jit
-    def lesson(apprentice, key):
+    def lesson(state, shown, key):
         contexts, questions, teach, learn = jax.random.split(key, 4)
         drawn = jax.vmap(TASK.draw_context)(jax.random.split(contexts, at_once))
         asked = jax.vmap(
@@ -90,47 +93,53 @@ def taught(steps: int, at_once: int = 64):
             )
         )(jax.random.split(questions, at_once), drawn)
         helper = told_the_truth(TASK, drawn)
-        apprentice = imitation.teach(OVERSEER, apprentice, helper, drawn, asked, teach)
-        return imitation.ask_for_more(OVERSEER, imitation.learn(OVERSEER, apprentice, learn))
+        shown = imitation.demonstrate(OVERSEER, shown, helper, drawn, asked, teach)
+        shown, wanted = imitation.lesson(OVERSEER, state.params, shown, learn)
+        state, _ = update_if(trained, {}, state, wanted)
+        return state, imitation.allow_more(OVERSEER, shown)
 
-    apprentice = imitation.begin(OVERSEER, jax.random.key(1), at_once)
+    state = fresh_role(trained, OVERSEER.init(jax.random.key(1)))
+    shown = imitation.begin(OVERSEER, at_once)
     for number in range(steps):
-        apprentice = lesson(apprentice, jax.random.fold_in(jax.random.key(2), number))
-    return apprentice
+        state, shown = lesson(state, shown, jax.random.fold_in(jax.random.key(2), number))
+    return state.params, shown
 
 
 @pytest.fixture(scope="module")
-def apprentice():
+def learned():
     return taught(400)
 
 
-def test_imitation_reproduces_held_out_demonstrations(apprentice):
+def test_imitation_reproduces_held_out_demonstrations(learned):
+    params, shown = learned
     _, tree = demonstrations(512)
     held_out = jax.tree.map(lambda part: part[:, 1], OVERSEER.transcript(tree))
-    _, metrics = jax.jit(OVERSEER.loss)(apprentice.params, held_out)
+    _, metrics = jax.jit(OVERSEER.loss)(params, held_out)
     assert float(metrics["exact"]) >= 0.99
-    assert float(apprentice.validation_loss) < 0.1
+    assert float(shown.validation_loss) < 0.1
 
 
-def test_demonstrations_are_used_as_the_budget_says(apprentice):
-    assert 500 <= int(apprentice.used) < 500 + 400
-    assert int(apprentice.used) == int(apprentice.wanted)
+def test_demonstrations_are_used_as_the_budget_says(learned):
+    _, shown = learned
+    assert 500 <= int(shown.used) < 500 + 400
+    assert int(shown.used) == int(shown.wanted)
 
 
-def test_driven_it_takes_questions_apart_as_it_was_shown(apprentice):
+def test_driven_it_takes_questions_apart_as_it_was_shown(learned):
+    params, _ = learned
     problems, tree = demonstrations(64)
     everywhere = jnp.ones((64, 2), bool)
 
     @jax.jit
     def run(contexts, questions):
         told = told_the_truth(TASK, contexts)
-        bound = OVERSEER.using(apprentice.params)
+        bound = OVERSEER.using(params)
         respond = amplified(TASK, bound, told, contexts, depth=1)
         return respond(questions, everywhere, jax.random.split(jax.random.key(0), (64, 2)))
 
-    learned = run(problems.contexts, problems.questions)
-    assert np.mean(np.asarray(learned.answer == tree.answer)) >= 0.98
-    for shown, said in zip(tree.steps, learned.steps, strict=True):
+    answered = run(problems.contexts, problems.questions)
+    assert np.mean(np.asarray(answered.answer == tree.answer)) >= 0.98
+    for shown, said in zip(tree.steps, answered.steps, strict=True):
         same = jnp.where(
             shown.asked, said.asked & jnp.all(shown.sub.question == said.sub.question, -1), True
         )
@@ -139,23 +148,20 @@ def test_driven_it_takes_questions_apart_as_it_was_shown(apprentice):
 
 @pytest.mark.parametrize(("loss", "rate"), [(0.5, 1.0), (0.1, 1.0), (0.05, 0.1), (0.001, 0.01)])
 def test_the_budget_slows_down_as_imitation_gets_better(loss, rate):
-    apprentice = imitation.begin(OVERSEER, jax.random.key(0), 8)
-    apprentice = apprentice._replace(validation_loss=jnp.float32(loss))
-    more = imitation.ask_for_more(OVERSEER, apprentice)
+    shown = imitation.begin(OVERSEER, 8)._replace(validation_loss=jnp.float32(loss))
+    more = imitation.allow_more(OVERSEER, shown)
     np.testing.assert_allclose(float(more.wanted), 500 + rate, rtol=1e-6)
 
 
 def test_a_larger_allowance_scales_the_budget():
     overseer = dataclasses.replace(CONFIG, demonstrations_per_step=10.0).build(TASK)
-    apprentice = imitation.begin(overseer, jax.random.key(0), 8)
-    apprentice = apprentice._replace(validation_loss=jnp.float32(0.05))
-    assert float(imitation.ask_for_more(overseer, apprentice).wanted) == 501
+    shown = imitation.begin(overseer, 8)._replace(validation_loss=jnp.float32(0.05))
+    assert float(imitation.allow_more(overseer, shown).wanted) == 501
 
 
 def test_the_cap_on_demonstrations_holds():
     overseer = dataclasses.replace(CONFIG, demonstrations=500).build(TASK)
-    apprentice = imitation.begin(overseer, jax.random.key(0), 8)
-    assert float(imitation.ask_for_more(overseer, apprentice).wanted) == 500
+    assert float(imitation.allow_more(overseer, imitation.begin(overseer, 8)).wanted) == 500
 
 
 @pytest.mark.parametrize(

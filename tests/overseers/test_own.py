@@ -50,7 +50,9 @@ def test_one_that_runs_in_python_makes_the_data_of_the_same_thoughts_compiled(tm
     for folder in folders:
         main(["round", str(folder), "--n", "1"])
         record = json.loads((folder / "001/record.json").read_text(encoding="utf-8"))
-        digests.append([record["stages"][stage]["digest"] for stage in ("data", "evals")])
+        digests.append(
+            [record["stages"][stage]["digest"] for stage in ("distillation/data", "evals")]
+        )
     assert digests[0] == digests[1]
 
 

@@ -10,16 +10,18 @@ import pytest
 
 from amplify import dataset, inspection, words
 from amplify.cli import main
+from amplify.draws import draw_round
 from amplify.events import EVENTS, Log
 from amplify.people import floor
 from amplify.people.putting import choose_places, put_up
 from amplify.people.queue import Queue
 from amplify.people.worker import Worker
-from amplify.stages import draw_round
 from amplify.store import Store
 from amplify.types import FAILED, Weights
 from tests.people.desk import people_at_work
 from tests.tiny import TOML, tiny_experiment
+
+pytestmark = pytest.mark.slow
 
 SIMULATED = '[overseer]\nkind = "simulated"'
 PEOPLE = """[overseer]
@@ -83,7 +85,7 @@ def test_every_question_that_was_put_up_is_answered_by_as_many_people_as_wanted(
 
 def test_the_data_set_has_what_people_answered_and_the_others_answers_around_it(ran):
     store = Store(ran)
-    task, rows = store.experiment.task, dataset.read(ran / "001/data")
+    task, rows = store.experiment.task, dataset.read(ran / "001/distillation/data")
     queue = Queue(events(ran))
     roots = [queue.items[n] for n in queue.rounds[1].items if queue.items[n].review_of is None]
     for item in roots:
@@ -97,7 +99,7 @@ def test_the_data_set_has_what_people_answered_and_the_others_answers_around_it(
 
 
 def test_trees_say_whose_they_are_and_what_each_answer_was(ran):
-    lines = (ran / "001/interactions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ran / "001/distillation/interactions.jsonl").read_text(encoding="utf-8").splitlines()
     trees = [json.loads(line) for line in lines]
     people = [tree for tree in trees if tree["by"] == "human"]
     assert len(people) == 40
@@ -117,11 +119,11 @@ def test_the_record_says_what_it_cost_people(ran):
     seconds = sum(e.seconds or 0 for e in events(ran) if e.round == 1)
     assert record["ledger"]["human_answers"] == len(submitted) > 80
     assert record["ledger"]["human_seconds"] == pytest.approx(seconds, abs=0.1)
-    assert record["stages"]["data"]["people"] == 3
+    assert record["stages"]["distillation/data"]["people"] == 3
 
 
 def test_the_record_says_what_the_assistants_help_was_worth(ran):
-    made = Store(ran).round(1).record["stages"]["data"]
+    made = Store(ran).round(1).record["stages"]["distillation/data"]
     queue = Queue(events(ran))
     roots = [queue.items[n] for n in queue.rounds[1].items if not queue.items[n].review_of]
     alone = [a for item in roots if item.withheld for a in item.submissions]
@@ -179,7 +181,7 @@ def test_what_is_changed_later_counts_only_where_the_data_is_made_again(
     assert "1 training row rests on that" in " ".join(capsys.readouterr().err.split())
     main(["round", str(folder), "--n", "2", "--redo", "data"])
     assert "rests on that" not in " ".join(capsys.readouterr().err.split())
-    stored = dataset.read(folder / "002/data")[item.row]["answers"][item.column]
+    stored = dataset.read(folder / "002/distillation/data")[item.row]["answers"][item.column]
     assert words.shown(Store(folder).experiment.task, stored) == "+7"
     main(["replay", str(folder), "--round", "2", "--json"])
     assert json.loads(capsys.readouterr().out)["same"]
@@ -211,7 +213,7 @@ def test_with_another_checkpoint_or_overseer_it_is_shown_what_changes(ran, capsy
 
 
 def test_the_tree_behind_a_row_is_what_the_person_did(ran):
-    lines = (ran / "001/interactions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ran / "001/distillation/interactions.jsonl").read_text(encoding="utf-8").splitlines()
     kept = json.loads(lines[0])
     found = inspection.training_tree(Store(ran), 1, kept["row"], kept["column"], 1)
     assert found.tree == kept
@@ -220,7 +222,7 @@ def test_the_tree_behind_a_row_is_what_the_person_did(ran):
 def test_only_what_people_answered_is_learned_from_where_nobody_else_does(tmp_path, no_pages):
     folder = people_experiment(tmp_path / "alone", others="nobody")
     main(["round", str(folder), "--n", "1"])
-    answers = np.stack([row["answers"] for row in dataset.read(folder / "001/data")])
+    answers = np.stack([row["answers"] for row in dataset.read(folder / "001/distillation/data")])
     assert (answers[..., 0] != FAILED).sum() == 40
 
 
@@ -228,8 +230,8 @@ def test_an_overseer_learns_from_what_people_do(tmp_path, no_pages):
     folder = people_experiment(tmp_path / "learned", others="learned", more="learned.steps = 100")
     main(["round", str(folder), "--n", "1"])
     record = Store(folder).round(1).record
-    assert record["stages"]["overseer"]["demonstrations"] == 40
-    assert record["stages"]["overseer"]["overseer_loss"] < 10
+    assert record["stages"]["imitation/checkpoint"]["demonstrations"] == 40
+    assert record["stages"]["imitation/checkpoint"]["overseer_loss"] < 10
 
 
 def test_a_round_that_was_stopped_goes_on_with_what_was_answered(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 
 from amplify import words
 from amplify.cli import main
+from amplify.draws import draw_round
 from amplify.events import EVENTS, Log
 from amplify.people import floor
 from amplify.people.collection import gather
@@ -21,7 +22,6 @@ from amplify.people.putting import put_up
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from amplify.people.worker import Worker
-from amplify.stages import draw_round
 from amplify.store import Store
 from amplify.types import Weights
 from tests.people.desk import Nothing

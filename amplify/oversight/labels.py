@@ -4,66 +4,49 @@ Answers are a pure function of problems, weights and what people said, so that a
 replayed. `stages` and `replay` call it.
 """
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
-from amplify import dataset, words
+from amplify import words
 from amplify.chunks import Amplified, amplify_problems
+from amplify.draws import draw_round
 from amplify.experiment import Experiment
-from amplify.loading import load_assistant, load_overseer
+from amplify.loading import load_weights
 from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_failed
+from amplify.oversight.work import Made, Work
 from amplify.people.collection import Gathered, collect
 from amplify.people.putting import human
 from amplify.people.worker import Worker
 from amplify.progress import Watch
-from amplify.store import RoundFolder
 from amplify.types import FAILED, Problems, Weights
 
 SAMPLED_TREES = 50
 """Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
 
 
-class MadeData(NamedTuple):
-    """A round's data set, before it is written."""
-
-    columns: dict[str, np.ndarray]
-    trees: list[dict[str, Any]]  # those that people made, and a sample of the others
-    facts: dict[str, Any]  # for the record
-
-
 def amplified_answers(
     experiment: Experiment,
+    number: int,
     weights: Weights,
     digest: str,
     problems: Problems,
     people: Gathered | None,
     watch: Watch,
-) -> MadeData:
+) -> Made:
     """The answers to a round's questions: a pure function of its arguments.
 
     Args:
+        number: of the round.
         digest: of the assistant's weights.
         people: what people answered, which takes the place of what the overseer beside them did.
     """
     with watch("amplifying", len(problems.seeds)) as advance:
-        chunks = list(
-            amplify_problems(
-                experiment.task,
-                experiment.assistant,
-                experiment.overseer,
-                weights,
-                problems,
-                experiment.seed,
-                sub_answers=experiment.questions.sub_answers,
-                advance=advance,
-                place=experiment.mesh.here.of_rows,
-            )
-        )
+        chunks = list(amplify_as_in(experiment, weights, problems, advance=advance))
     answers = np.concatenate([chunk.answers for chunk in chunks])
     trees = sample_trees(experiment, problems, chunks[0])
     failed = check_failed(experiment.overseer, answers)
@@ -80,16 +63,30 @@ def amplified_answers(
         "problem_seed": jax.device_get(problems.seeds).astype(np.int64),
         "parent": np.full(len(answers), digest),
     }
-    return MadeData(columns, trees, facts | ({"failed": failed} if failed else {}))
+    told = f"Round {number}: questions answered by an overseer with {digest}."
+    return Made(columns, trees, facts | ({"failed": failed} if failed else {}), told)
 
 
-def write_data(folder: Path, number: int, digest: str, made: MadeData) -> str:
-    """Writes a round's data set; returns its digest, the same for the same answers."""
-    return dataset.write(
-        folder,
-        made.columns,
-        name="amplified_answers",
-        description=f"Round {number}: questions answered by an overseer with {digest}.",
+def amplify_as_in(
+    experiment: Experiment, weights: Weights, problems: Problems, **how: Any
+) -> Iterator[Amplified]:
+    """Amplified answers by an experiment's overseer and assistant, a chunk at a time.
+
+    Args:
+        how: as for `amplify_problems`.
+    """
+    usual = {
+        "sub_answers": experiment.questions.sub_answers,
+        "place": experiment.mesh.here.of_rows,
+    }
+    return amplify_problems(
+        experiment.task,
+        experiment.assistant,
+        experiment.overseer,
+        weights,
+        problems,
+        experiment.seed,
+        **(usual | how),
     )
 
 
@@ -119,26 +116,20 @@ def _count_with_people(
     return {**people.facts, "overseer_answers": total, "assistant_answers": helped + asked}
 
 
-def ask_people(
-    experiment: Experiment,
-    best: RoundFolder,
-    this: RoundFolder,
-    problems: Problems,
-    watch: Watch,
-) -> Gathered | None:
+def ask_people(work: Work) -> Gathered | None:
     """What people answer of a round's questions, with the best assistant's help; None where no
     people oversee. At once, if they have.
     """
+    experiment = work.experiment
     if not isinstance(experiment.overseer, Human):
         return None
+    problems, assistant = draw_round(experiment, work.this.number), work.roles["assistant"]
 
     def worker() -> Worker:
-        params, digest = load_assistant(experiment, best)
-        return Worker(
-            experiment, Weights(params, load_overseer(experiment, best)), digest, problems
-        )
+        weights = load_weights(experiment, work.roles)
+        return Worker(experiment, weights, assistant.digest, problems)
 
-    return collect(experiment, this, problems, worker, watch)
+    return collect(experiment, work.this, problems, worker, work.watch)
 
 
 def sample_trees(

@@ -1,0 +1,273 @@
+"""Imitation: demonstrations for a learned overseer, as few as will do, and lessons on them.
+
+What was demonstrated so far is one tree of arrays, so that it can be part of a larger compiled step
+and saved with it. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.2 and
+appendix.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from amplify.amplification import amplified, assistant_alone, helping
+from amplify.experiment import Experiment
+from amplify.mesh import ONE_DEVICE, Mesh
+from amplify.overseers.human import Human
+from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
+from amplify.overseers.simulated import Simulated
+from amplify.oversight.labels import ask_people
+from amplify.oversight.work import Work, draw_batch
+from amplify.training.phase import Metrics, Roles, RoleState, Source, Trained, Update
+from amplify.training.step import ANSWERED
+from amplify.types import Interaction, Respond
+
+HELD_OUT = 10
+"""One of so many demonstrations is for validation, never for training."""
+RECENT = 50
+"""So many of those, the newest, are looked at: what is demonstrated changes with the assistant."""
+VALIDATE_EVERY = 10
+"""Lessons between two looks at those."""
+SETTLED = 0.01
+"""Validation loss, in nats a demonstration, below which an overseer trains only when it validates.
+"""
+
+
+class Demonstrations(NamedTuple):
+    """What a learned overseer was shown, and how well it imitates that."""
+
+    shown: Transcript  # room for all that may be used, and a batch
+    used: Int[Array, ""]  # demonstrations there are
+    wanted: Float[Array, ""]  # that the budget allows by now
+    validation_loss: Float[Array, ""]  # nats a demonstration, averaged over some five looks
+    lessons: Int[Array, ""]  # so far, in all rounds
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitateOverseer:
+    """The objective: cross-entropy of what was said in demonstrations."""
+
+    overseer: Learned
+
+    def __call__(
+        self, params: PyTree[Array], frozen: Roles, batch: Transcript
+    ) -> tuple[Array, Metrics]:
+        loss, metrics = self.overseer.loss(params, batch)
+        count = jnp.float32(len(batch.rows))
+        return loss, {**metrics, "loss": loss, ANSWERED: count}
+
+
+def trained_overseer(overseer: Learned) -> Trained:
+    """How a learned overseer is trained, round after round with the same optimizer."""
+    return Trained(
+        "overseer", overseer, ImitateOverseer(overseer), overseer.config, keeps_optimizer=True
+    )
+
+
+def begin(overseer: Learned, at_once: int) -> Demonstrations:
+    """Nothing was shown yet; `at_once` demonstrations at most will be shown at a time."""
+    room = (overseer.config.demonstrations + at_once, overseer.asks + 1)
+    return Demonstrations(
+        Transcript(
+            jnp.zeros((*room, overseer.row_length), jnp.int32),
+            jnp.zeros((*room, overseer.utterance_length), jnp.int32),
+        ),
+        used=jnp.zeros((), jnp.int32),
+        wanted=jnp.float32(FIRST_DEMONSTRATIONS),
+        validation_loss=jnp.float32(jnp.inf),
+        lessons=jnp.zeros((), jnp.int32),
+    )
+
+
+def demonstrate(
+    overseer: Learned,
+    demonstrations: Demonstrations,
+    helper: Respond,
+    contexts: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    key: Key[Array, ""],
+) -> Demonstrations:
+    """Demonstrates one question of each context, if more demonstrations are wanted. Consumes the
+    key.
+
+    The task's own strategy demonstrates, with the same helper as the learned overseer has.
+    """
+    pick_key, answer_key = jax.random.split(key)
+    batch, per_context = questions.shape[:2]
+    picked = jax.random.randint(pick_key, (batch, 1, 1), 0, per_context)
+    questions = jnp.take_along_axis(questions, picked, axis=1)
+
+    def show_one_each() -> Transcript:
+        task = overseer.task
+        respond = amplified(task, Simulated(task).using(), helper, contexts, depth=1)
+        keys = jax.random.split(answer_key, (batch, 1))
+        shown = overseer.transcript(respond(questions, jnp.ones((batch, 1), bool), keys))
+        return jax.tree.map(lambda part: part[:, 0], shown)
+
+    room = jnp.floor(demonstrations.wanted).astype(jnp.int32) - demonstrations.used
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(show_one_each))
+    new = jax.lax.cond(room > 0, show_one_each, lambda: nothing)
+    # What is not wanted lies beyond `used`, and the next ones are written over it.
+    shown = _put(demonstrations, new)
+    used = demonstrations.used + jnp.clip(room, 0, batch)
+    return demonstrations._replace(shown=shown, used=used)
+
+
+def show(
+    overseer: Learned, demonstrations: Demonstrations, demonstrated: Interaction
+) -> Demonstrations:
+    """Adds what people did, as much as there is room for: interactions of depth 1, with one
+    leading axis.
+    """
+    new = overseer.transcript(demonstrated)
+    room = overseer.config.demonstrations - int(jax.device_get(demonstrations.used))
+    new = jax.tree.map(lambda part: part[:room], new)
+    used = demonstrations.used + len(new.rows)
+    return demonstrations._replace(shown=_put(demonstrations, new), used=used)
+
+
+def _put(demonstrations: Demonstrations, new: Transcript) -> Transcript:
+    """What was shown, with new transcripts after those that are used."""
+    return jax.tree.map(
+        lambda all_, part: jax.lax.dynamic_update_slice_in_dim(all_, part, demonstrations.used, 0),
+        demonstrations.shown,
+        new,
+    )
+
+
+def lesson(
+    overseer: Learned,
+    params: PyTree[Array],
+    demonstrations: Demonstrations,
+    key: Key[Array, ""],
+    mesh: Mesh = ONE_DEVICE,
+) -> tuple[Demonstrations, Update]:
+    """What the overseer is trained on next, unless it has settled; at times, a look at the held-out
+    demonstrations. Consumes the key. `mesh`: over which a batch is spread.
+    """
+    validates = demonstrations.lessons % VALIDATE_EVERY == 0
+    train_key, validation_key = jax.random.split(key)
+    trains: Bool[Array, ""] = validates | (demonstrations.validation_loss >= SETTLED)
+    batch = mesh.spread_rows(_draw(overseer, demonstrations, train_key, held_out=False))
+    loss = jax.lax.cond(
+        validates,
+        lambda: _validate(overseer, params, demonstrations, validation_key, mesh),
+        lambda: demonstrations.validation_loss,
+    )
+    after = demonstrations._replace(validation_loss=loss, lessons=demonstrations.lessons + 1)
+    return after, Update(batch, trains)
+
+
+def allow_more(overseer: Learned, demonstrations: Demonstrations) -> Demonstrations:
+    """The budget rule, once a training step of the assistant (or a lesson): so many demonstrations
+    more while the validation loss is 0.1 or above, a tenth of that below, a hundredth below 0.01.
+    """
+    loss, config = demonstrations.validation_loss, overseer.config
+    share = jnp.where(loss >= 0.1, 1.0, jnp.where(loss >= 0.01, 0.1, 0.01))
+    wanted = demonstrations.wanted + config.demonstrations_per_step * share
+    return demonstrations._replace(wanted=jnp.minimum(wanted, float(config.demonstrations)))
+
+
+def _validate(
+    overseer: Learned,
+    params: PyTree[Array],
+    demonstrations: Demonstrations,
+    key: Key[Array, ""],
+    mesh: Mesh,
+) -> Float[Array, ""]:
+    """The validation loss, what it was before counting for four fifths."""
+    batch = mesh.spread_rows(_draw(overseer, demonstrations, key, held_out=True))
+    _, metrics = overseer.loss(params, batch)
+    before, now = demonstrations.validation_loss, metrics["nats"]
+    return jnp.where(jnp.isfinite(before), 0.8 * before + 0.2 * now, now)
+
+
+def _draw(
+    overseer: Learned, demonstrations: Demonstrations, key: Key[Array, ""], *, held_out: bool
+) -> Transcript:
+    """A batch of demonstrations, with replacement: of the newest that are held out, or of all
+    others.
+    """
+    tens = demonstrations.used // HELD_OUT
+    first = jnp.maximum(tens - RECENT, 0) if held_out else 0
+    end = jnp.maximum(tens if held_out else demonstrations.used - tens, first + 1)
+    index = jax.random.randint(key, (overseer.config.batch,), first, end)
+    # Of each ten the last is held out.
+    place = HELD_OUT * (index + 1) - 1 if held_out else index + index // (HELD_OUT - 1)
+    return jax.tree.map(lambda all_: all_[place], demonstrations.shown)
+
+
+def progress(demonstrations: Demonstrations) -> Metrics:
+    """What there is to log of a step."""
+    return {
+        "demonstrations": demonstrations.used.astype(jnp.float32),
+        "overseer_loss": demonstrations.validation_loss,
+    }
+
+
+def describe(before: Demonstrations | None, after: Demonstrations) -> dict[str, Any]:
+    """What a record says of lessons; `before` is what was demonstrated in earlier rounds."""
+    used, loss = jax.device_get((after.used, after.validation_loss))
+    known = 0 if before is None else int(jax.device_get(before.used))
+    return {
+        "demonstrations": int(used) - known,
+        "demonstrations_so_far": int(used),
+        "overseer_loss": round(float(loss), 5),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Lessons(Source):
+    """The source of a phase that trains the overseer alone: the best assistant so far answers the
+    sub-questions of what is demonstrated.
+    """
+
+    experiment: Experiment
+    traced = True
+
+    @property
+    def overseer(self) -> Learned:
+        assert self.experiment.learner is not None
+        return self.experiment.learner
+
+    def begin(self, work: Work | None, carried: Roles) -> Demonstrations:
+        before = carried.get("overseer")
+        if before is None:
+            before = begin(self.overseer, self.experiment.training.batch)
+        people = None if work is None else ask_people(work)
+        if people is None or people.demonstrated is None:
+            return before
+        return show(self.overseer, before, people.demonstrated)
+
+    def next(
+        self,
+        frozen: Roles,
+        live: Mapping[str, RoleState],
+        state: Demonstrations,
+        key: Key[Array, ""],
+    ) -> tuple[Demonstrations, dict[str, Update], Metrics]:
+        experiment, overseer = self.experiment, self.overseer
+        draw_key, demonstrate_key, lesson_key = jax.random.split(key, 3)
+        by_people = isinstance(experiment.overseer, Human)
+        if not by_people:  # people have shown what there is to see
+            contexts, questions = draw_batch(experiment, draw_key)
+            alone = assistant_alone(
+                experiment.task, experiment.assistant, frozen["assistant"], contexts
+            )
+            helper = helping(experiment.task, contexts, alone, experiment.questions.sub_answers)
+            state = demonstrate(overseer, state, helper, contexts, questions, demonstrate_key)
+        params = live["overseer"].params
+        state, wanted = lesson(overseer, params, state, lesson_key, experiment.mesh)
+        state = state if by_people else allow_more(overseer, state)
+        return state, {"overseer": wanted}, progress(state)
+
+    def carry(self, state: Demonstrations) -> dict[str, PyTree[Array]]:
+        return {"overseer": state}
+
+    def facts(
+        self, carried: Roles, state: Demonstrations, log: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        return describe(carried.get("overseer"), state)

@@ -1,0 +1,81 @@
+"""What oversight is given to make a signal with, and what it makes."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from amplify.experiment import Experiment
+from amplify.problems import draw_for_training
+from amplify.progress import Watch
+from amplify.round_folder import Handle, RoundFolder
+from amplify.training.phase import Phase, Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A round, as a phase finds it."""
+
+    experiment: Experiment
+    this: RoundFolder
+    best: RoundFolder
+    """The round that this one is trained from."""
+    roles: Mapping[str, Handle]
+    """As the phases before this one left them, in this round or in earlier ones."""
+    watch: Watch
+
+
+@runtime_checkable
+class Oversight(Protocol):
+    """A way to make training signals: a frozen dataclass, whose fields are the keys of
+    `[oversight]` in an experiment file.
+    """
+
+    def __hash__(self) -> int: ...
+
+    def roles(self, experiment: Experiment) -> list[Trained]:
+        """The roles that rounds train, as round 0 initialises them."""
+
+    def phases(self, experiment: Experiment, this: RoundFolder) -> Iterator[Phase]:
+        """A round's phases, in order. A function of what the round's record says of the phases
+        before: each is asked for once those are done.
+        """
+
+    def signal(self, phase: Phase, work: Work) -> "Made":
+        """The signal of a phase that has no source."""
+
+
+class Made(NamedTuple):
+    """A signal, before it is written."""
+
+    columns: dict[str, np.ndarray]
+    """Of a data set, with one leading axis of rows."""
+    trees: list[dict[str, Any]]
+    """Interactions that are kept: all that people made, and a sample of the others."""
+    facts: dict[str, Any]
+    """For the record."""
+    description: str
+
+
+def draw_batch(
+    experiment: Experiment, key: Key[Array, ""], size: Int[Array, ""] | None = None
+) -> tuple[Int[Array, "batch facts fact_length"], Int[Array, "batch questions question_length"]]:
+    """A training batch of new contexts with questions of all depths, spread over the mesh; for use
+    inside a compiled step. Consumes the key.
+
+    Args:
+        size: of the contexts, where they come in sizes; None: full.
+    """
+    drawn = draw_for_training(
+        experiment.task,
+        key,
+        experiment.training.batch,
+        experiment.all_depths,
+        size,
+        apart=experiment.evals.apart,
+    )
+    spread: tuple[jax.Array, jax.Array] = experiment.mesh.spread_rows(drawn)
+    return spread

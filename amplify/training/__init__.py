@@ -1,0 +1,1 @@
+"""Training: phases, their joint compiled step, and the loop that runs it."""

@@ -1,0 +1,96 @@
+"""The training loop: steps, log rows, looks at held-out problems, and checkpoints on the way."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from amplify.device import compile_seconds
+from amplify.errors import AmplifyError
+from amplify.training.phase import Metrics, Schedule
+from amplify.training.step import ANSWERED, split_counts
+
+
+@runtime_checkable
+class HasStep(Protocol):
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Steps taken."""
+
+
+State = TypeVar("State", bound=HasStep)
+LogRow = dict[str, Any]
+
+
+def train(
+    step: Callable[[State], tuple[State, Metrics]],
+    schedule: Schedule,
+    state: State,
+    *,
+    look: Callable[[State], Mapping[str, Any]],
+    save: Callable[[State, list[LogRow]], None],
+    log: list[LogRow],
+    advance: Callable[[int], Any],
+) -> State:
+    """Trains from `state.step` to the last step.
+
+    Args:
+        step: what is done at each; donates its argument.
+        look: what else to log of a state; called every `look_every` steps.
+        save: called with the state and the log every `checkpoint_every` steps but the last, whose
+            state is returned.
+        log: rows `{"step", "loss", ..., "seconds"}`, one every `log_every` steps, appended to;
+            `seconds` are those that the row's steps took, without those that compiling them and
+            `look` took.
+        advance: told of every `log_every` steps, for a progress bar.
+
+    Raises:
+        AmplifyError: if the loss is no longer finite.
+    """
+    interval: list[Metrics] = []
+    since = _clock()
+    with jax.transfer_guard("disallow"):
+        for number in range(steps_taken(state) + 1, schedule.steps + 1):
+            state, metrics = step(state)
+            interval.append(metrics)
+            if number % schedule.log_every == 0 or number == schedule.steps:
+                jax.block_until_ready(interval)
+                log.append(_log_row(number, interval, max(_clock() - since, 0.0)))
+                if number % schedule.look_every == 0 or number == schedule.steps:
+                    log[-1].update(look(state))
+                interval, since = [], _clock()
+                advance(schedule.log_every)
+            if number % schedule.checkpoint_every == 0 and number < schedule.steps:
+                save(state, log)
+    return state
+
+
+def _clock() -> float:
+    """Seconds, without those that this process spent on compiling."""
+    return time.monotonic() - compile_seconds()
+
+
+def steps_taken(state: HasStep) -> int:
+    """How many steps a state has been trained for, read from its device."""
+    return int(jax.device_get(state.step))
+
+
+def _log_row(step: int, interval: list[Metrics], seconds: float) -> LogRow:
+    counts, means = split_counts(_columns(jax.device_get(interval)))
+    answered = counts[ANSWERED]
+    weights = answered if answered.any() else None  # without any answer every step counts alike
+    row = {name: float(np.average(values, weights=weights)) for name, values in means.items()}
+    if not math.isfinite(row["loss"]):
+        raise AmplifyError(
+            f"the loss is {row['loss']} at step {step}: try a smaller training.learning_rate"
+        )
+    row |= {name: round(values.sum()) for name, values in counts.items()}
+    return {"step": step, **row, "seconds": round(seconds, 3)}
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}

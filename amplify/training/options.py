@@ -1,0 +1,80 @@
+"""`[training]` of an experiment file, and the optimizer that it describes."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import jax
+import optax
+import optax.contrib
+from jaxtyping import Array, PyTree
+from pydantic import Field
+
+from amplify.training.phase import Schedule
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """`[training]`: how a round's answers are distilled into the next assistant."""
+
+    targets: Literal["stored", "streaming"] = "stored"
+    """The round's data set, written before; or made while training by the target network, from a
+    buffer of `questions.contexts`, about questions of all depths."""
+    amplify_every: Count = 1
+    """With streaming: training steps to a batch of newly amplified contexts."""
+    steps: Count = 1000
+    batch: Count = 32
+    accumulate: Count = 1
+    """Parts that a batch is taken in, one after another, where it does not fit at once."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Muon for the matrices inside layers, and Adam for the rest."""
+    learning_rate: Positive = 2e-3
+    final_learning_rate: Share = 0.05
+    """The cosine schedule's end, as a share of `learning_rate`."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    b2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    gradient_clip: Positive = 1.0
+    target_horizon: Count = 100
+    """Steps over which the target network averages the assistant's weights."""
+    log_every: Count = 50
+    look_every: Count = 100
+    """Steps between two looks at held-out problems, for the curves."""
+    checkpoint_every: Count = 500
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.steps, self.log_every, self.look_every, self.checkpoint_every)
+
+    def make_optimizer(self) -> optax.GradientTransformation:
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=self.learning_rate,
+            warmup_steps=min(self.warmup_steps, self.steps - 1),
+            decay_steps=self.steps,
+            end_value=self.learning_rate * self.final_learning_rate,
+        )
+        if self.optimizer == "adam":
+            descent = optax.adam(schedule, b2=self.b2)
+        else:
+            descent = optax.contrib.muon(
+                schedule,
+                adam_b2=self.b2,
+                consistent_rms=0.2,  # steps as large as Adam's: Liu et al. 2025 (arXiv:2502.16982)
+                muon_weight_dimension_numbers=_matrices_of_layers,
+            )
+        return optax.chain(optax.clip_by_global_norm(self.gradient_clip), descent)
+
+
+def _matrices_of_layers(params: PyTree[Array]) -> PyTree[Any]:
+    """The axes of those parameters that Muon is for, stacked over layers; None for others. Jordan
+    et al. 2024 (kellerjordan.github.io/posts/muon).
+    """
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+
+    def of(path: tuple[Any, ...], leaf: Array) -> Any:
+        return axes if "kernel" in jax.tree_util.keystr(path) and leaf.ndim == 3 else None
+
+    return jax.tree_util.tree_map_with_path(of, params)
