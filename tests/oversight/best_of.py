@@ -1,0 +1,66 @@
+"""Best of n: of the assistant's samples, the one that a scorer likes best is imitated."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from amplify.amplification import over_questions, read_for
+from amplify.draws import draw_round
+from amplify.loading import load_assistant
+from amplify.oversight.amplification import distillation, trained_assistant
+from amplify.oversight.work import Made
+from amplify.problems import answer_keys, in_chunks
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOf:
+    samples: int = 4
+
+    def roles(self, experiment):
+        return [trained_assistant(experiment.assistant, experiment.training)]
+
+    def phases(self, experiment, this):
+        yield distillation(experiment.assistant, experiment.training)
+
+    def signal(self, phase, work):
+        experiment, number = work.experiment, work.this.number
+        problems = draw_round(experiment, number)
+        params, root = load_assistant(experiment, work.roles), jax.random.key(experiment.seed)
+        best = functools.partial(
+            best_of, experiment.task, experiment.assistant, self.samples, params, root
+        )
+        with work.watch("sampling", len(problems.seeds)) as advance:
+            chunks = list(in_chunks(best, 32, problems, advance=advance))
+        answers, scores = (np.concatenate(part) for part in zip(*chunks, strict=True))
+        columns = {
+            "context": jax.device_get(problems.contexts),
+            "questions": jax.device_get(problems.questions),
+            "answers": answers,
+        }
+        facts = {
+            "assistant_answers": self.samples * scores.size,
+            "best_score": float(scores.mean()),
+        }
+        return Made(columns, [], facts, f"Round {number}: the best of {self.samples} samples.")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def best_of(task, assistant, samples, params, root, problems):
+    """The best answers, and their scores; the scorer is the truth."""
+    contexts, questions = problems.contexts, problems.questions
+    memory = assistant.encode(params, read_for(task, contexts, questions))
+    keys = answer_keys(root, problems.seeds, questions.shape[1])
+
+    def draw(number):
+        folded = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(keys)
+        return assistant.answer(params, memory, questions, folded).tokens
+
+    candidates = jnp.stack([draw(number) for number in range(samples)])
+    right = jax.vmap(lambda tokens: over_questions(task.is_right)(contexts, questions, tokens))
+    scores = right(candidates).astype(jnp.float32)
+    chosen = jnp.argmax(scores, axis=0)
+    best = jnp.take_along_axis(candidates, chosen[None, ..., None], axis=0)[0]
+    return best, jnp.max(scores, axis=0)
