@@ -148,7 +148,7 @@ def test_two_processes_teach_the_overseer_of_one(learned):
 
 def test_two_processes_make_the_answers_and_have_the_losses_of_one(learned):
     np.testing.assert_allclose(losses(learned / "two", 1), losses(learned / "one", 1), rtol=1e-5)
-    one, two = (dataset.read(learned / name / "001/distillation/data") for name in ("one", "two"))
+    one, two = (dataset.read(Store(learned / name).round(1).main.data) for name in ("one", "two"))
     assert len(one) == len(two) > 10
     for row, other in zip(one, two, strict=True):
         for name in row:
