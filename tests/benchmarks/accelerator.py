@@ -185,8 +185,10 @@ def _train(shape: tuple[int, int, int, int], small: bool) -> Facts:
 
     from amplify import device
     from amplify.assistants import flops
+    from amplify.oversight.amplification import distillation
     from amplify.training.options import Training
-    from tests.training import step_of, untrained
+    from amplify.training.step import stored_step
+    from tests.training import untrained
 
     contexts, context, questions, question = shape
     model = _llama(context, question, ANSWERED, small)
@@ -194,17 +196,15 @@ def _train(shape: tuple[int, int, int, int], small: bool) -> Facts:
     state = untrained(model, jax.jit(model.init)(jax.random.key(0)), options)
     batch = jax.device_put(_packed(shape, model.architecture.vocabulary))
     began = time.monotonic()
-    step = step_of(model, options)
-    jax.block_until_ready(step(state, batch))
-    state = untrained(model, jax.jit(model.init)(jax.random.key(0)), options)
+    step = stored_step(distillation(model, options)).lower({}, state, batch).compile()
     compiling = time.monotonic() - began
     for _ in range(2):
-        state, metrics = step(state, batch)
+        state, metrics = step({}, state, batch)
     jax.block_until_ready(state)
     repeats = 2 if small else 10
     began = time.monotonic()
     for _ in range(repeats):
-        state, metrics = step(state, batch)
+        state, metrics = step({}, state, batch)
     loss = float(jax.device_get(metrics["loss"]))
     jax.block_until_ready(state)
     seconds = (time.monotonic() - began) / repeats
