@@ -151,7 +151,7 @@ def encode_given(
     params: PyTree[Array],
     contexts: Int[Array, "batch facts fact_length"],
 ) -> PyTree[Array]:
-    """What the assistant remembers of the contexts; None where they are not given but found."""
+    """The assistant's encoding of the contexts; None for tasks that search for them."""
     return None if isinstance(task, SearchedTask) else assistant.encode(params, contexts)
 
 

@@ -8,7 +8,7 @@ flipped bits without a word, and Orbax meets a missing file with pages of text. 
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,17 +57,21 @@ def restore(
     return _read(directory, like, batches)
 
 
-def restore_part(directory: Path, like: PyTree[Any]) -> PyTree[Array]:
-    """A part of a finished checkpoint: only what is in `like`, which is as in `restore`."""
-    processes.first(lambda: _verify(directory))
-    return _read(directory, like, None, partial=True)
+def restore_first(directory: Path, parts: Mapping[str, PyTree[Any]]) -> PyTree[Array]:
+    """The first of these parts of a finished checkpoint that is there, and nothing else of it.
 
+    Args:
+        parts: by key of the checkpoint's tree, what each is like, as in `restore`.
 
-def has(directory: Path, part: str) -> bool:
-    """Whether a finished checkpoint has leaves below this key of its tree."""
+    Raises:
+        AmplifyError: as `restore` does, or if none of them is there.
+    """
     processes.first(lambda: _verify(directory))
-    stored = ocp.metadata(directory.resolve())
-    return any(name.startswith(f"{part}/") for name in _describe(stored.metadata))
+    there = _describe(ocp.metadata(directory.resolve()).metadata)
+    for part, like in parts.items():
+        if any(name.startswith(f"{part}/") for name in there):
+            return _read(directory, {part: like}, None, partial=True)[part]
+    raise AmplifyError(f"{directory}: has none of {', '.join(parts)}")
 
 
 def digest(state: PyTree[Array]) -> str:

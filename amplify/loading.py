@@ -54,11 +54,9 @@ def role_of(roles: Mapping[str, Handle], role: str) -> Handle:
 
 def load(experiment: Experiment, model: Any, handle: Handle) -> PyTree[Array]:
     """The weights of a role that answer, and nothing else of its checkpoint."""
-    params = jax.eval_shape(model.init, jax.random.key(0))
+    like = experiment.mesh.place(jax.eval_shape(model.init, jax.random.key(0)))
     with handle.round_.intact(handle.stage):
-        part = "target" if checkpoint.has(handle.checkpoint, "target") else "params"
-        like = experiment.mesh.place({part: params})
-        weights = checkpoint.restore_part(handle.checkpoint, like)[part]
+        weights = checkpoint.restore_first(handle.checkpoint, {"target": like, "params": like})
         _check(handle, weights)
     return weights
 

@@ -394,3 +394,15 @@ def test_a_kill_leaves_the_newest_complete_one_usable(place, newest, tmp_path):
         assert next(iterator) == int(state.step)
         saved.save(1000, a_state(), numbers())
     assert [path.name for path in directory.iterdir()] == ["1000"]
+
+
+def test_the_first_part_that_is_there_is_restored_alone(tmp_path):
+    params, target = {"w": jnp.arange(3.0)}, {"w": jnp.arange(3.0) + 1}
+    like = jax.eval_shape(lambda: params)
+    checkpoint.save(tmp_path / "both", {"params": params, "target": target})
+    checkpoint.save(tmp_path / "one", {"params": params, "step": jnp.int32(3)})
+    for folder, expected in (("both", target), ("one", params)):
+        found = checkpoint.restore_first(tmp_path / folder, {"target": like, "params": like})
+        assert_identical(expected, found)
+    with pytest.raises(AmplifyError, match="has none of target"):
+        checkpoint.restore_first(tmp_path / "one", {"target": like})
