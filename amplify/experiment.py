@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -35,6 +35,25 @@ older rounds can be continued, and nobody is asked something else.
 """
 
 
+SUB_ANSWERS = "questions.sub_answers"
+"""A key of older files: "truth" is now `[oversight] kind = "truth"`."""
+
+
+def now_written(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in a record of any version, under the keys of this version."""
+    values = {**LATER, **recorded}
+    if values.pop(SUB_ANSWERS, "assistant") == "truth":
+        values["oversight.kind"] = "truth"
+    return values
+
+
+def first_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of this version under the keys of the first one that had identities."""
+    truly = values.get("oversight.kind") == "truth"
+    kind = {"oversight.kind": LATER["oversight.kind"]} if truly else {}
+    return {**values, **kind, SUB_ANSWERS: "truth" if truly else "assistant"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Questions:
     """`[questions]`: what a round asks, and so what the next assistant is trained on."""
@@ -48,8 +67,6 @@ class Questions:
     at_deepest: Share = 0.5
     """Share of a context's questions that are at the deepest depth; the rest take turns below it.
     """
-    sub_answers: Literal["assistant", "truth"] = "assistant"
-    """Who answers sub-questions; the truth, for the supervised baseline."""
 
     def depths(self, round_number: int, max_depth: int) -> list[int]:
         """The depth of each question of a context, `per_context` of them."""
@@ -134,6 +151,11 @@ class Experiment:
         return learner_of(self.overseer)
 
     @property
+    def sub_answers(self) -> str:
+        """Who answers the overseer's sub-questions: "assistant", or "truth"."""
+        return getattr(self.oversight, "sub_answers", "assistant")
+
+    @property
     def overseer_learns(self) -> bool:
         return self.learner is not None
 
@@ -179,7 +201,7 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the values, without those of keys that came later and change nothing."""
-        told = {key: v for key, v in self.values.items() if key not in LATER or v != LATER[key]}
+        """SHA-256 of the values as the first version wrote them, so that it stays the same."""
+        told = {key: v for key, v in first_written(self.values).items() if v != LATER.get(key)}
         canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

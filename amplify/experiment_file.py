@@ -122,6 +122,7 @@ def parse_experiment(
     """
     folders = folders or [path.parent]
     refuse_unknown(table, ["seed", *KINDS, *SECTIONS, "mesh"], "", path)
+    table = _with_oversight(table, path)
     seed = validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
     values: dict[str, Any] = {"seed": seed}
     chosen: dict[str, Any] = {}
@@ -147,6 +148,7 @@ def parse_experiment(
         said = {f"{name}.{key}": rest[key] for key in paths}
         values |= {f"{name}.kind": kind} | flattened | said
         reading |= {(name, key): getattr(chosen[name], key) for key in getattr(found, "PATHS", ())}
+    _adapt_overseer(chosen, table, values, path)
     for name, section in SECTIONS.items():
         chosen[name] = section_of(section, table_of(table, name, path), name, path)
         values |= flat(chosen[name], name)
@@ -173,6 +175,49 @@ def parse_experiment(
     values |= {key: content.combined(files) for key, files in hashes.items()}
     _check_recordable(values, path)
     return Experiment(seed=seed, values=values, files=hashes, places=places, **chosen)
+
+
+def _with_oversight(table: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The tables with `[oversight] kind = "truth"` for the older `[questions] sub_answers`."""
+    questions = dict(table_of(table, "questions", path))
+    said = questions.pop("sub_answers", "assistant")
+    if said not in ("assistant", "truth"):
+        raise AmplifyError(
+            f"{path}: questions.sub_answers must be assistant or truth, got {shown(said)}; files"
+            ' now say oversight.kind = "truth" instead'
+        )
+    if said == "assistant":
+        return {**table, "questions": questions}
+    oversight = {"kind": "truth"} | table_of(table, "oversight", path)
+    if oversight["kind"] != "truth":
+        raise AmplifyError(
+            f'{path}: questions.sub_answers = "truth" is what oversight.kind = "truth" now says,'
+            f" and here oversight.kind is {shown(oversight['kind'])}: remove one of them"
+        )
+    return {**table, "questions": questions, "oversight": oversight}
+
+
+def _adapt_overseer(
+    chosen: dict[str, Any], table: Mapping[str, Any], values: dict[str, Any], path: Path
+) -> None:
+    """Gives the oversight its say in the overseer's section, where it wants one."""
+    adapt = getattr(chosen["oversight"], "adapt_overseer", None)
+    if adapt is None:
+        return
+    section = chosen["overseer"]
+    with naming(path):
+        adapted = adapt(chosen["task"], section)
+    for key, value in flat(adapted, "overseer").items():
+        if value == flat(section, "overseer")[key]:
+            continue
+        given = table["overseer"].get(key.removeprefix("overseer."), value)
+        if given != value:
+            raise AmplifyError(
+                f"{path}: {key} must be {shown(value)} where oversight.kind ="
+                f" {shown(values['oversight.kind'])}, got {shown(given)}"
+            )
+        values[key] = value
+    chosen["overseer"] = adapted
 
 
 def _own_code(sources: Mapping[str, Path], name: str, kind: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from amplify.advice import quote
 from amplify.errors import AmplifyError
-from amplify.experiment import IDENTITY, LATER, Experiment
+from amplify.experiment import IDENTITY, Experiment, now_written
 from amplify.strict import shown
 
 CONTENT = (" (content)", ".source")
@@ -34,7 +34,7 @@ def check_unchanged(
         return
     files = [key for key in changed if key.endswith(CONTENT)]
     values = [key for key in changed if key not in files]
-    was, now = {**LATER, **record["experiment"]}, _as_recorded(experiment)
+    was, now = now_written(record["experiment"]), _as_recorded(experiment)
     told = [f"{key} ({shown(was.get(key))} -> {shown(now.get(key))})" for key in values]
     what = [f"{folder}/experiment.toml changed ({', '.join(told)})"] if told else []
     what += [f"{path} was edited" for key in files for path in _edited(key, record, experiment)]
@@ -60,14 +60,14 @@ def check_current(
 def _is_change(key: str, record: Mapping[str, Any], experiment: Experiment) -> bool:
     if record.get("identity", 1) < IDENTITY and key.endswith(CONTENT):
         return False
-    return key in {**LATER, **record["experiment"]} and key in experiment.values
+    return key in now_written(record["experiment"]) and key in experiment.values
 
 
 def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
     told, now = record.get("experiment"), _as_recorded(experiment)
     if not told:
         return []
-    was = {**LATER, **told}
+    was = now_written(told)
     return [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
 
 

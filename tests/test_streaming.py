@@ -302,13 +302,13 @@ def test_bad_files_are_one_clear_line(tmp_path, was, becomes, said):
 def test_an_experiment_can_be_another_with_one_line_changed(tmp_path):
     tiny_experiment(tmp_path / "tiny", TOML)
     base = 'base = "../tiny"\n'
-    other = tiny_experiment(tmp_path / "other", base + '[questions]\nsub_answers = "truth"\n')
+    other = tiny_experiment(tmp_path / "other", base + '[oversight]\nkind = "truth"\n')
     simple = tiny_experiment(tmp_path / "simple", base + '[overseer]\nkind = "simulated"\n')
     one, two, three = (
         read_experiment(folder / "experiment.toml") for folder in (tmp_path / "tiny", other, simple)
     )
     changed = {key for key, value in one.values.items() if two.values[key] != value}
-    assert changed == {"questions.sub_answers"}
+    assert changed == {"oversight.kind"}
     assert not three.overseer_learns
 
 

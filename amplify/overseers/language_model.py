@@ -72,7 +72,7 @@ class LanguageModelOverseerConfig:
     """Tokens of what a checkpoint says at most, and room for each line of a transcript."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of a checkpoint's weights, and of what it computes."""
-    asks: Annotated[int, Field(ge=1, le=16)] = 4
+    asks: Annotated[int, Field(ge=0, le=16)] = 4
     """Sub-questions at most; then it must conclude."""
     most_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of a round's questions that may remain without an answer."""

@@ -7,7 +7,7 @@ are made while the assistant trains. Christiano, Shlegeris and Amodei 2018 (arXi
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Array, PyTree
 
@@ -69,6 +69,9 @@ def streaming(experiment: Experiment) -> Phase:
 @dataclasses.dataclass(frozen=True)
 class Amplification:
     """`[oversight] kind = "amplification"`."""
+
+    sub_answers: ClassVar = "assistant"
+    """Who answers sub-questions, in training signals; see `oversight.work.Oversight`."""
 
     def roles(self, experiment: Experiment) -> list[Trained]:
         """The roles that rounds train; round 0 initialises them."""

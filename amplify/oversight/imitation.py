@@ -257,7 +257,7 @@ class Lessons(Source):
             alone = assistant_alone(
                 experiment.task, experiment.assistant, frozen["assistant"], contexts
             )
-            helper = helping(experiment.task, contexts, alone, experiment.questions.sub_answers)
+            helper = helping(experiment.task, contexts, alone, experiment.sub_answers)
             state = demonstrate(overseer, state, helper, contexts, questions, demonstrate_key)
         params = live["overseer"].params
         state, wanted = lesson(overseer, params, state, lesson_key, experiment.mesh)

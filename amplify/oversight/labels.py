@@ -75,8 +75,8 @@ def amplify_as_in(
     Args:
         how: as for `amplify_problems`.
     """
-    usual = {
-        "sub_answers": experiment.questions.sub_answers,
+    usual: dict[str, Any] = {
+        "sub_answers": experiment.sub_answers,
         "place": experiment.mesh.here.of_rows,
     }
     return amplify_problems(

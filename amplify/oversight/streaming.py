@@ -172,7 +172,7 @@ def _amplify(
     size = state.growth.size if experiment.curriculum.start else None
     contexts, questions = draw_batch(experiment, draw_key, size)
     alone = assistant_alone(task, assistant, live["assistant"].answering, contexts)
-    helper = helping(task, contexts, alone, experiment.questions.sub_answers)
+    helper = helping(task, contexts, alone, experiment.sub_answers)
     demonstrations, params = state.demonstrations, None
     if demonstrations is not None:
         assert experiment.learner is not None

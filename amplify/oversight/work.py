@@ -32,6 +32,11 @@ class Work:
 class Oversight(Protocol):
     """A way to make training signals: a frozen dataclass, whose fields are the keys of
     `[oversight]` in an experiment file.
+
+    Two more members are optional. `sub_answers`, "assistant" or "truth", says who answers an
+    overseer's sub-questions; "assistant" if it is not there. `adapt_overseer(task, overseer)` takes
+    the task and the overseer's section of the experiment file, and returns that section as this
+    oversight needs it, or raises ValueError if they do not fit together.
     """
 
     def __hash__(self) -> int: ...

@@ -192,7 +192,7 @@ class Worker:
             self.experiment.assistant,
             self.experiment.overseer,
             1,
-            self.experiment.questions.sub_answers,
+            self.experiment.sub_answers,
             self.weights,
             jax.random.key(self.experiment.seed),
             problem,

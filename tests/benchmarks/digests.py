@@ -35,7 +35,7 @@ TOMLS = {
     "stored assignments": of_task("assignments"),
     "stored shortest path": of_task("shortest-path"),
     "stored union find": of_task("union-find"),
-    "supervised": TOML.replace("per_context = 4", 'per_context = 4\nsub_answers = "truth"'),
+    "supervised": f'{TOML}\n[oversight]\nkind = "truth"\n',
     "microbatches, muon": TOML.replace(
         "batch = 8", 'batch = 8\naccumulate = 2\noptimizer = "muon"'
     ),
