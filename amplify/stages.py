@@ -32,7 +32,7 @@ from amplify.loading import (
     role_key,
 )
 from amplify.overseers.exchanges import recording
-from amplify.oversight.work import Made, Work
+from amplify.oversight.work import WEIGHT, Made, Work, without_ones
 from amplify.problems import SPLITS, at_a_time
 from amplify.progress import Watch
 from amplify.record import ASSISTANT
@@ -83,9 +83,8 @@ def _write_signal(phase: Phase, work: Work, made: Made) -> dict[str, Any]:
 
 def write_data(folder: Any, made: Made) -> str:
     """Writes a signal's data set; returns its digest, the same for the same rows."""
-    return dataset.write(
-        folder, made.columns, name="amplified_answers", description=made.description
-    )
+    columns = without_ones(made.columns)
+    return dataset.write(folder, columns, name="amplified_answers", description=made.description)
 
 
 def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
@@ -144,15 +143,16 @@ def _carried(phase: Phase, work: Work) -> Roles:
 def _stored_batches(phase: Phase, work: Work) -> grain.DatasetIterator:
     """Endless batches of a stored signal."""
     experiment, this = work.experiment, work.this
-    folder, assistant = this.phase(phase.name).data, experiment.assistant
+    folder, model = this.phase(phase.name).data, phase.trains[0].model
     with this.intact(f"{phase.name}/data"):
         dataset.verify(folder, this.record["stages"][f"{phase.name}/data"]["digest"])
         return dataset.batches(
             folder,
-            columns=("context", "questions", "answers"),
-            batch_size=experiment.training.batch,
+            columns=phase.columns,
+            optional=(WEIGHT,),
+            batch_size=phase.schedule.batch,
             seed=order_seed(experiment, phase.name, this.number),
-            lay_out=assistant.lay_out if isinstance(assistant, LaysOut) else dict,
+            lay_out=model.lay_out if isinstance(model, LaysOut) else dict,
         )
 
 

@@ -346,11 +346,31 @@ class Assistant(Protocol):
         own key alone.
         """
 
+    def log_prob(
+        self,
+        params: PyTree[Array],
+        memory: Any,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions answer_length"]:
+        """Log-probability of each token of given answers after those before it, in the distribution
+        that `answer` samples from, so that their sum is what `answer` says of its samples.
+        Differentiable in the parameters.
+        """
+
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Mean loss over the answered questions of `batch` (context, questions, answers), and
-        metrics to log: means over the same questions, and "answered", their number.
+        """Mean loss over the answered questions of a batch, and metrics to log.
+
+        Args:
+            batch: `context`, `questions` and `answers`, with a leading axis of rows. An answer of
+                FAILED is none. Where there is a `weight`, a number for each question, the losses
+                are multiplied by it, and an answer of weight 0 is none.
+
+        Returns:
+            The weighted losses, summed and divided by the number of answered questions; and
+            metrics: "answered", that number, and unweighted means over the same questions.
         """
 
 

@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from amplify import stages
+from amplify import dataset, stages
 from amplify.cli import main
 from amplify.json_lines import read_lines
 from amplify.oversight.amplification import distillation
+from amplify.oversight.work import without_ones
 from amplify.store import Store
 from amplify.training.step import make_step
 from tests.tiny import TOML, tiny_experiment
@@ -53,6 +55,23 @@ def test_its_cost_is_in_the_ledger_and_its_round_has_a_page(best_of_four):
     assert ledger["overseer_answers"] == 0
     page = (best_of_four / "001/report.html").read_text(encoding="utf-8")
     assert "distillation/checkpoint" in page
+
+
+def test_answers_without_a_weight_are_not_learned_from(best_of_four):
+    this = Store(best_of_four).round(1)
+    weight = np.stack([row["weight"] for row in dataset.read(this.main.data)])
+    assert 0 < weight.mean() < 1
+    rows = read_lines(this.main.metrics)
+    assert rows[-1]["answered"] / (rows[-1]["step"] - rows[-2]["step"]) < weight[0].size * 8
+
+
+def test_weights_that_are_all_1_are_not_written():
+    answers, ones = np.zeros((3, 4, 1), np.int32), np.ones((3, 4))
+    assert list(without_ones({"answers": answers, "weight": ones})) == ["answers"]
+    written = without_ones({"weight": ones - np.eye(3, 4), "answers": answers})
+    assert written["weight"].dtype == np.float32
+    with pytest.raises(ValueError, match="finite"):
+        without_ones({"weight": np.full((3, 4), np.nan)})
 
 
 class KilledError(Exception):

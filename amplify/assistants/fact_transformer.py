@@ -108,13 +108,13 @@ class FactTransformer:
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy of the answers in nats, summed over their tokens, a mean over the questions
-        that were answered.
-        """
+        """Cross-entropy of the answers in nats, summed over their tokens; see `types.Assistant`."""
         network, answers = self._merge(params), batch["answers"]
         sees = self._present(batch["context"])
         memory = network.encode(batch["context"], sees)
-        answered = answers[..., 0] != FAILED
+        answered, weight = answers[..., 0] != FAILED, batch.get("weight")
+        if weight is not None:
+            answered &= weight != 0
         number = jnp.sum(answered).astype(jnp.float32)
         count = jnp.maximum(number, 1)
         answers = jnp.maximum(answers, 0)
@@ -123,6 +123,7 @@ class FactTransformer:
             query = self._query(batch["questions"], answers, place)
             log_probs, token = network.log_probs(memory, query, sees), answers[..., place]
             given = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+            given = given if weight is None else weight * given
             loss -= jnp.sum(given, where=answered) / count
             right &= jnp.argmax(log_probs, -1) == token
         agreement = jnp.sum(right).astype(loss.dtype) / count

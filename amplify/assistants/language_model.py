@@ -8,7 +8,7 @@ tokenizer. Token 0 pads, and ends an answer.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -26,15 +26,13 @@ from amplify.assistants.layers import Architecture
 from amplify.assistants.lora import LoRA, with_lora_merged
 from amplify.assistants.packing import PADDING, Packed, pack
 from amplify.assistants.rotary import Rotary
+from amplify.assistants.scoring import by_answer, likeliest, score_words
 from amplify.assistants.wording import Words, words_of_its_own, words_of_tokenizer
 from amplify.errors import AmplifyError
 from amplify.hub import find
 from amplify.transformer import Size, sample
 from amplify.types import FAILED, Answers, Place, Task
 from amplify.words import shown
-
-MAX_LOGIT_BYTES = 2**28
-"""Logits that are computed at a time in training take about so much, in bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,35 +207,65 @@ class LanguageModel:
     ) -> tuple[Int[Array, "batch questions"], Float[Array, "batch questions"]]:
         """A token and its log-probability; both are 0 where no more is said."""
         log_probs = self._distribution(self._logits(network, head, x))
-        token = _likeliest(log_probs) if keys is None else sample(keys, place, log_probs)
+        token = likeliest(log_probs) if keys is None else sample(keys, place, log_probs)
         log_prob = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
         return jnp.where(speaks, token, 0), jnp.where(speaks, log_prob, 0.0)
 
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy of the answers in nats, summed over their words, a mean over questions."""
+        """Cross-entropy of the answers in nats, summed over their words; see `types.Assistant`."""
         network = self._merge(params)
         packed = Packed(**batch) if "segments" in batch else self._one_to_a_line(batch)
         past = decoding.remember(network, packed.context)
-        x, _ = network.read(
-            jnp.maximum(packed.tokens, 0),
-            decoding.behind(past, packed.distances),
-            segments=packed.segments,
-            past=past,
-        )
-        places, said = jnp.maximum(packed.places, 0), packed.words != PADDING
-        x = jnp.take_along_axis(x, places[..., None], axis=2)
-        given, likeliest = self._score(network, x, jnp.maximum(packed.words, 0))
-        wrong = said & ~likeliest
-        question = jnp.take_along_axis(packed.segments, places, axis=2)
-        first, flawed = _by_question(jnp.where(said, question, PADDING), wrong)
+        given, right, question = self._read_answers(network, past, packed)
+        said = packed.words != PADDING
+        first, flawed = by_answer(jnp.where(said, question, PADDING), said & ~right)
         answered = jnp.sum(first).astype(given.dtype)
         questions = jnp.maximum(answered, 1)
+        if packed.weights is not None:
+            given *= packed.weights
         loss = -jnp.sum(given, where=said) / questions
         agreement = jnp.sum(first & ~flawed).astype(loss.dtype) / questions
         means = {"loss": loss, "agreement": agreement}
         return loss, means | {"answered": answered} | self._count_work(packed)
+
+    def log_prob(
+        self,
+        params: PyTree[Array],
+        memory: Past,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions answer_length"]:
+        """Log-probability of each token; see `types.Assistant`. Behind an answer's end it is 0."""
+        network, lines = self._merge(params), self._lines(questions, answers)
+        given, _, _ = self._read_answers(network, memory, lines, self._distribution)
+        return jnp.where(lines.words != PADDING, given, 0.0)
+
+    def _read_answers(
+        self,
+        network: CausalLM,
+        past: Past,
+        lines: Packed,
+        of: Callable[[Array], Array] = lambda logits: logits,
+    ) -> tuple[
+        Float[Array, "batch lines said"],
+        Bool[Array, "batch lines said"],
+        Int[Array, "batch lines said"],
+    ]:
+        """Of each word that is said: its log-probability, whether it is the likeliest, and the
+        number of its question. They mean nothing where none is said.
+        """
+        x, _ = network.read(
+            jnp.maximum(lines.tokens, 0),
+            decoding.behind(past, lines.distances),
+            segments=lines.segments,
+            past=past,
+        )
+        places = jnp.maximum(lines.places, 0)
+        x = jnp.take_along_axis(x, places[..., None], axis=2)
+        given, right = self._score(network, x, jnp.maximum(lines.words, 0), of)
+        return given, right, jnp.take_along_axis(lines.segments, places, axis=2)
 
     def _count_work(self, packed: Packed) -> dict[str, Float[Array, ""]]:
         """Tokens of a training step, padding left out, and the floating-point operations that they
@@ -258,35 +286,13 @@ class LanguageModel:
         network: CausalLM,
         x: Float[Array, "batch lines said width"],
         words: Int[Array, "batch lines said"],
+        of: Callable[[Array], Array] = lambda logits: logits,
     ) -> tuple[Float[Array, "batch lines said"], Bool[Array, "batch lines said"]]:
-        """Log-probabilities of words, and whether each is the likeliest.
-
-        Logits of a part of the words exist at a time; on the way back they are computed again.
+        """Log-probabilities of words, and whether each is the likeliest, in the distribution that
+        `of` makes of logits.
         """
         head = network.head(self.words.of_task)
-
-        def score(x: Float[Array, "*b width"], words: Int[Array, "*b"]) -> tuple[Array, Array]:
-            logits = self._logits(network, head, x)
-            given = jnp.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
-            given -= jax.nn.logsumexp(logits, axis=-1)
-            return given, jax.lax.stop_gradient(_likeliest(logits) == words)
-
-        parts = -(-4 * words.size * head.shape[-1] // MAX_LOGIT_BYTES)
-        if parts == 1:
-            return score(x, words)
-        # Rows may be spread over devices: what is cut is each row's words.
-        batch, count = len(words), words[0].size
-        step = -(-count // parts)
-
-        def cut(array: Array) -> Array:
-            flat = array.reshape(batch, count, -1)
-            flat = jnp.pad(flat, [(0, 0), (0, -count % step), (0, 0)])
-            return jnp.moveaxis(flat.reshape(batch, -1, step, flat.shape[-1]), 1, 0)
-
-        part = jax.checkpoint(lambda part: score(part[0], part[1][..., 0]))
-        scored = jax.lax.map(part, (cut(x), cut(words)))
-        whole = [jnp.moveaxis(one, 0, 1).reshape(batch, -1)[:, :count] for one in scored]
-        return whole[0].reshape(words.shape), whole[1].reshape(words.shape)
+        return score_words(lambda x: of(self._logits(network, head, x)), x, words, head.shape[-1])
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A data set's rows as they are trained on, see `packing`.
@@ -311,14 +317,28 @@ class LanguageModel:
 
     def _one_to_a_line(self, rows: Mapping[str, Array]) -> Packed:
         """Each question, and what of its answer the next word is said after."""
-        asked, answers = self._ask(rows["questions"]), rows["answers"]
-        said = _until_stop(answers)
+        answers, weights = rows["answers"], rows.get("weight")
+        if weights is not None:
+            answers = jnp.where((weights != 0)[..., None], answers, FAILED)
+        lines = self._lines(rows["questions"], answers)
+        if weights is not None:
+            said = lines.words != PADDING
+            weights = jnp.where(said, weights[..., None], 0.0)
+        return lines._replace(context=self._read_out(rows["context"]), weights=weights)
+
+    def _lines(
+        self,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Packed:
+        """Questions with their answers, one to a line, without the contexts."""
+        asked, said = self._ask(questions), _until_stop(answers)
         heard = jnp.where(said[..., 1:], self._spell(answers[..., :-1]), PADDING)
         tokens = jnp.concatenate([asked, heard], -1)
         number = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None, :, None], tokens.shape)
         place = asked.shape[-1] - 1 + jnp.arange(answers.shape[-1])[None, None]
         return Packed(
-            self._read_out(rows["context"]),
+            jnp.zeros((len(questions), 0), jnp.int32),
             tokens,
             decoding.distances(tokens),
             jnp.where(tokens == PADDING, PADDING, number),
@@ -389,24 +409,6 @@ class LanguageModel:
     def _merge(self, params: PyTree[Array]) -> CausalLM:
         """The network; what it multiplies with is cast to the dtype it computes in, once."""
         return nnx.merge(_graph(self), with_kernels_in(self.config.dtype, params))
-
-
-def _likeliest(log_probs: Float[Array, "*b vocabulary"]) -> Int[Array, "*b"]:
-    """The first of the largest: `argmax`, which the CPU's compiler makes a slow loop of, in two
-    fast ones.
-    """
-    places = jax.lax.broadcasted_iota(jnp.int32, log_probs.shape, log_probs.ndim - 1)
-    is_top = log_probs == jnp.max(log_probs, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(is_top, places, log_probs.shape[-1] - 1), axis=-1)
-
-
-def _by_question(
-    question: Int[Array, "*b said"], wrong: Bool[Array, "*b said"]
-) -> tuple[Bool[Array, "*b said"], Bool[Array, "*b said"]]:
-    """Of each word: whether it is its answer's first, and whether any of its answer is wrong."""
-    same = question[..., :, None] == question[..., None, :]
-    first = (question != PADDING) & ~jnp.any(jnp.tril(same, -1), axis=-1)
-    return first, jnp.any(same & wrong[..., None, :], axis=-1)
 
 
 def _until_stop(answers: Int[Array, "*b answer_length"]) -> Bool[Array, "*b answer_length"]:

@@ -9,7 +9,7 @@ in the line. Works on a whole data set at once, in numpy, before training begins
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 PADDING = -1
 """In every field below: nothing is there."""
@@ -26,6 +26,7 @@ class Packed(NamedTuple):
     segments: Int[Array, "batch lines room"]  # number of the question, counted in its context
     places: Int[Array, "batch lines said"]  # in the line: after which token a word is to be said
     words: Int[Array, "batch lines said"]  # which, of the task's tokens
+    weights: Float[Array, "batch lines said"] | None = None  # of each word's loss; None: all 1
 
 
 class Fit(NamedTuple):
@@ -39,7 +40,7 @@ def pack(loose: Packed) -> dict[str, np.ndarray]:
     """The same questions, given one to a line, in fewer lines and without padding between them: the
     fields of a `Packed`.
     """
-    context, tokens, distances, segments, places, words = map(np.asarray, loose)
+    context, tokens, distances, segments, places, words = map(np.asarray, loose[:-1])
     there, said = tokens != PADDING, words != PADDING
     fit, room = best_fit(there.sum(axis=-1))
     number = np.cumsum(there, axis=-1) - 1  # of a token, counted in its question
@@ -50,11 +51,14 @@ def pack(loose: Packed) -> dict[str, np.ndarray]:
     most = 1 + int(word_to.place.max())  # words said in a line
 
     def moved(field: np.ndarray, kept: np.ndarray, to: Targets, length: int) -> np.ndarray:
-        new = np.full((len(field), 1 + fit.line.max(), length), PADDING, np.int32)
+        new = np.full((len(field), 1 + fit.line.max(), length), PADDING, field.dtype)
         new[to] = field[kept]
         return new
 
-    return {
+    weights = {}
+    if loose.weights is not None:
+        weights["weights"] = moved(np.asarray(loose.weights), said, word_to, most)
+    return weights | {
         "context": _as_long_as_needed(context),
         "tokens": moved(tokens, there, token_to, room),
         "distances": moved(distances, there, token_to, room),

@@ -57,12 +57,33 @@ class Made(NamedTuple):
     """A signal, before it is written."""
 
     columns: dict[str, np.ndarray]
-    """Of a data set, with one leading axis of rows."""
+    """Of a data set, with one leading axis of rows. `weight`, a number for each answer by which its
+    loss is multiplied, may be left out where all are 1; 0: no answer was obtained. An answer of
+    `types.FAILED` is none whatever its weight.
+    """
     trees: list[dict[str, Any]]
     """Interactions that are kept: all that people made, and a sample of the others."""
     facts: dict[str, Any]
     """For the record."""
     description: str
+
+
+WEIGHT = "weight"
+
+
+def without_ones(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of a signal as they are written: without weights that are all 1.
+
+    Raises:
+        ValueError: if a weight is no finite number.
+    """
+    weight = columns.get(WEIGHT)
+    if weight is None:
+        return dict(columns)
+    if not np.isfinite(weight).all():
+        raise ValueError("every weight of a signal must be a finite number")
+    kept = {name: column for name, column in columns.items() if name != WEIGHT}
+    return kept if (weight == 1).all() else kept | {WEIGHT: weight.astype(np.float32)}
 
 
 def draw_batch(

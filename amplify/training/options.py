@@ -46,7 +46,9 @@ class Training:
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.steps, self.log_every, self.look_every, self.checkpoint_every)
+        return Schedule(
+            self.steps, self.batch, self.log_every, self.look_every, self.checkpoint_every
+        )
 
     def make_optimizer(self) -> optax.GradientTransformation:
         schedule = optax.warmup_cosine_decay_schedule(

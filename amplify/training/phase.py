@@ -76,6 +76,8 @@ class Schedule:
     """Steps of a phase, and between two log rows, looks at held-out problems, and checkpoints."""
 
     steps: int
+    batch: int
+    """Rows of a stored signal that a step takes."""
     log_every: int
     look_every: int
     checkpoint_every: int
@@ -166,5 +168,7 @@ class Phase:
     schedule: Schedule
     source: Source | None = None
     """None: the signal is stored in a data set before training."""
+    columns: tuple[str, ...] = ("context", "questions", "answers")
+    """Of a stored signal, those that are trained on; and `weight`, where the signal has it."""
     frozen: tuple[tuple[str, Model], ...] = ()
     """Roles, with their models, that its source and objectives read and that it does not train."""

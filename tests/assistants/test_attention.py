@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.assistants import blockwise, causal_lm, cudnn, language_model
+from amplify.assistants import blockwise, causal_lm, cudnn, scoring
 from amplify.assistants.attention import attend
 from amplify.assistants.attention_parts import NOWHERE, Part, Places, Rules
 from amplify.assistants.language_model import LanguageModelConfig
@@ -369,7 +369,7 @@ def test_attention_is_not_computed_again_on_the_way_back(monkeypatch):
 def test_a_loss_in_parts_is_the_loss(monkeypatch):
     params, batch = MODEL.init(jax.random.key(0)), rows()
     whole = jax.jit(jax.value_and_grad(MODEL.loss, has_aux=True))(params, batch)
-    monkeypatch.setattr(language_model, "MAX_LOGIT_BYTES", 4 * CONTEXTS * 5 * 8)
+    monkeypatch.setattr(scoring, "MAX_LOGIT_BYTES", 4 * CONTEXTS * 5 * 8)
     parts = jax.jit(jax.value_and_grad(MODEL.loss, has_aux=True))(params, batch)
     assert whole[0][1]["agreement"] == parts[0][1]["agreement"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-3), whole, parts)

@@ -118,6 +118,49 @@ def test_a_wrong_probability_is_caught():
         check_probabilities(BrokenProbability(SMALL, TASK))
 
 
+@dataclasses.dataclass(frozen=True)
+class BrokenLogProb(FactTransformer):
+    """Gives log-probabilities at temperature 1, whatever was sampled at."""
+
+    def log_prob(self, params, memory, questions, answers):
+        cold = dataclasses.replace(self, config=dataclasses.replace(self.config, temperature=1.0))
+        return FactTransformer.log_prob(cold, params, memory, questions, answers)
+
+
+def check_log_prob(assistant: Assistant) -> None:
+    """Each token has one, and together they are what the sampler said; their gradient is that of
+    the distribution sampled from.
+    """
+    params, problems, keys = setting(assistant)
+    memory = assistant.encode(params, problems.contexts)
+    answers = assistant.answer(params, memory, problems.questions, keys)
+
+    def total(params):
+        memory = assistant.encode(params, problems.contexts)
+        found = assistant.log_prob(params, memory, problems.questions, answers.tokens)
+        assert found.shape == answers.tokens.shape
+        return jnp.sum(found), found
+
+    (_, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    np.testing.assert_allclose(jnp.sum(found, -1), answers.log_prob, rtol=1e-4, atol=1e-5)
+    # Along the gradient, of length 1, the sum grows by the gradient's length.
+    length = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+    moved = jax.jit(
+        lambda step: total(jax.tree.map(lambda p, g: p + step * g / length, params, gradient))[0]
+    )
+    np.testing.assert_allclose((moved(1e-3) - moved(-1e-3)) / 2e-3, length, rtol=0.02)
+
+
+@pytest.mark.parametrize("assistant", ASSISTANTS)
+def test_log_probabilities_of_samples_are_the_samplers(assistant):
+    check_log_prob(assistant)
+
+
+def test_log_probabilities_of_another_distribution_are_caught():
+    with pytest.raises(AssertionError):
+        check_log_prob(BrokenLogProb(dataclasses.replace(SMALL, temperature=0.5), TASK))
+
+
 @pytest.mark.parametrize("assistant", FACT_TRANSFORMERS)
 def test_the_order_of_facts_cannot_matter(assistant):
     params, problems, _ = setting(assistant)

@@ -39,6 +39,7 @@ class BestOf:
             "context": jax.device_get(problems.contexts),
             "questions": jax.device_get(problems.questions),
             "answers": answers,
+            "weight": scores,  # where no sample is right, none is imitated
         }
         facts = {
             "assistant_answers": self.samples * scores.size,
