@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amplify.amplification import over_questions, read_for
+from amplify.amplification import read_for
 from amplify.draws import draw_round
 from amplify.loading import load_assistant
 from amplify.oversight.amplification import distillation, trained_assistant
+from amplify.oversight.scorers import Gold
 from amplify.oversight.work import Made
 from amplify.problems import answer_keys, in_chunks
 
@@ -50,7 +51,7 @@ class BestOf:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def best_of(task, assistant, samples, params, root, problems):
-    """The best answers, and their scores; the scorer is the truth."""
+    """The best answers, and their scores."""
     contexts, questions = problems.contexts, problems.questions
     memory = assistant.encode(params, read_for(task, contexts, questions))
     keys = answer_keys(root, problems.seeds, questions.shape[1])
@@ -60,8 +61,8 @@ def best_of(task, assistant, samples, params, root, problems):
         return assistant.answer(params, memory, questions, folded).tokens
 
     candidates = jnp.stack([draw(number) for number in range(samples)])
-    right = jax.vmap(lambda tokens: over_questions(task.is_right)(contexts, questions, tokens))
-    scores = right(candidates).astype(jnp.float32)
+    scored = [Gold(task).score({}, contexts, questions, said, keys) for said in candidates]
+    scores = jnp.stack([score.value for score in scored])
     chosen = jnp.argmax(scores, axis=0)
     best = jnp.take_along_axis(candidates, chosen[None, ..., None], axis=0)[0]
     return best, jnp.max(scores, axis=0)
