@@ -24,7 +24,7 @@ from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_weights
 from amplify.overseers.exchanges import consulting, recorded
 from amplify.oversight.labels import amplify_as_in
-from amplify.people.collection import recorded_by_people
+from amplify.oversight.people import recorded_by_people
 from amplify.round_folder import RoundFolder
 from amplify.store import Store
 from amplify.types import Answers, Assistant, HasWeights, Problems, SearchedTask, Task, Weights

@@ -23,10 +23,10 @@ from amplify.loading import load_assistant, load_weights
 from amplify.overseers.exchanges import consulting, recorded
 from amplify.overseers.human import PassesOn
 from amplify.overseers.simulated import Simulated
+from amplify.oversight.answerer import Answerer
 from amplify.oversight.labels import amplified_answers
+from amplify.oversight.people import Gathered, recorded_by_people
 from amplify.oversight.work import Made
-from amplify.people.collection import Gathered, recorded_by_people
-from amplify.people.worker import Worker
 from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
 from amplify.stages import write_data
@@ -110,7 +110,7 @@ def swap(
         after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:
-        rows.append(_told_again(Worker(experiment, others, digest, problems), people))
+        rows.append(_told_again(Answerer(experiment, others, digest, problems), people))
     return rows
 
 
@@ -171,7 +171,7 @@ def _right(
     return jax.device_get(is_right(problems.contexts, problems.questions, jnp.asarray(answers)))
 
 
-def _told_again(worker: Worker, people: Gathered) -> Change:
+def _told_again(answerer: Answerer, people: Gathered) -> Change:
     """What people asked the assistant, asked again."""
     asked: list[tuple[int, dict[str, Any]]] = [
         (tree["row"], step)
@@ -179,7 +179,7 @@ def _told_again(worker: Worker, people: Gathered) -> Change:
         for step in tree["steps"]
         if step["by"] == "assistant"
     ]
-    answers = worker.ask_again([(row, step["question"]) for row, step in asked])
+    answers = answerer.ask_again([(row, step["question"]) for row, step in asked])
     return Change(
         "what the assistant told people",
         len(asked),

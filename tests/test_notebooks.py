@@ -77,7 +77,7 @@ def test_people_notebook_runs_top_to_bottom_with_a_simulated_person(tmp_path, mo
         )
         assert changed == 1
     shown = next(cell for cell in notebook.cells if "IFrame" in cell.source)
-    person = "import subprocess; subprocess.Popen([sys.executable, '-m', 'amplify.people.crowd',"
+    person = "import subprocess; subprocess.Popen([sys.executable, '-m', 'amplify.crowd',"
     shown.source += f"\n{person} str(EXPERIMENT), '--address', 'http://127.0.0.1:{port}'])"
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

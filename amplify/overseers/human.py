@@ -12,10 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from jaxtyping import Array, Int, Key
 from pydantic import Field
 
+from amplify.crowd.habits import CrowdConfig
 from amplify.errors import AmplifyError
 from amplify.overseers.learned import Learned, LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
-from amplify.people.habits import CrowdConfig
 from amplify.types import Ask, Overseer, OverseerKind, Strategy, Task
 
 Count = Annotated[int, Field(ge=1)]

@@ -18,10 +18,10 @@ from amplify.experiment import Experiment
 from amplify.loading import load_weights
 from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_failed
+from amplify.oversight.answerer import Answerer
+from amplify.oversight.people import Gathered, collect
+from amplify.oversight.people_questions import human
 from amplify.oversight.work import Made, Work
-from amplify.people.collection import Gathered, collect
-from amplify.people.putting import human
-from amplify.people.worker import Worker
 from amplify.progress import Watch
 from amplify.types import FAILED, Problems, Weights
 
@@ -125,11 +125,11 @@ def ask_people(work: Work) -> Gathered | None:
         return None
     problems, assistant = draw_round(experiment, work.this.number), work.roles["assistant"]
 
-    def worker() -> Worker:
+    def answerer() -> Answerer:
         weights = load_weights(experiment, work.roles)
-        return Worker(experiment, weights, assistant.digest, problems)
+        return Answerer(experiment, weights, assistant.digest, problems)
 
-    return collect(experiment, work.this, problems, worker, work.watch)
+    return collect(experiment, work.this, problems, answerer, work.watch)
 
 
 def sample_trees(

@@ -11,7 +11,7 @@ from typing import Any
 from amplify.answers import one_line
 from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Assignment, Item
 from amplify.people.state import State
-from amplify.people.typed import shows_something, why_not_kept
+from amplify.people.text import shows_something, why_not_kept
 
 LONGEST = 2000
 """Characters of anything that a person types."""

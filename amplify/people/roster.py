@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amplify.errors import AmplifyError
-from amplify.people.typed import LINES, shown, why_not_kept
+from amplify.people.text import LINES, shown, why_not_kept
 from amplify.private_files import make_private_folder, open_private
 
 ADMIN = "admin"

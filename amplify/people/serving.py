@@ -160,7 +160,7 @@ def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[
         served = _served(experiment, place, file)
         if crowd:
             address = ["--address", served.address]
-            served.start(_module("amplify.people.crowd", str(experiment), *address))
+            served.start(_module("amplify.crowd", str(experiment), *address))
         try:
             _wait_for(served)
             yield served

@@ -24,7 +24,7 @@ from amplify.people.items import (
     RoundState,
     SetAside,
 )
-from amplify.people.typed import REPLACEMENT
+from amplify.people.text import REPLACEMENT
 from amplify.people.usable import why_not
 
 CHANGES = {"adjudicated", "corrected", "withdrawn", "set_aside"}

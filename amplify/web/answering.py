@@ -17,7 +17,7 @@ from amplify.people.items import Assignment, Item
 from amplify.people.queue import LONGEST, New, Queue, RefusedError
 from amplify.people.roster import NotAllowedError
 from amplify.people.state import LONGEST_ATTENTION
-from amplify.people.typed import why_not_kept
+from amplify.people.text import why_not_kept
 from amplify.web import access, pages, shown
 from amplify.web.access import Act, Visitor
 from amplify.web.forms import FormRoute

@@ -14,7 +14,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from amplify.people.typed import shown, why_not_kept
+from amplify.people.text import shown, why_not_kept
 from amplify.web import pages
 
 FORM = "application/x-www-form-urlencoded"

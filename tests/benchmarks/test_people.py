@@ -19,9 +19,10 @@ import numpy as np
 import psutil
 
 from amplify.cli import main
+from amplify.crowd.__main__ import invite_crowd
+from amplify.crowd.habits import CrowdConfig
+from amplify.crowd.simulated import Diary, run_crowd
 from amplify.events import EVENTS, Log
-from amplify.people.crowd import Diary, invite_crowd, run_crowd
-from amplify.people.habits import CrowdConfig
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from amplify.store import Store

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from amplify.crowd.__main__ import invite_crowd
+from amplify.crowd.habits import CrowdConfig
+from amplify.crowd.simulated import Diary, Done, run_crowd
 from amplify.events import Log
-from amplify.people.crowd import Diary, Done, invite_crowd, run_crowd
-from amplify.people.habits import CrowdConfig
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from amplify.tasks.permutation import Permutation

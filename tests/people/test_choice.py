@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from amplify import words
 from amplify.amplification import over_questions
 from amplify.answers import AnswerRule
-from amplify.people.answer_tokens import read_answer
+from amplify.oversight.parsing import read_answer
+from amplify.oversight.people_questions import right_words
 from amplify.people.choice import answer_of, chosen, is_gold, same
-from amplify.people.putting import right_words
 from amplify.people.quality import agreement, disagreements
 from amplify.people.quality import people as quality_of_people
 from amplify.people.queue import RefusedError

@@ -12,10 +12,11 @@ from amplify import dataset, inspection, words
 from amplify.cli import main
 from amplify.draws import draw_round
 from amplify.events import EVENTS, Log
-from amplify.people import floor
-from amplify.people.putting import choose_places, put_up
+from amplify.oversight.answerer import Answerer
+from amplify.oversight.people import helper_of
+from amplify.oversight.people_questions import choose_places, open_round, work_rules
+from amplify.people import round_loop
 from amplify.people.queue import Queue
-from amplify.people.worker import Worker
 from amplify.store import Store
 from amplify.types import FAILED, Weights
 from tests.people.desk import people_at_work
@@ -53,14 +54,14 @@ def people_experiment(folder, others="simulated", overlap=1, more=""):
 
 @pytest.fixture
 def no_pages(monkeypatch):
-    monkeypatch.setattr(floor, "serving", people_at_work)
+    monkeypatch.setattr(round_loop, "serving", people_at_work)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = people_experiment(tmp_path_factory.mktemp("people") / "mixed", overlap=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(floor, "serving", people_at_work)
+        patch.setattr(round_loop, "serving", people_at_work)
         main(["round", str(folder), "--n", "2"])
     return folder
 
@@ -247,15 +248,15 @@ def test_a_round_that_was_stopped_goes_on_with_what_was_answered(tmp_path, monke
 
         return run(self, served, until)
 
-    run = floor.Floor.run
-    monkeypatch.setattr(floor, "serving", real)
-    monkeypatch.setattr(floor.Floor, "run", stops_in_the_middle)
+    run = round_loop.RoundLoop.run
+    monkeypatch.setattr(round_loop, "serving", real)
+    monkeypatch.setattr(round_loop.RoundLoop, "run", stops_in_the_middle)
     with pytest.raises(SystemExit, match="2"):
         main(["round", str(folder), "--n", "1"])
     assert stopped.is_set()
     before = events(folder)
     assert not any(event.kind == "closed" for event in before)
-    monkeypatch.setattr(floor.Floor, "run", run)
+    monkeypatch.setattr(round_loop.RoundLoop, "run", run)
     main(["round", str(folder), "--n", "1"])
     after = events(folder)
     assert after[: len(before)] == before
@@ -268,20 +269,21 @@ def test_a_submission_that_makes_no_sense_goes_back_to_who_made_it(tmp_path):
     store = Store(folder)
     problems = draw_round(store.experiment, 1)
     log = Log(folder / EVENTS)
-    log.append(*put_up(store.experiment, 1, problems, "a digest"))
+    log.append(*open_round(store.experiment, 1, problems, "a digest"))
     queue = Queue(log.since())
     item = queue.rounds[1].items[0]
     log.append({"kind": "taken", "round": 1, "item": item, "person": "p"})
     submitted = {"kind": "submitted", "round": 1, "item": item, "person": "p"}
     log.append({**submitted, "body": {"answer": "seven"}})
-    worker = Worker(store.experiment, Weights(None), "", problems)
-    place = floor.Floor(store.experiment, 1, log, worker)
+    answerer = Answerer(store.experiment, Weights(None), "", problems)
+    helper = helper_of(store.experiment, answerer)
+    loop = round_loop.RoundLoop(work_rules(store.experiment), 1, log, helper)
     news = list(log.since())
     for event in news:
-        place.queue.apply(event)
-    [refused] = place._look_after(news)
+        loop.queue.apply(event)
+    [refused] = loop._look_after(news)
     log.append(refused)
-    log.append(refused)  # a worker that was killed says it again
+    log.append(refused)  # a round that was killed says it again
     queue = Queue(log.since())
     mine = queue.items[item].assignments["p"]
     assert mine.problem is not None
@@ -308,7 +310,7 @@ def test_the_guide_of_a_base_is_its_own(tmp_path):
     toml = 'base = "../base"\n[overseer]\nitems = 20\n'
     (tmp_path / "mine/experiment.toml").write_text(toml, encoding="utf-8")
     experiment = Store(tmp_path / "mine").experiment
-    opened, *put = put_up(experiment, 1, draw_round(experiment, 1), "a digest")
+    opened, *put = open_round(experiment, 1, draw_round(experiment, 1), "a digest")
     assert opened["body"]["guide"] == "Think first."
     assert len(put) == 20
 

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from amplify.crowd.__main__ import invite_crowd
+from amplify.crowd.habits import CAREFUL, GUESS, LAZY, SKIP, TRUST, CrowdConfig, Habits
+from amplify.crowd.page_reader import Page, ReadExchange, read_page
+from amplify.crowd.simulated import Diary, run_crowd
+from amplify.crowd.simulated_policy import Action, decide
 from amplify.errors import AmplifyError
 from amplify.events import Log
-from amplify.people.crowd import Diary, invite_crowd, run_crowd
-from amplify.people.habits import CAREFUL, GUESS, LAZY, SKIP, TRUST, CrowdConfig, Habits
-from amplify.people.reading import Page, Told, read_page
 from amplify.people.roster import Member, Roster
-from amplify.people.thinking import Act, decide
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.search import Search
 from amplify.tasks.wildcard import Wildcard
@@ -104,8 +105,9 @@ def test_a_page_is_read_as_it_was_meant():
     assert page == Page(
         item="1-<2", review=True, left=2, question="Is 1 < 2?", returned="it was: cut",
         again="/items/1/exchanges?after=1&x=2", choices=["1", "2"], forms=page.forms,
-        told=[Told(1, "answered", "a & b", "yes"), Told(2, "problem", "why", "no idea"),
-              Told(3, "pending", "and?", "")],
+        exchanges=[ReadExchange(1, "answered", "a & b", "yes"),
+              ReadExchange(2, "problem", "why", "no idea"),
+              ReadExchange(3, "pending", "and?", "")],
     )  # fmt: skip
     assert page.forms["submit"].fields == {"csrf": '"c"'}
     assert page.waits
@@ -146,8 +148,10 @@ def go_through(task, context, question, habits, **facts):
     page = Page(**facts)
     while (act := decide(task, habits, page)).form == "ask":
         assert page.left > 0
-        number = len(page.told) + 1
-        page.told.append(Told(number, "answered", act.text, tell(task, context, act.text)))
+        number = len(page.exchanges) + 1
+        page.exchanges.append(
+            ReadExchange(number, "answered", act.text, tell(task, context, act.text))
+        )
         page.left -= 1
     return act, page
 
@@ -159,19 +163,19 @@ def test_the_careful_take_it_apart_and_end_with_the_truth(task, asked):
     context, questions = asked
     for question in questions:
         act, page = go_through(task, context, question, careful)
-        assert act == Act("submit", tell(task, context, question))
-        assert page.told
-        assert question not in [exchange.asked for exchange in page.told]
+        assert act == Action("submit", tell(task, context, question))
+        assert page.exchanges
+        assert question not in [exchange.asked for exchange in page.exchanges]
 
 
 def test_reviewers_make_their_own_of_what_somebody_else_was_told(task, asked):
     context, questions = asked
     for question in questions:
         _, page = go_through(task, context, question, careful)
-        page.told.reverse()
-        page.told.insert(0, Told(9, "problem", "what?", "is no question"))
+        page.exchanges.reverse()
+        page.exchanges.insert(0, ReadExchange(9, "problem", "what?", "is no question"))
         page.review, page.left = True, 0
-        assert decide(task, careful, page) == Act("submit", tell(task, context, question))
+        assert decide(task, careful, page) == Action("submit", tell(task, context, question))
 
 
 def test_the_trusting_and_the_lazy_ask_the_question_itself(task, asked):
@@ -181,10 +185,10 @@ def test_the_trusting_and_the_lazy_ask_the_question_itself(task, asked):
             h for n in range(9) if (h := Habits(config, f"person-{n}")).manner("7") != GUESS
         )
         act, page = go_through(task, context, question, habits)
-        assert [exchange.asked for exchange in page.told] == [question]
-        assert act == Act("submit", tell(task, context, question))
-        page.told = [Told(1, "answered", question, "false")]
-        assert decide(task, habits, page) == Act("submit", "false"), "believed"
+        assert [exchange.asked for exchange in page.exchanges] == [question]
+        assert act == Action("submit", tell(task, context, question))
+        page.exchanges = [ReadExchange(1, "answered", question, "false")]
+        assert decide(task, habits, page) == Action("submit", "false"), "believed"
 
 
 def test_whoever_errs_submits_something_else_that_can_be_read(task, asked):
@@ -211,10 +215,12 @@ def test_whoever_cannot_find_out_skips(task, asked):
     assert go_through(task, context, question, careful, left=0)[0].form == "skip"
     lost = Page(item="7", left=3, question=question, returned="is no answer")
     assert decide(task, careful, lost).form == "skip"
-    silent = [Told(number, "problem", "x", "no answer") for number in (1, 2, 3)]
-    assert decide(task, careful, Page(item="7", question=question, told=silent)).form == "skip"
-    unknown = [Told(number, "answered", "x", "?") for number in (1, 2, 3)]
-    assert decide(task, careful, Page(item="7", question=question, told=unknown)).form == "skip"
+    silent = [ReadExchange(number, "problem", "x", "no answer") for number in (1, 2, 3)]
+    assert decide(task, careful, Page(item="7", question=question, exchanges=silent)).form == "skip"
+    unknown = [ReadExchange(number, "answered", "x", "?") for number in (1, 2, 3)]
+    assert (
+        decide(task, careful, Page(item="7", question=question, exchanges=unknown)).form == "skip"
+    )
     unreadable = Page(item="7", left=3, question="\u2603")
     assert decide(task, careful, unreadable).form == "skip"
     assert decide(task, Habits(CrowdConfig(skips=1.0), "p"), lost).form == "skip"
@@ -299,7 +305,7 @@ def test_a_crowd_stops_when_told_to_and_comes_back_as_the_same_people(tmp_path):
     Log(folder / "events.sqlite").close()
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            command = [sys.executable, "-m", "amplify.people.crowd", str(folder), "--address",
+            command = [sys.executable, "-m", "amplify.crowd", str(folder), "--address",
                        f"http://127.0.0.1:{listening.getsockname()[1]}"]  # fmt: skip
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crowd:
                 listening.accept()[0].close()

@@ -16,12 +16,12 @@ from amplify import words
 from amplify.cli import main
 from amplify.draws import draw_round
 from amplify.events import EVENTS, Log
-from amplify.people import floor
-from amplify.people.collection import gather
-from amplify.people.putting import put_up
+from amplify.oversight.answerer import Answerer
+from amplify.oversight.people import gather, helper_of
+from amplify.oversight.people_questions import open_round, work_rules
+from amplify.people import round_loop as loops
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
-from amplify.people.worker import Worker
 from amplify.store import Store
 from amplify.types import Weights
 from tests.people.desk import Nothing
@@ -34,7 +34,7 @@ ROUND, ITEMS, SURROGATE = 1, 6, "\ud800 hello"
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """A round with its questions put up, and a worker with weights of an assistant."""
+    """A round with its questions put up, and what answers people, with weights of an assistant."""
     folder = people_experiment(
         tmp_path_factory.mktemp("hostile") / "round", more="lease = 1e9\nskips = 99"
     )
@@ -44,12 +44,12 @@ def opened(tmp_path_factory):
     experiment = Store(folder).experiment
     problems = draw_round(experiment, ROUND)
     weights = Weights(experiment.assistant.init(jax.random.key(0)))
-    events = put_up(experiment, ROUND, problems, "d" * 64)
+    events = open_round(experiment, ROUND, problems, "d" * 64)
     toml = file.read_text(encoding="utf-8")
     return SimpleNamespace(
         experiment=experiment,
         problems=problems,
-        worker=Worker(experiment, weights, "d" * 64, problems),
+        answerer=Answerer(experiment, weights, "d" * 64, problems),
         events=events,
         toml=toml,
     )
@@ -74,8 +74,9 @@ def round_loop(opened, folder):
 
     def run() -> None:
         try:
-            place = floor.Floor(opened.experiment, ROUND, log, opened.worker)
-            place.run(served_, lambda done: None)
+            helper = helper_of(opened.experiment, opened.answerer)
+            loop = loops.RoundLoop(work_rules(opened.experiment), ROUND, log, helper)
+            loop.run(served_, lambda done: None)
         except BaseException as error:
             failed.append(error)
 
@@ -278,7 +279,7 @@ def test_what_is_decided_and_cannot_be_read_is_set_aside_until_it_is_decided_aga
 
 def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, folder, monkeypatch):
     """A parser, or what answers, that raises anything at all."""
-    real_read, real_tell = words.read_question, Worker._told
+    real_read, real_tell = words.read_question, Answerer._told
 
     def read(task, text):
         if "parser" in text:
@@ -291,17 +292,17 @@ def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, fo
         return real_tell(self, rows, questions)
 
     monkeypatch.setattr(words, "read_question", read)
-    monkeypatch.setattr(Worker, "_told", tell)
+    monkeypatch.setattr(Answerer, "_told", tell)
     bad = real_read(opened.experiment.task, "bbb")
     log, items = Log(folder / EVENTS), Queue(events(folder)).rounds[ROUND].items
     for name, text in zip(items, ("parser", "bbb", "aab"), strict=False):
         facts = {"round": ROUND, "item": name, "person": "p"}
         log.append({"kind": "taken", **facts}, {"kind": "asked", **facts, "body": {"text": text}})
-    told = opened.worker.tell(Queue(log.since()).pending(ROUND))
+    told = opened.answerer.answer(Queue(log.since()).pending(ROUND))
     log.close()
     assert "the parser is broken" in told[0]["body"]["problem"]
     assert "cannot be answered" in told[1]["body"]["problem"]
     assert told[2]["body"]["text"]
-    monkeypatch.setattr(Worker, "_told", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr(Answerer, "_told", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):  # where nothing can be answered any more
-        opened.worker.tell(Queue(events(folder)).pending(ROUND))
+        opened.answerer.answer(Queue(events(folder)).pending(ROUND))

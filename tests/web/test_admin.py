@@ -2,8 +2,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
-import sys
 from urllib.parse import urlencode
 
 import hypothesis
@@ -407,9 +405,3 @@ def test_a_damaged_file_is_named_on_the_terminal_and_not_on_the_page(folder, cli
     response = admin.get("/admin/trees")
     assert response.status_code == 503
     assert "interactions.jsonl: damaged" in caplog.text
-
-
-def test_the_web_process_loads_neither_jax_nor_what_takes_long_before_it_is_needed():
-    code = "import sys, amplify.web.app; print(*{'jax', 'scipy'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

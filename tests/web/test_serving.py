@@ -38,11 +38,6 @@ def refusal(*arguments):
     return line
 
 
-def test_the_web_process_never_imports_jax():
-    code = "import sys, amplify.web.__main__; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
 def test_a_log_of_a_newer_version_is_refused(tmp_path):
     folder = put_up(tmp_path)
     database = sqlite3.connect(folder / "events.sqlite")

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 SKIP, TRUST, LAZY, GUESS, CAREFUL = "skip", "trust", "lazy", "guess", "careful"
 """How somebody goes about an item: not at all; submit what the assistant says to the whole
@@ -28,17 +28,17 @@ class CrowdConfig:
     people: Annotated[int, Field(ge=1, le=1000)] = 8
     seconds: Annotated[float, Field(ge=0)] = 0.0
     """That somebody thinks before each act, on average."""
-    error_rate: Share = 0.0
+    error_rate: Fraction = 0.0
     """Share of final answers that are replaced by a wrong one."""
-    careless: Share = 0.0
+    careless: Fraction = 0.0
     """Share of the people who err more often."""
-    careless_error_rate: Share = 0.5
-    laziness: Share = 0.0
+    careless_error_rate: Fraction = 0.5
+    laziness: Fraction = 0.0
     """Share of items that are not taken apart: the assistant is asked the question itself, or the
     answer is guessed."""
-    trust: Share = 0.0
+    trust: Fraction = 0.0
     """Share of items for which the assistant is asked the question itself, and believed."""
-    skips: Share = 0.0
+    skips: Fraction = 0.0
     """Share of items that are skipped."""
     seed: int = 0
     version: Literal[1] = 1

@@ -1,34 +1,28 @@
-"""Simulated people: they use the same pages as everybody, through the same HTTP interface.
+"""One simulated person with a browser of their own, and a crowd of them.
 
-`python -m amplify.people.crowd EXPERIMENT --address URL`: all of them in one process, until the
-round is closed or they are told to stop. They know their links, the task's strategy and what is on
-their pages, never the log or a context. Where the web server is away for a while they try again.
+They know their links, the task's strategy and what is on their pages, never the log or a context.
+While the web server is away they keep trying.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import itertools
-import signal
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import httpx
-import tyro
 
+from amplify.crowd.habits import CrowdConfig, Habits
+from amplify.crowd.page_reader import Page, read_page
+from amplify.crowd.simulated_policy import Action, decide
 from amplify.errors import AmplifyError
-from amplify.people.habits import CrowdConfig, Habits
-from amplify.people.reading import Page, read_page
-from amplify.people.roster import Member, Roster
-from amplify.people.serving import end_with_parent
-from amplify.people.thinking import Act, decide
+from amplify.people.roster import Member
 from amplify.types import SimulatedTask
 
 SOONEST, LATEST = 0.05, 2.0
-"""Seconds until something is tried again: at first, and in the end."""
+"""Shortest and longest time until a request is sent again, in seconds."""
 
 
 class Done(NamedTuple):
@@ -46,9 +40,9 @@ class Diary:
 
     done: list[Done] = dataclasses.field(default_factory=list)
     seconds: list[tuple[str, float]] = dataclasses.field(default_factory=list)
-    """What was asked of the web server, and how long it took."""
+    """Of each request: what it was for, and how long it took."""
     failures: int = 0
-    """Requests that had no answer, and were sent again."""
+    """Requests that failed and were sent again."""
 
 
 async def run_crowd(
@@ -58,9 +52,17 @@ async def run_crowd(
     address: str,
     diary: Diary,
 ) -> None:
-    """Lets all of them work until there is nothing left, or it is cancelled.
+    """Lets a crowd work until the round is closed, or until it is cancelled.
 
-    Raises AmplifyError if a link does not work.
+    Args:
+        task: its strategy is what careful people follow.
+        config: how the people behave.
+        members: with their links; one simulated person each.
+        address: of the web server.
+        diary: is written as they go.
+
+    Raises:
+        AmplifyError: a link does not work.
     """
     async with contextlib.AsyncExitStack() as until_all_went, asyncio.TaskGroup() as group:
         for number, member in enumerate(members):
@@ -98,40 +100,42 @@ class Simulated:
         return await self._open(f"/in/{self.token}", "link")
 
     async def _wait(self, page: Page) -> Page:
-        """For the assistant's answer: the page looks again, and the server takes its time."""
+        """Polls for the assistant's answer, as the page in a browser would."""
         pauses = _pauses()
         while page.waits:
             news = await self._open(page.again, "news")
-            page = dataclasses.replace(page, told=news.told, again=news.again or page.again)
-            if not news.told:  # it is no longer ours
+            page = dataclasses.replace(
+                page, exchanges=news.exchanges, again=news.again or page.again
+            )
+            if not news.exchanges:  # it is no longer ours
                 return await self._open("/answer", "page")
             if page.waits:
                 await asyncio.sleep(next(pauses) / 10)
         return page
 
     async def _act(self, page: Page) -> Page:
-        """Does what comes next; returns the page that follows."""
+        """Does what comes next and returns the page that follows."""
         if not page.item or page.waits:
             return page
-        act = decide(self.task, self.habits, page)
-        following = await self._send(page, act)
+        action = decide(self.task, self.habits, page)
+        following = await self._send(page, action)
         if following.problem and following.item == page.item:
             # Not done, and would not be the second time.
-            why = Act("skip", f"I cannot go on: {following.problem}"[:200])
+            why = Action("skip", f"I cannot go on: {following.problem}"[:200])
             following = await self._send(following, why)
         if following.problem:
             await asyncio.sleep(SOONEST)
             return await self._open("/answer", "page")
         return following
 
-    async def _send(self, page: Page, act: Act) -> Page:
-        seconds = self.habits.seconds(page.item, len(page.told))
+    async def _send(self, page: Page, action: Action) -> Page:
+        seconds = self.habits.seconds(page.item, len(page.exchanges))
         await asyncio.sleep(seconds)
-        form = page.forms[act.form]
-        data = {**form.fields, act.field: act.text, "seconds": f"{seconds:.3f}"}
-        response = await self._request("POST", form.action, act.form, data)
+        form = page.forms[action.form]
+        data = {**form.fields, action.field: action.text, "seconds": f"{seconds:.3f}"}
+        response = await self._request("POST", form.action, action.form, data)
         if response.is_redirect:
-            self.diary.done.append(Done(act.form, page.item, self.habits.person, act.text))
+            self.diary.done.append(Done(action.form, page.item, self.habits.person, action.text))
         return await self._follow(response)
 
     async def _open(self, address: str, what: str) -> Page:
@@ -149,7 +153,7 @@ class Simulated:
     async def _request(
         self, method: str, address: str, what: str, data: dict[str, str] | None = None
     ) -> httpx.Response:
-        """Sends the same until there is an answer: who gets it twice knows that it is the same."""
+        """Sends the request until it is answered: the server recognises one that it has seen."""
         for pause in _pauses():
             began = time.perf_counter()
             try:
@@ -166,65 +170,7 @@ class Simulated:
 
 
 def _pauses() -> "itertools.chain[float]":
-    """Ever longer ones."""
+    """Growing pauses, without end."""
     doublings = int(LATEST / SOONEST).bit_length()
     growing = (min(LATEST, SOONEST * 2**n) for n in range(doublings))
     return itertools.chain(growing, itertools.repeat(LATEST))
-
-
-def invite_crowd(roster: Roster, people: int, now: float) -> list[Member]:
-    """So many simulated people, those who were there before first."""
-    there = [m for m in roster.members() if m.simulated and (m.expires is None or m.expires > now)]
-    missing = people - len(there)
-    return [*there, *roster.invite([""] * max(0, missing), now, simulated=True)][:people]
-
-
-def serve_crowd(
-    experiment: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")],
-    address: Annotated[str, tyro.conf.arg(help="of its web server")] = "http://127.0.0.1:8000",
-) -> None:
-    """Let simulated people answer an experiment's questions on its web pages.
-
-    Raises AmplifyError if they cannot.
-    """
-    from amplify.experiment_file import read_experiment
-
-    chosen = read_experiment(experiment / "experiment.toml")
-    if not isinstance(chosen.task, SimulatedTask):
-        raise AmplifyError(
-            f"{experiment}: simulated people need a task with a strategy, and"
-            f" {type(chosen.task).__name__} has none"
-        )
-    config = CrowdConfig(**chosen.values.get("overseer.crowd", {}))
-    members = invite_crowd(Roster(experiment), config.people, time.time())
-    asyncio.run(_until_told(chosen.task, config, members, address))
-
-
-async def _until_told(
-    task: SimulatedTask, config: CrowdConfig, members: Sequence[Member], address: str
-) -> None:
-    diary = Diary()
-    crowd = asyncio.ensure_future(run_crowd(task, config, members, address, diary))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, crowd.cancel)
-    try:
-        await crowd
-    except asyncio.CancelledError:
-        pass  # what was not acknowledged is done by whoever comes next
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    submitted = sum(done.form == "submit" for done in diary.done)
-    print(f"{len(members)} simulated people submitted {submitted} answers")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    end_with_parent()
-    try:
-        tyro.cli(serve_crowd, args=argv, description=serve_crowd.__doc__)
-    except AmplifyError as error:
-        print(f"amplify: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

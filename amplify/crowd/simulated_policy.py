@@ -1,8 +1,8 @@
-"""What a simulated person does next, given the page in front of them.
+"""Decides what a simulated person does next, given the page in front of them.
 
-They know how questions of the task are taken apart: its own strategy, of which the page says how
-far it has come. So nothing is remembered from page to page, and whoever is interrupted goes on from
-what they see. They know no facts.
+They know the task's strategy for decomposing questions, and no facts. The exchanges on the page say
+how far the strategy has got, so nothing is remembered from page to page, and whoever is interrupted
+continues from what they see.
 """
 
 import functools
@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from amplify.crowd.habits import CAREFUL, GUESS, SKIP, Habits
+from amplify.crowd.page_reader import Page, ReadExchange
 from amplify.errors import AmplifyError
 from amplify.overseers.learned import count_asks
-from amplify.people.habits import CAREFUL, GUESS, SKIP, Habits
-from amplify.people.reading import Page, Told
-from amplify.people.typed import shows_something, why_not_kept
+from amplify.people.text import shows_something, why_not_kept
 from amplify.types import DONT_KNOW, SimulatedTask, rule_of
 from amplify.words import read_answer, read_question, shown
 
 
-class Act(NamedTuple):
+class Action(NamedTuple):
     """The id of a form, and what is typed into it."""
 
     form: str
@@ -34,38 +34,46 @@ class Act(NamedTuple):
         return {"ask": "text", "submit": "answer", "skip": "reason"}[self.form]
 
 
-def decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
-    """What somebody does who sees this page, on which nothing is awaited. What cannot be typed
-    into a form, such as part of a character, is a reason to skip.
+def decide(task: SimulatedTask, habits: Habits, page: Page) -> Action:
+    """Returns what a person does on a page that waits for no answer.
+
+    Args:
+        task: the page's question is one of its questions.
+        habits: of the person.
+        page: as they see it.
+
+    Returns:
+        A form to send. What cannot be typed into a form, such as part of a character, is a reason
+        to skip the item.
     """
-    act = _decide(task, habits, page)
-    if why_not_kept(act.text) or not shows_something(act.text):
-        return Act("skip", "I cannot type what I would answer")
-    return act
+    action = _decide(task, habits, page)
+    if why_not_kept(action.text) or not shows_something(action.text):
+        return Action("skip", "I cannot type what I would answer")
+    return action
 
 
-def _decide(task: SimulatedTask, habits: Habits, page: Page) -> Act:
+def _decide(task: SimulatedTask, habits: Habits, page: Page) -> Action:
     manner = habits.manner(page.item)
     if manner == SKIP:
-        return Act("skip", "I do not understand the question")
+        return Action("skip", "I do not understand the question")
     if page.returned:
-        return Act("skip", "None of my answers can be taken")
+        return Action("skip", "None of my answers can be taken")
     if manner == GUESS or page.withheld:
-        return Act("submit", _guess(task, habits, page))
+        return Action("submit", _guess(task, habits, page))
     if manner == CAREFUL:
         return _take_apart(task, habits, page)
-    if page.told or page.review or not page.left:
-        return _conclude(task, habits, page, _last(page.told))
-    return Act("ask", page.question)
+    if page.exchanges or page.review or not page.left:
+        return _conclude(task, habits, page, _last(page.exchanges))
+    return Action("ask", page.question)
 
 
-def _take_apart(task: SimulatedTask, habits: Habits, page: Page) -> Act:
-    """Goes through the strategy as far as the page has answers for it."""
+def _take_apart(task: SimulatedTask, habits: Habits, page: Page) -> Action:
+    """Follows the strategy as far as the page has answers for it."""
     try:
         question = read_question(task, page.question)
     except AmplifyError:
-        return Act("skip", "I do not understand the question")
-    told = _by_question(task, page.told) if page.review else iter(page.told)
+        return Action("skip", "I do not understand the question")
+    told = _by_question(task, page.exchanges) if page.review else iter(page.exchanges)
     answers: list[np.ndarray] = []
     nothing = np.full(task.answer_length, DONT_KNOW, np.int32)
     for _ in range(_asks(task)):
@@ -75,25 +83,25 @@ def _take_apart(task: SimulatedTask, habits: Habits, page: Page) -> Act:
             continue
         exchange = told.get(ask.tobytes()) if isinstance(told, dict) else next(told, None)
         if exchange is None and (page.review or not page.left):
-            return _conclude(task, habits, page, _last(page.told))
+            return _conclude(task, habits, page, _last(page.exchanges))
         if exchange is None:
-            return Act("ask", shown(task, ask))
+            return Action("ask", shown(task, ask))
         answers.append(_answer(task, exchange))
     answer, _ = _next(task, question, answers)
     known = bool((answer != DONT_KNOW).any())
     return _conclude(task, habits, page, shown(task, answer) if known else "")
 
 
-def _conclude(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> Act:
+def _conclude(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> Action:
     """Submits an answer, or a wrong one in its place."""
     if not answer:
-        return Act("skip", "I cannot find out")
-    return Act("submit", _slip(task, habits, page, answer) if habits.errs(page.item) else answer)
+        return Action("skip", "I cannot find out")
+    return Action("submit", _slip(task, habits, page, answer) if habits.errs(page.item) else answer)
 
 
 def _slip(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> str:
-    """A wrong answer: another choice, or what was the answer to something else."""
-    others = [*page.choices] or [e.told for e in page.told if e.state == "answered"]
+    """A wrong answer: another choice, or the answer to another question."""
+    others = [*page.choices] or [e.answer for e in page.exchanges if e.state == "answered"]
     rule = rule_of(task)
     others = [*dict.fromkeys(o for o in others if o not in ("", "?") and not rule.same(o, answer))]
     if not others:
@@ -107,7 +115,7 @@ def _guess(task: SimulatedTask, habits: Habits, page: Page) -> str:
 
 
 def _words(task: SimulatedTask, question: str) -> list[str]:
-    """What could be an answer to somebody who knows nothing: a word of the question, or any."""
+    """What somebody who knows nothing could answer: a word of the question, or any word."""
     words = [word for word in question.strip("?").split() if len(word) > 1]
     return [word for word in words if _can_be_read(task, word)] or _vocabulary(task)
 
@@ -126,30 +134,30 @@ def _can_be_read(task: SimulatedTask, text: str) -> bool:
         return False
 
 
-def _last(told: Sequence[Told]) -> str:
-    """What the assistant said last, if it said anything."""
-    said = [exchange.told for exchange in told if exchange.state == "answered"]
+def _last(told: Sequence[ReadExchange]) -> str:
+    """The assistant's last answer; "" if there is none."""
+    said = [exchange.answer for exchange in told if exchange.state == "answered"]
     return said[-1] if said and said[-1] != "?" else ""
 
 
-def _by_question(task: SimulatedTask, told: Iterable[Told]) -> dict[bytes, Told]:
-    """What somebody else was told: they may have asked other things, in another order."""
+def _by_question(task: SimulatedTask, told: Iterable[ReadExchange]) -> dict[bytes, ReadExchange]:
+    """Exchanges by question: somebody else may have asked other things, in another order."""
     there = {}
     for exchange in told:
         try:
-            there[read_question(task, exchange.asked).tobytes()] = exchange
+            there[read_question(task, exchange.question).tobytes()] = exchange
         except AmplifyError:  # words of the task's overseers only
             continue
     return there
 
 
-def _answer(task: SimulatedTask, exchange: Told) -> Int[np.ndarray, " answer_length"]:
+def _answer(task: SimulatedTask, exchange: ReadExchange) -> Int[np.ndarray, " answer_length"]:
     """In tokens; "don't know" where there is none."""
     nothing = np.full(task.answer_length, DONT_KNOW, np.int32)
-    if exchange.state != "answered" or exchange.told == shown(task, nothing):
+    if exchange.state != "answered" or exchange.answer == shown(task, nothing):
         return nothing
     try:
-        return read_answer(task, exchange.told)
+        return read_answer(task, exchange.answer)
     except AmplifyError:
         return nothing
 
@@ -162,7 +170,7 @@ def _next(
     question: Int[np.ndarray, " question_length"],
     answers: Sequence[Int[np.ndarray, " answer_length"]],
 ) -> tuple[Int[np.ndarray, " length"], bool]:
-    """What the strategy asks after these answers, and whether it does; in the end, its answer."""
+    """What the strategy asks after these answers and whether it asks at all, or its answer."""
     return _known(task, tuple(question.tolist()), tuple(tuple(a.tolist()) for a in answers))
 
 
@@ -170,7 +178,7 @@ def _next(
 def _known(
     task: SimulatedTask, question: tuple[int, ...], answers: tuple[tuple[int, ...], ...]
 ) -> tuple[Int[np.ndarray, " length"], bool]:
-    """The beginning of a strategy is gone through again with each page."""
+    """Cached: each page replays the strategy from its beginning."""
     told = np.asarray(answers, np.int32).reshape(len(answers), 1, task.answer_length)
     said, is_asked = jax.device_get(_said(task, np.asarray([question], np.int32), told))
     return said[0], bool(is_asked[0])

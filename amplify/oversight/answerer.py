@@ -1,9 +1,9 @@
-"""Answers people's sub-questions with the best assistant's weights, batching what is pending.
+"""Answers people's sub-questions with the weights of the best assistant, in batches.
 
-It sees the contexts, which people do not. A primitive question goes to the environment. To expand
-on an answer is a question of its own: where a part of it is marked and the task knows how to ask
-for more, that; else the answer's question is put to the overseer that does what people do not, and
-how it came to an answer is shown.
+Unlike people, it sees the contexts. A primitive question is answered by the environment. A request
+to expand on an answer becomes a question of its own: if a part is marked and the task has a
+question for it (`ExpandableTask`), that one; otherwise the overseer that works beside people
+answers the same question again, and its decomposition is shown.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from amplify.amplification import over_questions, read_for
 from amplify.chunks import amplify_chunk
 from amplify.errors import first_line
 from amplify.experiment import Experiment
-from amplify.people.answer_tokens import read_question
+from amplify.oversight.parsing import read_question
 from amplify.people.items import Assignment, Exchange, Item
 from amplify.people.queue import New
 from amplify.problems import answer_keys
@@ -40,7 +40,7 @@ SIZES = (1, 8, 64)
 Pending = tuple[Item, Assignment, Exchange]
 
 
-class Told(NamedTuple):
+class Answered(NamedTuple):
     answers: Int[Array, "n answer_length"]
     probability: Float[Array, " n"]
     primitive: Bool[Array, " n"]
@@ -48,14 +48,21 @@ class Told(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Worker:
+class Answerer:
+    """The assistant of one round, for people who ask it."""
+
     experiment: Experiment
     weights: Weights
     digest: str  # of the assistant's weights
     problems: Problems
 
-    def tell(self, pending: Sequence[Pending]) -> list[New]:
-        """`told` events for questions that wait, in their order."""
+    def answer(self, pending: Sequence[Pending]) -> list[New]:
+        """Returns a `told` event for each sub-question, in order.
+
+        Args:
+            pending: each with its item and assignment. One that cannot be answered gets a problem
+                in place of an answer, whatever the task's own code raised.
+        """
         asked: dict[int, Int[np.ndarray, " question_length"]] = {}
         bodies: dict[int, dict[str, Any]] = {}
         for place, (item, assignment, exchange) in enumerate(pending):
@@ -88,13 +95,20 @@ class Worker:
         ]
 
     def warm_up(self) -> None:
-        """Compiles what will be asked for, so that the first person need not wait."""
+        """Compiles for every batch size, so that the first person need not wait."""
         blank = jax.device_get(self.problems.questions)[0, 0]
         for size in SIZES:
             self._told([0] * size, [blank] * size)
 
     def ask_again(self, asked: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-        """Answers to questions, each about the context of a row; with "right"."""
+        """Returns the answers to questions about the contexts of these rows.
+
+        Args:
+            asked: row and text of each question.
+
+        Returns:
+            Bodies of `told` events, each with whether the answer is "right".
+        """
         task, rows = self.experiment.task, [row for row, _ in asked]
         questions = [words.read_question(task, text) for _, text in asked]
         bodies = self._told(rows, questions)
@@ -105,7 +119,7 @@ class Worker:
         return bodies
 
     def _question(self, assignment: Assignment, exchange: Exchange) -> str | None:
-        """What is to be asked; None to take the question of an answer apart."""
+        """The question to ask; None if the overseer is to take an answer's question apart."""
         if exchange.about is None:
             return exchange.text
         part = exchange.about.get("part")
@@ -116,8 +130,8 @@ class Worker:
     def _told_or_why_not(
         self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
     ) -> list[dict[str, Any]]:
-        """Where they cannot be answered together, each by itself: one that cannot be keeps nobody
-        else from an answer.
+        """Answers questions together, or one by one if that fails: a question that cannot be
+        answered must not keep others from an answer.
         """
         try:
             return self._told(rows, questions)
@@ -128,8 +142,8 @@ class Worker:
             ]
 
     def _one_by_one(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-        """What `work` returns, or why it cannot, as long as another question can be answered:
-        where none can, that is raised.
+        """Returns what `work` returns, or else a problem. If not even a known question can be
+        answered, the fault is not this question's, and is raised.
         """
         try:
             return work(*arguments)
@@ -164,7 +178,7 @@ class Worker:
         told = jax.device_get(told)
         return [self._body(question, told, n) for n, question in enumerate(questions)]
 
-    def _body(self, question: Int[np.ndarray, " question_length"], told: Told, n: int) -> Any:
+    def _body(self, question: Int[np.ndarray, " question_length"], told: Answered, n: int) -> Any:
         task = self.experiment.task
         body: dict[str, Any] = {
             "question": words.shown(task, question),
@@ -180,7 +194,7 @@ class Worker:
         return body
 
     def _taken_apart(self, item: Item, assignment: Assignment, exchange: Exchange) -> Any:
-        """How the overseer beside people takes an answer's question apart."""
+        """The decomposition of an answer's question by the overseer that works beside people."""
         assert exchange.about is not None
         task, about = self.experiment.task, exchange.about["number"]
         text = assignment.exchanges[about - 1].text
@@ -219,7 +233,7 @@ def _tell(
     root: Key[Array, ""],
     problems: Problems,
     questions: Int[Array, "n 1 question_length"],
-) -> Told:
+) -> Answered:
     """The likeliest answer to one question of each problem, or the environment's."""
     contexts = problems.contexts
     primitive = task.is_primitive(questions)
@@ -228,11 +242,11 @@ def _tell(
     read = read_for(task, contexts, jnp.where(primitive[..., None], 0, questions))
     answers = assistant.answer(params, assistant.encode(params, read), questions, None)
     tokens = jnp.where(primitive[..., None], known, answers.tokens)
-    return Told(tokens[:, 0], jnp.exp(answers.log_prob[:, 0]), primitive[:, 0], read)
+    return Answered(tokens[:, 0], jnp.exp(answers.log_prob[:, 0]), primitive[:, 0], read)
 
 
 def _without_truth(tree: words.Tree) -> words.Tree:
-    """People are not told what is right."""
+    """The tree as people may see it."""
     return {
         "question": tree["question"],
         "answer": tree["answer"],

@@ -1,43 +1,68 @@
-"""Where people work, seen from the round: their sub-questions are answered, and the rest is looked
-after, until every question has been answered or withdrawn.
+"""What a round does while people work: it answers their sub-questions and looks after their
+answers until every question has been answered or withdrawn.
 
-Everything is decided from the log, so that a round that is killed goes on when it is begun again.
+Everything is decided from the log, so a round that is killed continues when it is started again.
+Knows no models and no tasks: `Helper` has functions for what needs one.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from amplify.events import Event, Log
-from amplify.experiment import Experiment
-from amplify.people.answer_tokens import read_answer
+from amplify.people.assignment import WorkRules, chance, identify, new_event
 from amplify.people.choice import answer_of
-from amplify.people.items import ACTIVE, Assignment, Item
-from amplify.people.putting import chance, human, identify, new_event
+from amplify.people.items import ACTIVE, Assignment, Exchange, Item
 from amplify.people.queue import New, Queue
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import Served, Where, serving
-from amplify.people.worker import Worker
 from amplify.progress import Advance, Watch, say
-from amplify.types import Task
 
 POLL = 0.02
-"""Seconds between two looks at the log while nothing happens."""
+"""Seconds between two reads of the log while nothing happens."""
 KEEP_UP = 0.5
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks that the processes are alive."""
+
+
+class Helper(NamedTuple):
+    """What a round needs a model or a task for."""
+
+    answer: Callable[[Sequence[tuple[Item, Assignment, Exchange]]], list[New]]
+    """Answers pending sub-questions: returns a `told` event for each, in order."""
+    why_unreadable: Callable[[str], str]
+    """Why the task cannot read an answer, in words; "" if it can."""
+    warm_up: Callable[[], None] = lambda: None
+    """Called before anybody is invited, so that the first person need not wait."""
 
 
 def wait_for_people(
-    experiment: Experiment, folder: Path, number: int, log: Log, worker: Worker, watch: Watch
+    rules: WorkRules, folder: Path, number: int, log: Log, helper: Helper, watch: Watch
 ) -> None:
-    config = human(experiment).config
-    simulated = config.people == "simulated"
+    """Serves the pages and returns once no item of the round is open.
+
+    Args:
+        rules: how people work on the round's questions.
+        folder: of the experiment.
+        number: of the round, whose questions have been put up.
+        log: the experiment's events.
+        helper: answers sub-questions.
+        watch: shows how many questions have been answered.
+
+    Raises:
+        AmplifyError: the pages cannot be served.
+    """
+    simulated = rules.simulated_people is not None
     where = Where(port=0) if simulated else Where.from_environment()
-    worker.warm_up()
+    helper.warm_up()
     with serving(folder, where, crowd=simulated) as served:
-        _announce(Roster(folder), config.team, served.address, simulated=simulated)
-        with watch("people answer", config.items) as advance:
-            Floor(experiment, number, log, worker).run(served, advance)
+        _announce(Roster(folder), rules.team, served.address, simulated=simulated)
+        with watch("people answer", _questions(log, number)) as advance:
+            RoundLoop(rules, number, log, helper).run(served, advance)
+
+
+def _questions(log: Log, number: int) -> int:
+    return sum(e.kind == "put" and not e.body.get("review_of") for e in log.since(round=number))
 
 
 def _announce(roster: Roster, team: int, address: str, *, simulated: bool) -> None:
@@ -53,26 +78,38 @@ def _is_person(member: Member) -> bool:
     return not member.is_admin and not member.simulated
 
 
-def set_aside(task: Task, item: Item) -> list[New]:
-    """An event that sets an item aside if somebody decided on an answer that the task cannot read;
-    until it is decided on again, nothing is learned from it.
+def set_aside(item: Item, why_unreadable: Callable[[str], str]) -> list[New]:
+    """Returns the event that sets an item aside if the answer that counts cannot be read by the
+    task: nothing is learned from it until somebody decides on another answer.
+
+    Args:
+        item: as it stands now.
+        why_unreadable: why the task cannot read an answer; "" if it can.
     """
     answer = answer_of(item)
-    if answer is None or not (problem := read_answer(task, answer).problem):
+    if answer is None or not (problem := why_unreadable(answer)):
         return []
     facts = {"item": item.id, "request": f"set aside:{item.id}:{answer}"}
     return [new_event("set_aside", item.round, **facts, body={"reason": problem})]
 
 
-class Floor:
-    """Where people work, seen from the round: answers what they ask, and looks after the rest."""
+class RoundLoop:
+    """Reads what people did from the log and appends what follows from it."""
 
-    def __init__(self, experiment: Experiment, number: int, log: Log, worker: Worker) -> None:
-        self.experiment, self.number, self.log = experiment, number, log
-        self.worker, self.queue = worker, Queue()
+    def __init__(self, rules: WorkRules, number: int, log: Log, helper: Helper) -> None:
+        self.rules, self.number, self.log = rules, number, log
+        self.helper, self.queue = helper, Queue()
 
     def run(self, served: Served, advance: Advance) -> None:
-        """Until no item is open."""
+        """Returns once no item is open.
+
+        Args:
+            served: the processes to keep alive meanwhile.
+            advance: is told how many more questions need nobody any more.
+
+        Raises:
+            AmplifyError: a process dies again and again.
+        """
         done, looked = 0, time.monotonic()
         while True:
             change = self.log.change()
@@ -82,7 +119,7 @@ class Floor:
             kinds = {event.kind for event in news}
             events = self._look_after(news)
             if "asked" in kinds:  # what was asked before was answered before
-                events += self.worker.tell(self.queue.pending(self.number))
+                events += self.helper.answer(self.queue.pending(self.number))
             if events:
                 self.log.append(*events)
             if kinds & {"submitted", "undone", "refused", "withdrawn"}:
@@ -98,20 +135,21 @@ class Floor:
                     looked = time.monotonic()
 
     def _complete(self) -> int:
-        """Questions of the round that need nobody any more; reviews are not counted."""
+        """Number of the round's questions that need nobody any more, without reviews."""
         items = map(self.queue.items.__getitem__, self.queue.rounds[self.number].items)
         return sum(item.review_of is None and item.complete for item in items)
 
     def _look_after(self, news: Iterable[Event]) -> list[New]:
-        """What follows from what people did: an answer that makes no sense goes back, some are put
-        up for others to check, and what nobody can answer is withdrawn.
+        """Returns the events that follow from what people did: an answer that the task cannot read
+        goes back, some answers are put up for others to check, and an item that nobody can answer
+        is withdrawn.
         """
         events = []
         for event in news:
             if event.round != self.number or not self.queue.is_used(event):
                 continue
             if event.kind in ("adjudicated", "corrected"):
-                events += set_aside(self.experiment.task, self.queue.items[event.item or ""])
+                events += set_aside(self.queue.items[event.item or ""], self.helper.why_unreadable)
             if event.kind not in ("submitted", "skipped", "undone"):
                 continue
             item = self.queue.items[event.item or ""]
@@ -127,20 +165,20 @@ class Floor:
         return new_event("withdrawn", self.number, **facts)
 
     def _check(self, item: Item, assignment: Assignment) -> list[New]:
-        if problem := read_answer(self.experiment.task, assignment.answer or "").problem:
+        if problem := self.helper.why_unreadable(assignment.answer or ""):
             facts = {"item": item.id, "person": assignment.person}
             request = f"refused:{assignment.submitted}"
             body: New = {"problem": problem}
             return [new_event("refused", self.number, **facts, request=request, body=body)]
-        config = human(self.experiment).config
-        name = identify(self.experiment, item.id, assignment.person, assignment.submitted)
-        if item.review_of is not None or chance(name, "reviewed") >= config.reviewed:
+        rules = self.rules
+        name = identify(rules, item.id, assignment.person, assignment.submitted)
+        if item.review_of is not None or chance(name, "reviewed") >= rules.reviewed:
             return []
         body = {
             "question": item.question,
             "label": item.label,
             "review_of": [item.id, assignment.person],
-            "overlap": config.reviewers,
+            "overlap": rules.reviewers,
             "choices": item.choices,
             "rule": item.rule.as_row(),
             "gold": item.gold,
@@ -150,15 +188,14 @@ class Floor:
         return [{**put, "checkpoint": item.checkpoint}]
 
     def _hopeless(self, item: Item) -> str:
-        """Why nobody will answer an item any more; "" if somebody may."""
-        config = human(self.experiment).config
+        """Why nobody will answer this item any more; "" if somebody may."""
         if item.complete:
             return ""
-        if item.skips >= config.skips:
+        if item.skips >= self.rules.skips:
             return f"{item.skips} people have skipped it"
-        if config.people == "simulated":
+        if self.rules.simulated_people is not None:
             had = sum(a.state != ACTIVE for a in item.assignments.values())
-            others = config.crowd.people - (item.review_of is not None)
+            others = self.rules.simulated_people - (item.review_of is not None)
             if had >= others:
                 return "nobody is left who has not had it"
         return ""

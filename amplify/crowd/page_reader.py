@@ -1,9 +1,9 @@
-"""Reads the page on which people answer, as a program that has nothing but the page.
+"""Reads the page on which people answer, for a program that has nothing but the page.
 
-What it goes by is what the page promises: the data of `main`, the ids of forms, the classes of
-exchanges. Simulated people read with this; knows nothing of what they make of it. Fifty of them
-read a hundred pages a second, for which the standard library's parser of HTML is too slow; pages of
-ours quote all attributes, and have no markup in them.
+It relies on what the templates promise: the data attributes of `main`, the ids of forms, the
+classes of exchanges. Fifty simulated people read a hundred pages a second, for which the standard
+library's HTML parser is too slow; our own templates quote every attribute and put no markup into
+one.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ PART = re.compile(r'<(/?)([a-z][a-z0-9]*)((?:[^">]|"[^"]*")*)>|([^<]+)')
 ATTRIBUTE = re.compile(r'([a-z-]+)="([^"]*)"')
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
-"""Elements without an end."""
+"""Elements without an end tag."""
 
 Attributes = Mapping[str, str]
 
@@ -27,18 +27,18 @@ class Form:
 
 
 @dataclasses.dataclass
-class Told:
-    """A sub-question and what is known of its answer."""
+class ReadExchange:
+    """A sub-question and its answer, as far as the page shows them."""
 
     number: int
     state: str  # "pending", "answered" or "problem"
-    asked: str = ""
-    told: str = ""
+    question: str = ""
+    answer: str = ""
 
 
 @dataclasses.dataclass
 class Page:
-    """What a person sees."""
+    """What a person sees on a page."""
 
     item: str = ""  # "": nothing to do
     finished: bool = False  # nothing to do, now or later
@@ -49,17 +49,17 @@ class Page:
     returned: str = ""  # why the last answer to this could not be taken
     problem: str = ""  # why what was sent last was not done
     again: str = ""  # where to look for what the assistant says
-    told: list[Told] = dataclasses.field(default_factory=list)
+    exchanges: list[ReadExchange] = dataclasses.field(default_factory=list)
     choices: list[str] = dataclasses.field(default_factory=list)
     forms: dict[str, Form] = dataclasses.field(default_factory=dict)
 
     @property
     def waits(self) -> bool:
-        return any(exchange.state == "pending" for exchange in self.told)
+        return any(exchange.state == "pending" for exchange in self.exchanges)
 
 
 def read_page(text: str) -> Page:
-    """Of a whole page, or of a part of one."""
+    """Reads a whole page, or a part of one as htmx gets it."""
     reader = _Reader()
     for end, tag, attributes, said in PART.findall(text):
         if said:
@@ -72,9 +72,9 @@ def read_page(text: str) -> Page:
     page.question, page.returned, page.problem = map(
         reader.text, ("question", "returned", "problem")
     )
-    for exchange in page.told:
-        exchange.asked = reader.text(f"asked {exchange.number}")
-        exchange.told = reader.text(f"told {exchange.number}")
+    for exchange in page.exchanges:
+        exchange.question = reader.text(f"asked {exchange.number}")
+        exchange.answer = reader.text(f"told {exchange.number}")
     return page
 
 
@@ -139,7 +139,7 @@ class _Reader:
             page.again = given["hx-get"]
         elif "exchange" in classes:
             self._within.append(int(given["data-number"]))
-            page.told.append(Told(self._within[-1], given["data-state"]))
+            page.exchanges.append(ReadExchange(self._within[-1], given["data-state"]))
         elif tag == "form":
             self._form = Form(given.get("action", ""))
             page.forms[given.get("id", "")] = self._form

@@ -1,10 +1,12 @@
-"""A round's work with people: its questions are put up, answered, and gathered.
+"""People's part of a round: their answers as rows of the data set.
 
-`collect` waits, answering people's sub-questions meanwhile, until every question has been answered
-or withdrawn; then the round is closed in the log, and what people say afterwards no longer changes
-it. `gather` is a pure function of the log up to there: a round is replayed from it, bit for bit.
+`collect` waits until people have answered every question, and answers their sub-questions
+meanwhile. Then the round is closed in the log: what people say afterwards no longer changes it.
+`gather` is a pure function of the log up to that event, so a round can be replayed from it bit for
+bit. `people` knows the log and the pages; what needs the task or a model is here.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,16 +21,17 @@ from amplify.errors import AmplifyError
 from amplify.events import EVENTS, Event, Log
 from amplify.experiment import Experiment
 from amplify.overseers.human import Human
-from amplify.people.answer_tokens import read_answer
+from amplify.oversight.answerer import Answerer
+from amplify.oversight.parsing import read_answer
+from amplify.oversight.people_questions import human, open_round, work_rules
+from amplify.people.assignment import new_event
 from amplify.people.choice import answer_of, chosen
-from amplify.people.floor import set_aside, wait_for_people
 from amplify.people.items import SUBMITTED, Assignment, Item
-from amplify.people.putting import human, new_event, put_up
 from amplify.people.quality import agreement
 from amplify.people.queue import Queue
+from amplify.people.round_loop import Helper, set_aside, wait_for_people
 from amplify.people.stale import decided_since_closing
 from amplify.people.uplift import uplift
-from amplify.people.worker import Worker
 from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
 from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
@@ -49,19 +52,29 @@ def collect(
     experiment: Experiment,
     this: RoundFolder,
     problems: Problems,
-    worker: Callable[[], Worker],
+    answerer: Callable[[], Answerer],
     watch: Watch,
 ) -> Gathered:
-    """People's answers; at once if the round was closed before.
+    """Returns people's answers to a round's questions, at once if the round was closed before.
 
-    Raises AmplifyError if the round has too few different questions, or pages cannot be served.
+    Args:
+        experiment: overseen by people.
+        this: the round's folder.
+        problems: of the round.
+        answerer: loads what answers people's sub-questions; called only if they are to be asked.
+        watch: shows how many questions have been answered.
+
+    Raises:
+        AmplifyError: the round has too few different questions, the pages cannot be served, or no
+            question has an answer that counts.
     """
     folder, number = this.path.parent, this.number
     log = Log(folder / EVENTS)
     try:
         if not _is_closed(Queue(log.since()), number):
-            log.append(*put_up(experiment, number, problems, this.record["parent"]["digest"]))
-            wait_for_people(experiment, folder, number, log, worker(), watch)
+            log.append(*open_round(experiment, number, problems, this.record["parent"]["digest"]))
+            helper = helper_of(experiment, answerer())
+            wait_for_people(work_rules(experiment), folder, number, log, helper, watch)
             _close(experiment, log, number, f"closed:{number}")
         elif (decided := decided_since_closing(log.since(), number)) is not None:
             # The data is made again: from now on what was changed after the first closing counts.
@@ -73,14 +86,24 @@ def collect(
         log.close()
 
 
+def helper_of(experiment: Experiment, answerer: Answerer) -> Helper:
+    """What a round that waits for people needs a model and the task for."""
+    return Helper(answerer.answer, functools.partial(_why_unreadable, experiment), answerer.warm_up)
+
+
+def _why_unreadable(experiment: Experiment, answer: str) -> str:
+    return read_answer(experiment.task, answer).problem
+
+
 def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
     """Nothing that people do afterwards changes the round. What was decided on and cannot be read
     is set aside first.
     """
     queue = Queue(log.since())
     items = [queue.items[name] for name in queue.rounds[number].items]
+    why_unreadable = functools.partial(_why_unreadable, experiment)
     log.append(
-        *(event for item in items for event in set_aside(experiment.task, item)),
+        *(event for item in items for event in set_aside(item, why_unreadable)),
         new_event("closed", number, request=request),
     )
 
