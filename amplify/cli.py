@@ -282,7 +282,7 @@ def events(
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a .jsonl or .parquet file")],
 ) -> None:
     """Write all that people said and did as a table."""
-    from amplify.events import EVENTS, Log, export_events
+    from amplify.people.log import EVENTS, Log, export_events
     from amplify.people.wanted import check_people
 
     check_people(experiment)

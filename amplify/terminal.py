@@ -51,8 +51,8 @@ def show_rounds(store: Any, json: bool) -> None:
 
 def stale_line(experiment: Path) -> str | None:
     """What people have corrected since a round was made from it; None if nothing."""
-    from amplify.events import EVENTS, Log
     from amplify.people import stale
+    from amplify.people.log import EVENTS, Log
 
     if not (experiment / EVENTS).is_file():
         return None
@@ -77,7 +77,7 @@ def show_links(experiment: Path, address: str) -> None:
 
 def show_set_aside(experiment: Path) -> None:
     """What people said that could not be used, and why; nothing if all could."""
-    from amplify.events import EVENTS, Log
+    from amplify.people.log import EVENTS, Log
     from amplify.people.queue import Queue
 
     if not (experiment / EVENTS).is_file():

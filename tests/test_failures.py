@@ -127,7 +127,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from amplify import checkpoint, dataset
-from amplify.events import Log
+from amplify.people.log import Log
 from amplify.failures import explained
 
 def data(folder):

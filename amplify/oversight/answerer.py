@@ -22,8 +22,8 @@ from amplify.chunks import amplify_chunk
 from amplify.errors import first_line
 from amplify.experiment import Experiment
 from amplify.oversight.parsing import read_question
+from amplify.people.events import New, Told, new_event
 from amplify.people.items import Assignment, Exchange, Item
-from amplify.people.queue import New
 from amplify.problems import answer_keys
 from amplify.types import (
     Assistant,
@@ -82,15 +82,14 @@ class Answerer:
         rows = [pending[place][0].row for place in asked]
         bodies |= dict(zip(asked, self._told_or_why_not(rows, list(asked.values())), strict=True))
         return [
-            {
-                "kind": "told",
-                "round": item.round,
-                "item": item.id,
-                "person": assignment.person,
-                "checkpoint": self.digest,
-                "request": f"told:{exchange.event}",
-                "body": {"number": exchange.number, **bodies[place]},
-            }
+            new_event(
+                Told(number=exchange.number, **bodies[place]),
+                item.round,
+                item=item.id,
+                person=assignment.person,
+                checkpoint=self.digest,
+                request=f"told:{exchange.event}",
+            )
             for place, (item, assignment, exchange) in enumerate(pending)
         ]
 

@@ -18,15 +18,15 @@ from jaxtyping import Int
 
 from amplify import words
 from amplify.errors import AmplifyError
-from amplify.events import EVENTS, Event, Log
 from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.oversight.answerer import Answerer
 from amplify.oversight.parsing import read_answer
 from amplify.oversight.people_questions import human, open_round, work_rules
-from amplify.people.assignment import new_event
 from amplify.people.choice import answer_of, chosen
+from amplify.people.events import Closed, Event, new_event
 from amplify.people.items import SUBMITTED, Assignment, Item
+from amplify.people.log import EVENTS, Log
 from amplify.people.quality import agreement
 from amplify.people.queue import Queue
 from amplify.people.round_loop import Helper, set_aside, wait_for_people
@@ -104,7 +104,7 @@ def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
     why_unreadable = functools.partial(_why_unreadable, experiment)
     log.append(
         *(event for item in items for event in set_aside(item, why_unreadable)),
-        new_event("closed", number, request=request),
+        new_event(Closed(), number, request=request),
     )
 
 

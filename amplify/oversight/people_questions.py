@@ -19,7 +19,7 @@ from amplify.experiment import Experiment
 from amplify.overseers.human import Human
 from amplify.people import assignment
 from amplify.people.assignment import Question, WorkRules
-from amplify.people.queue import New
+from amplify.people.events import New
 from amplify.types import ChoiceTask, Problems, Task, rule_of
 
 

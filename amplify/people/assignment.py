@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from amplify.answers import AnswerRule
-from amplify.people.queue import New
+from amplify.people.events import New, Opened, Put, new_event
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,28 +75,29 @@ def put_up(
         questions: what is put up, in order.
         checkpoint: digest of the weights that will help people.
     """
-    told = {"lease": rules.lease, "guide": rules.guide, "title": "Answer questions"}
-    opened = new_event("opened", number, request=f"opened:{number}", body=told)
-    return [opened, *(_put(rules, number, question, checkpoint) for question in questions)]
+    opened = Opened(lease=rules.lease, guide=rules.guide, title="Answer questions")
+    return [
+        new_event(opened, number, request=f"opened:{number}"),
+        *(_put(rules, number, question, checkpoint) for question in questions),
+    ]
 
 
 def _put(rules: WorkRules, number: int, question: Question, checkpoint: str) -> New:
     name = question.name
-    body: New = {
-        "question": question.text,
-        "label": question.label,
-        "row": question.row,
-        "column": question.column,
-        "budget": rules.budget,
-        "overlap": rules.overlap,
-        "withheld": chance(name, "withheld") < rules.withheld,
-        "choices": rules.choices,
-        "rule": rules.rule.as_row(),
-    }
-    if question.gold is not None:
-        body |= {"gold": question.gold, "also_right": question.also_right}
-    facts = {"item": name, "checkpoint": checkpoint, "request": f"put:{name}"}
-    return new_event("put", number, **facts, body=body)
+    put = Put(
+        question=question.text,
+        label=question.label,
+        row=question.row,
+        column=question.column,
+        budget=rules.budget,
+        overlap=rules.overlap,
+        withheld=chance(name, "withheld") < rules.withheld,
+        choices=list(rules.choices),
+        rule=rules.rule.as_row(),
+        gold=question.gold,
+        also_right=list(question.also_right),
+    )
+    return new_event(put, number, item=name, checkpoint=checkpoint, request=f"put:{name}")
 
 
 def is_gold(rules: WorkRules, name: str) -> bool:
@@ -116,7 +117,3 @@ def chance(*parts: Any) -> float:
 
 def _hash(*parts: Any) -> str:
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
-
-
-def new_event(kind: str, number: int, **facts: Any) -> New:
-    return {"kind": kind, "round": number, **facts}

@@ -6,12 +6,10 @@ decision is an event like any other, and a later one counts instead. May be done
 closed; what then rests on the old answer is said by `stale`.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from amplify.people.choice import same
+from amplify.people.events import Adjudicated, Corrected, New, Withdrawn
 from amplify.people.items import SUBMITTED, Assignment, Item
-from amplify.people.queue import New, Queue, RefusedError, checked, checked_answer
+from amplify.people.queue import Queue, RefusedError, checked, checked_answer, new_of_item
 
 
 def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
@@ -24,7 +22,7 @@ def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
     answer = checked_answer(this, answer)
     if this.adjudicated is not None and same(this, this.adjudicated, answer):
         return []
-    return [_new("adjudicated", this, by, {"answer": answer})]
+    return [new_of_item(Adjudicated(answer=answer), this, by)]
 
 
 def correct(
@@ -42,8 +40,8 @@ def correct(
     told = {exchange.number: exchange for exchange in whose.exchanges}
     if number not in told or told[number].answer is None:
         raise RefusedError(f"no question number {number} of {person} was answered")
-    body = {"answer": checked(answer, "an answer"), "number": number, "person": person}
-    return [_new("corrected", this, by, body)]
+    answer = checked(answer, "an answer")
+    return [new_of_item(Corrected(answer=answer, number=number, person=person), this, by)]
 
 
 def withdraw(queue: Queue, item: str, reason: str, by: str) -> list[New]:
@@ -51,7 +49,7 @@ def withdraw(queue: Queue, item: str, reason: str, by: str) -> list[New]:
     this = _item(queue, item)
     if this.withdrawn is not None:
         return []
-    return [_new("withdrawn", this, by, {"reason": checked(reason, "a reason")})]
+    return [new_of_item(Withdrawn(reason=checked(reason, "a reason")), this, by)]
 
 
 def _correct_final(item: Item, whose: Assignment, answer: str, by: str) -> list[New]:
@@ -59,22 +57,11 @@ def _correct_final(item: Item, whose: Assignment, answer: str, by: str) -> list[
         raise RefusedError(f"{whose.person} has submitted no answer to correct")
     if whose.answer == answer:
         return []
-    body = {"answer": answer, "number": None, "person": whose.person}
-    return [_new("corrected", item, by, body)]
+    corrected = Corrected(answer=answer, number=None, person=whose.person)
+    return [new_of_item(corrected, item, by)]
 
 
 def _item(queue: Queue, item: str) -> Item:
     if item not in queue.items:
         raise RefusedError("there is no such question")
     return queue.items[item]
-
-
-def _new(kind: str, item: Item, by: str, body: Mapping[str, Any]) -> New:
-    return {
-        "kind": kind,
-        "round": item.round,
-        "item": item.id,
-        "person": by,
-        "checkpoint": item.checkpoint,
-        "body": body,
-    }

@@ -5,10 +5,10 @@ The state that `queue` makes of the log of events. An *item* is a question put u
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from amplify.answers import EXACT, AnswerRule
+from amplify.people.events import About, Node, Tokens
 
 ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 """What became of an assignment."""
@@ -21,13 +21,13 @@ class Exchange:
     number: int  # within its assignment, from 1
     text: str
     event: int  # id of `asked`
-    about: Mapping[str, Any] | None = None  # {"number", "part"}: expands on a part of an answer
+    about: About | None = None  # it expands on an answer, or on a part of one
     answer: str | None = None
     confidence: float | None = None  # probability of the answer, where a model gave it
-    steps: tuple[Mapping[str, Any], ...] = ()  # how the answer came about, if it was expanded on
+    steps: tuple[Node, ...] = ()  # the answer's decomposition, if it was expanded on
     passages: tuple[str, ...] = ()  # what the assistant had read
     by: str = ""  # who answered: "assistant", "environment" or "overseer"
-    tokens: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of question and answer
+    tokens: Tokens | None = None  # of question and answer
     problem: str | None = None  # why there is no answer
     told: int | None = None  # id of `told`
     undone: bool = False

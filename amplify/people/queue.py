@@ -5,19 +5,29 @@ Each of the methods returns the events to append, and changes nothing; web pages
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from amplify.answers import one_line
+from amplify.people.events import (
+    About,
+    Asked,
+    Body,
+    Draft,
+    New,
+    Released,
+    Seen,
+    Skipped,
+    Submitted,
+    Taken,
+    Undone,
+    new_event,
+)
 from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Assignment, Item
 from amplify.people.state import State
 from amplify.people.text import shows_something, why_not_kept
 
 LONGEST = 2000
 """Characters of anything that a person types."""
-
-New = dict[str, Any]
-"""An event to append: fields of `Event`."""
 
 
 class RefusedError(Exception):
@@ -34,7 +44,7 @@ class Queue(State):
             item = next((i for i in self._waiting(person) if self._fits(i, person, now)), None)
         elif self.is_held(item.assignments[person], now):
             return []
-        return [] if item is None else [_new("taken", item, person)]
+        return [] if item is None else [new_of_item(Taken(), item, person)]
 
     def _waiting(self, person: str) -> Iterator[Item]:
         """What is not finished, in the order in which this person should have it."""
@@ -60,7 +70,7 @@ class Queue(State):
         item: str,
         text: str,
         now: float,
-        about: Mapping[str, Any] | None = None,
+        about: About | None = None,
     ) -> list[New]:
         """A sub-question for the assistant; with `about`, to expand on a part of an answer."""
         mine = self._mine(person, item, now)
@@ -81,8 +91,9 @@ class Queue(State):
             part = one_line(str(about.get("part") or ""))
             if part not in one_line(answered[about["number"]].answer or ""):
                 raise RefusedError("what is marked is not part of the answer")
-            about = {"number": about["number"], "part": part}
-        return [_new("asked", this, person, text=text, **({"about": about} if about else {}))]
+            about = About(number=about["number"], part=part)
+        asked = Asked(text=text) if about is None else Asked(text=text, about=about)
+        return [new_of_item(asked, this, person)]
 
     def draft(self, person: str, item: str, text: str) -> list[New]:
         """Kept whatever became of the assignment: nothing that was typed is lost."""
@@ -92,7 +103,7 @@ class Queue(State):
             raise RefusedError(f"at most {LONGEST} characters can be kept")
         if problem := why_not_kept(text):
             raise RefusedError(f"a draft {problem}")
-        return [_new("draft", self.items[item], person, text=text)]
+        return [new_of_item(Draft(text=text), self.items[item], person)]
 
     def submit(self, person: str, item: str, answer: str, now: float) -> list[New]:
         """The final answer. Submitting the same again changes nothing."""
@@ -103,11 +114,12 @@ class Queue(State):
         self._mine(person, item, now)
         this = self.items[item]
         answer = checked_answer(this, answer)
-        return [_new("submitted", this, person, answer=answer)]
+        return [new_of_item(Submitted(answer=answer), this, person)]
 
     def skip(self, person: str, item: str, reason: str, now: float) -> list[New]:
         self._mine(person, item, now)
-        return [_new("skipped", self.items[item], person, reason=checked(reason, "a reason"))]
+        skipped = Skipped(reason=checked(reason, "a reason"))
+        return [new_of_item(skipped, self.items[item], person)]
 
     def see(self, person: str, item: str) -> list[New]:
         """To be shown who told what. Seeing it a second time changes nothing."""
@@ -116,7 +128,7 @@ class Queue(State):
         mine = self.items[item].assignments[person]
         if mine.state != SUBMITTED:
             raise RefusedError("who told you what is shown once you have submitted your answer")
-        return [] if mine.seen else [_new("seen", self.items[item], person)]
+        return [] if mine.seen else [new_of_item(Seen(), self.items[item], person)]
 
     def undo(self, person: str, now: float) -> list[New]:
         """Takes back what a person did last: a sub-question, a submission or a skip."""
@@ -135,10 +147,10 @@ class Queue(State):
             raise RefusedError("somebody is checking this answer already: it stays")
         elif mine.state == SKIPPED and self.needs(item, now) <= 0:
             raise RefusedError("somebody else has taken it meanwhile")
-        events = [_new("undone", item, person, event=last.id, what=last.kind)]
+        events = [new_of_item(Undone(event=last.id, what=last.kind), item, person)]
         in_hand = self.current(person, now)
         if in_hand is not None and in_hand.id != item.id:
-            events.insert(0, _new("released", in_hand, person))
+            events.insert(0, new_of_item(Released(), in_hand, person))
         return events
 
     def _mine(self, person: str, item: str, now: float) -> Assignment:
@@ -158,15 +170,9 @@ class Queue(State):
         return mine
 
 
-def _new(kind: str, item: Item, person: str, **body: Any) -> New:
-    return {
-        "kind": kind,
-        "round": item.round,
-        "item": item.id,
-        "person": person,
-        "checkpoint": item.checkpoint,
-        "body": body,
-    }
+def new_of_item(body: Body, item: Item, person: str) -> New:
+    """Returns an event about an item, by somebody."""
+    return new_event(body, item.round, item=item.id, person=person, checkpoint=item.checkpoint)
 
 
 def checked_answer(item: Item, text: str) -> str:

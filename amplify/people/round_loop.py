@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from amplify.events import Event, Log
-from amplify.people.assignment import WorkRules, chance, identify, new_event
+from amplify.people.assignment import WorkRules, chance, identify
 from amplify.people.choice import answer_of
+from amplify.people.events import Event, New, Put, PutAside, Refused, Withdrawn, new_event
 from amplify.people.items import ACTIVE, Assignment, Exchange, Item
-from amplify.people.queue import New, Queue
+from amplify.people.log import Log
+from amplify.people.queue import Queue
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import Served, Where, serving
 from amplify.progress import Advance, Watch, say
@@ -89,8 +90,8 @@ def set_aside(item: Item, why_unreadable: Callable[[str], str]) -> list[New]:
     answer = answer_of(item)
     if answer is None or not (problem := why_unreadable(answer)):
         return []
-    facts = {"item": item.id, "request": f"set aside:{item.id}:{answer}"}
-    return [new_event("set_aside", item.round, **facts, body={"reason": problem})]
+    request = f"set aside:{item.id}:{answer}"
+    return [new_event(PutAside(reason=problem), item.round, item=item.id, request=request)]
 
 
 class RoundLoop:
@@ -161,31 +162,30 @@ class RoundLoop:
         return events
 
     def _withdraw(self, item: Item, reason: str) -> New:
-        facts = {"item": item.id, "request": f"withdrawn:{item.id}", "body": {"reason": reason}}
-        return new_event("withdrawn", self.number, **facts)
+        withdrawn, request = Withdrawn(reason=reason), f"withdrawn:{item.id}"
+        return new_event(withdrawn, self.number, item=item.id, request=request)
 
     def _check(self, item: Item, assignment: Assignment) -> list[New]:
         if problem := self.helper.why_unreadable(assignment.answer or ""):
-            facts = {"item": item.id, "person": assignment.person}
             request = f"refused:{assignment.submitted}"
-            body: New = {"problem": problem}
-            return [new_event("refused", self.number, **facts, request=request, body=body)]
+            about = {"item": item.id, "person": assignment.person, "request": request}
+            return [new_event(Refused(problem=problem), self.number, **about)]
         rules = self.rules
         name = identify(rules, item.id, assignment.person, assignment.submitted)
         if item.review_of is not None or chance(name, "reviewed") >= rules.reviewed:
             return []
-        body = {
-            "question": item.question,
-            "label": item.label,
-            "review_of": [item.id, assignment.person],
-            "overlap": rules.reviewers,
-            "choices": item.choices,
-            "rule": item.rule.as_row(),
-            "gold": item.gold,
-            "also_right": item.also_right,
-        }
-        put = new_event("put", self.number, item=name, request=f"put:{name}", body=body)
-        return [{**put, "checkpoint": item.checkpoint}]
+        put = Put(
+            question=item.question,
+            label=item.label,
+            review_of=[item.id, assignment.person],
+            overlap=rules.reviewers,
+            choices=list(item.choices),
+            rule=item.rule.as_row(),
+            gold=item.gold,
+            also_right=list(item.also_right),
+        )
+        request = f"put:{name}"
+        return [new_event(put, self.number, item=name, checkpoint=item.checkpoint, request=request)]
 
     def _hopeless(self, item: Item) -> str:
         """Why nobody will answer this item any more; "" if somebody may."""

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amplify.answers import AnswerRule, one_line
-from amplify.events import Event, Log
 from amplify.people.choice import answer_of, chosen, same
+from amplify.people.events import Event
 from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.log import Log
 from amplify.people.queue import Queue
 from amplify.people.records import Record, descendants, read_records
 

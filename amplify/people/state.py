@@ -12,8 +12,9 @@ import collections
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from amplify.answers import AnswerRule, rule_from_row
-from amplify.events import Event
+from amplify.answers import rule_from_row
+from amplify.people import events as ev
+from amplify.people.events import Event
 from amplify.people.items import (
     ACTIVE,
     SKIPPED,
@@ -24,8 +25,8 @@ from amplify.people.items import (
     RoundState,
     SetAside,
 )
+from amplify.people.references import why_not
 from amplify.people.text import REPLACEMENT
-from amplify.people.usable import why_not
 
 CHANGES = {"adjudicated", "corrected", "withdrawn", "set_aside"}
 """Kinds of events that change which answer counts, whenever they happen."""
@@ -36,8 +37,6 @@ LATE = {"draft", "seen", "closed", *CHANGES}
 is made again, from what was changed meanwhile."""
 
 UNREAD = "an answer with characters that could not be read"
-PUT = {"question", "label", "budget", "overlap", "gold", "row", "column"}
-"""What `put` says of an item in so many words."""
 
 
 class State:
@@ -64,13 +63,16 @@ class State:
         self.last = event.id
         if self._round(event).closed is not None and event.kind not in LATE:
             return
-        if reason := why_not(event, self.items, self._acts):
+        try:
+            said = ev.read_event(event)
+            reason = "" if said is None else why_not(event, said, self.items, self._acts)
+        except ev.DamagedEventError as error:
+            said, reason = None, str(error)
+        if reason:
             self._note(event, f"an event that {reason}")
             self._unused.add(event.id)
-            return
-        happened = _HAPPENED.get(event.kind)
-        if happened is not None:
-            happened(self, event)
+        elif said is not None:  # another version may have had kinds that mean nothing here
+            _HAPPENED[type(said)](self, event, said)
 
     def is_used(self, event: Event) -> bool:
         """Whether an event that was applied could be used."""
@@ -80,39 +82,45 @@ class State:
         about = event.round, event.item, event.person
         self.set_aside[event.id] = SetAside(event.id, event.kind, *about, reason)
 
-    def _opened(self, event: Event) -> None:
-        state, body = self._round(event), event.body
-        state.lease, state.title = float(body["lease"]), str(body.get("title", ""))
-        state.guide = str(body.get("guide", ""))
+    def _opened(self, event: Event, said: ev.Opened) -> None:
+        state = self._round(event)
+        state.lease, state.title, state.guide = said.lease, said.title, said.guide
 
-    def _closed(self, event: Event) -> None:
+    def _closed(self, event: Event, said: ev.Closed) -> None:
         state = self._round(event)
         state.closed = event.id
         self._unfinished[event.round] = {}
 
-    def _put(self, event: Event) -> None:
+    def _put(self, event: Event, said: ev.Put) -> None:
         assert event.item is not None
         if event.item in self.items:
             return
-        body = event.body
-        facts = {key: body[key] for key in PUT if key in body}
-        for key in ("choices", "also_right"):
-            facts[key] = tuple(body.get(key) or ())
-        facts["rule"], facts["withheld"] = _rule(body), bool(body.get("withheld"))
-        if body.get("review_of"):
-            facts["review_of"] = tuple(body["review_of"])
         self.items[event.item] = Item(
-            id=event.item, round=event.round, checkpoint=event.checkpoint, **facts
+            id=event.item,
+            round=event.round,
+            question=said.question,
+            label=said.label,
+            choices=tuple(said.choices or ()),
+            rule=rule_from_row(said.rule),
+            budget=said.budget,
+            overlap=said.overlap,
+            withheld=said.withheld,
+            gold=said.gold,
+            also_right=tuple(said.also_right or ()),
+            review_of=None if said.review_of is None else (said.review_of[0], said.review_of[1]),
+            row=said.row,
+            column=said.column,
+            checkpoint=event.checkpoint,
         )
         self._round(event).items.append(event.item)
         self._unfinished.setdefault(event.round, {})[event.item] = None
         if self.items[event.item].review_of is not None:
             self._withdraw_stale(self.items[event.item])
 
-    def _withdrawn(self, event: Event) -> None:
-        self._withdraw(self.items[event.item or ""], event.body.get("reason", ""))
+    def _withdrawn(self, event: Event, said: ev.Withdrawn) -> None:
+        self._withdraw(self.items[event.item or ""], said.reason)
 
-    def _taken(self, event: Event) -> None:
+    def _taken(self, event: Event, said: ev.Taken) -> None:
         item, person = self._whose(event)
         known = item.assignments.get(person)
         if known is None:
@@ -121,71 +129,67 @@ class State:
             known.state, known.renewed = ACTIVE, event.at
         self._current[person] = item.id
 
-    def _released(self, event: Event) -> None:
+    def _released(self, event: Event, said: ev.Released) -> None:
         assignment = self._assignment(event)
         assignment.renewed = float("-inf")
         self._returned.setdefault(assignment.person, []).append(assignment.item)
 
-    def _draft(self, event: Event) -> None:
+    def _draft(self, event: Event, said: ev.Draft) -> None:
         """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
         has the item now.
         """
         assignment = self._assignment(event)
         renewed = assignment.renewed
         in_hand = self.current(assignment.person, event.at)
-        self._act(event).draft = event.body["text"]
+        self._act(event).draft = said.text
         if in_hand is None or in_hand.id != event.item:
             assignment.renewed = renewed
 
-    def _asked(self, event: Event) -> None:
+    def _asked(self, event: Event, said: ev.Asked) -> None:
         exchanges = self._act(event).exchanges
-        body = event.body
-        exchanges.append(Exchange(len(exchanges) + 1, body["text"], event.id, body.get("about")))
+        exchanges.append(Exchange(len(exchanges) + 1, said.text, event.id, said.about))
         self._undoable(event)
 
-    def _told(self, event: Event) -> None:
-        body = event.body
-        exchange = self._assignment(event).exchanges[body["number"] - 1]
+    def _told(self, event: Event, said: ev.Told) -> None:
+        exchange = self._assignment(event).exchanges[said.number - 1]
         if not exchange.pending:  # what was shown, or taken back before it was, stays so
             return
         exchange.told = event.id
-        exchange.problem = body.get("problem")
-        exchange.answer = body.get("text")
-        exchange.confidence = body.get("confidence")
-        exchange.text = body.get("question") or exchange.text
-        exchange.steps = tuple(body.get("steps", ()))
-        exchange.passages = tuple(body.get("passages", ()))
-        exchange.by, exchange.tokens = body.get("by", ""), body.get("tokens") or {}
+        exchange.problem, exchange.answer = said.problem, said.text
+        exchange.confidence = said.confidence
+        exchange.text = said.question or exchange.text
+        exchange.steps, exchange.passages = tuple(said.steps), tuple(said.passages)
+        exchange.by, exchange.tokens = said.by, said.tokens
 
-    def _submitted(self, event: Event) -> None:
+    def _submitted(self, event: Event, said: ev.Submitted) -> None:
         assignment = self._act(event)
         assignment.state = SUBMITTED
-        assignment.answer = assignment.said = event.body["answer"]
+        assignment.answer = assignment.said = said.answer
         assignment.submitted, assignment.at = event.id, event.at
         assignment.problem = None
-        if REPLACEMENT in event.body["answer"]:
+        if REPLACEMENT in said.answer:
             self._note(event, UNREAD)
         self._submitted_by[assignment.person, event.round] += 1
         self._undoable(event)
         self._settle(self.items[assignment.item])
 
-    def _refused(self, event: Event) -> None:
+    def _refused(self, event: Event, said: ev.Refused) -> None:
         """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
         assignment = self._assignment(event)
         if assignment.state != SUBMITTED:  # it was undone meanwhile
             return
         acts = self._acts[assignment.person]
         acts[:] = [act for act in acts if act.id != assignment.submitted]
-        self._reopen(event).problem = event.body["problem"]
+        self._reopen(event).problem = said.problem
         self._returned.setdefault(assignment.person, []).append(assignment.item)
 
-    def _skipped(self, event: Event) -> None:
+    def _skipped(self, event: Event, said: ev.Skipped) -> None:
         assignment = self._act(event)
-        assignment.state, assignment.reason = SKIPPED, event.body["reason"]
+        assignment.state, assignment.reason = SKIPPED, said.reason
         self._undoable(event)
 
-    def _undone(self, event: Event) -> None:
-        what = event.body["event"]
+    def _undone(self, event: Event, said: ev.Undone) -> None:
+        what = said.event
         acts = self._acts[event.person or ""]
         undone = next(act for act in acts if act.id == what)
         acts.remove(undone)
@@ -196,24 +200,24 @@ class State:
             self._reopen(event)
         self._current[event.person or ""] = event.item or ""
 
-    def _seen(self, event: Event) -> None:
+    def _seen(self, event: Event, said: ev.Seen) -> None:
         self._assignment(event).seen = True
 
-    def _adjudicated(self, event: Event) -> None:
+    def _adjudicated(self, event: Event, said: ev.Adjudicated) -> None:
         item = self.items[event.item or ""]
-        item.adjudicated = event.body["answer"]
+        item.adjudicated = said.answer
         self._use_again(item)
 
-    def _set_aside(self, event: Event) -> None:
+    def _set_aside(self, event: Event, said: ev.PutAside) -> None:
         """Until it is decided on otherwise, no answer to it counts."""
-        self.items[event.item or ""].set_aside = event.body["reason"]
-        self._note(event, event.body["reason"])
+        self.items[event.item or ""].set_aside = said.reason
+        self._note(event, said.reason)
 
-    def _corrected(self, event: Event) -> None:
+    def _corrected(self, event: Event, said: ev.Corrected) -> None:
         """Of a final answer; what a correction of a sub-answer means is said by `people.stale`."""
-        if event.body.get("number") is None and event.body.get("person"):
+        if said.number is None and said.person:
             item = self.items[event.item or ""]
-            item.assignments[event.body["person"]].answer = event.body["answer"]
+            item.assignments[said.person].answer = said.answer
             self._use_again(item)
 
     def _use_again(self, item: Item) -> None:
@@ -329,32 +333,22 @@ class State:
         ]
 
 
-def _rule(body: Mapping[str, Any]) -> AnswerRule:
-    """When two answers to an item are the same. Logs of before this was written down compared free
-    text whatever its case.
-    """
-    if "rule" in body:
-        return rule_from_row(body["rule"])
-    way = body.get("way", "")
-    return AnswerRule("exact" if body.get("choices") else "caseless", str(way))
-
-
-_HAPPENED: Mapping[str, Callable[[State, Event], None]] = {
-    "opened": State._opened,
-    "closed": State._closed,
-    "put": State._put,
-    "withdrawn": State._withdrawn,
-    "taken": State._taken,
-    "released": State._released,
-    "draft": State._draft,
-    "asked": State._asked,
-    "told": State._told,
-    "submitted": State._submitted,
-    "refused": State._refused,
-    "skipped": State._skipped,
-    "undone": State._undone,
-    "seen": State._seen,
-    "adjudicated": State._adjudicated,
-    "set_aside": State._set_aside,
-    "corrected": State._corrected,
+_HAPPENED: Mapping[type[ev.Body], Callable[[State, Event, Any], None]] = {
+    ev.Opened: State._opened,
+    ev.Put: State._put,
+    ev.Taken: State._taken,
+    ev.Released: State._released,
+    ev.Draft: State._draft,
+    ev.Asked: State._asked,
+    ev.Told: State._told,
+    ev.Submitted: State._submitted,
+    ev.Refused: State._refused,
+    ev.Skipped: State._skipped,
+    ev.Undone: State._undone,
+    ev.Seen: State._seen,
+    ev.Withdrawn: State._withdrawn,
+    ev.Adjudicated: State._adjudicated,
+    ev.Corrected: State._corrected,
+    ev.PutAside: State._set_aside,
+    ev.Closed: State._closed,
 }

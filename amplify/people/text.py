@@ -1,6 +1,7 @@
-"""Validates text that people type, on pages and on the command line."""
+"""Validates and cleans text that people type, on pages and on the command line."""
 
 import unicodedata
+from typing import Any
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """Stands in for a character that could not be decoded."""
@@ -28,3 +29,18 @@ def shows_something(text: str) -> bool:
 def shown(text: str) -> str:
     """A text with every character that could not be stored replaced."""
     return "".join(REPLACEMENT if why_not_kept(character) else character for character in text)
+
+
+def without_surrogates(value: Any) -> Any:
+    """Returns a JSON value with U+FFFD for each lone surrogate, which no file can hold.
+
+    Args:
+        value: text, or lists and dicts of JSON values.
+    """
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(inner) for key, inner in value.items()}
+    return [without_surrogates(inner) for inner in value] if isinstance(value, list) else value

@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from amplify.answers import CASELESS, AnswerRule
 from amplify.errors import AmplifyError, first_line
-from amplify.events import without_surrogates
 from amplify.files import write_atomically
 from amplify.people.records import Record, read_records
+from amplify.people.text import without_surrogates
 from amplify.record import main_folder
 
 Node = Mapping[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, first_line
-from amplify.events import EVENTS, Log
+from amplify.people.log import EVENTS, Log
 
 MOST_BASES = 100
 

@@ -13,8 +13,9 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from amplify.errors import AmplifyError
+from amplify.people.events import About, New
 from amplify.people.items import Assignment, Item
-from amplify.people.queue import LONGEST, New, Queue, RefusedError
+from amplify.people.queue import LONGEST, Queue, RefusedError
 from amplify.people.roster import NotAllowedError
 from amplify.people.state import LONGEST_ATTENTION
 from amplify.people.text import why_not_kept
@@ -63,7 +64,7 @@ async def expand(
     text: Text = "",
 ) -> Response:
     """More about an answer of the assistant, or a part of it; `text` stays in the box."""
-    about = {"number": number, "part": part}
+    about = About(number=number, part=part)
     wanted = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
     return _done(
         http,

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
 from amplify.errors import AmplifyError
-from amplify.events import Event
 from amplify.people import decisions, quality
 from amplify.people.choice import answer_of, chosen, is_gold, same
+from amplify.people.events import Event, New
 from amplify.people.items import ACTIVE, SUBMITTED, Assignment, Item
-from amplify.people.queue import New, Queue, RefusedError
+from amplify.people.queue import Queue, RefusedError
 from amplify.people.trees import read_trees
 from amplify.web import access, pages, shown, views
 from amplify.web.access import Act

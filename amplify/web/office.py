@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from amplify.events import EVENTS, Log
-from amplify.people.queue import New, Queue, RefusedError
+from amplify.people.events import New
+from amplify.people.log import EVENTS, Log
+from amplify.people.queue import Queue, RefusedError
 from amplify.people.roster import Roster
 
 TOO_LATE = (

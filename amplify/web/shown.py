@@ -84,7 +84,7 @@ def _shown(exchange: Exchange) -> Shown:
     return Shown(
         number=exchange.number,
         text=exchange.text,
-        part=str((exchange.about or {}).get("part", "")),
+        part=exchange.about.get("part", "") if exchange.about else "",
         state=state,
         answer=exchange.answer or "",
         confidence=in_words(exchange.confidence),

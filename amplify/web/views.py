@@ -18,8 +18,9 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 
 from amplify import figures
-from amplify.events import EVENTS, Event, Log
 from amplify.people import quality
+from amplify.people.events import Event
+from amplify.people.log import EVENTS, Log
 from amplify.people.queue import Queue
 from amplify.people.stale import CLOSED, CORRECTED, DECIDES
 from amplify.web import access, pages

@@ -22,7 +22,7 @@ from amplify.cli import main
 from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, run_crowd
-from amplify.events import EVENTS, Log
+from amplify.people.log import EVENTS, Log
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from amplify.store import Store

@@ -22,7 +22,7 @@ from typing import Any
 from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, Done, run_crowd
-from amplify.events import Log
+from amplify.people.log import Log
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from amplify.tasks.permutation import Permutation

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amplify.events import Event
+from amplify.people.events import Event
 from amplify.people.queue import Queue
 
 

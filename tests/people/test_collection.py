@@ -11,11 +11,11 @@ import pytest
 from amplify import dataset, inspection, words
 from amplify.cli import main
 from amplify.draws import draw_round
-from amplify.events import EVENTS, Log
 from amplify.oversight.answerer import Answerer
 from amplify.oversight.people import helper_of
 from amplify.oversight.people_questions import choose_places, open_round, work_rules
 from amplify.people import round_loop
+from amplify.people.log import EVENTS, Log
 from amplify.people.queue import Queue
 from amplify.store import Store
 from amplify.types import FAILED, Weights

@@ -6,8 +6,8 @@ import pytest
 
 from amplify.cli import main
 from amplify.errors import AmplifyError
-from amplify.events import EVENTS, Log
 from amplify.people import serving
+from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster
 from amplify.people.serving import Where
 from tests.people.test_collection import people_experiment

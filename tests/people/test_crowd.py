@@ -21,7 +21,7 @@ from amplify.crowd.page_reader import Page, ReadExchange, read_page
 from amplify.crowd.simulated import Diary, run_crowd
 from amplify.crowd.simulated_policy import Action, decide
 from amplify.errors import AmplifyError
-from amplify.events import Log
+from amplify.people.log import Log
 from amplify.people.roster import Member, Roster
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.search import Search
@@ -165,7 +165,7 @@ def test_the_careful_take_it_apart_and_end_with_the_truth(task, asked):
         act, page = go_through(task, context, question, careful)
         assert act == Action("submit", tell(task, context, question))
         assert page.exchanges
-        assert question not in [exchange.asked for exchange in page.exchanges]
+        assert question not in [exchange.question for exchange in page.exchanges]
 
 
 def test_reviewers_make_their_own_of_what_somebody_else_was_told(task, asked):
@@ -185,7 +185,7 @@ def test_the_trusting_and_the_lazy_ask_the_question_itself(task, asked):
             h for n in range(9) if (h := Habits(config, f"person-{n}")).manner("7") != GUESS
         )
         act, page = go_through(task, context, question, habits)
-        assert [exchange.asked for exchange in page.exchanges] == [question]
+        assert [exchange.question for exchange in page.exchanges] == [question]
         assert act == Action("submit", tell(task, context, question))
         page.exchanges = [ReadExchange(1, "answered", question, "false")]
         assert decide(task, habits, page) == Action("submit", "false"), "believed"

@@ -15,11 +15,11 @@ import pytest
 from amplify import words
 from amplify.cli import main
 from amplify.draws import draw_round
-from amplify.events import EVENTS, Log
 from amplify.oversight.answerer import Answerer
 from amplify.oversight.people import gather, helper_of
 from amplify.oversight.people_questions import open_round, work_rules
 from amplify.people import round_loop as loops
+from amplify.people.log import EVENTS, Log
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from amplify.store import Store

@@ -17,8 +17,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from amplify.events import Log
 from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Exchange, Item
+from amplify.people.log import Log
 from amplify.people.queue import Queue, RefusedError
 
 LEASE = 100.0

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from amplify.events import Log
+from amplify.people.log import Log
 from amplify.people.queue import Queue
 from amplify.web.office import EVENTS
 

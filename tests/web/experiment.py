@@ -9,8 +9,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from amplify.events import Log
 from amplify.people.choice import answer_of, chosen
+from amplify.people.log import Log
 from amplify.people.queue import Queue
 
 START = 1_800_000_000.0

@@ -11,8 +11,9 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from amplify.events import Event, Log
-from amplify.people.queue import New, Queue
+from amplify.people.events import Event, New
+from amplify.people.log import Log
+from amplify.people.queue import Queue
 from amplify.people.roster import Member, Roster
 from amplify.web.app import make_app
 

@@ -8,8 +8,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from amplify.events import Log
 from amplify.people.choice import answer_of
+from amplify.people.log import Log
 from amplify.people.queue import Queue
 from amplify.people.roster import Roster
 from tests.web.experiment import CARELESS, PEOPLE, SCRIPT, START, make_experiment

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from amplify.events import Log
+from amplify.people.log import Log
 from amplify.people.roster import Roster
 from amplify.people.trees import write_trees
 from tests.web.experiment import PEOPLE, make_experiment

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from amplify.errors import AmplifyError
-from amplify.events import VERSION
+from amplify.people.log import VERSION
 from amplify.web.app import make_app
 from tests.web.processes import free_port, server, wait_for
 from tests.web.rounds import ITEMS, Browser, events, invited, item, put_up, served, text_of

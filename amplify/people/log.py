@@ -1,8 +1,8 @@
 """The log of what people said and did: appended to, never changed.
 
-One SQLite file an experiment, in which web process, worker and round meet. Corrections are new
-events; what an event means is decided by who folds them (see `people.state`). An event is on disk
-when `append` returns. Knows files and rows, and nothing of questions; never imports jax.
+One SQLite file per experiment, which the web process and the round share. A correction is a new
+event; what events amount to is decided by whoever folds them (see `state`). An event is on disk
+once `append` returns. Knows files and rows; what an event may say is defined in `events`.
 """
 
 import contextlib
@@ -13,21 +13,20 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from amplify.errors import AmplifyError, first_line
+from amplify.people.events import UNREADABLE, Event, New, check_new
+from amplify.people.text import without_surrogates
 from amplify.private_files import make_private, open_private
 
 EVENTS = "events.sqlite"
-"""Its name in an experiment's folder."""
-
-UNREADABLE = "unreadable"
-"""In the body of an event whose line in the file is damaged: what is wrong with it."""
+"""The log's file in an experiment's folder."""
 
 VERSION = 1
-"""Of the schema; a file of a later one is refused."""
+"""Version of the schema; a file with a later one is refused."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -49,24 +48,7 @@ CREATE TRIGGER IF NOT EXISTS never_deleted BEFORE DELETE ON events
 """
 
 
-class Event(NamedTuple):
-    id: int  # in the order of the log, from 1
-    at: float  # seconds since 1970
-    kind: str
-    round: int
-    item: str | None = None
-    person: str | None = None  # a pseudonym
-    checkpoint: str | None = None  # digest of the weights that answered
-    seconds: float | None = None  # of a person's attention
-    request: str | None = None  # whoever sends the same twice meant it once
-    body: Mapping[str, Any] = {}
-
-    def as_row(self) -> dict[str, Any]:
-        """For JSON: what it has no value for is left out."""
-        return {key: value for key, value in self._asdict().items() if value is not None}
-
-
-Decide = Callable[[], list[dict[str, Any]]]
+Decide = Callable[[], list[New]]
 
 
 class Log:
@@ -75,7 +57,12 @@ class Log:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         """Opens the file, or makes it.
 
-        Raises AmplifyError if it is damaged or of a later version.
+        Args:
+            path: of the file.
+            clock: gives the time of events, in seconds since 1970.
+
+        Raises:
+            AmplifyError: the file is damaged, no log, or was written by a later version.
         """
         self.path, self._clock = path, clock
         _make_private_log(path)
@@ -121,8 +108,11 @@ class Log:
         self._connection.close()
 
     def since(self, last: int = 0, round: int | None = None) -> Iterator[Event]:
-        """Events after the one numbered `last`, in order; of one round, if it is given. A damaged
-        one says `UNREADABLE` in its body.
+        """Yields events in order. The body of a damaged one has the key `UNREADABLE`.
+
+        Args:
+            last: id after which to begin.
+            round: only events of this round; None: all.
         """
         where = "" if round is None else " AND round = ?"
         values = (last,) if round is None else (last, round)
@@ -132,17 +122,25 @@ class Log:
         for row in rows:
             yield _event(*row)
 
-    def append(self, *events: Mapping[str, Any]) -> list[int]:
-        """Appends events (fields of `Event` but `id` and `at`), all or none; returns their ids."""
-        return self.decide(lambda: [dict(event) for event in events])
+    def append(self, *events: New) -> list[int]:
+        """Appends all of the events or none, and returns their ids; see `decide`."""
+        return self.decide(lambda: list(events))
 
     def decide(self, decision: Decide, request: str | None = None) -> list[int]:
-        """Appends what `decision` returns, nothing having been appended by others since it looked.
-        Returns the ids.
+        """Appends the events that `decision` returns; nobody else can append in between.
 
-        What is sent twice under one `request` counts once: the decision is then not taken again.
-        Raises AmplifyError if the disk is full or the file cannot be written, and whatever
-        `decision` does; then nothing was appended.
+        Args:
+            decision: called in the transaction, so what it reads from the log is the latest.
+            request: an id of whoever asks for it. If something was appended under the same id
+                before, `decision` is not called.
+
+        Returns:
+            The ids of the events, or of those that were appended under this request before.
+
+        Raises:
+            AmplifyError: the disk is full or the file cannot be written. Nothing was appended.
+            ValueError: an event is of an unknown kind or does not say what its kind must (see
+                `check_new`). Nothing was appended.
         """
         try:
             with self._transaction():
@@ -158,12 +156,12 @@ class Log:
             ) from error
 
     def change(self) -> int:
-        """A number that is another once some other process has appended."""
+        """Returns a number that changes whenever another process appends."""
         [(version,)] = self._connection.execute("PRAGMA data_version")
         return version
 
     def has_request(self, beginning: str) -> bool:
-        """Whether something was sent under a request that begins so."""
+        """Whether an event was appended under a request with this beginning."""
         after = beginning[:-1] + chr(ord(beginning[-1]) + 1)
         rows = self._connection.execute(
             "SELECT 1 FROM events WHERE request >= ? AND request < ? LIMIT 1", (beginning, after)
@@ -174,7 +172,8 @@ class Log:
         rows = self._connection.execute("SELECT id FROM events WHERE request = ?", (request,))
         return list(itertools.chain.from_iterable(rows))
 
-    def _insert(self, event: dict[str, Any]) -> int:
+    def _insert(self, event: New) -> int:
+        check_new(event)
         if (request := event.get("request")) and (known := self._known(request)):
             return known[0]
         row = {"at": self._clock(), **event, "body": json.dumps(event.get("body", {}))}
@@ -199,7 +198,7 @@ class Log:
 
 
 def _event(*row: Any) -> Event:
-    """From a row of the file, whatever is in it."""
+    """An event from a row of the file, whatever that contains."""
     event, at, kind, number, item, person, checkpoint, seconds, request, body = row
     wrong, said = "", {}
     try:
@@ -219,17 +218,8 @@ def _event(*row: Any) -> Event:
     return Event(event, at, str(kind), number, item, person, checkpoint, seconds, request, said)
 
 
-def without_surrogates(value: Any) -> Any:
-    """A JSON value in which each lone surrogate, which no file can hold, is U+FFFD instead."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {without_surrogates(key): without_surrogates(inner) for key, inner in value.items()}
-    return [without_surrogates(inner) for inner in value] if isinstance(value, list) else value
-
-
 def _make_private_log(path: Path) -> None:
-    """The file is there and its owner's alone, with those that SQLite puts beside it."""
+    """Makes the file if need be, readable by its owner only, as the files that SQLite adds."""
     with contextlib.suppress(OSError):  # SQLite says what is wrong
         os.close(open_private(path, os.O_RDWR | os.O_CREAT))
     make_private(*(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm")))
@@ -246,9 +236,14 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def export_events(log: Log, out: Path) -> int:
-    """Writes all events as .jsonl or .parquet, by the file's name. Returns how many.
+    """Writes all events to a file and returns their number.
 
-    Raises AmplifyError if it is named otherwise.
+    Args:
+        log: whose events.
+        out: a file whose name ends in .jsonl or .parquet.
+
+    Raises:
+        AmplifyError: it ends otherwise.
     """
     rows = [event.as_row() for event in log.since()]
     temporary = out.with_name(f".{out.name}.tmp")
