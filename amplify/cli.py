@@ -211,7 +211,7 @@ def replay(
             raise AmplifyError(f"{experiment}: round {round} cannot be replayed: see above")
         return
     swapped = replaying.swap(store, round, checkpoint, overseer, watch)
-    changes = [change._asdict() for change in swapped]
+    changes = [change.as_row() for change in swapped]
     if json:
         print(json_format.dumps(changes, indent=1))
     else:

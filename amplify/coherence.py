@@ -18,9 +18,10 @@ from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
 from amplify.strict import nearest, shown
 from amplify.training.options import Training
-from amplify.types import ChoiceTask, GradedTask, SearchedTask, Task
+from amplify.types import ChoiceTask, GradedTask, SearchedTask, Task, knows_truth
 
 MOST = 2**31 - 1
+NO_TRUTH = "the task's truth and is_right are None"
 
 
 def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path) -> None:
@@ -31,6 +32,7 @@ def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path)
     _check_items(overseer, sections["questions"], path)
     _check_mesh(sections["mesh"], training, path)
     _check_strategy(task, overseer, overseer_kind, path)
+    _check_truth(task, sections["oversight"], path)
     _check_lessons(overseer, training, path)
     _check_given(task, training, path)
     _check_choices(task, path)
@@ -38,25 +40,51 @@ def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path)
     _check_curriculum(task, sections["curriculum"], training, path)
 
 
-def check_gate(measures: Sequence[Measure], gate: Gate, path: Path) -> None:
-    """Raises AmplifyError unless the gate compares a share that evals measure and that rounds can
-    change.
+def check_gate(measures: Sequence[Measure], gate: Gate, task: Task, path: Path) -> None:
+    """Checks that the gate compares a share that evals measure and that rounds can change.
 
     Args:
         measures: those that the experiment has.
+        gate: its section of the experiment file.
+        task: the experiment's.
+        path: the experiment file, which errors name.
+
+    Raises:
+        AmplifyError: if it does not, with the measures that it could compare.
     """
     comparable = [m.name for m in measures if m.share and not m.constant]
-    if not comparable:
-        raise AmplifyError(
-            f"{path}: gate.measure: there is nothing that the gate can compare: a task whose truth"
-            " and is_right are None has no measures of right and wrong, and evals of this"
-            " experiment have no other share that rounds can change"
-        )
     if gate.measure not in comparable:
+        why = "" if knows_truth(task) else f" ({NO_TRUTH}: nothing is measured as right or wrong)"
         raise AmplifyError(
             f"{path}: gate.measure must be one of {', '.join(comparable)}, which evals of this"
-            " experiment measure and rounds can change;"
+            f" experiment measure and rounds can change{why};"
             f" got {shown(gate.measure)}{nearest(gate.measure, comparable)}"
+        )
+
+
+def check_gold(task: Task, said: Mapping[str, Any], path: Path) -> None:
+    """Checks that no gold items are asked for where nobody knows the truth. A share of gold items
+    that is not in the file is a default, and then there are none.
+
+    Args:
+        said: the keys of `[overseer]` that the file has.
+
+    Raises:
+        AmplifyError: if they are.
+    """
+    if said.get("gold") and not knows_truth(task):
+        raise AmplifyError(
+            f"{path}: overseer.gold must be 0: gold items need known answers, and {NO_TRUTH};"
+            f" got {shown(said['gold'])}"
+        )
+
+
+def _check_truth(task: Task, oversight: Any, path: Path) -> None:
+    """Sub-questions can be answered truly only where somebody knows the truth."""
+    if getattr(oversight, "sub_answers", "assistant") == "truth" and not knows_truth(task):
+        raise AmplifyError(
+            f"{path}: oversight.kind: true sub-answers need a task that knows the truth, and truth"
+            f" and is_right of {type(task).__name__} are None"
         )
 
 

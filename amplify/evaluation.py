@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from jaxtyping import Array, Bool, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from amplify.amplification import (
     amplified,
@@ -26,11 +26,22 @@ from amplify.amplification import (
     told_the_truth,
 )
 from amplify.driving import ask_everything, driven
-from amplify.measures import ALONE, ALONE_IF_FOUND, AMPLIFIED, CEILING, FOUND, LIVE, Measure
+from amplify.measures import (
+    ALONE,
+    ALONE_IF_FOUND,
+    AMPLIFIED,
+    CEILING,
+    CONSISTENT,
+    FOUND,
+    LIVE,
+    Measure,
+)
 from amplify.overseers.human import learner_of
 from amplify.overseers.language_model import LanguageModelOverseer, check_failed
 from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
 from amplify.types import (
+    DONT_KNOW,
+    FAILED,
     Assistant,
     OverseerKind,
     Problems,
@@ -39,6 +50,7 @@ from amplify.types import (
     Task,
     Weights,
     knows_truth,
+    rule_of,
 )
 from amplify.words import shown
 
@@ -49,8 +61,9 @@ CHUNK = TOGETHER
 def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tuple[Measure, ...]:
     """The measures that evals of an experiment have, in the order in which they are shown.
 
-    A task without a truth has none of right and wrong. A task whose contexts are found by a search
-    has the search's recall beside them.
+    A task without a truth has no measures of right and wrong: what remains is how far the assistant
+    and its overseer agree. A task whose contexts are found by a search has the search's recall
+    beside them.
 
     Args:
         task, assistant, overseer: as the experiment file builds them.
@@ -62,10 +75,10 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
         dataclasses.replace(AMPLIFIED, costly=costly),
         dataclasses.replace(CEILING, costly=costly, constant=not teachable),
     )
-    judged = right if knows_truth(task) else ()
-    found = (FOUND,) if isinstance(task, SearchedTask) else ()
-    both = (ALONE_IF_FOUND,) if judged and found else ()
-    return judged + found + both
+    if not knows_truth(task):
+        return (dataclasses.replace(CONSISTENT, costly=costly),)
+    found = (FOUND, ALONE_IF_FOUND) if isinstance(task, SearchedTask) else ()
+    return right + found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +136,7 @@ def evaluate(
     size = at_a_time(len(problems.seeds), CHUNK, place)
     chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    judged |= _compared(task, judged)
     check_failed(overseer, judged["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))
     digests = [context_digest(context) for context in jax.device_get(problems.contexts)]
@@ -235,9 +249,9 @@ def _results(
         return over_questions(task.is_right)(contexts, questions, tokens)
 
     measured: dict[str, Array] = {}
-    if isinstance(task, SearchedTask):
-        measured[FOUND.name] = over_questions(task.supports)(read, questions)
     if knows_truth(task):
+        if isinstance(task, SearchedTask):
+            measured[FOUND.name] = over_questions(task.supports)(read, questions)
         measured |= {
             "truth": over_questions(task.truth)(contexts, questions),
             ALONE.name: right(alone.tokens),
@@ -255,6 +269,42 @@ def _results(
 _compiled_results = jax.jit(_results, static_argnums=(0, 1))
 
 
+def _compared(
+    task: Task, judged: Mapping[str, Shaped[np.ndarray, "..."]]
+) -> dict[str, Float[np.ndarray, "batch questions"]]:
+    """What is measured by comparing texts, where nobody knows the truth."""
+    if knows_truth(task):
+        return {}
+    return {CONSISTENT.name: same_answers(task, judged["answer"], judged["amplified_answer"])}
+
+
+def same_answers(
+    task: Task,
+    alone: Int[np.ndarray, "batch questions answer_length"],
+    amplified: Int[np.ndarray, "batch questions answer_length"],
+) -> Float[np.ndarray, "batch questions"]:
+    """Whether the assistant and its overseer give the same answer, by the task's own rule.
+
+    Args:
+        alone: the assistant's own answers.
+        amplified: the overseer's answers with the assistant's help.
+
+    Returns:
+        1 where they are the same, 0 where they differ or one of them is "don't know", and NaN where
+        no answer of the overseer was obtained.
+    """
+    rule = rule_of(task)
+
+    def same(one: Int[np.ndarray, " length"], two: Int[np.ndarray, " length"]) -> float:
+        if FAILED in two:
+            return math.nan
+        both_know = np.any(one != DONT_KNOW) and np.any(two != DONT_KNOW)
+        return float(both_know and rule.same(shown(task, one), shown(task, two)))
+
+    pairs = zip(*(side.reshape(-1, side.shape[-1]) for side in (alone, amplified)), strict=True)
+    return np.array([same(*pair) for pair in pairs]).reshape(alone.shape[:-1])
+
+
 def look(
     task: Task,
     assistant: Assistant,
@@ -270,9 +320,11 @@ def look(
         student: the weights that training changes, of which the target network is the average.
 
     Returns:
-        The names are those of `measures_of` and LIVE. Classes without items are left out.
+        The names are those of `measures_of` and, where there is a truth, LIVE. Classes without
+        values are left out.
     """
     judged = jax.device_get(_judge(task, assistant, overseer, weights, root, problems))
+    judged |= _compared(task, judged)
     names = [measure.name for measure in measures_of(task, assistant, overseer)]
     seen = {name: judged[name] for name in names if name in judged}
     if knows_truth(task):
@@ -280,9 +332,9 @@ def look(
     return {
         "accuracy": {
             name: {
-                label: round(float(values[judged["class"] == index].mean()), 4)
+                label: round(float(values[of_class].mean()), 4)
                 for index, label in enumerate(task.classes)
-                if (judged["class"] == index).any()
+                if (of_class := (judged["class"] == index) & np.isfinite(values)).any()
             }
             for name, values in seen.items()
         }

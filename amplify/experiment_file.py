@@ -12,12 +12,13 @@ from pydantic import Field
 from amplify import content
 from amplify.allocation import check_data, check_networks
 from amplify.assistants import ASSISTANTS
-from amplify.coherence import check_coherence, check_gate
+from amplify.coherence import check_coherence, check_gate, check_gold
 from amplify.errors import AmplifyError, first_line, naming
 from amplify.evaluation import measures_of
 from amplify.experiment import Curriculum, Evals, Experiment, Gate, Questions
 from amplify.mesh import Mesh
 from amplify.overseers import OVERSEERS
+from amplify.overseers.human import HumanConfig
 from amplify.oversight import OVERSIGHT
 from amplify.own_classes import check_class, check_overseer, check_task
 from amplify.own_code import failing_as, is_own_code, load
@@ -159,6 +160,8 @@ def parse_experiment(
         check_data(chosen, path)
         check_networks(chosen, path)
         check_coherence(chosen, values["overseer.kind"], path)
+        if isinstance(chosen["overseer"], HumanConfig):
+            check_gold(chosen["task"], table_of(table, "overseer", path), path)
     for name in ("assistant", "overseer"):
         with _own_code(sources, name, values[f"{name}.kind"]), naming(path):
             chosen[name] = chosen[name].build(chosen["task"])
@@ -167,7 +170,7 @@ def parse_experiment(
         with _own_code(sources, "overseer", values["overseer.kind"]):
             check_overseer(chosen["overseer"], streams, f"{path}: {values['overseer.kind']}")
     measures = measures_of(chosen["task"], chosen["assistant"], chosen["overseer"])
-    check_gate(measures, chosen["gate"], path)
+    check_gate(measures, chosen["gate"], chosen["task"], path)
     for (name, key), where in reading.items():
         if isinstance(where, str) and where and (files := content.files_read(key, where)):
             hashes[f"{name}.{key} (content)"] = files

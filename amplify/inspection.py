@@ -27,7 +27,16 @@ from amplify.oversight.labels import amplify_as_in
 from amplify.oversight.people import recorded_by_people
 from amplify.round_folder import RoundFolder
 from amplify.store import Store
-from amplify.types import Answers, Assistant, HasWeights, Problems, SearchedTask, Task, Weights
+from amplify.types import (
+    Answers,
+    Assistant,
+    HasWeights,
+    Problems,
+    SearchedTask,
+    Task,
+    Weights,
+    knows_truth,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +145,8 @@ class Desk:
         return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
 
     def ask(self, text: str) -> str | RichTree:
-        """The assistant's answer and its probability, and the truth; or the overseer's tree. With
-        the passages that were found for the question, if they were.
+        """The assistant's answer with its probability, and the truth where the task knows it; or
+        the overseer's tree. With the passages that were found for the question, if they were.
         """
         experiment = self.store.experiment
         task, assistant = experiment.task, experiment.assistant
@@ -148,10 +157,12 @@ class Desk:
             return f"{shown}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
         alone = _answer_alone(task, assistant, self.weights.assistant, problem)
-        read, answers, truth = jax.device_get(alone)
-        said, true = words.shown(task, answers.tokens[0, 0]), words.shown(task, truth)
-        probability = np.exp(answers.log_prob[0, 0])
-        line = f"{said}   (probability {probability:.3f}; the truth is {true})"
+        read, answers = jax.device_get(alone)
+        about = f"probability {np.exp(answers.log_prob[0, 0]):.3f}"
+        if knows_truth(task):
+            truth = task.truth(context, question)
+            about += f"; the truth is {words.shown(task, jax.device_get(truth))}"
+        line = f"{words.shown(task, answers.tokens[0, 0])}   ({about})"
         if isinstance(task, SearchedTask):
             passages = [words.shown(task, row) for row in read[0] if row.any()]
             line = "\n  ".join([line, "from:", *passages])
@@ -165,12 +176,11 @@ class Desk:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _answer_alone(
     task: Task, assistant: Assistant, params: PyTree[Array], problem: Problems
-) -> tuple[Int[Array, "1 facts fact_length"], Answers, Int[Array, " answer_length"]]:
-    """What the assistant reads for one question, its likeliest answer, and the truth."""
+) -> tuple[Int[Array, "1 facts fact_length"], Answers]:
+    """What the assistant reads for one question, and its likeliest answer."""
     read = read_for(task, problem.contexts, problem.questions)
     memory = assistant.encode(params, read)
-    answers = assistant.answer(params, memory, problem.questions, None)
-    return read, answers, task.truth(problem.contexts[0], problem.questions[0, 0])
+    return read, assistant.answer(params, memory, problem.questions, None)
 
 
 def _amplify(

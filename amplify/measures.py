@@ -55,6 +55,14 @@ CEILING = Measure(
     " truly: what limits amplification even with a perfect assistant.",
     of="overseer",
 )
+CONSISTENT = Measure(
+    "consistent",
+    "consistent",
+    "Held-out questions to which the assistant by itself gives the same answer as the overseer that"
+    " asks this assistant its sub-questions, by the task's rule for when two answers are the same."
+    ' "Don\'t know" is no answer. Measured where nobody knows the truth.',
+    of="assistant",
+)
 FOUND = Measure(
     "found",
     "passages found",

@@ -21,7 +21,16 @@ from amplify.answers import AnswerRule
 from amplify.errors import first_line
 from amplify.probing import Promise, Trial, described, one_of
 from amplify.strict import shown
-from amplify.types import ENVIRONMENT, Ask, Interaction, Strategy
+from amplify.types import (
+    ASSISTANT,
+    ENVIRONMENT,
+    Ask,
+    Interaction,
+    Respond,
+    Strategy,
+    Task,
+    knows_truth,
+)
 
 QUESTIONS = 100
 """Questions that are asked, at least."""
@@ -29,8 +38,10 @@ MOST_ASKS = 256
 """Sub-questions of a strategy, beyond which it is taken to be one that never ends."""
 NONSENSE = ("", "?", "this is no question")
 """What `parse` is given beside questions."""
-EACH_NEEDS = (("smallest", "largest", "draw_context_of_size"), ("find", "supports"))
+EACH_NEEDS = (("smallest", "largest", "draw_context_of_size"),)
 """Optional parts of a task that need each other."""
+FOUND_TRUTH = ("find", "supports")
+"""The same, where the task knows the truth."""
 LEADING = ", for questions of any leading shape: question[..., 0], jnp.stack(..., axis=-1)"
 """How to write what works on any leading shape."""
 
@@ -60,7 +71,9 @@ def check_functions(trial: Trial, *, apart: bool = True) -> None:
     """
     _check_optional_parts(trial)
     drawn = _draw(trial, apart)
-    _check_truth(trial, drawn)
+    if knows_truth(trial.task):
+        _check_truth(trial, drawn)
+    _check_environment(trial, drawn)
     _check_classes(trial, drawn)
     _check_words(trial, drawn)
     if trial.has("smallest"):
@@ -72,7 +85,7 @@ def check_functions(trial: Trial, *, apart: bool = True) -> None:
 
 
 def _check_optional_parts(trial: Trial) -> None:
-    for parts in EACH_NEEDS:
+    for parts in (*EACH_NEEDS, FOUND_TRUTH) if knows_truth(trial.task) else EACH_NEEDS:
         missing = [name for name in parts if not trial.has(name)]
         if missing and len(missing) < len(parts):
             there = next(name for name in parts if trial.has(name))
@@ -111,7 +124,7 @@ def _keys(seeds: np.ndarray) -> Key[Array, "*b"]:
 
 
 def _check_truth(trial: Trial, drawn: Drawn) -> None:
-    contexts, questions, keys = drawn
+    contexts, questions, _ = drawn
     truth = trial.call("truth", AN_ANSWER, contexts, questions, over=over_questions)
     right = trial.call("is_right", A_BOOL, contexts, questions, truth, over=over_questions)
     if not np.all(right):
@@ -128,6 +141,10 @@ def _check_truth(trial: Trial, drawn: Drawn) -> None:
             "is_right",
             f'must be False of "don\'t know", an answer of zeros; it is True of it for {text!r}',
         )
+
+
+def _check_environment(trial: Trial, drawn: Drawn) -> None:
+    contexts, questions, keys = drawn
     # To what is no primitive question, the environment's answer means nothing.
     anything = AN_ANSWER._replace(below=None)
     trial.call("environment", anything, contexts, questions, keys, over=over_questions)
@@ -150,20 +167,22 @@ def _check_words(trial: Trial, drawn: Drawn) -> None:
     """What people and language models read and type."""
     task = trial.task
     facts = [] if trial.has("find") else [*drawn.contexts[0, :4]]
-    truth = np.asarray(jax.jit(task.truth)(drawn.contexts[0], drawn.questions[0, 0]))
-    for tokens in [*facts, truth, np.zeros_like(truth)]:
+    answer = np.zeros(task.answer_length, np.int32)
+    if knows_truth(task):
+        answer = np.asarray(jax.jit(task.truth)(drawn.contexts[0], drawn.questions[0, 0]))
+    for tokens in [*facts, answer, np.zeros_like(answer)]:
         trial.shown(tokens)
     for question in drawn.questions[0, :8]:
         _check_reads_back(trial, "parse", question)
-    if trial.has("parse_answer"):
-        _check_reads_back(trial, "parse_answer", truth)
+    if trial.has("parse_answer") and np.any(answer):
+        _check_reads_back(trial, "parse_answer", answer)
     for text in NONSENSE:
         for name in ("parse", "parse_answer"):
             with contextlib.suppress(ValueError, KeyError):
                 if trial.has(name):
                     trial.words(name, text)
     if trial.has("expand"):
-        text = trial.shown(truth)
+        text = trial.shown(answer)
         with trial.running("expand"):
             asked = trial.function("expand")(text)
         if not isinstance(asked, str):
@@ -207,21 +226,27 @@ def _check_search(trial: Trial, drawn: Drawn) -> None:
     """What questions find is what the assistant reads."""
     questions = drawn.questions
     found = trial.call("find", A_CONTEXT.of(len(questions)), questions)
-    trial.call("supports", A_BOOL, found, questions, over=over_questions)
+    if trial.has("supports"):
+        trial.call("supports", A_BOOL, found, questions, over=over_questions)
     nothing = np.zeros((1, 1, trial.task.question_length), np.int32)
     if np.any(trial.call("find", A_CONTEXT.of(1), nothing)):
         raise trial.error("find", "must find nothing, zeros alone, for a question of zeros")
 
 
 def _check_strategy(trial: Trial, drawn: Drawn) -> None:
-    """The simulated overseer keeps to the form of one, and is right if told true sub-answers."""
+    """The simulated overseer keeps to the form of one, and is right if told true sub-answers. Where
+    nobody knows the truth, only what the environment knows is told, and the form alone is checked.
+    """
     task, (contexts, questions, keys) = trial.task, drawn
+    judges = knows_truth(task)
 
     def overseen(contexts: Array, questions: Array, keys: Array) -> tuple[Interaction, Array]:
-        respond = with_environment(task, contexts, told_the_truth(task, contexts))
+        told = told_the_truth(task, contexts) if judges else _told_zeros(task)
+        respond = with_environment(task, contexts, told)
         everywhere = jnp.ones(questions.shape[:-1], bool)
         tree = amplify(lambda asked, _: _tried(trial, asked), respond, questions, everywhere, keys)
-        return tree, over_questions(task.is_right)(contexts, questions, tree.answer)
+        right = task.is_right if judges else lambda context, question, answer: jnp.any(answer)
+        return tree, over_questions(right)(contexts, questions, tree.answer)
 
     with trial.running("strategy"):
         jax.eval_shape(lambda question: _told_nothing(trial, question), questions[0, 0])
@@ -230,9 +255,24 @@ def _check_strategy(trial: Trial, drawn: Drawn) -> None:
         told = step.asked & (step.sub.answered_by == ENVIRONMENT)
         trial.check_range("strategy", A_QUESTION, step.sub.question[step.asked], "ask with")
         trial.check_range("environment", AN_ANSWER, step.sub.answer[told])
-        trial.check_range("truth", AN_ANSWER, step.sub.answer[step.asked & ~told])
+        if judges:
+            trial.check_range("truth", AN_ANSWER, step.sub.answer[step.asked & ~told])
     trial.check_range("strategy", AN_ANSWER, tree.answer)
-    _check_answers(trial, drawn, tree.answer, right)
+    if judges:
+        _check_answers(trial, drawn, tree.answer, right)
+    elif trial.has("parse_answer"):
+        for answer in tree.answer[right][:8]:
+            _check_reads_back(trial, "parse_answer", answer)
+
+
+def _told_zeros(task: Task) -> Respond:
+    """Every question is answered with "don't know"."""
+
+    def respond(questions: Array, where: Array, keys: Array) -> Interaction:
+        answers = jnp.zeros((*where.shape, task.answer_length), jnp.int32)
+        return Interaction(questions, answers, jnp.full(where.shape, ASSISTANT))
+
+    return respond
 
 
 def _told_nothing(trial: Trial, question: Array) -> Array:

@@ -31,7 +31,7 @@ from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
 from amplify.stages import write_data
 from amplify.store import Store
-from amplify.types import OverseerKind, Problems, SimulatedTask, Weights
+from amplify.types import OverseerKind, Problems, SimulatedTask, Weights, knows_truth
 
 OtherOverseer = Literal["simulated", "nobody"]
 
@@ -60,8 +60,12 @@ class Change(NamedTuple):
     what: str
     answers: int
     changed: int
-    right_before: int
-    right_after: int
+    right_before: int | None = None  # None where the task knows no truth
+    right_after: int | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """For tables and JSON, without what is not known."""
+        return {key: value for key, value in self._asdict().items() if value is not None}
 
 
 def replay(store: Store, number: int, watch: Watch) -> Replayed:
@@ -153,10 +157,12 @@ def _compare(
     if people is not None:
         theirs[people.rows, people.columns] = True
     kinds = {"people's answers": theirs, "the others' answers": ~theirs}
-    right = [_right(experiment, problems, answers) for answers in (was, now)]
     changed = (was != now).any(-1)
+    counted = [np.ones_like(changed), changed]
+    if knows_truth(experiment.task):
+        counted += [_right(experiment, problems, answers) for answers in (was, now)]
     return [
-        Change(what, *(int(part[where].sum()) for part in (np.ones_like(where), changed, *right)))
+        Change(what, *(int(part[where].sum()) for part in counted))
         for what, where in kinds.items()
         if where.any()
     ]
@@ -180,10 +186,10 @@ def _told_again(answerer: Answerer, people: Gathered) -> Change:
         if step["by"] == "assistant"
     ]
     answers = answerer.ask_again([(row, step["question"]) for row, step in asked])
+    judged = [[step for _, step in asked], answers] if knows_truth(answerer.experiment.task) else []
     return Change(
         "what the assistant told people",
         len(asked),
         sum(now["text"] != step["answer"] for now, (_, step) in zip(answers, asked, strict=True)),
-        sum(step["right"] for _, step in asked),
-        sum(now["right"] for now in answers),
+        *(sum(one["right"] for one in some) for some in judged),
     )

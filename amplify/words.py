@@ -17,12 +17,15 @@ from amplify.types import (
     Interaction,
     SpokenTask,
     Task,
+    knows_truth,
 )
 
 ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
 
 Tree = dict[str, Any]
-"""`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, in words."""
+"""`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, in words. There is no "right"
+where nobody knows the truth.
+"""
 
 
 def shown(task: Task, tokens: Int[np.ndarray, " length"]) -> str:
@@ -126,9 +129,23 @@ def tree(
         "question": shown(task, question),
         "answer": shown(task, answer),
         "by": ANSWERED_BY[by],
-        "right": is_right(task, context, question, answer),
+        **judged(task, context, question, answer),
         "steps": [tree(task, context, sub, row, column) for sub in asked if by == OVERSEER],
     }
+
+
+def judged(
+    task: Task,
+    context: Int[np.ndarray, "facts fact_length"],
+    question: Int[np.ndarray, " question_length"],
+    answer: Int[np.ndarray, " answer_length"],
+) -> dict[str, bool]:
+    """What a tree says of an answer beside the answer itself.
+
+    Returns:
+        `{"right": whether it is}`; nothing where the task knows no truth.
+    """
+    return {"right": is_right(task, context, question, answer)} if knows_truth(task) else {}
 
 
 def is_right(
@@ -137,6 +154,7 @@ def is_right(
     question: Int[np.ndarray, " question_length"],
     answer: Int[np.ndarray, " answer_length"],
 ) -> bool:
+    """Whether an answer is true, of a task that knows the truth."""
     return bool(jax.device_get(_is_right(task, context, question, answer)))
 
 

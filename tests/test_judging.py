@@ -137,7 +137,7 @@ def test_where_there_is_no_room_left_the_page_says_so_and_names_no_smallest_effe
 
     store = write_experiment(tmp_path / "wildcard", rounds=2, items=all_right)
     text = " ".join(Page(report.write_round_page(store, store.round(1))).text.split())
-    assert "no room left: all 240 items right before and after" in text
+    assert "no room left: all 240 items scored 1 before and after" in text
     assert "in four of five cases" not in text
     assert "no room left" in printed(report.rounds_table(store), width=200)
 

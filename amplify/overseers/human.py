@@ -49,7 +49,8 @@ class HumanConfig:
     reviewers: Count = 1
     """People who check the same answer."""
     gold: Share = 0.1
-    """Share of the questions by whose known answers people are measured."""
+    """Share of the questions by whose known answers people are measured; none are where the task
+    knows no truth."""
     withheld: Share = 0.0
     """Share of the questions that are answered without the assistant's help: the uplift trial."""
     skips: Count = 3

@@ -106,7 +106,7 @@ class Answerer:
             asked: row and text of each question.
 
         Returns:
-            Bodies of `told` events, each with whether the answer is "right".
+            Bodies of `told` events, each with whether the answer is "right" where the task knows.
         """
         task, rows = self.experiment.task, [row for row, _ in asked]
         questions = [words.read_question(task, text) for _, text in asked]
@@ -114,7 +114,7 @@ class Answerer:
         contexts = jax.device_get(self.problems.contexts)
         for row, question, body in zip(rows, questions, bodies, strict=True):
             answer = np.array(body["tokens"]["answer"], np.int32)
-            body["right"] = words.is_right(task, contexts[row], question, answer)
+            body |= words.judged(task, contexts[row], question, answer)
         return bodies
 
     def _question(self, assignment: Assignment, exchange: Exchange) -> str | None:

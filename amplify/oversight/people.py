@@ -34,7 +34,7 @@ from amplify.people.stale import decided_since_closing
 from amplify.people.uplift import uplift
 from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
-from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
+from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step, knows_truth
 
 
 class Gathered(NamedTuple):
@@ -185,18 +185,22 @@ def gather(
 def _uplift(
     experiment: Experiment, queue: Queue, number: int, problems: Problems
 ) -> dict[str, Any] | None:
-    """What the assistant's help was worth, over all that people answered; None without a trial."""
+    """What the assistant's help was worth, over all that people answered; None without a trial.
+    Where the task knows no truth, that is the time that it saves.
+    """
     questions = jax.device_get(problems.questions)
 
-    def right(item: Item, assignment: Assignment) -> bool | None:
+    def is_right(item: Item, assignment: Assignment) -> bool | None:
         answer = read_answer(experiment.task, assignment.answer or "").tokens
         if answer is None:
             return None
         context = jax.device_get(problems.contexts[item.row])
         return words.is_right(experiment.task, context, questions[item.row, item.column], answer)
 
-    found = uplift(queue, right, number)
-    if not (found.accuracy.alone.answers and found.accuracy.helped.answers):
+    judges = knows_truth(experiment.task)
+    found = uplift(queue, is_right if judges else None, number)
+    trial = found.accuracy if judges else found.seconds
+    if not (trial.alone.answers and trial.helped.answers):
         return None
     return {
         name: {
@@ -206,6 +210,7 @@ def _uplift(
             "interval": effect.interval,
         }
         for name, effect in found._asdict().items()
+        if judges or name == "seconds"
     }
 
 
@@ -229,13 +234,13 @@ def _tree(
         "question": item.question,
         "answer": words.shown(task, answer),
         "by": "human",
-        "right": words.is_right(task, context, question, answer),
+        **words.judged(task, context, question, answer),
         "steps": [
             {
                 "question": exchange.text,
                 "answer": exchange.answer,
                 "by": exchange.by,
-                "right": words.is_right(
+                **words.judged(
                     task,
                     context,
                     np.array(exchange.tokens["question"], np.int32),

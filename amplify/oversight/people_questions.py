@@ -20,7 +20,7 @@ from amplify.overseers.human import Human
 from amplify.people import assignment
 from amplify.people.assignment import Question, WorkRules
 from amplify.people.events import New
-from amplify.types import ChoiceTask, Problems, Task, rule_of
+from amplify.types import ChoiceTask, Problems, Task, knows_truth, rule_of
 
 
 def human(experiment: Experiment) -> Human:
@@ -41,7 +41,7 @@ def work_rules(experiment: Experiment) -> WorkRules:
         team=config.team,
         budget=config.asks,
         overlap=config.overlap,
-        gold=config.gold,
+        gold=config.gold if knows_truth(task) else 0.0,
         withheld=config.withheld,
         reviewed=config.reviewed,
         reviewers=config.reviewers,
@@ -69,14 +69,17 @@ def open_round(
     rows, columns = np.array(places).T
     questions = jax.device_get(problems.questions)[rows, columns]
     contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
-    truths = jax.device_get(over_questions(task.truth)(contexts, asked))[:, 0]
     classes = jax.device_get(over_questions(task.class_of)(contexts, asked))[:, 0]
     names = [assignment.identify(rules, number, *place) for place in places]
     is_gold = np.array([assignment.is_gold(rules, name) for name in names])
-    right = right_words(task, contexts[is_gold], questions[is_gold])
+    gold_items: Iterator[tuple[str, list[str]]] = iter(())
+    if is_gold.any():
+        truths = jax.device_get(over_questions(task.truth)(contexts[is_gold], asked[is_gold]))[:, 0]
+        right = right_words(task, contexts[is_gold], questions[is_gold])
+        gold_items = zip((words.shown(task, true) for true in truths), right, strict=True)
     put = []
     for place, (row, column) in enumerate(places):
-        gold = words.shown(task, truths[place]) if is_gold[place] else None
+        gold, accepted = next(gold_items) if is_gold[place] else (None, [])
         put.append(
             Question(
                 name=names[place],
@@ -85,7 +88,7 @@ def open_round(
                 text=words.shown(task, questions[place]),
                 label=task.classes[classes[place]],
                 gold=gold,
-                also_right=[] if gold is None else [word for word in next(right) if word != gold],
+                also_right=[word for word in accepted if word != gold],
             )
         )
     return assignment.put_up(rules, number, put, checkpoint)

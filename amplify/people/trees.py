@@ -129,6 +129,11 @@ class Trees:
             if checkpoint in (None, tree.checkpoint) and any(map(gave_it, tree.nodes()))
         ]
 
+    @property
+    def judged(self) -> bool:
+        """Whether any of them says what is right: not where the task knows no truth."""
+        return any(tree.right is not None for tree in self.all)
+
     def labels(self) -> list[str]:
         return list(dict.fromkeys(tree.label for tree in self.all if tree.label is not None))
 

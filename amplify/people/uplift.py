@@ -55,22 +55,29 @@ def by_item(right: Mapping[str, bool]) -> Judge:
     return judge
 
 
-def uplift(queue: Queue, judge: Judge = on_gold, round: int | None = None) -> Uplift:
+def uplift(queue: Queue, judge: Judge | None = on_gold, round: int | None = None) -> Uplift:
     """Of the rounds in which there was a trial: those with items of both arms. Reviews do not
     count.
 
     `accuracy` is of what was answered. Help may also decide what is answered at all, or withdrawn,
     which can make it look better or worse than it is; so `assigned` counts every item in the arm
     that it was drawn into (intention to treat).
+
+    Args:
+        judge: says which answers are right; None where nobody knows: then only `seconds` is of any
+            answers.
+        round: of which round; None: of all.
     """
     items = _in_trial(queue, round)
     answers = [(item, a) for item in items if item.withdrawn is None for a in item.submissions]
-    judged = [(*answer, judge(*answer)) for answer in answers]
+    judged = [(*answer, None if judge is None else judge(*answer)) for answer in answers]
     right = [(i, a.person, float(right)) for i, a, right in judged if right is not None]
     missing = [
         (item, _last_person(item), 0.0)
         for item in items
-        if _came_to_nothing(queue, item) and (judge is not on_gold or item.gold is not None)
+        if judge is not None
+        and _came_to_nothing(queue, item)
+        and (judge is not on_gold or item.gold is not None)
     ]
     return Uplift(
         accuracy=_effect(right, difference_of_shares),

@@ -135,6 +135,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         looked_at=seen,
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
+        judged_trees=any("right" in tree for tree in trees),
         keys=_keys([this.record["experiment"]]),
         titles=_titles([*measures, *seen]),
         definitions=definitions([*measures, *seen], judged),
@@ -182,7 +183,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _all_right(tree: dict[str, Any]) -> bool:
-    return tree["right"] and all(map(_all_right, tree["steps"]))
+    """Whether nothing in a tree is wrong, as far as anybody knows."""
+    return tree.get("right", True) and all(map(_all_right, tree["steps"]))
 
 
 def _render(template: str, **values: Any) -> str:

@@ -276,13 +276,11 @@ def rich_tree(tree: dict[str, Any], title: str) -> Tree:
 
 
 def _grow(branch: Tree, tree: Mapping[str, Any]) -> None:
-    mark, style = ("✓ right", "green") if tree["right"] else ("✗ wrong", "red")
     line = Text.assemble(
-        (f"{tree['question']} → ", ""),
-        (tree["answer"], "bold"),
-        (f"  {tree['by']}  ", "dim"),
-        (mark, style),
+        (f"{tree['question']} → ", ""), (tree["answer"], "bold"), (f"  {tree['by']}", "dim")
     )
+    if "right" in tree:  # not where nobody knows the truth
+        line.append("  ").append(*("✓ right", "green") if tree["right"] else ("✗ wrong", "red"))
     below = branch.add(line)
     for step in tree["steps"]:
         _grow(below, step)
@@ -300,14 +298,19 @@ def replayed(again: Mapping[str, Any]) -> RenderableType:
 
 
 def changes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """What became of a round's answers when somebody else gave them: see `replay.Change`."""
-    headings = {
+    """What became of a round's answers when somebody else gave them.
+
+    Args:
+        rows: of `replay.Change.as_row`, all with the same keys.
+    """
+    titles = {
         "what": "",
         "answers": "answers",
         "changed": "changed",
         "right_before": "right before",
         "right_after": "right after",
     }
+    headings = {key: title for key, title in titles.items() if all(key in row for row in rows)}
     table = Table(box=SIMPLE_HEAD)
     for heading in headings.values():
         table.add_column(heading, justify="right" if heading else "left")

@@ -62,7 +62,7 @@ def judge(
     can be ruled out, which spends nothing of what promotions may. Otherwise inconclusive.
 
     Args:
-        before, after: whether each row was answered rightly.
+        before, after: what each row scored, 0 to 1, such as whether it was answered rightly.
         context, question: which item a row belongs to: see `clusters.tabulate`.
         error_rate: chance of ever promoting a round that is no better, over all rounds together;
             also of rejecting a round that is better by `worthwhile`, in each.
@@ -231,7 +231,7 @@ def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
             f" {comparison.effective_contexts:g}"
         )
     if full and comparison.delta == 0:
-        said = f"no room left: all {comparison.items:,} items right before and after"
+        said = f"no room left: all {comparison.items:,} items scored 1 before and after"
     elif found.verdict == "promoted":
         level = f"{100 * (1 - found.error_rate):.4g} % confidence"
         said = f"better: {change} points, more than {_points(found.at_least)} with {level}"

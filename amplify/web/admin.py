@@ -139,7 +139,7 @@ def what_help_is_worth(http: Request, visitor: Admin, round: str = "") -> Respon
             http,
             "uplift.html",
             gold=uplift(queue, round=number),
-            told=uplift(queue, by_item(right), number),
+            told=uplift(queue, by_item(right) if right else None, number),
             rounds=sorted(queue.rounds),
             round=number,
         )

@@ -219,7 +219,7 @@ def test_a_rejection_spends_nothing_of_what_promotions_may():
 def test_where_all_was_right_before_there_is_no_room_left():
     found = verdict([[1, 1]] * 50, [[1, 1]] * 50)
     assert found.verdict == "inconclusive"
-    assert found.reason == "no room left: all 100 items right before and after"
+    assert found.reason == "no room left: all 100 items scored 1 before and after"
     assert found.smallest_effect is None
     assert found.comparison.smallest_effect is None
     assert found.comparison.standard_error is None
