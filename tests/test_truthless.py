@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from amplify.events import EVENTS, Log
 from rich.console import Console
 
 from amplify.answers import AnswerRule
@@ -19,7 +18,8 @@ from amplify.experiment_file import read_experiment
 from amplify.inspection import Desk
 from amplify.json_lines import read_lines
 from amplify.own_tasks import check_functions
-from amplify.people import floor
+from amplify.people import round_loop
+from amplify.people.log import EVENTS, Log
 from amplify.people.queue import Queue
 from amplify.people.trees import read_trees
 from amplify.people.uplift import uplift
@@ -265,7 +265,7 @@ def answered(tmp_path_factory):
     choices = "    choices = property(lambda self: self.vocabulary[1:])\n"
     (folder / "tally.py").write_text(f"{TRUTHLESS}\n{choices}", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(floor, "serving", people_at_work)
+        patch.setattr(round_loop, "serving", people_at_work)
         main(["round", str(folder), "--n", "1"])
     return folder
 
