@@ -6,18 +6,16 @@ chunk give the same tree again, bit for bit, and what comes out is held against 
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
 from rich.tree import Tree as RichTree
 
 from amplify import dataset, report, words
-from amplify.amplification import read_for
+from amplify.answering import answer_alone
 from amplify.chunks import Amplified, chunk_size
 from amplify.draws import draw_held_out, draw_round
 from amplify.errors import AmplifyError
@@ -28,12 +26,9 @@ from amplify.oversight.people import recorded_by_people
 from amplify.round_folder import RoundFolder
 from amplify.store import Store
 from amplify.types import (
-    Answers,
-    Assistant,
     HasWeights,
     Problems,
     SearchedTask,
-    Task,
     Weights,
     knows_truth,
 )
@@ -156,13 +151,15 @@ class Desk:
             shown = words.shown(task, told)
             return f"{shown}   (a primitive question: the environment answers it)"
         problem = self.problem._replace(questions=question[None, None])
-        alone = _answer_alone(task, assistant, self.weights.assistant, problem)
-        read, answers = jax.device_get(alone)
-        about = f"probability {np.exp(answers.log_prob[0, 0]):.3f}"
+        params = self.weights.assistant
+        read, tokens, log_prob = answer_alone(
+            task, assistant, params, problem.contexts, problem.questions
+        )
+        about = f"probability {np.exp(log_prob[0, 0]):.3f}"
         if knows_truth(task):
             truth = task.truth(context, question)
             about += f"; the truth is {words.shown(task, jax.device_get(truth))}"
-        line = f"{words.shown(task, answers.tokens[0, 0])}   ({about})"
+        line = f"{words.shown(task, tokens[0, 0])}   ({about})"
         if isinstance(task, SearchedTask):
             passages = [words.shown(task, row) for row in read[0] if row.any()]
             line = "\n  ".join([line, "from:", *passages])
@@ -171,16 +168,6 @@ class Desk:
         [chunk] = _amplify(self.store, self.weights, problem, self.depth)
         tree = words.tree(task, jax.device_get(context), chunk.trees, 0, 0)
         return report.rich_tree(tree, f"assistant alone: {line}")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _answer_alone(
-    task: Task, assistant: Assistant, params: PyTree[Array], problem: Problems
-) -> tuple[Int[Array, "1 facts fact_length"], Answers]:
-    """What the assistant reads for one question, and its likeliest answer."""
-    read = read_for(task, problem.contexts, problem.questions)
-    memory = assistant.encode(params, read)
-    return read, assistant.answer(params, memory, problem.questions, None)
 
 
 def _amplify(

@@ -1,0 +1,395 @@
+"""The Python interface, which is all that `import amplify` offers.
+
+It reads experiments and their rounds, runs rounds, asks their assistants, and compares experiments;
+what it says is what the tables, pages and records of the commands say. Arrays are numpy's, tables
+are pandas data frames.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from amplify import words
+from amplify.answering import answer_alone
+from amplify.draws import draw_held_out
+from amplify.errors import AmplifyError
+from amplify.inspection import Found, training_tree
+from amplify.json_lines import read_lines
+from amplify.loading import load_assistant
+from amplify.problems import SPLITS
+from amplify.report import results, write_comparison
+from amplify.round_folder import RoundFolder, read_evals
+from amplify.store import Store
+from amplify.types import SearchedTask
+
+if TYPE_CHECKING:
+    import pandas
+
+Texts = list[list[str]]
+
+
+def open(path: str | Path) -> "Experiment":  # noqa: A001 (as in PIL.Image.open: never starred)
+    """Opens the folder of an experiment.
+
+    >>> experiment = amplify.open("rounds/wildcard")
+    >>> experiment
+    Experiment('rounds/wildcard', 3 rounds)
+
+    Args:
+        path: the folder, with an `experiment.toml` in it. Code of the experiment's own is run.
+
+    Raises:
+        AmplifyError: if there is none, or it cannot be read.
+    """
+    return Experiment(Path(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """Contexts, and questions about each."""
+
+    contexts: Int[np.ndarray, "batch facts fact_length"]
+    questions: Int[np.ndarray, "batch questions question_length"]
+    names: list[str]
+    """Of each context: the column `problem` of `Round.evals`."""
+    texts: Texts
+    """The questions as a person types them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Answers to the questions about each context."""
+
+    tokens: Int[np.ndarray, "batch questions answer_length"]
+    texts: Texts
+    probabilities: Float[np.ndarray, "batch questions"]
+    """That the assistant gave each whole answer."""
+
+
+class Experiment:
+    """An experiment's folder: its rounds, what they measured, and what they cost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._store = Store(path)
+
+    def __repr__(self) -> str:
+        count = len(self.rounds)
+        return f"Experiment({str(self.path)!r}, {count} round{'' if count == 1 else 's'})"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._store.name
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Every key of the experiment file with its value, defaults filled in.
+
+        >>> experiment.config["training.steps"]
+        60
+        """
+        return dict(self._store.experiment.values)
+
+    @property
+    def rounds(self) -> list["Round"]:
+        """The finished rounds, ascending; round 0 is the untrained assistant.
+
+        >>> [round.number for round in experiment.rounds]
+        [0, 1, 2]
+        """
+        found = [self._store.round(number) for number in self._store.rounds()]
+        return [Round(self, folder) for folder in found if folder.complete]
+
+    def round(self, number: int) -> "Round":
+        """One finished round.
+
+        Raises:
+            AmplifyError: if there is none of this number.
+        """
+        for found in self.rounds:
+            if found.number == number:
+                return found
+        there = ", ".join(str(found.number) for found in self.rounds) or "none"
+        raise AmplifyError(f"{self.path}: no finished round {number}; there are {there}")
+
+    @property
+    def best(self) -> "Round":
+        """The last promoted round; round 0 if none was.
+
+        Raises:
+            AmplifyError: if no round is finished.
+        """
+        numbers = [found.number for found in self.rounds]
+        return self.round(self._store.best_before(max(numbers, default=0) + 1).number)
+
+    @property
+    def results(self) -> "pandas.DataFrame":
+        """Means of all measures by round, split and class: the numbers of `amplify compare --json`.
+
+        >>> list(experiment.results.columns)[:5]
+        ['experiment', 'round', 'split', 'class', 'alone']
+        """
+        return _frame(results(self._store))
+
+    @property
+    def ledger(self) -> "pandas.DataFrame":
+        """What each round cost, in answers of people and models, and seconds; a row a round."""
+        rows = [{"round": one.number, **one.ledger} for one in self.rounds]
+        return _frame(rows)
+
+    def run(self, n: int) -> "Experiment":
+        """Makes sure that round `n` exists, and those before it; a round half done goes on.
+
+        Raises:
+            AmplifyError: for what would end the command `amplify round` with a message.
+        """
+        from amplify.running import running
+
+        if n < 1:
+            raise AmplifyError(f"a round number is 1 or more, got {n}")
+        with running(self.path, cluster=False) as (_, go):
+            for number in range(n + 1):
+                go(number)
+        return self
+
+    def held_out(self, split: str = "final", contexts: int | None = None) -> Problems:
+        """The problems of an eval split, the same for every round.
+
+        >>> problems = experiment.held_out("final", contexts=10)
+        >>> problems.questions.shape
+        (10, 6, 3)
+
+        Args:
+            split: "select", which the gate decides by, or "final", which is only reported.
+            contexts: how many; None: as many as evals have.
+        """
+        experiment = self._store.experiment
+        if split not in SPLITS:
+            raise AmplifyError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
+        count = getattr(experiment.evals, split) if contexts is None else contexts
+        if count < 1:
+            raise AmplifyError(f"contexts must be 1 or more, got {count}")
+        seeds, given, questions = jax.device_get(draw_held_out(experiment, split, count))
+        names = ["{}:{}".format(*seed) for seed in seeds]
+        return Problems(given, questions, names, _shown(experiment.task, questions))
+
+
+class Round:
+    """A finished round."""
+
+    def __init__(self, experiment: Experiment, folder: RoundFolder) -> None:
+        self.experiment, self._folder = experiment, folder
+
+    def __repr__(self) -> str:
+        verdict = (self.verdict or {}).get("verdict", "untrained")
+        return f"Round({self.number}, {verdict})"
+
+    @property
+    def number(self) -> int:
+        return self._folder.number
+
+    @property
+    def path(self) -> Path:
+        """The round's folder."""
+        return self._folder.path
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """All that `record.json` says: versions, device, stages with their seconds and digests."""
+        return self._folder.record
+
+    @property
+    def verdict(self) -> Mapping[str, Any] | None:
+        """What the gate decided, with its interval; None for round 0."""
+        return self._folder.verdict
+
+    @property
+    def ledger(self) -> Mapping[str, Any]:
+        """What the round cost, by who did it."""
+        ledger: Mapping[str, Any] = self.record.get("ledger", {})
+        return ledger
+
+    @property
+    def evals(self) -> "pandas.DataFrame":
+        """One row for each held-out question: how it was answered, and what was measured.
+
+        Measures are floats, 1.0 for right and 0.0 for wrong, and NaN where there is no value.
+
+        >>> experiment.best.evals.query("split == 'final'").alone.dtype
+        dtype('float64')
+        """
+        frame = _frame(read_evals(self._folder))
+        names = [one["name"] for one in self.record.get("measures", [])]
+        return frame.astype({name: float for name in names if name in frame})
+
+    @property
+    def metrics(self) -> "pandas.DataFrame":
+        """The training curve of the phase that trained the assistant last: a row a log step."""
+        return _frame(self._folder.training_curve())
+
+    @property
+    def trees(self) -> list[dict[str, Any]]:
+        """The decomposition trees that the round kept: all that people made, a sample of others."""
+        path = self._folder.main.interactions
+        return list(read_lines(path)) if path.exists() else []
+
+    def tree(self, row: int, question: int = 0, depth: int = 1) -> Found:
+        """The tree behind one answer of the round's training signal, recomputed.
+
+        Raises:
+            AmplifyError: if there is no such row, or it cannot be recomputed on this machine.
+        """
+        return training_tree(self.experiment._store, self.number, row, question, depth)
+
+    @functools.cached_property
+    def assistant(self) -> "Policy":
+        """The assistant as the round left it."""
+        return Policy(self.experiment, self._folder)
+
+
+class Policy:
+    """A round's assistant, to be asked."""
+
+    def __init__(self, experiment: Experiment, folder: RoundFolder) -> None:
+        self._experiment = experiment._store.experiment
+        roles = experiment._store.roles(folder)
+        params = load_assistant(self._experiment, roles)
+        self._params = self._experiment.mesh.bring_here(params)
+
+    def answer(
+        self,
+        contexts: np.ndarray | None,
+        questions: np.ndarray | Sequence[Sequence[str]],
+        *,
+        seed: int | None = None,
+    ) -> Answers:
+        """The assistant's own answers, without an overseer's help.
+
+        >>> answers = experiment.best.assistant.answer(problems.contexts, problems.questions)
+        >>> answers.tokens.shape, answers.probabilities.shape
+        ((10, 6, 1), (10, 6))
+
+        Args:
+            contexts: tokens of the task, whole numbers [batch, facts, fact_length]; None where the
+                task finds them by a search.
+            questions: about each context: tokens [batch, questions, question_length], or texts.
+            seed: samples the answers; None: the likeliest token at each place, as in evals.
+
+        Raises:
+            AmplifyError: if shapes do not fit the task, or a text is no question.
+        """
+        task = self._experiment.task
+        asked = self._read(questions)
+        given = _contexts(task, contexts, len(asked))
+        keys = None
+        if seed is not None:
+            keys = jax.random.split(jax.random.key(seed), asked.shape[:2])
+        place = self._experiment.mesh.here.of_rows
+        model = self._experiment.assistant
+        found = answer_alone(task, model, self._params, given, asked, keys, place=place)
+        return Answers(found.tokens, _shown(task, found.tokens), np.exp(found.log_prob))
+
+    def _read(self, questions: Any) -> Int[np.ndarray, "batch questions question_length"]:
+        task = self._experiment.task
+        if not isinstance(questions, np.ndarray | jax.Array):
+            lengths = {len(row) for row in questions}
+            if len(lengths) != 1:
+                raise AmplifyError("questions must be as many about each context, and at least one")
+            questions = [[words.read_question(task, text) for text in row] for row in questions]
+        tokens = np.asarray(jax.device_get(questions))
+        _check_tokens("questions", tokens, ("batch", "questions", task.question_length), task)
+        return tokens.astype(np.int32)
+
+
+def _contexts(task: Any, contexts: Any, batch: int) -> Int[np.ndarray, "batch facts fact_length"]:
+    shape = ("batch", task.facts, task.fact_length)
+    if contexts is None:
+        if not isinstance(task, SearchedTask):
+            raise AmplifyError("contexts are needed: this task does not search for them")
+        contexts = np.zeros((batch, *shape[1:]), np.int32)
+    tokens = np.asarray(jax.device_get(contexts))
+    _check_tokens("contexts", tokens, shape, task)
+    if len(tokens) != batch:
+        raise AmplifyError(f"contexts and questions must be as many, got {len(tokens)} and {batch}")
+    return tokens.astype(np.int32)
+
+
+def _check_tokens(what: str, tokens: np.ndarray, shape: Sequence[str | int], task: Any) -> None:
+    wanted = ", ".join(map(str, shape))
+    fits = len(tokens.shape) == len(shape) and all(
+        isinstance(want, str) or want == have
+        for want, have in zip(shape, tokens.shape, strict=True)
+    )
+    if not fits or tokens.dtype.kind not in "iu" or not tokens.size:
+        raise AmplifyError(
+            f"{what} must be whole numbers of shape ({wanted}), got {tokens.dtype} of shape"
+            f" {tokens.shape}"
+        )
+    most = len(task.vocabulary) - 1
+    if tokens.min() < 0 or tokens.max() > most:
+        raise AmplifyError(
+            f"{what} must be tokens 0 to {most}, got {tokens.min()} to {tokens.max()}"
+        )
+
+
+def _shown(task: Any, tokens: Int[np.ndarray, "batch questions length"]) -> Texts:
+    return [[words.shown(task, one) for one in row] for row in tokens]
+
+
+def compare(
+    experiments: "str | Path | Experiment | Sequence[str | Path | Experiment]",
+) -> "Comparison":
+    """Compares the rounds of experiments: a table, and a figure that notebooks display.
+
+    >>> comparison = amplify.compare(["rounds/wildcard"])
+    >>> sorted(set(comparison.table.split))
+    ['final', 'select']
+
+    Raises:
+        AmplifyError: if one has no finished round.
+    """
+    several = [experiments] if isinstance(experiments, str | Path | Experiment) else experiments
+    if not several:
+        raise AmplifyError("there is nothing to compare: name at least one experiment")
+    return Comparison(
+        [one if isinstance(one, Experiment) else Experiment(Path(one)) for one in several]
+    )
+
+
+class Comparison:
+    """Experiments side by side. In a notebook it displays as the picture `compare.png`."""
+
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self.experiments = list(experiments)
+        self.table  # noqa: B018 (raises where nothing can be compared)
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(one.name for one in self.experiments)})"
+
+    @functools.cached_property
+    def table(self) -> "pandas.DataFrame":
+        """Means of all measures by experiment, round, split and class."""
+        return _frame([row for one in self.experiments for row in results(one._store)])
+
+    def _repr_png_(self) -> bytes:
+        from amplify.report.plots import png
+        from amplify.report.results import read_results
+
+        return png([read_results(one._store) for one in self.experiments])
+
+    def save(self) -> list[Path]:
+        """Writes `compare.html` and `compare.png` into the first experiment's folder."""
+        return list(write_comparison([one._store for one in self.experiments]))
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
+    import pandas
+
+    return pandas.DataFrame(list(rows))
