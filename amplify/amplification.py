@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
+from amplify import calls
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -231,11 +232,31 @@ def fold_in(keys: Key[Array, "*b"], data: int | Int[Array, ""]) -> Key[Array, "*
     return folded.reshape(keys.shape)
 
 
-def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
-    """How many answers of the assistant each item's tree rests on."""
-    here = jnp.int32(asked & (tree.answered_by == ASSISTANT))
+def count_answers(tree: Interaction, asked: Bool[Array, "*b"], by: int) -> Int[Array, "*b"]:
+    """How many answers in each item's tree one kind of answerer gave: nodes that were asked.
+
+    Args:
+        tree: interactions over a batch of items.
+        asked: True for the items whose trees count; the others have 0.
+        by: ASSISTANT, ENVIRONMENT or OVERSEER.
+
+    Returns:
+        The number of nodes of each item, its own question included.
+    """
+    here = jnp.int32(asked & (tree.answered_by == by))
     below = asked & (tree.answered_by == OVERSEER)
     if isinstance(tree.steps, StackedSteps):
-        of_step = jax.vmap(lambda step: count_assistant_answers(step.sub, below & step.asked))
+        of_step = jax.vmap(lambda step: count_answers(step.sub, below & step.asked, by))
         return here + jnp.sum(of_step(tree.steps.step), axis=0)
-    return here + sum(count_assistant_answers(step.sub, below & step.asked) for step in tree.steps)
+    return here + sum(count_answers(step.sub, below & step.asked, by) for step in tree.steps)
+
+
+def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
+    """How many answers of the assistant each item's tree rests on; see `count_answers`."""
+    return count_answers(tree, asked, ASSISTANT)
+
+
+def count_calls(tree: Interaction, asked: Bool[Array, "*b"]) -> dict[str, Int[Array, "*b"]]:
+    """`count_answers` of everybody, under the names of parts that `calls` has."""
+    parts = {calls.OVERSEER: OVERSEER, calls.ASSISTANT: ASSISTANT, calls.ENVIRONMENT: ENVIRONMENT}
+    return {part: count_answers(tree, asked, by) for part, by in parts.items()}

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key
 
+from amplify import calls
 from amplify.amplification import (
     amplified,
     amplify,
     assistant_alone,
-    count_assistant_answers,
+    count_calls,
     helping,
     over_questions,
     read_for,
@@ -45,8 +47,13 @@ class Amplified(NamedTuple):
     read: Int[Array, "batch facts fact_length"]  # the contexts, given or found
     answers: Int[Array, "batch questions answer_length"]
     classes: Int[Array, "batch questions"]
-    assistant_answers: Int[Array, " batch"]  # sub-questions that the assistant answered
+    calls: dict[str, Int[Array, " batch"]]  # answers behind each row, by the part that gave them
     trees: Interaction  # leading axes: batch, questions
+
+    @property
+    def assistant_answers(self) -> Int[Array | np.ndarray, " batch"]:
+        """Sub-questions that the assistant answered."""
+        return self.calls[calls.ASSISTANT]
 
 
 def amplify_problems(
@@ -69,12 +76,16 @@ def amplify_problems(
     supervised baseline. Depends on nothing else than its arguments: the same problems in the same
     chunks give the same trees, bit for bit. `size`: how many problems a chunk has, where these are
     a part of more, which came in chunks of that size. `place`: where the contexts of a chunk lie.
+
+    What is answered is counted in the ledger of the stage that runs (see `calls`).
     """
     root = jax.random.key(seed)
     how = (task, assistant, overseer, depth, sub_answers)
     function = functools.partial(amplify_chunk, *how, weights, root)
     size = size or chunk_size(len(problems.seeds), place)
-    return in_chunks(function, size, problems, advance=advance, place=place)
+    for chunk in in_chunks(function, size, problems, advance=advance, place=place):
+        calls.count_all(chunk.calls)
+        yield chunk
 
 
 def chunk_size(problems: int, place: Sharding | None) -> int:
@@ -162,7 +173,7 @@ def _describe(
         read_for(task, contexts, questions),
         tree.answer,
         classes,
-        jnp.sum(count_assistant_answers(tree, everywhere), axis=1),
+        jax.tree.map(lambda count: jnp.sum(count, axis=1), count_calls(tree, everywhere)),
         tree,
     )
 

@@ -28,7 +28,11 @@ from amplify.types import Assistant, OverseerKind, Task
 IDENTITY = 2
 """How the identity is computed: since 2 it has the content of every file that is read."""
 
-LATER: Mapping[str, Any] = {"gate.measure": DEFAULT, "oversight.kind": "amplification"}
+LATER: Mapping[str, Any] = {
+    "gate.measure": DEFAULT,
+    "oversight.kind": "amplification",
+    "evals.ask_during_training": False,
+}
 """Keys that came after experiments were run, with the value that those experiments have. A record
 that lacks such a key has its value, and the identity leaves the key out while it has that value: so
 older rounds can be continued, and nobody is asked something else.
@@ -103,6 +107,10 @@ class Evals:
     per_depth: Count = 2
     apart: bool = True
     """Whether held-out contexts are kept from training; false for tasks that have too few."""
+    ask_during_training: bool = False
+    """Whether a server or a language model that oversees is also asked in the looks at held-out
+    problems while the assistant trains. Overseers that cost nothing always are.
+    """
 
     def depths(self, max_depth: int) -> list[int]:
         """The depth of each question about a held-out context."""

@@ -82,7 +82,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     problems = jax.tree.map(
         lambda column: column[start : start + size], draw_round(experiment, number)
     )
-    with (recorded if depth == 1 else consulting)(this.path, "data"):
+    with (recorded if depth == 1 else consulting)(this.path, "distillation/data"):
         [chunk] = _amplify(store, weights, problems, depth, size)
     with this.intact("distillation/data"):
         dataset.verify(this.main.data, this.record["stages"]["distillation/data"]["digest"])

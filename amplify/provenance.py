@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from amplify import device, processes
+from amplify import calls, device, processes
 from amplify.experiment import IDENTITY, Experiment
 from amplify.record import ASSISTANT
 
@@ -114,8 +114,14 @@ def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a round cost, added up over its stages. Seconds are those of the process that finished
-    each stage.
+    """What a round cost.
+
+    Args:
+        record: of a round whose stages are done.
+
+    Returns:
+        "ledger": sums over stages, where seconds are those of the process that finished each stage,
+        and under "calls" who was called how often, by stage, purpose and part (see `calls`).
     """
     stages = record["stages"].values()
 
@@ -136,6 +142,7 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
             ),
             "seconds": round(total("seconds"), 3),
             "compile_seconds": round(total("compile_seconds"), 3),
+            "calls": [call.as_row() for call in calls.of_record(record)],
         }
     }
 

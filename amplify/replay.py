@@ -74,7 +74,7 @@ def replay(store: Store, number: int, watch: Watch) -> Replayed:
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
-    with recorded(this.path, "data"):
+    with recorded(this.path, "distillation/data"):
         made = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     with tempfile.TemporaryDirectory() as folder:
         replayed = write_data(Path(folder) / "data", made)
@@ -101,7 +101,7 @@ def swap(
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
-    with recorded(this.path, "data"):
+    with recorded(this.path, "distillation/data"):
         before = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     others = weights
     if checkpoint is not None:
@@ -110,7 +110,7 @@ def swap(
         others = weights._replace(assistant=load_assistant(experiment, roles))
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
-    with consulting(this.path, "data"):
+    with consulting(this.path, "distillation/data"):
         after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:

@@ -7,17 +7,18 @@ the record.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import jax
 from jaxtyping import Array, PyTree
 
-from amplify import checkpoint, dataset, evaluation
+from amplify import calls, checkpoint, constants, dataset, evaluation
+from amplify.calls import Call
 from amplify.draws import draw_held_out
 from amplify.errors import AmplifyError
-from amplify.evaluation import evaluate
+from amplify.evaluation import evaluate, is_costly
 from amplify.experiment import Experiment
 from amplify.items import SELECT, Items, both_measured, is_share
 from amplify.json_lines import read_lines, write_lines
@@ -31,7 +32,7 @@ from amplify.loading import (
     phase_key,
     role_key,
 )
-from amplify.overseers.exchanges import recording
+from amplify.overseers.exchanges import Exchanges, recording
 from amplify.oversight.work import WEIGHT, Made, Work, without_ones
 from amplify.problems import SPLITS, at_a_time
 from amplify.progress import Watch
@@ -70,8 +71,15 @@ def _initial_params(experiment: Experiment, trained: Trained) -> PyTree[Array]:
 
 def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
     """The signal of a phase, as a data set."""
-    made: Made = work.experiment.oversight.signal(phase, work)
-    return _write_signal(phase, work, made)
+    stage = f"{phase.name}/data"
+    with recording(work.this.path, stage) as exchanges, calls.counting(calls.SIGNAL) as asked:
+        made: Made = work.experiment.oversight.signal(phase, work)
+    return _write_signal(phase, work, made) | _costs(exchanges, asked.calls(stage))
+
+
+def _costs(exchanges: Exchanges, asked: Iterable[Call]) -> dict[str, Any]:
+    """What the record says of whom a stage asked."""
+    return exchanges.spent() | calls.facts([*asked, *exchanges.counted()])
 
 
 def _write_signal(phase: Phase, work: Work, made: Made) -> dict[str, Any]:
@@ -93,13 +101,14 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
     batches = _stored_batches(phase, work) if phase.source is None else None
     root = mesh.place(phase_key(experiment, phase.name, this.number))
     step = make_step(phase, _frozen(phase, work), root, batches, mesh)
-    with (
-        recording(this.path, f"{phase.name}/checkpoint") as exchanges,
-        resumable_training(phase, work) as run,
-    ):
-        like = mesh.place(abstract_state(phase))
-        state = run(step, like, functools.partial(_first_state, phase, work), batches)
-    facts = _describe_source(phase, work, state)
+    stage = f"{phase.name}/checkpoint"
+    with recording(this.path, stage) as exchanges:
+        with resumable_training(phase, work) as run:
+            like = mesh.place(abstract_state(phase))
+            state = run(step, like, functools.partial(_first_state, phase, work), batches)
+        with calls.counting(calls.SIGNAL) as asked:
+            facts = _describe_source(phase, work, state)
+    counted = calls.of_training(stage, read_lines(this.phase(phase.name).metrics))
     for role, trained in state.roles.items():
         checkpoint.save(this.phase(phase.name).checkpoint(role), trained)
     this.drop_training(phase.name)
@@ -110,7 +119,7 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
         "steps": phase.schedule.steps,
         **describe_shares(experiment, state),
         **facts,
-        **exchanges.spent(),  # by the evals along the way
+        **_costs(exchanges, [*counted, *asked.calls(stage)]),
     }
 
 
@@ -230,14 +239,17 @@ def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
 
 
 def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, Any]]:
-    """Looks at held-out problems of `select`, each process by itself."""
+    """Looks at held-out problems of `select`, each process by itself. An overseer that costs
+    something is asked only if the experiment file says so.
+    """
     experiment, mesh = work.experiment, work.experiment.mesh
     looked_at = at_a_time(experiment.evals.select, evaluation.CHUNK, mesh.here.of_rows)
     problems = draw_held_out(experiment, "select", looked_at)
     problems = jax.device_put(problems, mesh.here.of_rows)
     root = mesh.here.place(jax.random.key(experiment.seed))
     learns = any(trained.role == "overseer" for trained in phase.trains)
-    overseer = None if learns else load_overseer(experiment, work.roles)
+    asks = experiment.evals.ask_during_training or not is_costly(experiment.overseer)
+    overseer = load_overseer(experiment, work.roles) if asks and not learns else None
 
     def look(state: TrainState) -> Mapping[str, Any]:
         roles: dict[str, RoleState] = state.roles
@@ -245,7 +257,10 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
         assistant, student = mesh.bring_here(found)
         params = mesh.bring_here(roles["overseer"].answering) if learns else overseer
         team = (experiment.task, experiment.assistant, experiment.overseer)
-        return evaluation.look(*team, Weights(assistant, params), student, problems, root)
+        weights = Weights(assistant, params)
+        with calls.counting(calls.LOOKS) as asked:
+            seen = evaluation.look(*team, weights, student, problems, root, asks=asks)
+        return {**seen, "look_calls": dict(asked.parts)}
 
     return look
 
@@ -256,9 +271,11 @@ def evaluate_held_out(
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
     evals = experiment.evals
     weights = load_weights(experiment, roles)
+    known = constants.find(experiment, this)
     items = []
     with (
         recording(this.path, "evals") as exchanges,
+        calls.counting(calls.EVALS) as asked,
         watch("evaluating", evals.select + evals.final) as advance,
     ):
         for split in SPLITS:
@@ -271,13 +288,16 @@ def evaluate_held_out(
                 problems,
                 experiment.seed,
                 split=split,
+                known=known.names,
                 advance=advance,
                 place=experiment.mesh.here.of_rows,
             )
+    items = known.fill_in(items)
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),
         "items": len(items),
-        **exchanges.spent(),
+        **constants.sources(experiment, this, known, exchanges.unanswered()),
+        **_costs(exchanges, asked.calls("evals")),
     }
 
 

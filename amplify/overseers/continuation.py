@@ -86,6 +86,7 @@ class Continuation:
         found: dict[str, Read | None] = {}
         for start in range(0, len(texts), AT_ONCE):
             some = texts[start : start + AT_ONCE]
+            current().prompting(self.checkpoint, len(some))
             rows = np.full((AT_ONCE, self.line * (lines + 1)), PADDING, np.int32)
             rows[: len(some)] = self.spell(some, rows.shape[1])
             said = jax.device_get(_go_on(self, params, jax.device_put(rows)))

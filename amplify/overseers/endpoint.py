@@ -133,6 +133,7 @@ class Endpoint:
                 for _ in range(min(self.concurrent, len(prompts))):
                     group.create_task(work(waiting))
         finally:
+            exchanges.reusing(conversation.reused)
             await conversation.close()
         return found
 
@@ -168,19 +169,24 @@ class _Conversation:
         self._settings = endpoint.settings
         self._settings_digest = digest(self._settings)
         self._client: Any = None
+        self.reused = 0
+        """Prompts whose answer was on file, every reply that it took."""
 
     async def hold(self, prompt: Prompt, read: Callable[[Reply], Read | Unusable]) -> Read | None:
         exchanges, left = self._exchanges, self._endpoint.attempts
         messages: list[Message] = [{"role": "user", "content": as_text(prompt.text)}]
+        on_file = True
         while left > 0:
             name = digest([self._settings_digest, messages, prompt.draw])
             reply = exchanges.find(name)
             if reply is None:
+                on_file = False
                 reply = await self._request(name, messages, left)
             if reply is None:
                 return None
             said = read(reply)
             if not isinstance(said, Unusable):
+                self.reused += on_file
                 return said
             exchanges.trouble = f"{self._endpoint.address}: {said.why}"
             left -= reply.requests
@@ -199,7 +205,7 @@ class _Conversation:
                 exchanges.fail(name, reason, 0)
             return None
         try:
-            reply = await self._send(messages, left)
+            reply = await self._send(name, messages, left)
         except RequestFailedError as failure:
             exchanges.fail(name, failure.reason, failure.requests)
             exchanges.failures_in_a_row += failure.busy
@@ -209,12 +215,14 @@ class _Conversation:
         exchanges.add(name, self._settings, messages, reply)
         return reply
 
-    async def _send(self, messages: list[Message], left: int) -> Reply:
-        """Raises RequestFailedError if up to `left` requests get no reply that can be read."""
+    async def _send(self, name: str, messages: list[Message], left: int) -> Reply:
+        """The reply to a request, which is noted under its name each time that it is sent.
+
+        Raises RequestFailedError if up to `left` requests get no reply that can be read."""
         import httpx2  # takes half a second, and most experiments need none of it
         import openai
 
-        from amplify.overseers.transport import client_for
+        from amplify.overseers.transport import NAME, client_for
 
         address, sent = self._endpoint.address, 0
         key = ""
@@ -222,7 +230,10 @@ class _Conversation:
             key = key_for(address)
             if self._client is None:
                 self._client = client_for(
-                    address, self._endpoint.deadline, self._endpoint.concurrent
+                    address,
+                    self._endpoint.deadline,
+                    self._endpoint.concurrent,
+                    lambda name: self._exchanges.sending(name, self._settings),
                 )
             while True:
                 client = self._client.with_options(max_retries=left - sent - 1)
@@ -233,6 +244,7 @@ class _Conversation:
                         *messages,
                     ],
                     extra_body=self._settings["parameters"],
+                    extra_headers={NAME: name},
                 )
                 sent += 1 + raw.retries_taken
                 try:

@@ -3,7 +3,9 @@ round.
 
 Each exchange is one JSON line, written and synced to disk as soon as the reply arrives, and only
 ever appended. A stage that is run again, after a kill or for a replay, reads its replies from here.
-Knows nothing of tasks or of HTTP.
+Before a request is sent, a line says so: what a stage cost is counted from those, so that a killed
+process loses none. Prompts of a language model in this process are counted in the same way, and
+what it said is not kept, for it says the same again. Knows nothing of tasks or of HTTP.
 
 Nothing between a stage and the overseer that it asks knows of this file, so the one in use is state
 of the process: a stage opens it with `recording`, a replay with `recorded`, and the overseer calls
@@ -20,11 +22,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from amplify import processes
+from amplify import calls, processes
+from amplify.calls import Call
 from amplify.errors import AmplifyError, first_line
 
 FILE = "exchanges.jsonl"
 """Of the first process; process n writes `exchanges-n.jsonl`."""
+
+FORMERLY = {"data": "distillation/data", "checkpoint": "distillation/checkpoint"}
+"""Names under which earlier versions filed stages."""
 
 Message = Mapping[str, str]
 """`{"role": "user" or "assistant", "content": text}`."""
@@ -69,13 +75,13 @@ class Exchanges:
         self._replies: dict[str, Reply] = {}
         self._failed: dict[str, str] = {}  # in this stage
         self._settings: set[str] = set()
-        self._spent = dict.fromkeys(("requests", "prompt_tokens", "completion_tokens"), 0)
+        self._calls: list[Call] = []  # of this stage, added up
         self._lock = threading.Lock()
         for file in sorted(self.folder.glob("exchanges*.jsonl")) if self.folder else []:
             self._read(file)
         if self.asks and self._failed:  # what failed in an earlier attempt may be tried again
             self._failed.clear()
-            self._append({"began": self.stage})
+            self._write({"began": self.stage})
 
     @property
     def _file(self) -> Path | None:
@@ -83,6 +89,20 @@ class Exchanges:
         number = processes.number()
         name = FILE if number == 0 else f"exchanges-{number}.jsonl"
         return self.folder / name if self.folder else None
+
+    def sending(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Notes that a request is about to be sent; returns once that is on disk."""
+        self._describe(settings)
+        self._append({"part": calls.SERVER, "sent": 1, "id": name})
+
+    def prompting(self, model: str, prompts: int) -> None:
+        """Notes that a model in this process is about to read so many prompts."""
+        self._append({"part": calls.LANGUAGE_MODEL, "sent": prompts, "model": model})
+
+    def reusing(self, prompts: int) -> None:
+        """Notes that the answers to so many prompts were taken from the file."""
+        if prompts:
+            self._append({"part": calls.SERVER, "reused": prompts})
 
     def find(self, name: str) -> Reply | None:
         """The reply to a request; None if there is none, or the stage went on without it."""
@@ -102,36 +122,52 @@ class Exchanges:
         self.failures_in_a_row = 0
         self._describe(settings)
         said = {"settings": digest(settings), "messages": list(messages)}
-        self._append({"id": name, "stage": self.stage, **said, **reply._asdict()})
+        self._append({"id": name, **said, **reply._asdict()})
 
     def fail(self, name: str, reason: str, requests: int) -> None:
         """Keeps that a request got no reply, so that a replay of the stage gets none either."""
         if name in self._failed:
             return
         self._failed[name] = self.trouble = reason
-        self._append({"id": name, "stage": self.stage, "failed": reason, "requests": requests})
+        self._append({"id": name, "failed": reason, "requests": requests})
 
-    def spent(self) -> dict[str, int]:
-        """What the stage has cost so far, over all its attempts; empty if it asked no server.
+    def counted(self) -> list[Call]:
+        """What the stage has sent and reused so far, over all its attempts.
 
         Of several processes each knows its own part, so they must all be done: files are read.
         """
         if processes.are_several() and self.folder and self.keeps:
-            return recorded(self.folder, self.stage).spent()
-        if not self._spent["requests"]:
+            return recorded(self.folder, self.stage).counted()
+        return [call for call in self._calls if any(call[3:])]
+
+    def unanswered(self) -> int:
+        """How many requests of the stage got no reply in its last attempt."""
+        if processes.are_several() and self.folder and self.keeps:
+            return recorded(self.folder, self.stage).unanswered()
+        return len(self._failed)
+
+    def spent(self) -> dict[str, int]:
+        """Requests and tokens of the stage, over all its attempts; empty if it asked no server."""
+        found = [call for call in self.counted() if call.part == calls.SERVER]
+        if not (sent := sum(call.calls for call in found)):
             return {}
-        tokens = self._spent["prompt_tokens"] + self._spent["completion_tokens"]
-        return {"overseer_requests": self._spent["requests"], "overseer_tokens": tokens}
+        return {"overseer_requests": sent, "overseer_tokens": sum(call.tokens for call in found)}
 
     def _describe(self, settings: Mapping[str, Any]) -> None:
         """Writes once what many requests have in common: server, instructions, parameters."""
         if (name := digest(settings)) not in self._settings:
             self._settings.add(name)
-            self._append({"described": name, **settings})
+            self._write({"described": name, **settings})
 
     def _append(self, row: dict[str, Any]) -> None:
+        """Files a row under the stage, and what it is asked for at the moment, and counts it."""
+        purpose = calls.current_purpose() or calls.purpose_of(self.stage)
+        row = {**row, "stage": self.stage, "purpose": purpose}
+        self._count(row)
+        self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> None:
         with self._lock:
-            self._count(row)
             path = self._file
             if path is None or not self.keeps or self.broken:
                 return
@@ -168,21 +204,36 @@ class Exchanges:
         if "described" in row:
             self._settings.add(row["described"])
         elif "began" in row:
-            if row["began"] == self.stage:
+            if self._is_own(row["began"]):
                 failed.clear()
         elif "failed" in row:
-            if row["stage"] == self.stage:
+            if self._is_own(row["stage"]):
                 failed[row["id"]] = row["failed"]
-        else:
+        elif not {"sent", "reused"} & row.keys():
             self._replies[row["id"]] = Reply(**{key: row[key] for key in Reply._fields})
-            if row["stage"] == self.stage:
+            if self._is_own(row["stage"]):
                 failed.pop(row["id"], None)
         self._count(row)
 
+    def _is_own(self, stage: str) -> bool:
+        """Whether a row's stage is this one, under whichever version's name."""
+        return FORMERLY.get(stage, stage) == FORMERLY.get(self.stage, self.stage)
+
     def _count(self, row: Mapping[str, Any]) -> None:
-        if row.get("stage") == self.stage:
-            for part in self._spent:
-                self._spent[part] += row.get(part, 0)
+        if not self._is_own(row.get("stage", "")):
+            return
+        # Earlier versions noted requests with the reply alone, and not what they were for.
+        sent = row.get("sent", 0) if "purpose" in row else row.get("requests", 0)
+        call = Call(
+            FORMERLY.get(self.stage, self.stage),
+            row.get("purpose") or calls.purpose_of(self.stage),
+            row.get("part", calls.SERVER),
+            sent,
+            row.get("reused", 0),
+            row.get("prompt_tokens", 0) + row.get("completion_tokens", 0),
+        )
+        with self._lock:
+            self._calls = calls.added_up([*self._calls, call])
 
     def __enter__(self) -> "Exchanges":
         _open.append(self)

@@ -2,13 +2,15 @@
 
 The `openai` package speaks the protocol. Under it lies this transport, which decides what is sent
 (the key only over TLS or to this machine itself, nothing else that the environment holds), never
-follows a redirect, and gives each request a deadline and its reply a largest size.
+follows a redirect, and gives each request a deadline and its reply a largest size. Every request
+passes through it, those that the package repeats too, so here they are counted.
 """
 
 import asyncio
 import functools
 import ssl
 import urllib.request
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,9 +22,19 @@ LARGEST = 4 << 20
 """Bytes of a reply's body."""
 
 
-def client_for(address: str, deadline: float, at_once: int) -> openai.AsyncOpenAI:
-    """A client for one server. Deadline in seconds, of each request from its start to the last
-    byte of its reply.
+NAME = "x-amplify-name"
+"""A header that is not sent: under which name the request is noted."""
+
+
+def client_for(
+    address: str, deadline: float, at_once: int, sending: Callable[[str], None]
+) -> openai.AsyncOpenAI:
+    """A client for one server.
+
+    Args:
+        deadline: seconds, of each request from its start to the last byte of its reply.
+        at_once: requests under way at a time.
+        sending: called with the request's NAME before it leaves, each time that it does.
     """
     parts = urlsplit(address)
     host, proxy = parts.hostname or "", None
@@ -30,7 +42,7 @@ def client_for(address: str, deadline: float, at_once: int) -> openai.AsyncOpenA
         proxy = urllib.request.getproxies().get(parts.scheme)
     limits = httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once)
     inner = httpx2.AsyncHTTPTransport(verify=_tls(), proxy=proxy, limits=limits)
-    transport = _Transport(inner, key_for(address), deadline)
+    transport = _Transport(inner, key_for(address), deadline, sending)
     return openai.AsyncOpenAI(
         base_url=address,
         api_key="sent by the transport",
@@ -48,8 +60,15 @@ def _tls() -> ssl.SSLContext:
 
 
 class _Transport(httpx2.AsyncBaseTransport):
-    def __init__(self, inner: httpx2.AsyncBaseTransport, key: str, deadline: float) -> None:
+    def __init__(
+        self,
+        inner: httpx2.AsyncBaseTransport,
+        key: str,
+        deadline: float,
+        sending: Callable[[str], None],
+    ) -> None:
         self._inner, self._key, self._deadline = inner, key, deadline
+        self._sending = sending
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         headers = {
@@ -67,6 +86,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             stream=request.stream,
             extensions=request.extensions,
         )
+        self._sending(request.headers.get(NAME, ""))
         try:
             async with asyncio.timeout(self._deadline):
                 response = await self._inner.handle_async_request(outgoing)

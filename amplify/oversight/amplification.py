@@ -14,7 +14,6 @@ from jaxtyping import Array, PyTree
 from amplify.draws import draw_round
 from amplify.experiment import Experiment
 from amplify.loading import load_weights
-from amplify.overseers.exchanges import recording
 from amplify.oversight.imitation import Lessons, trained_overseer
 from amplify.oversight.labels import amplified_answers, ask_people
 from amplify.oversight.streaming import Streaming
@@ -106,11 +105,9 @@ class Amplification:
         digest = work.roles["assistant"].digest
         people = ask_people(work)
         weights = load_weights(experiment, work.roles)
-        with recording(work.this.path, "data") as exchanges:
-            made = amplified_answers(
-                experiment, work.this.number, weights, digest, problems, people, work.watch
-            )
-        return made._replace(facts={**made.facts, **exchanges.spent()})
+        return amplified_answers(
+            experiment, work.this.number, weights, digest, problems, people, work.watch
+        )
 
 
 AMPLIFICATION = Amplification()

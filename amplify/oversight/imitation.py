@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from amplify.amplification import amplified, assistant_alone, helping
+from amplify import calls
+from amplify.amplification import amplified, assistant_alone, count_calls, helping
 from amplify.experiment import Experiment
 from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.overseers.human import Human
@@ -89,31 +90,37 @@ def demonstrate(
     contexts: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
     key: Key[Array, ""],
-) -> Demonstrations:
+) -> tuple[Demonstrations, dict[str, Int[Array, ""]]]:
     """Demonstrates one question of each context, if more demonstrations are wanted. Consumes the
     key.
 
     The task's own strategy demonstrates, with the same helper as the learned overseer has.
+
+    Returns:
+        The demonstrations, and how many answers each part gave for the new ones.
     """
     pick_key, answer_key = jax.random.split(key)
     batch, per_context = questions.shape[:2]
     picked = jax.random.randint(pick_key, (batch, 1, 1), 0, per_context)
     questions = jnp.take_along_axis(questions, picked, axis=1)
 
-    def show_one_each() -> Transcript:
+    def show_one_each() -> tuple[Transcript, dict[str, Int[Array, ""]]]:
         task = overseer.task
         respond = amplified(task, Simulated(task).using(), helper, contexts, depth=1)
         keys = jax.random.split(answer_key, (batch, 1))
-        shown = overseer.transcript(respond(questions, jnp.ones((batch, 1), bool), keys))
-        return jax.tree.map(lambda part: part[:, 0], shown)
+        everyone = jnp.ones((batch, 1), bool)
+        tree = respond(questions, everyone, keys)
+        counts = jax.tree.map(jnp.sum, count_calls(tree, everyone))
+        counts[calls.DEMONSTRATOR] = counts.pop(calls.OVERSEER)
+        return jax.tree.map(lambda part: part[:, 0], overseer.transcript(tree)), counts
 
     room = jnp.floor(demonstrations.wanted).astype(jnp.int32) - demonstrations.used
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(show_one_each))
-    new = jax.lax.cond(room > 0, show_one_each, lambda: nothing)
+    new, counts = jax.lax.cond(room > 0, show_one_each, lambda: nothing)
     # What is not wanted lies beyond `used`, and the next ones are written over it.
     shown = _put(demonstrations, new)
     used = demonstrations.used + jnp.clip(room, 0, batch)
-    return demonstrations._replace(shown=shown, used=used)
+    return demonstrations._replace(shown=shown, used=used), counts
 
 
 def show(
@@ -251,18 +258,21 @@ class Lessons(Source):
     ) -> tuple[Demonstrations, dict[str, Update], Metrics]:
         experiment, overseer = self.experiment, self.overseer
         draw_key, demonstrate_key, lesson_key = jax.random.split(key, 3)
-        by_people = isinstance(experiment.overseer, Human)
+        by_people, asked = isinstance(experiment.overseer, Human), {}
         if not by_people:  # people have shown what there is to see
             contexts, questions = draw_batch(experiment, draw_key)
             alone = assistant_alone(
                 experiment.task, experiment.assistant, frozen["assistant"], contexts
             )
             helper = helping(experiment.task, contexts, alone, experiment.sub_answers)
-            state = demonstrate(overseer, state, helper, contexts, questions, demonstrate_key)
+            state, counts = demonstrate(
+                overseer, state, helper, contexts, questions, demonstrate_key
+            )
+            asked = calls.as_metrics(counts)
         params = live["overseer"].params
         state, wanted = lesson(overseer, params, state, lesson_key, experiment.mesh)
         state = state if by_people else allow_more(overseer, state)
-        return state, {"overseer": wanted}, progress(state)
+        return state, {"overseer": wanted}, progress(state) | asked
 
     def carry(self, state: Demonstrations) -> dict[str, PyTree[Array]]:
         return {"overseer": state}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from amplify import words
+from amplify import calls, words
 from amplify.chunks import Amplified, amplify_problems
 from amplify.draws import draw_round
 from amplify.experiment import Experiment
@@ -55,6 +55,8 @@ def amplified_answers(
     if people is not None:
         answers, trees = _with_people(experiment, people, answers, trees)
         facts = _count_with_people(experiment, people, facts)
+        calls.count(calls.PEOPLE, people.facts["human_answers"])
+        calls.count(calls.ASSISTANT, people.facts["sub_questions"])
     columns = {
         "context": np.concatenate([chunk.read for chunk in chunks]),
         "questions": jax.device_get(problems.questions),

@@ -13,21 +13,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify.amplification import (
-    amplified,
-    assistant_alone,
-    count_assistant_answers,
-    helping,
-)
+from amplify import calls
+from amplify.amplification import amplified, assistant_alone, count_calls, helping
 from amplify.experiment import Curriculum, Experiment
 from amplify.oversight import imitation
 from amplify.oversight.imitation import Demonstrations
 from amplify.oversight.labels import amplify_as_in, sample_trees
 from amplify.oversight.work import Made, Work, draw_batch
 from amplify.training.phase import Metrics, Roles, RoleState, Source, Update
+from amplify.training.step import ASSISTANT_ANSWERS
 from amplify.types import DONT_KNOW, GradedTask, Interaction, Problems, Weights
 
 HELD_OUT = 10
@@ -59,11 +55,16 @@ class Stream(NamedTuple):
     growth: Growth
 
 
+Calls = dict[str, Int[Array, ""]]
+"""Answers by the part that gave them."""
+
+
 class Amplification(NamedTuple):
     """What a batch of newly amplified contexts changes."""
 
     stream: Stream
-    assistant_answers: Float[Array, ""]
+    assistant_answers: Int[Array, ""]  # sub-questions that the assistant answered for the overseer
+    calls: Calls  # everybody's answers, for demonstrations and the curriculum too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +98,19 @@ class Streaming(Source):
     ) -> tuple[Stream, dict[str, Update], Metrics]:
         experiment, training = self.experiment, self.experiment.training
         keys = jax.random.split(key, 3)
-        done = Amplification(state, jnp.zeros(()))
+
+        def amplify() -> Amplification:
+            return _amplify(experiment, keys[0], live, state)
+
         if training.amplify_every == 1:
-            done = _amplify(experiment, keys[0], live, state)
+            done = amplify()
         else:
+            shape = jax.eval_shape(amplify)
+            counts = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape[1:])
             done = jax.lax.cond(
                 live["assistant"].step % training.amplify_every == 0,
-                lambda: _amplify(experiment, keys[0], live, state),
-                lambda: done,
+                amplify,
+                lambda: Amplification(state, *counts),
             )
         state, updates = done.stream, {}
         if state.demonstrations is not None:
@@ -116,8 +122,8 @@ class Streaming(Source):
             state = state._replace(demonstrations=imitation.allow_more(learner, demonstrations))
         batch = experiment.mesh.spread_rows(_draw(state.buffer, keys[2], training.batch))
         updates["assistant"] = Update(batch)
-        metrics = {"assistant_answers": done.assistant_answers}
-        return state, updates, _progress(experiment, state) | metrics
+        counts = {ASSISTANT_ANSWERS: done.assistant_answers, **calls.as_metrics(done.calls)}
+        return state, updates, _progress(experiment, state) | counts
 
     def carry(self, state: Stream) -> dict[str, PyTree[Array]]:
         return {
@@ -174,36 +180,45 @@ def _amplify(
     alone = assistant_alone(task, assistant, live["assistant"].answering, contexts)
     helper = helping(task, contexts, alone, experiment.sub_answers)
     demonstrations, params = state.demonstrations, None
+    shown: Calls = {}
     if demonstrations is not None:
         assert experiment.learner is not None
         params = live["overseer"].answering
-        demonstrations = imitation.demonstrate(
+        demonstrations, shown = imitation.demonstrate(
             experiment.learner, demonstrations, helper, contexts, questions, demonstrate_key
         )
     everywhere = jnp.ones(questions.shape[:2], bool)
     keys = jax.random.split(answer_key, everywhere.shape)
     respond = amplified(task, overseer.using(params), helper, contexts, depth=1)
     tree = respond(questions, everywhere, keys)
+    counts = jax.tree.map(jnp.sum, count_calls(tree, everywhere))
+    helped = counts[calls.ASSISTANT]
     growth = state.growth
     if experiment.curriculum.start and isinstance(task, GradedTask):
         keys = jax.random.split(alone_key, everywhere.shape)
         said = alone(questions, everywhere, keys)
+        counts[calls.ASSISTANT] += jnp.int32(everywhere.size)
         growth = grow(experiment.curriculum, task, growth, said.answer, tree.answer)
+    for part, number in shown.items():
+        counts[part] = counts.get(part, jnp.int32(0)) + number
     return Amplification(
         Stream(demonstrations, _put(state.buffer, contexts, questions, tree), growth),
-        jnp.sum(count_assistant_answers(tree, everywhere)).astype(jnp.float32),
+        helped,
+        counts,
     )
 
 
 def count_answers(experiment: Experiment, log: list[dict[str, Any]]) -> dict[str, int]:
-    """How many answers a streaming round took, from its training curve."""
+    """How many answers a streaming round took, exactly.
+
+    Args:
+        log: rows of the training log; each has the sum of ASSISTANT_ANSWERS over its steps.
+    """
     training = experiment.training
     batches = -(-training.steps // training.amplify_every)
-    steps = np.diff([0, *(row["step"] for row in log)])
-    assistants = sum(n * row["assistant_answers"] for n, row in zip(steps, log, strict=True))
     return {
         "overseer_answers": batches * training.batch * experiment.questions.per_context,
-        "assistant_answers": round(float(assistants)),
+        ASSISTANT_ANSWERS: sum(row[ASSISTANT_ANSWERS] for row in log),
     }
 
 

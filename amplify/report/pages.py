@@ -18,7 +18,7 @@ from amplify.items import ALL, FINAL, SELECT
 from amplify.json_lines import write_atomically
 from amplify.measures import LIVE, Measure, in_order
 from amplify.people.trees import write_trees
-from amplify.report import formats, plots
+from amplify.report import costs, formats, plots
 from amplify.report.curve import curve, looked, measured
 from amplify.report.results import (
     across,
@@ -47,6 +47,9 @@ DEFINITIONS = {
     "training steps": "Gradient steps.",
     "time": "Of the computer, for all stages of the round.",
     "compiling": "What of that time went into compiling programs.",
+    "calls": "Answers that each part gave, by stage of the round and by what they were for: the"
+    " training signal, evals, or looks at held-out questions while training. Of a language model"
+    " that oversees also the prompts that it was sent; those whose answer was on file are reused.",
 }
 """Every column that is no measure, in a sentence."""
 
@@ -81,6 +84,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
                 "results": found,
                 "chart": plots.interactive(found, drawn),
                 "half_done": half_done(found.store),
+                "costs": costs.groups({one.number: one.folder.record for one in found.rounds}),
             }
             for found in experiments
         ],
@@ -203,6 +207,7 @@ def _templates() -> jinja2.Environment:
     environment.globals |= {
         "formats": formats,
         "figures": figures,
+        "costs": costs,
         "styles": plots.STYLES,
         "ALL": ALL,
         "FINAL": FINAL,

@@ -14,6 +14,7 @@ import numpy as np
 from amplify.errors import AmplifyError
 from amplify.items import ALL, FINAL, Difference, Items, both_measured, difference, is_share
 from amplify.measures import Measure, gate_measure, in_order, recorded, undeclared
+from amplify.report import costs
 from amplify.round_folder import RoundFolder, read_items
 from amplify.statistics import Proportion, compare
 from amplify.store import Store
@@ -133,7 +134,8 @@ def _score(label: str, judged: str, before: Round | None, after: Round) -> Score
 
 def results(store: Store) -> list[dict[str, Any]]:
     """Means by round, split and class, in this order, for programs: a key for each measure that a
-    round has, None where a class has no items; `interval` is of what the gate compares.
+    round has, None where a class has no items; `interval` is of what the gate compares, and `calls`
+    says whom the round asked how often: `{stage: {purpose: {part: number}}}`.
 
     Raises AmplifyError if no round is finished.
     """
@@ -154,6 +156,7 @@ def results(store: Store) -> list[dict[str, Any]]:
             "n": len(items),
             "contexts": items.contexts,
             "interval": _interval(found.get(judged)),
+            "calls": costs.nested(round_.folder.record),
         }
         for round_ in rounds
         for split in dict.fromkeys(round_.items.split.tolist())

@@ -13,7 +13,7 @@ from rich.tree import Tree
 from amplify import figures
 from amplify.items import ALL, FINAL, SELECT, Difference
 from amplify.measures import Measure
-from amplify.report import formats
+from amplify.report import costs, formats
 from amplify.report.results import Results, Round, Score, across, half_done, read_results
 from amplify.statistics import Proportion
 from amplify.statistics.clusters import FEWEST
@@ -117,7 +117,7 @@ def comparison(stores: list[Store]) -> RenderableType:
         parts += [Details(found, label) for label in found.scores]
         parts += [_verdicts(found.rounds), _notes(found)]
         said = f"change: {found.judged.title}, to the round before, question by question.\n"
-        parts.append(Text(said, style="dim"))
+        parts += [Text(said, style="dim"), Costs(found), ""]
     if len(experiments) == 2:
         parts.append(_across(*experiments))
     return Group(*parts)
@@ -203,6 +203,36 @@ def _fitting(judged: Measure, others: list[Measure], width: int) -> list[list[Me
         tables[-1].append(measure)
         used += wanted
     return tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Whom rounds asked how often; of many rounds the latest ones, and the sum of all."""
+
+    results: Results
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        records = {one.number: one.folder.record for one in self.results.rounds}
+        groups = costs.groups(records)
+        lines = [line for group in groups.values() for line in group]
+        if not lines:
+            return
+        widest = max(len(f"{line.total:,}") for line in lines)
+        width = 1 + max(widest, len(f"round {max(records)}"))
+        names = max(len(text) for line in lines for text in (line.group, f"  {line.label}"))
+        latest = [*records][-max(1, (options.max_width - names - width - 1) // width) :]
+        table = _table()
+        table.add_column("calls")
+        for heading in ("all", *(f"round {number}" for number in latest)):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for group, members in groups.items():
+            table.add_row(Text(group, style="bold"))
+            for line in members:
+                numbers = [line.total, *(line.numbers.get(number) for number in latest)]
+                table.add_row(Text(f"  {line.label}"), *map(costs.shown, numbers))
+        yield table
 
 
 def _across(one: Results, two: Results) -> RenderableType:

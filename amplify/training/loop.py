@@ -93,4 +93,10 @@ def _log_row(step: int, interval: list[Metrics], seconds: float) -> LogRow:
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
+    """A column for each metric. Counts may be missing from rows in which nothing was counted."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    counts, _ = split_counts(names)
+    return {
+        name: np.array([row.get(name, 0) if name in counts else row[name] for row in rows], float)
+        for name in names
+    }

@@ -16,15 +16,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify import processes
+from amplify import calls, processes
 from amplify.mesh import ONE_DEVICE, Mesh
 from amplify.training.phase import Metrics, Phase, Roles, RoleState, Trained, Update
 from amplify.types import TrainsPart
 
 ANSWERED = "answered"
 """The metric that counts a batch's answered questions."""
-COUNTS = (ANSWERED, "tokens", "flops")
-"""Metrics that add up; all others are means over the answered questions."""
+ASSISTANT_ANSWERS = "assistant_answers"
+"""The metric that counts sub-questions that the assistant answered for the overseer."""
+COUNTS = (ANSWERED, ASSISTANT_ANSWERS, "tokens", "flops")
+"""Metrics that add up, beside those that count calls (see `calls.metric`); all others are means
+over the answered questions.
+"""
 
 
 class TrainState(NamedTuple):
@@ -142,10 +146,12 @@ def _driven_step(
 ) -> tuple[TrainState, Metrics]:
     """The step on what a source makes that is called from Python: it may ask servers and people."""
     assert phase.source is not None
-    with jax.transfer_guard("allow"):
+    with jax.transfer_guard("allow"), calls.counting(calls.SIGNAL) as asked:
         key = jax.random.fold_in(root, state.step)
         source, updates, facts = phase.source.next(frozen, state.roles, state.source, key)
     state, metrics = _compiled_update(phase, mesh)(frozen, state._replace(source=source), updates)
+    for name, number in calls.as_metrics(asked.parts).items():
+        facts = {**facts, name: facts.get(name, 0) + number}
     return state, metrics | facts
 
 
@@ -272,8 +278,12 @@ def mean_gradients(
 
 def split_counts(metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics that are added up, and those that are means."""
-    counts = {name: value for name, value in metrics.items() if name in COUNTS}
-    return counts, {name: value for name, value in metrics.items() if name not in COUNTS}
+    counts = {
+        name: value
+        for name, value in metrics.items()
+        if name in COUNTS or name.startswith(calls.METRIC)
+    }
+    return counts, {name: value for name, value in metrics.items() if name not in counts}
 
 
 def averaging_rate(step: Int[Array, ""], horizon: int) -> Float[Array, ""]:

@@ -52,7 +52,7 @@ def test_replies_are_kept_as_they_arrive_and_none_is_asked_for_twice(server, tmp
     rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
     assert rows[0]["instructions"] == "Say yes."
     assert rows[0]["address"] == server.address
-    kept = {row["text"]: row for row in rows[1:]}
+    kept = {row["text"]: row for row in rows if "text" in row}
     assert kept["yes a"]["messages"] == [{"role": "user", "content": "a"}]
     assert kept["yes a"]["model"] == "served"
     assert kept["yes a"]["settings"] == rows[0]["described"]
@@ -197,9 +197,9 @@ def test_a_torn_last_line_costs_one_exchange_and_a_damaged_one_is_named(server, 
         assert at(server).answer([Prompt("a"), Prompt("b")], read) == ["yes", None]
     assert ask(at(server), tmp_path, "a", "b")[0] == ["yes", "yes"]
     assert server.asked == 3
-    assert len(file.read_bytes().splitlines()) == 3
+    assert [file.read_bytes().count(key) for key in (b'"described"', b'"text"')] == [1, 2]
     file.write_bytes(whole.replace(b'"text"', b'"txt"', 1))
-    with pytest.raises(AmplifyError, match=r"exchanges\.jsonl: line 2 is damaged"):
+    with pytest.raises(AmplifyError, match=r"exchanges\.jsonl: line 3 is damaged"):
         recording(tmp_path, "data")
 
 

@@ -93,7 +93,7 @@ def taught(steps: int, at_once: int = 64):
             )
         )(jax.random.split(questions, at_once), drawn)
         helper = told_the_truth(TASK, drawn)
-        shown = imitation.demonstrate(OVERSEER, shown, helper, drawn, asked, teach)
+        shown, _ = imitation.demonstrate(OVERSEER, shown, helper, drawn, asked, teach)
         shown, wanted = imitation.lesson(OVERSEER, state.params, shown, learn)
         state, _ = update_if(trained, {}, state, wanted)
         return state, imitation.allow_more(OVERSEER, shown)

@@ -1,0 +1,67 @@
+"""Whom rounds asked how often, as lines of a table: by stage, purpose and part."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from amplify import calls, figures
+from amplify.calls import Call
+
+EXTRA = ("reused", "tokens")
+"""What else is known of a part's calls."""
+
+
+class Line(NamedTuple):
+    """One part in one stage, over rounds."""
+
+    group: str  # stage, and purpose where the stage does not say it
+    label: str  # part, and what of its calls is counted
+    numbers: dict[int, int]  # by round; rounds without such calls are left out
+
+    @property
+    def total(self) -> int:
+        return sum(self.numbers.values())
+
+
+def groups(records: Mapping[int, Mapping[str, Any]]) -> dict[str, list[Line]]:
+    """The calls in some rounds by group, in the order of the latest round's stages.
+
+    Args:
+        records: of the rounds, by their numbers, ascending; of any version.
+    """
+    found: dict[str, dict[str, Line]] = {}
+    for number, record in reversed([*records.items()]):
+        for call in calls.of_record(record):
+            group = _group(call)
+            for label, counted in _counts(call):
+                parts = found.setdefault(group, {})
+                line = parts.setdefault(label, Line(group, label, {}))
+                line.numbers[number] = line.numbers.get(number, 0) + counted
+    return {group: list(parts.values()) for group, parts in found.items()}
+
+
+def nested(record: Mapping[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
+    """The calls in one round for programs: `{stage: {purpose: {part: number}}}`."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for call in calls.of_record(record):
+        parts = found.setdefault(call.stage, {}).setdefault(call.purpose, {})
+        for label, counted in _counts(call):
+            parts[label] = parts.get(label, 0) + counted
+    return found
+
+
+def shown(number: int | None) -> str:
+    """A count as a table shows it."""
+    return figures.MISSING if number is None else f"{number:,}"
+
+
+def _counts(call: Call) -> Iterator[tuple[str, int]]:
+    if call.calls:
+        yield call.part, call.calls
+    for extra in EXTRA:
+        if number := getattr(call, extra):
+            yield f"{call.part}, {extra}", number
+
+
+def _group(call: Call) -> str:
+    same = call.purpose == call.stage.rpartition("/")[2]
+    return call.stage if same else f"{call.stage}, {call.purpose}"
