@@ -102,12 +102,11 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
     root = mesh.place(phase_key(experiment, phase.name, this.number))
     step = make_step(phase, _frozen(phase, work), root, batches, mesh)
     stage = f"{phase.name}/checkpoint"
-    with recording(this.path, stage) as exchanges:
+    with recording(this.path, stage) as exchanges, calls.counting(calls.SIGNAL) as asked:
         with resumable_training(phase, work) as run:
             like = mesh.place(abstract_state(phase))
             state = run(step, like, functools.partial(_first_state, phase, work), batches)
-        with calls.counting(calls.SIGNAL) as asked:
-            facts = _describe_source(phase, work, state)
+        facts = _describe_source(phase, work, state)
     counted = calls.of_training(stage, read_lines(this.phase(phase.name).metrics))
     for role, trained in state.roles.items():
         checkpoint.save(this.phase(phase.name).checkpoint(role), trained)

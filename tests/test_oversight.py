@@ -74,6 +74,19 @@ def test_weights_that_are_all_1_are_not_written():
         without_ones({"weight": np.full((3, 4), np.nan)})
 
 
+def calls(folder: Path, number: int) -> dict[tuple[str, str, str], int]:
+    """The ledger of a round: calls by stage, purpose and part."""
+    rows = Store(folder).round(number).record["ledger"]["calls"]
+    return {(row["stage"], row["purpose"], row["part"]): row["calls"] for row in rows}
+
+
+def test_calls_that_a_kind_states_are_in_the_ledger_by_stage_purpose_and_part(best_of_four):
+    found = calls(best_of_four, 1)
+    assert found["distillation/data", "signal", "assistant"] == 4 * 96 * 4
+    assert ("distillation/data", "signal", "overseer") not in found
+    assert found["evals", "evals", "overseer"] > 0
+
+
 class KilledError(Exception):
     pass
 
@@ -95,6 +108,11 @@ def test_reinforcement_trains_two_roles_and_hands_on_what_its_source_carries(rei
     assert sum(row["reward"] for row in rows) / len(rows) == pytest.approx(
         facts[0]["reward"] / 60, rel=1e-4
     )
+
+
+def test_calls_in_a_compiled_step_are_counted_exactly(reinforced):
+    found = calls(reinforced, 1)
+    assert found["reinforcement/checkpoint", "signal", "assistant"] == 60 * 8 * 4
 
 
 @pytest.mark.slow
@@ -122,6 +140,7 @@ def test_a_killed_reinforcement_ends_as_one_that_was_not(reinforced, tmp_path, a
             main(["round", str(folder), "--n", "1"])
     main(["round", str(folder), "--n", "1"])
     assert trained(folder, 1) == trained(reinforced, 1)
+    assert calls(folder, 1) == calls(reinforced, 1)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +161,10 @@ def test_phases_follow_from_what_an_audit_found(tmp_path, enough, expected):
         assert this.roles()["assistant"].stage == last
         assert this.main.data.parent.name == last.partition("/")[0]
         assert this.record["ledger"]["human_answers"] == 20 * 4
+        found = calls(folder, number)  # an audit has everything answered again
+        assert found["first/data", "signal", "overseer"] == 96 * 4
+        assert found["audit/data", "signal", "overseer"] == 96 * 4
+        assert found["audit/data", "signal", "people"] == 20 * 4
         assert this.record["ledger"]["training_steps"] == 60 * (len(expected) // 2)
 
 

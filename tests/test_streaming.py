@@ -22,12 +22,14 @@ from amplify.oversight import amplification, streaming
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.imitation import trained_overseer
 from amplify.oversight.streaming import Streaming
+from amplify.oversight.work import draw_batch
 from amplify.progress import unwatched
 from amplify.store import Store
 from amplify.tasks.permutation import Permutation
 from amplify.training.options import Training
 from amplify.training.step import fresh_role, make_step, traced_step
 from amplify.types import DONT_KNOW, Problems, Weights
+from tests import tiny
 from tests.tiny import tiny_experiment
 
 TOML = """
@@ -118,6 +120,58 @@ def test_a_streaming_round_leaves_what_a_stored_one_does(ran):
     trees = read_lines(this.main.interactions)
     assert trees
     assert {"question", "answer", "steps", "right"} <= set(trees[0])
+
+
+SIMULATED = tiny.TOML.replace(
+    "[training]", '[training]\ntargets = "streaming"\namplify_every = 2\nlook_every = 20'
+)
+
+
+def test_the_ledger_of_a_streaming_round_is_exact(tmp_path):
+    """A question about words asks the assistant as often as its own wildcards say."""
+    this = run(tiny_experiment(tmp_path / "tiny", SIMULATED), 1).round(1)
+    experiment, rows = Store(tmp_path / "tiny").experiment, read_lines(this.main.metrics)
+    root = loading.phase_key(experiment, "streaming", 1)
+    expected = {"overseer": 0, "assistant": 0, "environment": 0}
+    for step in range(0, 60, 2):
+        amplify_key = jax.random.split(jax.random.fold_in(root, step), 3)[0]
+        _, questions = draw_batch(experiment, jax.random.split(amplify_key, 4)[0])
+        for part, number in asked_for(experiment.task, questions).items():
+            expected[part] += number
+    for part, number in expected.items():
+        counts = [row[f"calls/{part}"] for row in rows]
+        assert all(type(count) is int for count in counts)
+        assert sum(counts) == number > 0
+    assert this.record["ledger"]["assistant_answers"] == expected["assistant"]
+    assert this.record["ledger"]["overseer_answers"] == expected["overseer"] == 30 * 8 * 4
+
+
+def asked_for(task, questions) -> dict[str, int]:
+    """Whom the simulated overseer asks about questions, whatever it is told."""
+    by = {"overseer": questions[..., 0].size, "assistant": 0, "environment": 0}
+    strategy = task.strategy(questions)
+    told = None
+    while True:
+        try:
+            ask = next(strategy) if told is None else strategy.send(told)
+        except StopIteration:
+            return by
+        asked = jnp.ones(questions.shape[:-1], bool) if ask.where is None else ask.where
+        primitive = task.is_primitive(ask.question)
+        by["environment"] += int((asked & primitive).sum())
+        by["assistant"] += int((asked & ~primitive).sum())
+        told = jnp.ones((*questions.shape[:-1], task.answer_length), jnp.int32)
+
+
+def test_a_demonstration_and_what_it_asks_are_in_the_ledger(ran):
+    rows = ran.round(1).record["ledger"]["calls"]
+    signal = {row["part"]: row["calls"] for row in rows if row["purpose"] == "signal"}
+    facts = ran.round(1).record["stages"]["streaming/checkpoint"]
+    # A batch of demonstrations is given whole, of which the budget may keep a part.
+    assert 0 <= signal["demonstrator"] - facts["demonstrations"] < 16 * 30
+    assert signal["demonstrator"] % 16 == 0
+    # Also the assistant's own answers, by which the curriculum grows.
+    assert signal["assistant"] > 30 * 16 * 4 + facts["assistant_answers"]
 
 
 def test_the_next_round_goes_on_with_the_overseer_and_the_size_of_its_parent(ran):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from amplify.amplification import over_questions
+from amplify.calls import metric
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.work import draw_batch
 from amplify.training.phase import Phase, Source, Trained, Update
@@ -57,7 +58,8 @@ class Rollouts(Source):
         batch = {"context": contexts, "questions": questions, "answers": said, "reward": reward}
         expected = live["baseline"].params["value"][questions[..., 0]]
         policy = Update(batch | {"advantage": reward - expected})
-        return state + jnp.mean(reward), {"assistant": policy, "baseline": Update(batch)}, {}
+        asked = {metric("assistant"): jnp.int32(reward.size)}
+        return state + jnp.mean(reward), {"assistant": policy, "baseline": Update(batch)}, asked
 
     def carry(self, state):
         return {"baseline": {"reward": state}}
