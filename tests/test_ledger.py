@@ -16,17 +16,20 @@ import numpy as np
 import pytest
 
 from amplify import calls, constants, evaluation, provenance, round_folder
+from amplify.assistants.packing import PADDING
 from amplify.calls import Call
 from amplify.chunks import amplify_problems
 from amplify.cli import main
 from amplify.draws import draw_held_out
 from amplify.evaluation import evaluate
 from amplify.json_lines import read_lines
+from amplify.overseers import continuation
 from amplify.overseers.exchanges import FILE, recorded, recording
 from amplify.report import costs
 from amplify.round_folder import RoundFolder
 from amplify.store import Store
 from amplify.types import Weights
+from tests.checkpoints import checkpoint_folder
 from tests.overseers.test_language_model import continued, overseen
 from tests.servers import FakeServer, Response, completion, fake_server
 from tests.tiny import TOML, tiny_experiment
@@ -135,14 +138,14 @@ class Gate:
 
 @pytest.mark.slow
 def test_a_kill_loses_no_prompt_and_what_is_on_file_is_reused(server, tmp_path):
-    """Twice: while evals of round 0 are under way, and while round 1's signal is made."""
+    """Twice, each time with requests under way."""
     folder = small(tmp_path / "spoken", server)
     kept = 0
     for most in (40, 100):
         server.respond = gate = Gate(most)
         command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
         process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-        settled = wait_until_still(server, most)
+        settled = wait_until_still(server, most, process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert settled > most  # some were under way
@@ -160,10 +163,11 @@ def test_a_kill_loses_no_prompt_and_what_is_on_file_is_reused(server, tmp_path):
     assert sum(reused) > 0
 
 
-def wait_until_still(server: FakeServer, most: int) -> int:
+def wait_until_still(server: FakeServer, most: int, process: subprocess.Popen) -> int:
     """Until no more requests come; how many there were then."""
     seen, since = -1, time.monotonic()
     while seen < most or time.monotonic() - since < 1.0:
+        assert process.poll() is None
         if server.asked != seen:
             seen, since = server.asked, time.monotonic()
         time.sleep(0.05)
@@ -180,6 +184,35 @@ def test_a_redone_stage_reuses_what_is_on_file_and_sends_nothing(server, tmp_pat
     assert server.asked == asked
     assert sent(folder, 1) == before
     assert record(folder, 1)["stages"]["evals"]["digest"] == digest
+
+
+@pytest.mark.slow
+def test_the_ledger_is_what_a_model_in_this_process_was_given_to_read(tmp_path, monkeypatch):
+    """Its weights are as they are drawn, so it says nothing that makes sense."""
+    given = []
+
+    def counting(of, params, rows):
+        given.append(int((jax.device_get(rows) != PADDING).any(axis=-1).sum()))
+        return go_on(of, params, rows)
+
+    go_on = continuation._go_on
+    monkeypatch.setattr(continuation, "_go_on", counting)
+    checkpoint_folder(tmp_path / "llama", "Question Ask Answer Conclude a b", positions=600)
+    overseer = (
+        'kind = "language-model"\npretrained = "llama"\nprompt = "prompt.txt"\nline = 8\nasks = 1\n'
+        "most_failed = 1.0"
+    )
+    toml = f"{TOML}ask_during_training = true\n".replace('kind = "simulated"', overseer)
+    for was, now in SMALL.items():
+        toml = toml.replace(was, now)
+    folder = tiny_experiment(tmp_path / "tiny", toml)
+    (folder / "prompt.txt").write_text("Ask about the pattern.\n", encoding="utf-8")
+    (folder / "llama").symlink_to(tmp_path / "llama")
+    main(["round", str(folder), "--n", "1"])
+    counted = [call for n in (0, 1) for call in calls.of_record(record(folder, n))]
+    prompts = [call for call in counted if call.part == "language model"]
+    assert {call.purpose for call in prompts} == {"signal", "evals", "looks"}
+    assert sum(call.calls for call in prompts) == sum(given)
 
 
 def test_prompts_to_a_model_in_this_process_are_counted_when_they_are_sent(tmp_path):
