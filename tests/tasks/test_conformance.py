@@ -1,4 +1,4 @@
-"""Every task must pass this; a broken one must not (see `Broken`)."""
+"""Every task must pass this; broken ones must not (see the `Broken...` fakes)."""
 
 import dataclasses
 
@@ -7,17 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.amplification import amplified, over_questions, told_the_truth
+from amplify.amplification import amplified, over_questions, read_for, told_the_truth
 from amplify.overseers.simulated import Simulated
 from amplify.problems import draw_problems
 from amplify.tasks.assignments import Assignments
+from amplify.tasks.documents import Documents
 from amplify.tasks.permutation import Permutation
+from amplify.tasks.search import Search
 from amplify.tasks.shortest_path import ShortestPath
 from amplify.tasks.union_find import UnionFind
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import Task
+from amplify.words import read_answer, read_question, shown
+from tests.documents import asked_rows, jsonl, written
 
-TASKS: list[Task] = [
+WITH_STRATEGY: list[Task] = [
     Wildcard(1),
     Wildcard(3),
     Wildcard(6),
@@ -25,21 +29,42 @@ TASKS: list[Task] = [
     Assignments(12, 3),
     ShortestPath(9, 16),
     UnionFind(9, 3),
+    Search(regions=64),
+    Search(regions=64, hops=2, show_work=True),
 ]
+DOCUMENTS = "documents"
+"""Questions over documents in files, which are written first."""
+
+
+@pytest.fixture(scope="module", params=[*WITH_STRATEGY, DOCUMENTS], ids=str)
+def task(request, tmp_path_factory) -> Task:
+    if request.param != DOCUMENTS:
+        return request.param
+    folder = tmp_path_factory.mktemp("documents")
+    questions = written(folder / "questions.jsonl", asked_rows())
+    return Documents(documents=str(jsonl(folder / "texts.jsonl")), questions=str(questions))
 
 
 @dataclasses.dataclass(frozen=True)
-class Broken(Wildcard):
-    """A strategy that forgets the second half of its question."""
+class BrokenStrategy(Wildcard):
+    """Forgets the second half of its question."""
 
     def strategy(self, question):
         answer = yield from super().strategy(question.at[..., -1].set(1))
         return answer
 
 
-def problems_of(task: Task, count: int = 32):
+@dataclasses.dataclass(frozen=True)
+class BrokenSearch(Search):
+    """Finds the same for all problems: what the first one's questions find."""
+
+    def find(self, questions):
+        return super().find(jnp.broadcast_to(questions[:1], questions.shape))
+
+
+def problems_of(task: Task, count: int = 32, split: str = "train"):
     depths = [depth for depth in range(1, task.max_depth + 1) for _ in range(3)]
-    return draw_problems(task, 7, 1, "train", count, depths), np.array(depths)
+    return draw_problems(task, 7, 1, split, count, depths), np.array(depths)
 
 
 def overseer_told_the_truth(task: Task):
@@ -63,29 +88,28 @@ def check_overseer(task: Task) -> None:
     assert bool(jnp.all(right))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
+@pytest.mark.parametrize("task", WITH_STRATEGY, ids=str)
 def test_the_overseer_told_the_truth_gives_the_truth(task):
     check_overseer(task)
 
 
 def test_a_broken_overseer_is_caught():
     with pytest.raises(AssertionError):
-        check_overseer(Broken(4))
+        check_overseer(BrokenStrategy(4))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_shapes_and_tokens_are_what_the_task_says(task):
     problems, _ = problems_of(task)
-    assert problems.contexts.shape[1:] == (task.facts, task.fact_length)
+    read = read_for(task, problems.contexts, problems.questions)
+    assert read.shape[1:] == (task.facts, task.fact_length)
     assert problems.questions.shape[2:] == (task.question_length,)
     truth = over_questions(task.truth)(problems.contexts, problems.questions)
     assert truth.shape[2:] == (task.answer_length,)
-    for tokens in (problems.contexts, problems.questions, truth):
+    for tokens in (read, problems.questions, truth):
         assert int(tokens.min()) >= 0
         assert int(tokens.max()) < len(task.vocabulary)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_the_truth_is_right_and_dont_know_is_not(task):
     problems, _ = problems_of(task)
     truth = over_questions(task.truth)(problems.contexts, problems.questions)
@@ -94,15 +118,18 @@ def test_the_truth_is_right_and_dont_know_is_not(task):
     assert not bool(jnp.any(right(problems.contexts, problems.questions, jnp.zeros_like(truth))))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_no_drawn_question_is_primitive_and_every_class_is_drawn(task):
-    problems, _ = problems_of(task)
-    assert not bool(jnp.any(task.is_primitive(problems.questions)))
-    classes = over_questions(task.class_of)(problems.contexts, problems.questions)
-    assert set(np.asarray(classes).ravel().tolist()) == set(range(len(task.classes)))
+    drawn = set()
+    # Where contexts are found, some classes are kept for evals.
+    for split in ("train", "final") if hasattr(task, "find") else ("train",):
+        problems, _ = problems_of(task, split=split)
+        assert not bool(jnp.any(task.is_primitive(problems.questions)))
+        classes = over_questions(task.class_of)(problems.contexts, problems.questions)
+        drawn |= set(np.asarray(classes).ravel().tolist())
+    assert drawn == set(range(len(task.classes)))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
+@pytest.mark.parametrize("task", WITH_STRATEGY, ids=str)
 def test_an_overseer_told_nothing_does_not_know(task):
     problems, _ = problems_of(task)
     strategy = task.strategy(problems.questions)
@@ -117,10 +144,40 @@ def test_an_overseer_told_nothing_does_not_know(task):
     assert not bool(jnp.any(answer))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_a_question_reads_back_as_it_is_shown(task):
-    from amplify.words import read_question, shown
-
     problems, _ = problems_of(task, count=4)
     for question in np.asarray(problems.questions).reshape(-1, task.question_length):
         assert read_question(task, shown(task, question)).tolist() == question.tolist()
+
+
+def test_a_true_answer_reads_back_as_it_is_shown(task):
+    problems, _ = problems_of(task, count=4)
+    truth = over_questions(task.truth)(problems.contexts, problems.questions)
+    for answer in np.asarray(truth).reshape(-1, task.answer_length):
+        assert read_answer(task, shown(task, answer)).tolist() == answer.tolist()
+
+
+def check_search(task: Task) -> None:
+    """What questions find depends on the questions of their own problem alone, and blanks find
+    nothing.
+    """
+    questions = problems_of(task, count=4)[0].questions
+    together = np.asarray(task.find(questions))
+    for row, found in enumerate(together):
+        assert np.array_equal(np.asarray(task.find(questions[row : row + 1]))[0], found)
+    assert not np.any(np.asarray(task.find(jnp.zeros_like(questions[:1]))))
+    supported = over_questions(task.supports)(jnp.asarray(together), questions)
+    assert not bool(
+        jnp.any(over_questions(task.supports)(jnp.zeros_like(jnp.asarray(together)), questions))
+    )
+    assert bool(jnp.any(supported))
+
+
+def test_what_is_found_is_found_for_each_problem_by_itself(task):
+    if hasattr(task, "find"):
+        check_search(task)
+
+
+def test_a_broken_search_is_caught():
+    with pytest.raises(AssertionError):
+        check_search(BrokenSearch(regions=64))
