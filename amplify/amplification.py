@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify import calls
+from amplify.task_abilities import search_of
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -23,7 +24,6 @@ from amplify.types import (
     Interaction,
     Overseer,
     Respond,
-    SearchedTask,
     StackedSteps,
     Step,
     Task,
@@ -153,7 +153,7 @@ def encode_given(
     contexts: Int[Array, "batch facts fact_length"],
 ) -> PyTree[Array]:
     """The assistant's encoding of the contexts; None for tasks that search for them."""
-    return None if isinstance(task, SearchedTask) else assistant.encode(params, contexts)
+    return None if search_of(task) else assistant.encode(params, contexts)
 
 
 def with_memory(
@@ -185,7 +185,8 @@ def read_for(
     questions: Int[Array, "batch questions question_length"],
 ) -> Int[Array, "batch read read_length"]:
     """What the assistant reads to answer questions: what is given, or what they find."""
-    return task.find(questions) if isinstance(task, SearchedTask) else contexts
+    search = search_of(task)
+    return search.find(questions) if search else contexts
 
 
 def told_the_truth(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:

@@ -26,7 +26,7 @@ from amplify.problems import SPLITS
 from amplify.report import results, write_comparison
 from amplify.round_folder import RoundFolder, read_evals
 from amplify.store import Store
-from amplify.types import SearchedTask
+from amplify.task_abilities import search_of
 
 if TYPE_CHECKING:
     import pandas
@@ -311,7 +311,7 @@ class Policy:
 def _contexts(task: Any, contexts: Any, batch: int) -> Int[np.ndarray, "batch facts fact_length"]:
     shape = ("batch", task.facts, task.fact_length)
     if contexts is None:
-        if not isinstance(task, SearchedTask):
+        if search_of(task) is None:
             raise AmplifyError("contexts are needed: this task does not search for them")
         contexts = np.zeros((batch, *shape[1:]), np.int32)
     tokens = np.asarray(jax.device_get(contexts))

@@ -17,8 +17,9 @@ from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.problems import TOGETHER
 from amplify.strict import nearest, shown
+from amplify.task_abilities import choices_of, knows_truth, search_of, sizes_of, strategy_of
 from amplify.training.options import Training
-from amplify.types import ChoiceTask, GradedTask, SearchedTask, Task, knows_truth
+from amplify.types import Task
 
 MOST = 2**31 - 1
 NO_TRUTH = "the task's truth and is_right are None"
@@ -151,7 +152,7 @@ def _check_strategy(task: Any, overseer: Any, kind: str, path: Path) -> None:
     follows = kind in ("simulated", "learned")
     if isinstance(overseer, HumanConfig):
         follows = "simulated" in (overseer.people, overseer.others)
-    if follows and getattr(task, "strategy", None) is None:
+    if follows and strategy_of(task) is None:
         raise AmplifyError(
             f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
             f" from, and {type(task).__name__} has none"
@@ -159,7 +160,7 @@ def _check_strategy(task: Any, overseer: Any, kind: str, path: Path) -> None:
 
 
 def _check_given(task: Any, training: Training, path: Path) -> None:
-    if training.targets == "streaming" and isinstance(task, SearchedTask):
+    if training.targets == "streaming" and search_of(task):
         raise AmplifyError(
             f'{path}: training.targets = "streaming" is for tasks whose contexts are given; where'
             ' they are found, it must be "stored"'
@@ -169,7 +170,7 @@ def _check_given(task: Any, training: Training, path: Path) -> None:
 def _check_choices(task: Task, path: Path) -> None:
     """A browser sends a choice without spare space, and the task reads what was put up."""
     seen: dict[str, str] = {}
-    for choice in task.choices if isinstance(task, ChoiceTask) else ():
+    for choice in choices_of(task):
         other = seen.setdefault(one_line(choice), choice)
         if other != choice:
             raise AmplifyError(
@@ -195,13 +196,14 @@ def _check_speaks(overseer: Any, training: Training, path: Path) -> None:
 def _check_curriculum(task: Task, curriculum: Curriculum, training: Training, path: Path) -> None:
     if not curriculum.start:
         return
-    if training.targets != "streaming" or not isinstance(task, GradedTask):
+    sizes = sizes_of(task)
+    if training.targets != "streaming" or sizes is None:
         raise AmplifyError(
             f'{path}: curriculum.start needs training.targets = "streaming" and a task whose'
             " contexts come in sizes"
         )
-    if not task.smallest <= curriculum.start <= task.largest:
+    if not sizes.smallest <= curriculum.start <= sizes.largest:
         raise AmplifyError(
-            f"{path}: curriculum.start must be {task.smallest} to {task.largest},"
+            f"{path}: curriculum.start must be {sizes.smallest} to {sizes.largest},"
             f" got {curriculum.start}"
         )

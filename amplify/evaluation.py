@@ -41,6 +41,7 @@ from amplify.measures import (
 from amplify.overseers.human import learner_of
 from amplify.overseers.language_model import check_failed
 from amplify.problems import TOGETHER, answer_keys, at_a_time, in_chunks
+from amplify.task_abilities import knows_truth, rule_of, search_of
 from amplify.types import (
     DONT_KNOW,
     FAILED,
@@ -49,11 +50,8 @@ from amplify.types import (
     OverseerKind,
     Problems,
     Respond,
-    SearchedTask,
     Task,
     Weights,
-    knows_truth,
-    rule_of,
 )
 from amplify.words import shown
 
@@ -80,7 +78,7 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
     )
     if not knows_truth(task):
         return (dataclasses.replace(CONSISTENT, costly=costly),)
-    found = (FOUND, ALONE_IF_FOUND) if isinstance(task, SearchedTask) else ()
+    found = (FOUND, ALONE_IF_FOUND) if search_of(task) else ()
     return right + found
 
 
@@ -320,8 +318,8 @@ def _results(
     alone = assistant.answer(params, memory, questions, None)
     measured: dict[str, Any] = {}
     if knows_truth(task):
-        if isinstance(task, SearchedTask):
-            measured[FOUND.name] = over_questions(task.supports)(read, questions)
+        if (search := search_of(task)) and search.supports:
+            measured[FOUND.name] = over_questions(search.supports)(read, questions)
         measured |= {
             "truth": over_questions(task.truth)(contexts, questions),
             ALONE.name: _right(task, problems, alone.tokens),

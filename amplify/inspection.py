@@ -20,18 +20,14 @@ from amplify.chunks import Amplified, chunk_size
 from amplify.draws import draw_held_out, draw_round
 from amplify.errors import AmplifyError
 from amplify.loading import load_assistant, load_weights
+from amplify.model_abilities import exporter_of
 from amplify.overseers.exchanges import consulting, recorded
 from amplify.oversight.labels import amplify_as_in
 from amplify.oversight.people import recorded_by_people
 from amplify.round_folder import RoundFolder
 from amplify.store import Store
-from amplify.types import (
-    HasWeights,
-    Problems,
-    SearchedTask,
-    Weights,
-    knows_truth,
-)
+from amplify.task_abilities import knows_truth, search_of
+from amplify.types import Problems, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +100,15 @@ def export_weights(store: Store, number: int | None, out: Path) -> int:
     transformers opens. Returns the round's number.
     """
     assistant = store.experiment.assistant
-    if not isinstance(assistant, HasWeights):
+    export = exporter_of(assistant)
+    if export is None:
         raise AmplifyError(
             f"{store.path}: only a language model can be exported, and the assistant is none"
         )
     number = _best(store) if number is None else number
     roles = store.roles(store.finished(number, "checkpoint"))
     params = load_assistant(store.experiment, roles)
-    assistant.export(params, out)
+    export(params, out)
     return number
 
 
@@ -131,7 +128,7 @@ class Desk:
 
     def introduction(self) -> str:
         task = self.store.experiment.task
-        if isinstance(task, SearchedTask):
+        if search_of(task):
             questions = jax.device_get(self.problem.questions)[0]
             asked = [words.shown(task, question) for question in questions]
             title = f"{self.store.name}, round {self.number}. Questions such as:"
@@ -160,7 +157,7 @@ class Desk:
             truth = task.truth(context, question)
             about += f"; the truth is {words.shown(task, jax.device_get(truth))}"
         line = f"{words.shown(task, tokens[0, 0])}   ({about})"
-        if isinstance(task, SearchedTask):
+        if search_of(task):
             passages = [words.shown(task, row) for row in read[0] if row.any()]
             line = "\n  ".join([line, "from:", *passages])
         if self.depth == 0:

@@ -10,10 +10,11 @@ from jaxtyping import Array, Key, PyTree
 from amplify import checkpoint
 from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
+from amplify.model_abilities import loader_of
 from amplify.round_folder import Handle
 from amplify.training.phase import RoleState, Trained
 from amplify.training.step import abstract_role
-from amplify.types import Loads, Weights
+from amplify.types import Weights
 
 STREAMS = {"imitation": 2**32 - 1, "streaming": 2**32 - 2}
 """Streams of random numbers apart from those of problems, which are numbered by rounds."""
@@ -32,8 +33,8 @@ def load_overseer(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree
     if experiment.learner is not None:
         params = load(experiment, experiment.learner, role_of(roles, "overseer"))
         return experiment.mesh.bring_here(params)
-    if isinstance(experiment.overseer, Loads):
-        return experiment.overseer.load(experiment.mesh.here.of_tree)
+    if (load_given := loader_of(experiment.overseer)) is not None:
+        return load_given(experiment.mesh.here.of_tree)
     return None
 
 

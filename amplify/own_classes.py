@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from amplify.errors import AmplifyError
+from amplify.model_abilities import preparer_of
 from amplify.oversight.work import Oversight
 from amplify.strict import nearest, shown
-from amplify.types import TRUTH, OverseerKind, Prepares, Task
+from amplify.task_abilities import TRUTH
+from amplify.types import OverseerKind, Task
 
 WANTED: dict[str, type] = {"task": Task, "oversight": Oversight}
 """What a section's class must be itself; others build what they stand for."""
@@ -49,7 +51,7 @@ def check_task(task: Any, named: str) -> None:
         hash(task)
     except TypeError as error:
         raise AmplifyError(f"{named}: its fields must be hashable ({error})") from None
-    if not isinstance(task, Prepares):
+    if preparer_of(task) is None:
         check_names(task, named)
 
 

@@ -21,16 +21,8 @@ from amplify.answers import AnswerRule
 from amplify.errors import first_line
 from amplify.probing import Promise, Trial, described, one_of
 from amplify.strict import shown
-from amplify.types import (
-    ASSISTANT,
-    ENVIRONMENT,
-    Ask,
-    Interaction,
-    Respond,
-    Strategy,
-    Task,
-    knows_truth,
-)
+from amplify.task_abilities import knows_truth
+from amplify.types import ASSISTANT, ENVIRONMENT, Ask, Interaction, Respond, Strategy, Task
 
 QUESTIONS = 100
 """Questions that are asked, at least."""

@@ -15,22 +15,12 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from amplify import types
 from amplify.errors import AmplifyError
 from amplify.own_code import place_of, place_of_definition, told
 from amplify.strict import shown
+from amplify.task_abilities import ARGUMENTS
+from amplify.types import Task
 
-OPTIONAL = {"truth": ["context", "question"], "is_right": ["context", "question", "answer"]}
-"""Arguments of functions that the protocol declares as values, because a task may have none."""
-PROTOCOLS = (
-    types.SimulatedTask,
-    types.Task,
-    types.GradedTask,
-    types.SearchedTask,
-    types.SpokenTask,
-    types.ExpandableTask,
-)
-"""Where the functions that a task may have are declared, with their arguments."""
 TRACED = (
     "; values are not known yet when a function is compiled: choose with jnp.where in place of if,"
     " and compute with jnp in place of numpy"
@@ -219,10 +209,9 @@ def one_of(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _arguments(name: str) -> list[str]:
     """Names of the arguments that a function of a task takes."""
-    if name in OPTIONAL:
-        return OPTIONAL[name]
-    protocol = next(protocol for protocol in PROTOCOLS if name in vars(protocol))
-    return [*inspect.signature(getattr(protocol, name)).parameters][1:]
+    if name in ARGUMENTS:
+        return [*ARGUMENTS[name]]
+    return [*inspect.signature(getattr(Task, name)).parameters][1:]
 
 
 def _tuple(items: Any) -> str:

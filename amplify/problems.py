@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Int, Key, UInt32
 
 from amplify import processes
 from amplify.errors import AmplifyError
+from amplify.task_abilities import sizes_of
 from amplify.types import Problems, Task
 
 SPLITS = {"select": 0, "final": 1}
@@ -84,17 +85,19 @@ def draw_for_training(
 ) -> tuple[Int[Array, "batch facts fact_length"], Int[Array, "batch questions question_length"]]:
     """New contexts and questions, inside a compiled step; none that is held out if `apart`.
 
-    With a `size`, contexts of it (see `GradedTask`). Consumes the key.
+    With a `size`, contexts of it (see `task_abilities.Sizes`). Consumes the key.
     """
+
+    sizes = sizes_of(task)
 
     def one(key: Key[Array, ""]) -> tuple[Array, Array]:
         context_key, question_key = jax.random.split(key)
 
         def draw(attempt: Int[Array, ""]) -> Int[Array, "facts fact_length"]:
             key = jax.random.fold_in(context_key, attempt)
-            if size is None:
+            if size is None or sizes is None:
                 return task.draw_context(key)
-            return task.draw_context_of_size(key, size)  # type: ignore[attr-defined]
+            return sizes.draw_context(key, size)
 
         def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
             return state[0] + 1, draw(state[0] + 1)

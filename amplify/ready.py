@@ -9,11 +9,11 @@ from pathlib import Path
 
 from amplify.errors import naming
 from amplify.experiment import Experiment
+from amplify.model_abilities import preparer_of
 from amplify.own_classes import check_names
 from amplify.own_code import failing_as
 from amplify.own_tasks import check_functions
 from amplify.probing import Trial
-from amplify.types import Prepares
 
 
 def check_ready(experiment: Experiment, path: Path) -> None:
@@ -27,9 +27,9 @@ def check_ready(experiment: Experiment, path: Path) -> None:
     """
     task, kind = experiment.task, experiment.values["task.kind"]
     for part in (task, experiment.assistant, experiment.overseer):
-        if isinstance(part, Prepares):
+        if (prepare := preparer_of(part)) is not None:
             with naming(path):
-                part.prepare()
+                prepare()
     if (folder := experiment.places.get("task.source")) is not None:
         source = folder / kind.partition(":")[0]
         with failing_as(source, kind):

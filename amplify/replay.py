@@ -31,7 +31,8 @@ from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
 from amplify.stages import write_data
 from amplify.store import Store
-from amplify.types import OverseerKind, Problems, SimulatedTask, Weights, knows_truth
+from amplify.task_abilities import knows_truth, strategy_of
+from amplify.types import OverseerKind, Problems, Weights
 
 OtherOverseer = Literal["simulated", "nobody"]
 
@@ -138,7 +139,7 @@ def _overseer(experiment: Experiment, wanted: OtherOverseer | None) -> OverseerK
         return experiment.overseer
     if wanted == "nobody":
         return PassesOn()
-    if not isinstance(experiment.task, SimulatedTask):
+    if strategy_of(experiment.task) is None:
         raise AmplifyError(
             f"--overseer simulated: {type(experiment.task).__name__} has no strategy to follow"
         )

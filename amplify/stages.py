@@ -32,6 +32,7 @@ from amplify.loading import (
     phase_key,
     role_key,
 )
+from amplify.model_abilities import layout_of, loader_of
 from amplify.overseers.exchanges import Exchanges, recording
 from amplify.oversight.work import WEIGHT, Made, Work, without_ones
 from amplify.problems import SPLITS, at_a_time
@@ -42,7 +43,7 @@ from amplify.statistics import carried_error_rate, judge
 from amplify.training.loop import LogRow, steps_taken, train
 from amplify.training.phase import Phase, Roles, RoleState, Trained
 from amplify.training.step import TrainState, abstract_state, begin, fresh_role, make_step
-from amplify.types import LaysOut, Loads, Weights
+from amplify.types import Weights
 
 
 def initialise_roles(
@@ -61,7 +62,8 @@ def initialise_roles(
 
 def _initial_params(experiment: Experiment, trained: Trained) -> PyTree[Array]:
     model, mesh = trained.model, experiment.mesh
-    params = model.load(mesh.of_tree) if isinstance(model, Loads) else None
+    load_given = loader_of(model)
+    params = load_given(mesh.of_tree) if load_given else None
     if params is not None:
         return params
     key = mesh.place(role_key(experiment, trained.role))
@@ -160,7 +162,7 @@ def _stored_batches(phase: Phase, work: Work) -> grain.DatasetIterator:
             optional=(WEIGHT,),
             batch_size=phase.schedule.batch,
             seed=order_seed(experiment, phase.name, this.number),
-            lay_out=model.lay_out if isinstance(model, LaysOut) else dict,
+            lay_out=layout_of(model),
         )
 
 

@@ -1,9 +1,10 @@
-"""The words of the program as types: what a task, an overseer and an assistant are, and what passes
+"""The words of the program as types: what every task, overseer and assistant is, and what passes
 between them.
 
-This module knows shapes and protocols and nothing else; every other module imports it, and of ours
-it imports only the rules by which texts are compared. Everything here is a pytree of JAX arrays or
-a pure function over them, so any of it may be jitted and vmapped.
+This module knows shapes and three protocols and nothing else; every other module imports it, and it
+imports none of ours. What a task or a model may have beside that is in `task_abilities` and
+`model_abilities`. Everything here is a pytree of JAX arrays or a pure function over them, so any of
+it may be jitted and vmapped.
 
 Shapes used throughout:
     batch            problems
@@ -14,16 +15,12 @@ Shapes used throughout:
 Token 0 pads and, as the whole of an answer, says "don't know".
 """
 
-from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from typing_extensions import Protocol, runtime_checkable  # whose isinstance evaluates no property
-
-from amplify.answers import EXACT, AnswerRule
 
 DONT_KNOW = 0
 """The token that pads and, as an answer, says "don't know"."""
@@ -33,10 +30,6 @@ FAILED = -1
 
 ASSISTANT, ENVIRONMENT, OVERSEER = 0, 1, 2
 """Who gave an answer: the values of `Interaction.answered_by`."""
-
-
-TRUTH = ("truth", "is_right")
-"""What a task has that knows the truth; both are None in one that does not."""
 
 
 class Problems(NamedTuple):
@@ -143,12 +136,12 @@ IsRight = Callable[
 
 @runtime_checkable
 class Task(Protocol):
-    """A source of problems that knows the truth about them.
+    """A source of problems, which knows the truth about them or does not.
 
-    Functions with a `context` take *one* problem and one question; callers vmap them.
-    `is_primitive` never sees one and works on any leading shape. A task is a frozen dataclass: its
-    fields are the keys of `[task]` in an experiment file, and its value can key a cache of compiled
-    functions.
+    What a task may have beside this is in `task_abilities`. Functions with a `context` take *one*
+    problem and one question; callers vmap them. `is_primitive` never sees one and works on any
+    leading shape. A task is a frozen dataclass: its fields are the keys of `[task]` in an
+    experiment file, and its value can key a cache of compiled functions.
     """
 
     def __hash__(self) -> int: ...
@@ -185,7 +178,9 @@ class Task(Protocol):
 
     @property
     def truth(self) -> Truth:
-        """The true answer, a method in tasks that know it; None (see `knows_truth`) in others."""
+        """The true answer, a method in tasks that know it; None in others (see
+        `task_abilities.knows_truth`).
+        """
 
     @property
     def is_right(self) -> IsRight:
@@ -218,113 +213,10 @@ class Task(Protocol):
         """A fact, question or answer, as words of the vocabulary -> what a person reads."""
 
 
-def knows_truth(task: Task) -> bool:
-    """Whether a task says what is true. Where `truth` and `is_right` are None, nobody knows, and
-    there are no measures of right and wrong.
-    """
-    return all(getattr(task, name) is not None for name in TRUTH)
-
-
-@runtime_checkable
-class SimulatedTask(Task, Protocol):
-    """A task that says how its questions are taken apart. `strategy` never sees a context, and
-    works on any leading shape.
-
-    Told true sub-answers, it is right or says "don't know". In a task of an experiment's own this
-    is checked on a hundred questions before round 0. An overseer that is meant to err needs a class
-    attribute `strategy_accuracy`: the least share of these questions about which it is not wrong,
-    from 0 to 1; 0 allows anything.
-    """
-
-    def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
-        """The simulated overseer: how a person who knows no facts would take the question apart."""
-
-
-@runtime_checkable
-class SpokenTask(Protocol):
-    """A task whose answers are more than words of the vocabulary, one after another."""
-
-    def parse_answer(self, text: str) -> list[str]:
-        """An answer as a person, or a language model, types it -> words of the vocabulary.
-
-        Raises ValueError, saying what an answer looks like.
-        """
-
-
-@runtime_checkable
-class ChoiceTask(Protocol):
-    """A task whose questions have few answers, which a person may be shown to choose from."""
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """All answers, as a person types them."""
-
-
-@runtime_checkable
-class ComparedTask(Protocol):
-    """A task that calls answers the same although their texts differ, or only by their ends. Its
-    `is_right` must judge by the same rule. Answers to other tasks are compared exactly.
-    """
-
-    @property
-    def answer_rule(self) -> AnswerRule:
-        """When two answers are the same."""
-
-
-def rule_of(task: Task) -> AnswerRule:
-    """When two answers to a task's questions are the same."""
-    return task.answer_rule if isinstance(task, ComparedTask) else EXACT
-
-
-@runtime_checkable
-class ExpandableTask(Protocol):
-    """A task that can be asked to say more about a part of an answer."""
-
-    def expand(self, part: str) -> str:
-        """The question that asks for more about it, as a person would type it."""
-
-
-@runtime_checkable
-class GradedTask(Task, Protocol):
-    """A task whose contexts come in sizes, so that a curriculum can begin with small ones."""
-
-    @property
-    def smallest(self) -> int:
-        """The smallest size of context that makes sense."""
-
-    @property
-    def largest(self) -> int:
-        """The size of what `draw_context` draws."""
-
-    def draw_context_of_size(
-        self, key: Key[Array, ""], size: Int[Array, ""]
-    ) -> Int[Array, "facts fact_length"]:
-        """A context of `size` symbols, smallest..largest, filled up with facts of zeros."""
-
-
-@runtime_checkable
-class SearchedTask(Protocol):
-    """A task whose contexts are not given: what its questions find is what the assistant reads.
-    `draw_context` then draws what the questions of a problem have in common.
-    """
-
-    def find(
-        self, questions: Int[Array, "batch questions question_length"]
-    ) -> Int[Array, "batch facts fact_length"]:
-        """What all questions of a problem find together. A question of zeros finds nothing."""
-
-    def supports(
-        self,
-        context: Int[Array, "facts fact_length"],
-        question: Int[Array, " question_length"],
-    ) -> Bool[Array, ""]:
-        """Whether all that the true answer rests on is in what was found."""
-
-
 @runtime_checkable
 class Assistant(Protocol):
     """The model being trained: reads a context once, answers many questions about it. A frozen
-    dataclass.
+    dataclass. What it may have beside this is in `model_abilities`.
     """
 
     def __hash__(self) -> int: ...
@@ -376,62 +268,3 @@ class Assistant(Protocol):
 
 Place = Callable[[PyTree[Any]], PyTree[Sharding]]
 """Says of each leaf of a tree of parameters, or of their shapes, where it goes."""
-
-
-@runtime_checkable
-class Loads(Protocol):
-    """An assistant or an overseer whose weights come from somewhere."""
-
-    def load(self, place: Place) -> PyTree[Array] | None:
-        """Its weights, in the shape of those that `init` draws; None: they are to be drawn.
-
-        Args:
-            place: where each of its parameters goes.
-
-        Raises AmplifyError if they cannot be read.
-        """
-
-
-@runtime_checkable
-class HasWeights(Loads, Protocol):
-    """An assistant whose weights can go again where they come from."""
-
-    def export(self, params: PyTree[Array], out: Path) -> None:
-        """Writes a folder that others open.
-
-        Raises AmplifyError if it is there already, or there is nothing to make it like.
-        """
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """A task, an assistant or an overseer that needs something which takes a while to build, such
-    as a search index or a tokenizer. It is built on first use, so that an experiment file is read
-    at once; rounds have it built, and whatever needs it checked, before the first one writes
-    anything.
-    """
-
-    def prepare(self) -> None:
-        """Builds it.
-
-        Raises AmplifyError if that fails, or if the values of the experiment file do not suit it.
-        """
-
-
-@runtime_checkable
-class LaysOut(Protocol):
-    """An assistant that would train on a data set's rows in another form, made of all at once."""
-
-    def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Columns with an entry for each row, which `loss` takes in place of those given."""
-
-
-@runtime_checkable
-class TrainsPart(Protocol):
-    """An assistant of whose parameters only some are trained."""
-
-    def split(self, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
-        """Those that are trained, and those that stay as they are."""
-
-    def join(self, trained: PyTree[Array], kept: PyTree[Array]) -> PyTree[Array]:
-        """The parameters that `split` took apart."""

@@ -8,17 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from amplify.errors import AmplifyError
-from amplify.types import (
-    ASSISTANT,
-    DONT_KNOW,
-    ENVIRONMENT,
-    FAILED,
-    OVERSEER,
-    Interaction,
-    SpokenTask,
-    Task,
-    knows_truth,
-)
+from amplify.task_abilities import answer_parser_of, knows_truth
+from amplify.types import ASSISTANT, DONT_KNOW, ENVIRONMENT, FAILED, OVERSEER, Interaction, Task
 
 ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
 
@@ -97,8 +88,8 @@ def _short(text: str) -> str:
 
 
 def _answer_words(task: Task, text: str) -> list[str]:
-    if isinstance(task, SpokenTask):
-        return task.parse_answer(text)
+    if (parse := answer_parser_of(task)) is not None:
+        return parse(text)
     return [text] if text in _numbers(task) else text.split()  # a word may have a space in it
 
 

@@ -17,8 +17,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
+from amplify.task_abilities import sizes_of
 from amplify.transformer import Memory, Size, Transformer, forward_flops, sample
-from amplify.types import DONT_KNOW, FAILED, Answers, GradedTask, Task
+from amplify.types import DONT_KNOW, FAILED, Answers, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,7 @@ class FactTransformer:
         self, contexts: Int[Array, "batch facts fact_length"]
     ) -> Bool[Array, "batch 1 facts"] | None:
         """True where a row is a fact and no padding; None for a task that never pads."""
-        if not isinstance(self.task, GradedTask):
+        if sizes_of(self.task) is None:
             return None
         return jnp.any(contexts != 0, axis=-1)[:, None]
 

@@ -127,7 +127,7 @@ class LanguageModel:
         return words_of_tokenizer(self.task, opened, self.config.chat)
 
     def prepare(self) -> None:
-        """Opens the tokenizer; see `types.Prepares`.
+        """Opens the tokenizer; see `model_abilities.preparer_of`.
 
         Raises:
             AmplifyError: if the tokenizer does not suit the task, or its contexts are too long for

@@ -18,7 +18,8 @@ from amplify.crowd.simulated import Diary, run_crowd
 from amplify.errors import AmplifyError
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import end_with_parent
-from amplify.types import SimulatedTask
+from amplify.task_abilities import strategy_of
+from amplify.types import Task
 
 
 def invite_crowd(roster: Roster, people: int, now: float) -> list[Member]:
@@ -36,7 +37,7 @@ def serve_crowd(
     from amplify.experiment_file import read_experiment
 
     chosen = read_experiment(experiment / "experiment.toml")
-    if not isinstance(chosen.task, SimulatedTask):
+    if strategy_of(chosen.task) is None:
         raise AmplifyError(
             f"{experiment}: simulated people need a task with a strategy, and"
             f" {type(chosen.task).__name__} has none"
@@ -47,7 +48,7 @@ def serve_crowd(
 
 
 async def _run_until_stopped(
-    task: SimulatedTask, config: CrowdConfig, members: Sequence[Member], address: str
+    task: Task, config: CrowdConfig, members: Sequence[Member], address: str
 ) -> None:
     diary = Diary()
     crowd = asyncio.ensure_future(run_crowd(task, config, members, address, diary))

@@ -19,7 +19,7 @@ from amplify.crowd.page_reader import Page, read_page
 from amplify.crowd.simulated_policy import Action, decide
 from amplify.errors import AmplifyError
 from amplify.people.roster import Member
-from amplify.types import SimulatedTask
+from amplify.types import Task
 
 SOONEST, LATEST = 0.05, 2.0
 """Shortest and longest time until a request is sent again, in seconds."""
@@ -46,7 +46,7 @@ class Diary:
 
 
 async def run_crowd(
-    task: SimulatedTask,
+    task: Task,
     config: CrowdConfig,
     members: Sequence[Member],
     address: str,
@@ -78,7 +78,7 @@ async def run_crowd(
 class Simulated:
     """One person, with a browser of their own."""
 
-    task: SimulatedTask
+    task: Task
     habits: Habits
     token: str
     client: httpx.AsyncClient

@@ -19,7 +19,8 @@ from amplify.crowd.page_reader import Page, ReadExchange
 from amplify.errors import AmplifyError
 from amplify.overseers.learned import count_asks
 from amplify.people.text import shows_something, why_not_kept
-from amplify.types import DONT_KNOW, SimulatedTask, rule_of
+from amplify.task_abilities import rule_of, strategy_of
+from amplify.types import DONT_KNOW, Task
 from amplify.words import read_answer, read_question, shown
 
 
@@ -34,7 +35,7 @@ class Action(NamedTuple):
         return {"ask": "text", "submit": "answer", "skip": "reason"}[self.form]
 
 
-def decide(task: SimulatedTask, habits: Habits, page: Page) -> Action:
+def decide(task: Task, habits: Habits, page: Page) -> Action:
     """Returns what a person does on a page that waits for no answer.
 
     Args:
@@ -52,7 +53,7 @@ def decide(task: SimulatedTask, habits: Habits, page: Page) -> Action:
     return action
 
 
-def _decide(task: SimulatedTask, habits: Habits, page: Page) -> Action:
+def _decide(task: Task, habits: Habits, page: Page) -> Action:
     manner = habits.manner(page.item)
     if manner == SKIP:
         return Action("skip", "I do not understand the question")
@@ -67,7 +68,7 @@ def _decide(task: SimulatedTask, habits: Habits, page: Page) -> Action:
     return Action("ask", page.question)
 
 
-def _take_apart(task: SimulatedTask, habits: Habits, page: Page) -> Action:
+def _take_apart(task: Task, habits: Habits, page: Page) -> Action:
     """Follows the strategy as far as the page has answers for it."""
     try:
         question = read_question(task, page.question)
@@ -92,14 +93,14 @@ def _take_apart(task: SimulatedTask, habits: Habits, page: Page) -> Action:
     return _conclude(task, habits, page, shown(task, answer) if known else "")
 
 
-def _conclude(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> Action:
+def _conclude(task: Task, habits: Habits, page: Page, answer: str) -> Action:
     """Submits an answer, or a wrong one in its place."""
     if not answer:
         return Action("skip", "I cannot find out")
     return Action("submit", _slip(task, habits, page, answer) if habits.errs(page.item) else answer)
 
 
-def _slip(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> str:
+def _slip(task: Task, habits: Habits, page: Page, answer: str) -> str:
     """A wrong answer: another choice, or the answer to another question."""
     others = [*page.choices] or [e.answer for e in page.exchanges if e.state == "answered"]
     rule = rule_of(task)
@@ -109,25 +110,25 @@ def _slip(task: SimulatedTask, habits: Habits, page: Page, answer: str) -> str:
     return habits.pick("slip", page.item, others)
 
 
-def _guess(task: SimulatedTask, habits: Habits, page: Page) -> str:
+def _guess(task: Task, habits: Habits, page: Page) -> str:
     options = page.choices or _words(task, page.question)
     return habits.pick("guess", page.item, options)
 
 
-def _words(task: SimulatedTask, question: str) -> list[str]:
+def _words(task: Task, question: str) -> list[str]:
     """What somebody who knows nothing could answer: a word of the question, or any word."""
     words = [word for word in question.strip("?").split() if len(word) > 1]
     return [word for word in words if _can_be_read(task, word)] or _vocabulary(task)
 
 
 @functools.cache
-def _vocabulary(task: SimulatedTask) -> list[str]:
+def _vocabulary(task: Task) -> list[str]:
     words = [word for word in task.vocabulary[1:] if word.strip() and word != "?"]
     return [word for word in words[:1000] if _can_be_read(task, word)]
 
 
 @functools.lru_cache(maxsize=10_000)
-def _can_be_read(task: SimulatedTask, text: str) -> bool:
+def _can_be_read(task: Task, text: str) -> bool:
     try:
         return bool((read_answer(task, text) != DONT_KNOW).any())
     except AmplifyError:
@@ -140,7 +141,7 @@ def _last(told: Sequence[ReadExchange]) -> str:
     return said[-1] if said and said[-1] != "?" else ""
 
 
-def _by_question(task: SimulatedTask, told: Iterable[ReadExchange]) -> dict[bytes, ReadExchange]:
+def _by_question(task: Task, told: Iterable[ReadExchange]) -> dict[bytes, ReadExchange]:
     """Exchanges by question: somebody else may have asked other things, in another order."""
     there = {}
     for exchange in told:
@@ -151,7 +152,7 @@ def _by_question(task: SimulatedTask, told: Iterable[ReadExchange]) -> dict[byte
     return there
 
 
-def _answer(task: SimulatedTask, exchange: ReadExchange) -> Int[np.ndarray, " answer_length"]:
+def _answer(task: Task, exchange: ReadExchange) -> Int[np.ndarray, " answer_length"]:
     """In tokens; "don't know" where there is none."""
     nothing = np.full(task.answer_length, DONT_KNOW, np.int32)
     if exchange.state != "answered" or exchange.answer == shown(task, nothing):
@@ -166,7 +167,7 @@ _asks = functools.cache(count_asks)
 
 
 def _next(
-    task: SimulatedTask,
+    task: Task,
     question: Int[np.ndarray, " question_length"],
     answers: Sequence[Int[np.ndarray, " answer_length"]],
 ) -> tuple[Int[np.ndarray, " length"], bool]:
@@ -176,7 +177,7 @@ def _next(
 
 @functools.lru_cache(maxsize=10_000)
 def _known(
-    task: SimulatedTask, question: tuple[int, ...], answers: tuple[tuple[int, ...], ...]
+    task: Task, question: tuple[int, ...], answers: tuple[tuple[int, ...], ...]
 ) -> tuple[Int[np.ndarray, " length"], bool]:
     """Cached: each page replays the strategy from its beginning."""
     told = np.asarray(answers, np.int32).reshape(len(answers), 1, task.answer_length)
@@ -186,12 +187,14 @@ def _known(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _said(
-    task: SimulatedTask,
+    task: Task,
     question: Int[Array, "1 question_length"],
     answers: Int[Array, "n 1 answer_length"],
 ) -> tuple[Int[Array, "1 length"], Bool[Array, " 1"]]:
     """Compiled once for each number of answers."""
-    strategy = task.strategy(question)
+    take_apart = strategy_of(task)
+    assert take_apart is not None
+    strategy = take_apart(question)
     everywhere = jnp.ones((1,), bool)
     try:
         ask = next(strategy)

@@ -150,7 +150,8 @@ class LanguageModelOverseer:
     replayable = False
 
     def prepare(self) -> None:
-        """Opens the tokenizer of a checkpoint that speaks in this process; see `types.Prepares`.
+        """Opens the tokenizer of a checkpoint that speaks in this process; see
+        `model_abilities.preparer_of`.
 
         Raises:
             AmplifyError: if the prompt and a transcript are too long for the checkpoint.
@@ -159,7 +160,9 @@ class LanguageModelOverseer:
             self.speaker.check(self.speaker.line * (2 * self.asks + 2))
 
     def load(self, place: Place) -> PyTree[Array] | None:
-        """The weights of a checkpoint that speaks in this process; see `types.Loads`."""
+        """The weights of a checkpoint that speaks in this process; see
+        `model_abilities.loader_of`.
+        """
         return self.speaker.load(place)
 
     def using(self, params: Any = None) -> Overseer:

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.overseers.noisy import with_noise
+from amplify.task_abilities import strategy_of
 from amplify.transformer import Memory, Size, Transformer
-from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, SimulatedTask, Strategy
+from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, Strategy, Task
 
 NOTHING, ASK, ANSWER = 0, 1, 2
 """The first token of an utterance: nothing is said, a sub-question follows, the answer follows."""
@@ -65,7 +66,7 @@ class LearnedConfig:
         warm_up = optax.linear_schedule(0.0, self.learning_rate, 100)
         return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(warm_up, b2=0.98))
 
-    def build(self, task: SimulatedTask) -> "Learned":
+    def build(self, task: Task) -> "Learned":
         """Raises ValueError if the sizes do not fit together."""
         if self.width % self.heads:
             raise ValueError(
@@ -252,13 +253,14 @@ def _items(rows: Int[Array, "*b exchanges row_length"]) -> Int[Array, "items exc
     return rows.reshape(-1, *rows.shape[-2:])
 
 
-def count_asks(task: SimulatedTask) -> int:
+def count_asks(task: Task) -> int:
     """The most sub-questions that a task's own strategy asks."""
-    asks = 0
+    asks, take_apart = 0, strategy_of(task)
+    assert take_apart is not None  # checked when the experiment file is read
 
     def run(question: Int[Array, " question_length"]) -> Int[Array, " answer_length"]:
         nonlocal asks
-        strategy = task.strategy(question)
+        strategy = take_apart(question)
         try:
             next(strategy)
             while True:

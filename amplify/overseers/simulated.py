@@ -9,7 +9,8 @@ from jaxtyping import Array, Int, Key
 from pydantic import Field
 
 from amplify.overseers.noisy import with_noise
-from amplify.types import Overseer, SimulatedTask, Strategy
+from amplify.task_abilities import strategy_of
+from amplify.types import Overseer, Strategy, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +20,13 @@ class SimulatedConfig:
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of its answers that are replaced by random ones."""
 
-    def build(self, task: SimulatedTask) -> "Simulated":
+    def build(self, task: Task) -> "Simulated":
         return Simulated(task, self.noise)
 
 
 @dataclasses.dataclass(frozen=True)
 class Simulated:
-    task: SimulatedTask
+    task: Task
     noise: float = 0.0
 
     traced = True
@@ -38,4 +39,6 @@ class Simulated:
     def _strategy(
         self, questions: Int[Array, "*b question_length"], keys: Key[Array, "*b"]
     ) -> Strategy:
-        return self.task.strategy(questions)
+        take_apart = strategy_of(self.task)
+        assert take_apart is not None  # checked when the experiment file is read
+        return take_apart(questions)

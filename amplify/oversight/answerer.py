@@ -2,8 +2,8 @@
 
 Unlike people, it sees the contexts. A primitive question is answered by the environment. A request
 to expand on an answer becomes a question of its own: if a part is marked and the task has a
-question for it (`ExpandableTask`), that one; otherwise the overseer that works beside people
-answers the same question again, and its decomposition is shown.
+question for it (`task_abilities.expander_of`), that one; otherwise the overseer that works beside
+people answers the same question again, and its decomposition is shown.
 """
 
 import dataclasses
@@ -25,14 +25,8 @@ from amplify.oversight.parsing import read_question
 from amplify.people.events import New, Told, new_event
 from amplify.people.items import Assignment, Exchange, Item
 from amplify.problems import answer_keys
-from amplify.types import (
-    Assistant,
-    ExpandableTask,
-    Problems,
-    SearchedTask,
-    Task,
-    Weights,
-)
+from amplify.task_abilities import expander_of, search_of
+from amplify.types import Assistant, Problems, Task, Weights
 
 SIZES = (1, 8, 64)
 """Questions answered at a time: the program is compiled for these numbers and no others."""
@@ -122,8 +116,9 @@ class Answerer:
         if exchange.about is None:
             return exchange.text
         part = exchange.about.get("part")
-        if part and isinstance(self.experiment.task, ExpandableTask):
-            return self.experiment.task.expand(part)
+        expand = expander_of(self.experiment.task)
+        if part and expand is not None:
+            return expand(part)
         return None
 
     def _told_or_why_not(
@@ -187,7 +182,7 @@ class Answerer:
         }
         if not told.primitive[n]:
             body["confidence"] = round(float(told.probability[n]), 4)
-            if isinstance(task, SearchedTask):
+            if search_of(task):
                 read = [fact for fact in told.read[n] if fact.any()]
                 body["passages"] = [words.shown(task, fact) for fact in read]
         return body

@@ -34,7 +34,8 @@ from amplify.people.stale import decided_since_closing
 from amplify.people.uplift import uplift
 from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
-from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step, knows_truth
+from amplify.task_abilities import knows_truth
+from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
 
 
 class Gathered(NamedTuple):

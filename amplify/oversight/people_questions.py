@@ -20,7 +20,8 @@ from amplify.overseers.human import Human
 from amplify.people import assignment
 from amplify.people.assignment import Question, WorkRules
 from amplify.people.events import New
-from amplify.types import ChoiceTask, Problems, Task, knows_truth, rule_of
+from amplify.task_abilities import choices_of, knows_truth, rule_of
+from amplify.types import Problems, Task
 
 
 def human(experiment: Experiment) -> Human:
@@ -34,7 +35,7 @@ def work_rules(experiment: Experiment) -> WorkRules:
     config, task = human(experiment).config, experiment.task
     return WorkRules(
         experiment=experiment.digest,
-        choices=task.choices if isinstance(task, ChoiceTask) else (),
+        choices=choices_of(task),
         rule=rule_of(task),
         lease=config.lease,
         guide=Path(config.guide).read_text(encoding="utf-8") if config.guide else "",

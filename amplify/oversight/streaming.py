@@ -22,9 +22,10 @@ from amplify.oversight import imitation
 from amplify.oversight.imitation import Demonstrations
 from amplify.oversight.labels import amplify_as_in, sample_trees
 from amplify.oversight.work import Made, Work, draw_batch
+from amplify.task_abilities import Sizes, sizes_of
 from amplify.training.phase import Metrics, Roles, RoleState, Source, Update
 from amplify.training.step import ASSISTANT_ANSWERS
-from amplify.types import DONT_KNOW, GradedTask, Interaction, Problems, Weights
+from amplify.types import DONT_KNOW, Interaction, Problems, Weights
 
 HELD_OUT = 10
 """One of so many places of the buffer, the last, is never trained on."""
@@ -194,11 +195,12 @@ def _amplify(
     counts = jax.tree.map(jnp.sum, count_calls(tree, everywhere))
     helped = counts[calls.ASSISTANT]
     growth = state.growth
-    if experiment.curriculum.start and isinstance(task, GradedTask):
+    sizes = sizes_of(task)
+    if experiment.curriculum.start and sizes is not None:
         keys = jax.random.split(alone_key, everywhere.shape)
         said = alone(questions, everywhere, keys)
         counts[calls.ASSISTANT] += jnp.int32(everywhere.size)
-        growth = grow(experiment.curriculum, task, growth, said.answer, tree.answer)
+        growth = grow(experiment.curriculum, sizes, growth, said.answer, tree.answer)
     for part, number in shown.items():
         counts[part] = counts.get(part, jnp.int32(0)) + number
     return Amplification(
@@ -224,7 +226,7 @@ def count_answers(experiment: Experiment, log: list[dict[str, Any]]) -> dict[str
 
 def grow(
     curriculum: Curriculum,
-    task: GradedTask,
+    sizes: Sizes,
     growth: Growth,
     alone: Int[Array, "batch questions answer_length"],
     amplified: Int[Array, "batch questions answer_length"],
@@ -240,7 +242,7 @@ def grow(
     weight = jnp.maximum(1 / curriculum.batches, 1 / batches.astype(jnp.float32))
     agreement = growth.agreement + weight * (share - growth.agreement)
     grows = (batches > curriculum.batches) & (agreement > curriculum.agreement)
-    grows &= growth.size < task.largest
+    grows &= growth.size < sizes.largest
     return Growth(
         growth.size + jnp.where(grows, 1, 0),
         jnp.where(grows, 0.0, agreement),

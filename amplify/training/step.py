@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify import calls, processes
 from amplify.mesh import ONE_DEVICE, Mesh
+from amplify.model_abilities import trainable_of
 from amplify.training.phase import Metrics, Phase, Roles, RoleState, Trained, Update
-from amplify.types import TrainsPart
 
 ANSWERED = "answered"
 """The metric that counts a batch's answered questions."""
@@ -61,7 +61,7 @@ def begin_role(trained: Trained, before: RoleState) -> RoleState:
 
 def fresh_role(trained: Trained, params: PyTree[Array]) -> RoleState:
     """A role that begins with these parameters, copied."""
-    own, _ = split(trained.model, params)
+    own, _ = trainable_of(trained.model).split(params)
     target = None if trained.horizon == 1 else _copy(params)
     optimizer = trained.options.make_optimizer().init(own)
     return RoleState(jnp.zeros((), jnp.int32), _copy(params), target, optimizer)
@@ -199,17 +199,18 @@ def update(
     trained: Trained, frozen: Roles, state: RoleState, batch: Any
 ) -> tuple[RoleState, Metrics]:
     """One step of gradient descent, and of the target network after it."""
-    own, kept = split(trained.model, state.params)
+    trainable = trainable_of(trained.model)
+    own, kept = trainable.split(state.params)
 
     def loss(own: PyTree[Array], batch: Any) -> tuple[Array, Metrics]:
-        return trained.objective(join(trained.model, own, kept), frozen, batch)
+        return trained.objective(trainable.join(own, kept), frozen, batch)
 
     metrics, gradients = mean_gradients(loss, own, batch, trained.accumulate)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
         updates, moments = trained.options.make_optimizer().update(gradients, state.optimizer, own)
     own = optax.apply_updates(own, updates)
     target = _average(trained, state, own)
-    return RoleState(state.step + 1, join(trained.model, own, kept), target, moments), metrics
+    return RoleState(state.step + 1, trainable.join(own, kept), target, moments), metrics
 
 
 def _average(trained: Trained, state: RoleState, own: PyTree[Array]) -> PyTree[Array] | None:
@@ -217,17 +218,9 @@ def _average(trained: Trained, state: RoleState, own: PyTree[Array]) -> PyTree[A
     if state.target is None:
         return None
     rate = averaging_rate(state.step, trained.horizon)
-    before, kept = split(trained.model, state.target)
-    return join(trained.model, optax.incremental_update(own, before, rate), kept)
-
-
-def split(model: Any, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
-    """What of the parameters is trained, and what is not."""
-    return model.split(params) if isinstance(model, TrainsPart) else (params, ())
-
-
-def join(model: Any, trained: PyTree[Array], kept: PyTree[Array]) -> PyTree[Array]:
-    return model.join(trained, kept) if isinstance(model, TrainsPart) else trained
+    trainable = trainable_of(trained.model)
+    before, kept = trainable.split(state.target)
+    return trainable.join(optax.incremental_update(own, before, rate), kept)
 
 
 def mean_gradients(

@@ -17,11 +17,11 @@ from amplify.people.quality import people as quality_of_people
 from amplify.people.queue import RefusedError
 from amplify.people.uplift import uplift
 from amplify.problems import draw_problems
+from amplify.task_abilities import rule_of
 from amplify.tasks.documents import Documents
 from amplify.tasks.permutation import Permutation
 from amplify.tasks.search import Search
 from amplify.tasks.wildcard import Wildcard
-from amplify.types import rule_of
 from tests.documents import asked_rows, jsonl, written
 from tests.people.story import Story
 from tests.tasks.test_shortest_path import TASK as TWO_WAYS_TASK
