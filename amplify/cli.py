@@ -289,7 +289,7 @@ def events(
     if not (experiment / EVENTS).is_file():
         raise AmplifyError(f"{experiment / EVENTS}: not there; nobody has been asked anything yet")
     count = export_events(Log(experiment / EVENTS), out)
-    output.print(f"wrote {out}, {count} events")
+    output.print(f"wrote {out}, {count} events", soft_wrap=True)
 
 
 COMMANDS = {

@@ -13,7 +13,6 @@ here depends on that set.
 import contextlib
 import functools
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ import grain
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from amplify import processes
+from amplify import files, processes
 from amplify.errors import AmplifyError, first_line
 
 # tensorflow_datasets takes a third of a second to import: only who touches a data set pays for it.
@@ -297,7 +296,7 @@ def clear(workplace: Path) -> None:
 def put_in_place(workplace: Path, directory: Path) -> None:
     """Renames the finished `workplace / "new"` to `directory`, once all of it is on disk."""
     for path in workplace.rglob("*"):
-        _sync(path)
+        files.sync(path)
     if directory.exists():
         directory.rename(workplace / "old")
     try:
@@ -306,12 +305,4 @@ def put_in_place(workplace: Path, directory: Path) -> None:
         if (workplace / "old").exists():
             (workplace / "old").rename(directory)
         raise
-    _sync(directory.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    files.sync(directory.parent)

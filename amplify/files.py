@@ -1,24 +1,96 @@
-"""Files that are there whole or not at all. Knows nothing of what is in them."""
+"""Files that are whole or not there at all, and files that only their owner may read.
 
+Knows nothing of what is in them.
+"""
+
+import contextlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Literal
+
+FILE, FOLDER = 0o600, 0o700
+"""Permissions of private files and folders."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file is there whole, as it was before, or not at all, whatever happens meanwhile."""
+def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
+    """Writes a text file; whatever happens meanwhile, the file is whole, as before, or not there.
+
+    Args:
+        path: of the file.
+        text: is written as UTF-8.
+        private: only its owner may read it.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    with replacing(path, private=private) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, mode: Literal["w", "wb"] = "w", *, private: bool = False
+) -> Iterator[IO[Any]]:
+    """Yields an open file that takes the place of `path` once the block is done and all of it is
+    on disk. If the block raises, `path` stays as it was.
+
+    Args:
+        path: of the file.
+        mode: "w" for UTF-8 text, "wb" for bytes.
+        private: only its owner may read it.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
+    encoding, opener = "utf-8" if mode == "w" else None, open_private if private else None
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, mode, encoding=encoding, opener=opener) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-    except OSError as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # what fails while writing does not say where
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # what fails while writing has none
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on disk; of a folder, which files are in it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def open_private(path: str | Path, flags: int) -> int:
+    """An `opener` for `open` that makes the file private, whether it is new or not.
+
+    The umask makes no difference, nor do the permissions of a file that is there.
+    """
+    descriptor = os.open(path, flags, mode=FILE)
+    with contextlib.suppress(PermissionError):  # another user owns it
+        os.fchmod(descriptor, FILE)
+    return descriptor
+
+
+def make_private_folder(path: Path) -> None:
+    """Creates a folder if need be, and makes it and the files in it private."""
+    path.mkdir(mode=FOLDER, exist_ok=True)
+    make_private(path, *(entry for entry in path.iterdir() if entry.is_file()))
+
+
+def make_private(*paths: Path) -> None:
+    """Makes files and folders private; those that do not exist are skipped."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            wanted = FOLDER if path.is_dir() else FILE
+            if mode != wanted and not path.is_symlink():
+                path.chmod(wanted)

@@ -4,17 +4,16 @@ The lock keeps a second process out.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from amplify import identity, lineage, processes
 from amplify.errors import AmplifyError
 from amplify.experiment import Experiment
 from amplify.experiment_file import has_own_code, read_experiment
+from amplify.locks import ProcessLock
 from amplify.record import (
     ASSISTANT,
 )
@@ -129,24 +128,18 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the experiment for this process. The kernel frees it with the process, so it cannot
-        go stale.
+        """Holds the experiment for this process, while the block runs or until the process ends.
 
-        Raises AmplifyError naming the process that holds it.
+        Raises:
+            AmplifyError: another process holds it; says which.
         """
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
-            processes.first(lambda: self._take(file))
+        with ProcessLock(self.path / ".lock") as lock:
+            processes.first(lambda: self._take(lock))
             yield
 
-    def _take(self, lock: TextIO) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
+    def _take(self, lock: ProcessLock) -> None:
+        if not lock.take(str(os.getpid())):
             raise AmplifyError(
-                f"{self.path}: another process (pid {holder}) is running this experiment"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+                f"{self.path}: another process (pid {lock.holder() or 'unknown'}) is running this"
+                " experiment"
+            )

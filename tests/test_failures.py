@@ -140,7 +140,7 @@ def weights(folder):
 def events(folder):
     log = Log(folder / "events.sqlite")
     for number in range(1000):
-        log.append({"kind": "put", "round": 1, "body": {"text": "x" * 1000}})
+        log.append({"kind": "put", "round": 1, "body": {"question": "x" * 1000}})
 
 folder, what = Path(sys.argv[1]), sys.argv[2]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from amplify import figures, report
+from amplify import figures, files, report
 from amplify.errors import AmplifyError
 from amplify.items import ALL, Difference, Items, difference
 from amplify.measures import ALONE, KNOWN
@@ -850,11 +850,15 @@ def test_a_page_that_cannot_be_finished_leaves_the_one_before_as_it_was(store, m
     def killed(*_):
         raise KeyboardInterrupt
 
+    def write_picture():
+        with files.replacing(store.path / "compare.png", "wb") as file:
+            file.write(b"another")
+
     monkeypatch.setattr(type(store.path), "rename", killed)
     for write in (
         lambda: report.write_round_page(changed, changed.round(1)),
         lambda: report.write_comparison([changed]),
-        lambda: pages._write_bytes_atomically(store.path / "compare.png", b"another"),
+        write_picture,
         lambda: report.write_tree(store.path, "row 1", tree(right=False)),
     ):
         with pytest.raises(KeyboardInterrupt):

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, first_line
+from amplify.files import make_private, open_private, replacing
 from amplify.people.events import UNREADABLE, Event, New, check_new
 from amplify.people.text import without_surrogates
-from amplify.private_files import make_private, open_private
 
 EVENTS = "events.sqlite"
 """The log's file in an experiment's folder."""
@@ -246,9 +246,8 @@ def export_events(log: Log, out: Path) -> int:
         AmplifyError: it ends otherwise.
     """
     rows = [event.as_row() for event in log.since()]
-    temporary = out.with_name(f".{out.name}.tmp")
     if out.suffix == ".jsonl":
-        with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
+        with replacing(out, private=True) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     elif out.suffix == ".parquet":
         import pyarrow
@@ -256,11 +255,10 @@ def export_events(log: Log, out: Path) -> int:
 
         flat = [{**row, "body": json.dumps(row["body"])} for row in rows]
         table = pyarrow.Table.from_pylist(flat, schema=_parquet_schema(pyarrow))
-        with open(temporary, "wb", opener=open_private) as binary:
+        with replacing(out, "wb", private=True) as binary:
             pyarrow.parquet.write_table(table, binary)
     else:
         raise AmplifyError(f"{out}: events are written as .jsonl or .parquet")
-    temporary.rename(out)
     return len(rows)
 
 

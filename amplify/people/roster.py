@@ -7,18 +7,17 @@ reports know pseudonyms only.
 
 import contextlib
 import csv
-import fcntl
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from amplify.errors import AmplifyError
+from amplify.files import make_private_folder, open_private, write_atomically
+from amplify.locks import ProcessLock
 from amplify.people.text import LINES, shown, why_not_kept
-from amplify.private_files import make_private_folder, open_private
 
 ADMIN = "admin"
 DAYS = 30.0
@@ -155,12 +154,7 @@ class Roster:
 
     def _write(self, members: dict[str, Member]) -> None:
         text = json.dumps([member._asdict() for member in members.values()], indent=1)
-        temporary = self._file.with_name(f".{self._file.name}.tmp")
-        with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._file)
+        write_atomically(self._file, text + "\n", private=True)
         self._members, self._seen = members, None
 
     def _note_names(self, people: Sequence[str], names: Sequence[str]) -> None:
@@ -176,6 +170,6 @@ class Roster:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         make_private_folder(self.folder)
-        with open(self.folder / ".lock", "w", opener=open_private) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ProcessLock(self.folder / ".lock") as lock:
+            lock.wait()
             yield

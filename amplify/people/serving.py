@@ -6,7 +6,6 @@ begun under `amplify serve` uses the pages that are there.
 """
 
 import contextlib
-import fcntl
 import ipaddress
 import os
 import signal
@@ -20,10 +19,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from amplify.errors import AmplifyError, first_line
-from amplify.private_files import make_private_folder, open_private
+from amplify.files import make_private_folder
+from amplify.locks import ProcessLock
 from amplify.progress import say
 
 HOST, PORT = "127.0.0.1", 8765
@@ -150,14 +150,14 @@ def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[
     """While the block runs, pages are there. Raises AmplifyError if they cannot be."""
     folder = experiment / "people"
     make_private_folder(folder)
-    with open(folder / ".serving", "a+", encoding="utf-8", opener=open_private) as file:
+    with ProcessLock(folder / ".serving") as lock:
         if listens_everywhere(where.host):
             say(
                 f"warning: on {where.host} the pages can be reached from every network that this"
                 " computer is in, and links are sent unencrypted; anybody who has a link can use it"
             )
         place = where._replace(port=where.port or _free_port(where.host))
-        served = _served(experiment, place, file)
+        served = _served(experiment, place, lock)
         if crowd:
             address = ["--address", served.address]
             served.start(_module("amplify.crowd", str(experiment), *address))
@@ -168,35 +168,18 @@ def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[
             served.stop()
 
 
-def _served(experiment: Path, where: Where, file: TextIO) -> Served:
+def _served(experiment: Path, where: Where, lock: ProcessLock) -> Served:
     """Pages of our own or, where another process has them up, that one's."""
     command, address = _web(experiment, where), where.address
-    if _lock(file):
+    if lock.take(address):
         _check_free(where.host, where.port)
-        _leave(file, address)
         return Served(address, [command])
-    file.seek(0)
-    theirs = file.read().strip()
+    theirs = lock.holder()
     there = urllib.parse.urlsplit(theirs)
     same_place = _web(
         experiment, where._replace(host=there.hostname or HOST, port=there.port or PORT)
     )
-    return Borrowed(theirs, lambda: same_place if _lock(file) else None)
-
-
-def _lock(file: TextIO) -> bool:
-    """Whether no other process has it. The kernel frees it with the process."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _leave(file: TextIO, address: str) -> None:
-    file.truncate(0)
-    file.write(address)
-    file.flush()
+    return Borrowed(theirs, lambda: same_place if lock.take(theirs) else None)
 
 
 def _web(experiment: Path, where: Where) -> list[str]:

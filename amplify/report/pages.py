@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from amplify import figures, processes
+from amplify import figures, files, processes
 from amplify.items import ALL, FINAL, SELECT
 from amplify.json_lines import write_atomically
 from amplify.measures import LIVE, Measure, in_order
@@ -96,7 +96,8 @@ def write_comparison(stores: list[Store]) -> list[Path]:
         vega=plots.vega(),
     )
     write_atomically(page, text)
-    _write_bytes_atomically(picture, plots.png(experiments))
+    with files.replacing(picture, "wb") as file:
+        file.write(plots.png(experiments))
     return [page, picture]
 
 
@@ -214,9 +215,3 @@ def _templates() -> jinja2.Environment:
         "SELECT": SELECT,
     }
     return environment
-
-
-def _write_bytes_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.rename(path)

@@ -18,8 +18,8 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Form, Request
 
+from amplify.files import make_private_folder, open_private
 from amplify.people.roster import Member, NotAllowedError, Roster
-from amplify.private_files import make_private_folder, open_private
 
 RATE, BURST = 50.0, 300.0
 """Requests a second that a person may go on making, and how many at once."""
