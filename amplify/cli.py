@@ -226,7 +226,7 @@ def serve(
 ) -> None:
     """Keep people's pages up, also between rounds; a round that waits for people uses them."""
     from amplify.people import serving
-    from amplify.people.wanted import check_people
+    from amplify.people.serving import check_people
 
     check_people(experiment)
     if not 0 <= port <= 65535:
@@ -260,7 +260,7 @@ def people(
     import time
 
     from amplify.people.roster import MOST_DAYS, MOST_PEOPLE, Roster, check_names
-    from amplify.people.wanted import check_people
+    from amplify.people.serving import check_people
 
     check_people(experiment)
     if not 0 <= invite <= MOST_PEOPLE:
@@ -283,7 +283,7 @@ def events(
 ) -> None:
     """Write all that people said and did as a table."""
     from amplify.people.log import EVENTS, Log, export_events
-    from amplify.people.wanted import check_people
+    from amplify.people.serving import check_people
 
     check_people(experiment)
     if not (experiment / EVENTS).is_file():

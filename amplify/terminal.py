@@ -78,7 +78,7 @@ def show_links(experiment: Path, address: str) -> None:
 def show_set_aside(experiment: Path) -> None:
     """What people said that could not be used, and why; nothing if all could."""
     from amplify.people.log import EVENTS, Log
-    from amplify.people.queue import Queue
+    from amplify.people.rules import Queue
 
     if not (experiment / EVENTS).is_file():
         return

@@ -23,15 +23,14 @@ from amplify.overseers.human import Human
 from amplify.oversight.answerer import Answerer
 from amplify.oversight.parsing import read_answer
 from amplify.oversight.people_questions import human, open_round, work_rules
-from amplify.people.choice import answer_of, chosen
 from amplify.people.events import Closed, Event, new_event
-from amplify.people.items import SUBMITTED, Assignment, Item
+from amplify.people.items import SUBMITTED, Assignment, Item, answer_of, chosen
 from amplify.people.log import EVENTS, Log
 from amplify.people.quality import agreement
-from amplify.people.queue import Queue
+from amplify.people.results import uplift
 from amplify.people.round_loop import Helper, set_aside, wait_for_people
+from amplify.people.rules import Queue
 from amplify.people.stale import decided_since_closing
-from amplify.people.uplift import uplift
 from amplify.progress import Watch
 from amplify.round_folder import RoundFolder
 from amplify.task_abilities import knows_truth

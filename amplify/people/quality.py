@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amplify.people.choice import canonical, is_gold
-from amplify.people.items import SKIPPED, Assignment, Item
-from amplify.people.queue import Queue
+from amplify.people.items import SKIPPED, Assignment, Item, canonical, is_gold
+from amplify.people.rules import Queue
 from amplify.statistics import accuracy
 from amplify.statistics.agreement import agreement_interval
 
@@ -25,7 +24,7 @@ CARELESS = 0.05
 """Chance of calling anybody careless in a crowd in which nobody is worse than the others."""
 
 
-class Share(NamedTuple):
+class Tally(NamedTuple):
     """Of `of` cases, `right` count; halves are possible. Cases about one context are not
     independent, and so may be worth fewer.
     """
@@ -43,14 +42,14 @@ class Share(NamedTuple):
         return self.bounds
 
 
-def share(values: Sequence[float], contexts: Sequence[Hashable]) -> Share:
+def tally(values: Sequence[float], contexts: Sequence[Hashable]) -> Tally:
     """Of cases that count for 0 to 1 each, with what each is about."""
     total = math.fsum(values)
     if not values:
-        return Share(total, 0)
+        return Tally(total, 0)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(contexts))}
     context = np.array([numbers[name] for name in contexts])
-    return Share(total, len(values), accuracy(np.array(values, float), context).interval)
+    return Tally(total, len(values), accuracy(np.array(values, float), context).interval)
 
 
 class Agreement(NamedTuple):
@@ -60,15 +59,15 @@ class Agreement(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Person:
+class PersonQuality:
     """What one person did, in one round or all."""
 
     person: str
     answers: int
     reviews: int  # of the answers
     skips: int
-    gold: Share  # right, of their answers to items whose true answer is known
-    agreeing: Share  # with others; each item counts once, by the share of others that agree
+    gold: Tally  # right, of their answers to items whose true answer is known
+    agreeing: Tally  # with others; each item counts once, by the share of others that agree
     seconds: float | None  # of attention an answer, where it was measured
     careless: tuple[str, ...] = ()  # why they are thought to be, in words
 
@@ -200,7 +199,7 @@ def _apart(values: Sequence[Hashable]) -> float:
     return (raters**2 - alike) / (raters - 1)
 
 
-def people(queue: Queue, round: int | None = None) -> list[Person]:
+def people(queue: Queue, round: int | None = None) -> list[PersonQuality]:
     """Everybody who answered or skipped something, by pseudonym; who is careless is marked."""
     rated = ratings(queue, round)
     found: dict[str, list[Assignment]] = {}
@@ -239,30 +238,30 @@ def _person(
     person: str,
     assignments: list[Assignment],
     rated: Mapping[str, Mapping[str, Assignment]],
-) -> Person:
+) -> PersonQuality:
     done = [a for a in assignments if a.submitted is not None]
     known = [(queue.items[a.item], a) for a in done]
     gold = {item.id: float(is_gold(item, a.said)) for item, a in known if item.gold is not None}
     timed = [a.seconds for a in done if a.seconds > 0]
-    return Person(
+    return PersonQuality(
         person=person,
         answers=len(done),
         reviews=sum(item.review_of is not None for item, _ in known),
         skips=sum(a.state == SKIPPED for a in assignments),
-        gold=share(list(gold.values()), [_context(queue.items[item]) for item in gold]),
+        gold=tally(list(gold.values()), [_context(queue.items[item]) for item in gold]),
         agreeing=_agreeing(queue, person, rated),
         seconds=math.fsum(timed) / len(timed) if timed else None,
     )
 
 
-def _agreeing(queue: Queue, person: str, rated: Mapping[str, Mapping[str, Assignment]]) -> Share:
+def _agreeing(queue: Queue, person: str, rated: Mapping[str, Mapping[str, Assignment]]) -> Tally:
     shares = {}
     for name, answers in rated.items():
         if person in answers and len(answers) > 1:
             said = {who: canonical(queue.items[name], a.said or "") for who, a in answers.items()}
             mine = said.pop(person)
             shares[name] = sum(theirs == mine for theirs in said.values()) / len(said)
-    return share(list(shares.values()), [_context(queue.items[name]) for name in shares])
+    return tally(list(shares.values()), [_context(queue.items[name]) for name in shares])
 
 
 def _context(item: Item) -> Hashable:
@@ -270,7 +269,7 @@ def _context(item: Item) -> Hashable:
     return (item.round, item.row) if item.row >= 0 else item.id
 
 
-def _careless(one: Person, everybody: Sequence[Person]) -> tuple[str, ...]:
+def _careless(one: PersonQuality, everybody: Sequence[PersonQuality]) -> tuple[str, ...]:
     """What somebody does worse at than the others do together, by more than chance explains.
 
     Fisher's exact tests, one-sided, at CARELESS / (2 people): by Bonferroni's inequality the error
@@ -279,22 +278,22 @@ def _careless(one: Person, everybody: Sequence[Person]) -> tuple[str, ...]:
     from scipy import stats  # as above
 
     reasons = []
-    for share, others, what in (
+    for own, others, what in (
         (one.gold, _together(one, everybody, "gold"), "right on gold items"),
         (one.agreeing, _together(one, everybody, "agreeing"), "agreeing with others"),
     ):
-        if share.estimate is None or not others.estimate:
+        if own.estimate is None or not others.estimate:
             continue
         # Halves are rounded towards no difference; as yes and no they would only vary more.
-        got, theirs = math.ceil(share.right - 1e-9), math.floor(others.right + 1e-9)
-        chance = stats.hypergeom.cdf(got, share.of + others.of, got + theirs, share.of)
+        got, theirs = math.ceil(own.right - 1e-9), math.floor(others.right + 1e-9)
+        chance = stats.hypergeom.cdf(got, own.of + others.of, got + theirs, own.of)
         if chance < CARELESS / (2 * len(everybody)):
             reasons.append(
-                f"{100 * share.estimate:.0f} % {what}, the others {100 * others.estimate:.0f} %"
+                f"{100 * own.estimate:.0f} % {what}, the others {100 * others.estimate:.0f} %"
             )
     return tuple(reasons)
 
 
-def _together(one: Person, everybody: Sequence[Person], measure: str) -> Share:
-    shares: list[Share] = [getattr(other, measure) for other in everybody if other is not one]
-    return Share(math.fsum(share.right for share in shares), sum(share.of for share in shares))
+def _together(one: PersonQuality, everybody: Sequence[PersonQuality], measure: str) -> Tally:
+    tallies: list[Tally] = [getattr(other, measure) for other in everybody if other is not one]
+    return Tally(math.fsum(one.right for one in tallies), sum(one.of for one in tallies))

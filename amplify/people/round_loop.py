@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amplify.people.assignment import WorkRules, chance, identify
-from amplify.people.choice import answer_of
 from amplify.people.events import Event, New, Put, PutAside, Refused, Withdrawn, new_event
-from amplify.people.items import ACTIVE, Assignment, Exchange, Item
+from amplify.people.items import ACTIVE, Assignment, Exchange, Item, answer_of
 from amplify.people.log import Log
-from amplify.people.queue import Queue
 from amplify.people.roster import Member, Roster
+from amplify.people.rules import Queue
 from amplify.people.serving import Served, Where, serving
 from amplify.progress import Advance, Watch, say
 

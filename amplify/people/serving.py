@@ -14,22 +14,26 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
 from amplify.files import make_private_folder
 from amplify.locks import ProcessLock
+from amplify.people.log import EVENTS, Log
 from amplify.progress import say
 
 HOST, PORT = "127.0.0.1", 8765
 """Where people's pages are, unless told otherwise; simulated people take any free port."""
 STARTING = 30.0
 """Seconds that a web process may take until it answers."""
+MOST_BASES = 100
+"""Experiments that an experiment may be based on, one on the other."""
 ATTACHED = "AMPLIFY_ATTACHED"
 """Environment variable of a process that shall not outlive the one that started it."""
 TOO_OFTEN = 10
@@ -255,3 +259,52 @@ def _bind(host: str, port: int) -> int:
                 " AMPLIFY_PORT and AMPLIFY_HOST, or --port and --host"
             ) from None
         return int(probe.getsockname()[1])
+
+
+# Which experiments have people
+
+
+def check_people(experiment: Path) -> None:
+    """Checks that people oversee an experiment, or did so before. Writes nothing.
+
+    Raises:
+        AmplifyError: nobody does, or the folder has no readable experiment file.
+    """
+    kind = _overseer_kind(experiment)
+    if kind == "human" or kind.partition(":")[0].endswith(".py") or _has_events(experiment):
+        return
+    raise AmplifyError(
+        f"{experiment}: no people oversee this experiment: its overseer.kind is {kind!r}, and this"
+        ' command needs "human"'
+    )
+
+
+def _overseer_kind(experiment: Path) -> str:
+    """As its file says, or the file of its base."""
+    folder = experiment
+    for _ in range(MOST_BASES):
+        path = folder / "experiment.toml"
+        try:
+            table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise AmplifyError(
+                f"{path}: no such file; an experiment is a folder with an experiment.toml"
+            ) from None
+        except (ValueError, OSError) as error:
+            raise AmplifyError(f"{path}: cannot be read as TOML: {first_line(error)}") from None
+        overseer, base = table.get("overseer"), table.get("base")
+        kind = overseer.get("kind") if isinstance(overseer, dict) else None
+        if isinstance(kind, str) or not isinstance(base, str) or "\0" in base:
+            return str(kind or "")
+        folder = folder / base
+    raise AmplifyError(f"{experiment}: base leads back to this experiment")
+
+
+def _has_events(experiment: Path) -> bool:
+    if not (experiment / EVENTS).is_file():
+        return False
+    log = Log(experiment / EVENTS)
+    try:
+        return next(log.since(), None) is not None
+    finally:
+        log.close()

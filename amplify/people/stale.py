@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amplify.answers import AnswerRule, one_line
-from amplify.people.choice import answer_of, chosen, same
 from amplify.people.events import Event
-from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.items import Assignment, Exchange, Item, answer_of, chosen, same
 from amplify.people.log import Log
-from amplify.people.queue import Queue
 from amplify.people.records import Record, descendants, read_records
+from amplify.people.rules import Queue
 
 CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED = "closed", "withdrawn", "adjudicated", "corrected"
 

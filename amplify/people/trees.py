@@ -58,7 +58,7 @@ class Tree(NamedTuple):
         return _nodes(self.root)
 
 
-class Wanted(NamedTuple):
+class TreeFilter(NamedTuple):
     """A filter: what is None or empty lets everything pass."""
 
     text: str = ""  # all its words occur, whatever their case
@@ -91,7 +91,7 @@ class Trees:
     def __len__(self) -> int:
         return len(self.all)
 
-    def find(self, wanted: Wanted) -> list[Tree]:
+    def find(self, wanted: TreeFilter) -> list[Tree]:
         return [tree for tree in self.all if wanted.lets(tree)]
 
     def at(self, round: int, row: int, column: int) -> Tree | None:

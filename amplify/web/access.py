@@ -42,7 +42,7 @@ class Visitor(NamedTuple):
     simulated: bool = False
 
 
-class Act(NamedTuple):
+class Post(NamedTuple):
     """What every form says besides what it is for."""
 
     visitor: Visitor
@@ -160,20 +160,20 @@ async def admin(request: Request) -> Visitor:
     return who
 
 
-async def act(
+async def post(
     http: Request,
     who: Annotated[Visitor, Depends(visitor)],
     csrf: Annotated[str, Form()] = "",
     request: Annotated[str, Form(max_length=100)] = "",
     seconds: Annotated[float, Form()] = 0.0,
-) -> Act:
+) -> Post:
     """A form that was sent from one of our pages. Raises NotAllowedError if it was not."""
     if not hmac.compare_digest(csrf.encode(), who.csrf.encode()):
         raise NotAllowedError("this was not sent from a page of yours; open /answer and try again")
     # Nobody's request can be taken for another's.
     name = f"{who.person}:{request}" if request else None
     measured = max(0.0, seconds) if math.isfinite(seconds) else 0.0
-    return Act(who, name, measured, await _digest_of_form(http))
+    return Post(who, name, measured, await _digest_of_form(http))
 
 
 async def _digest_of_form(http: Request) -> str:

@@ -17,11 +17,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from amplify.errors import AmplifyError
-from amplify.people.queue import RefusedError
 from amplify.people.roster import NotAllowedError
-from amplify.web import access, admin, answering, pages, telling
-from amplify.web.office import Office
-from amplify.web.views import Lookout
+from amplify.people.rules import RefusedError
+from amplify.web import access, admin_pages, answer_page, pages, provenance_page
+from amplify.web.admin_view import AdminView
+from amplify.web.service import Service
 
 PLAIN = {
     404: "there is no such page",
@@ -39,23 +39,23 @@ def make_app(
 
     Raises AmplifyError if the log of events is damaged or of a later version.
     """
-    office, lookout = Office(experiment, clock), Lookout(experiment)
+    service, view = Service(experiment, clock), AdminView(experiment)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        office.log.close()
-        lookout.close()
+        service.log.close()
+        view.close()
 
     app = FastAPI(
         title="Amplify", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    app.state.office, app.state.lookout = office, lookout
-    app.state.gate = access.Gate(office.roster, clock, share)
+    app.state.service, app.state.view = service, view
+    app.state.gate = access.Gate(service.roster, clock, share)
     app.add_middleware(access.Guard, share=share)
-    app.include_router(answering.router)
-    app.include_router(telling.router)
-    app.include_router(admin.router)
+    app.include_router(answer_page.router)
+    app.include_router(provenance_page.router)
+    app.include_router(admin_pages.router)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     app.add_api_route("/", _front, include_in_schema=False)
     app.add_api_route("/in/{token}", _come_in)

@@ -64,7 +64,7 @@ def page(request: Request, name: str, code: int = 200, **values: Any) -> HTMLRes
 def render(request: Request, name: str, **values: Any) -> str:
     visitor = getattr(request.state, "visitor", None)
     # Strangers are not told what goes on here.
-    title = request.app.state.office.title if visitor else "Amplify"
+    title = request.app.state.service.title if visitor else "Amplify"
     values = {"title": title, "visitor": visitor, "path": request.url.path, **values}
     return templates.get_template(name).render(values)
 

@@ -23,8 +23,8 @@ from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, run_crowd
 from amplify.people.log import EVENTS, Log
-from amplify.people.queue import Queue
 from amplify.people.roster import Roster
+from amplify.people.rules import Queue
 from amplify.store import Store
 from tests.people.staff import Round, check_nothing_is_lost, done, free_port, let_people_work
 from tests.people.test_collection import people_experiment

@@ -23,10 +23,10 @@ from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, Done, run_crowd
 from amplify.people.log import Log
-from amplify.people.queue import Queue
 from amplify.people.roster import Roster
+from amplify.people.rules import Queue
 from amplify.tasks.permutation import Permutation
-from amplify.web.office import EVENTS
+from amplify.web.service import EVENTS
 from tests.people.worker import ROUND, SYMBOLS
 
 TASK = Permutation(symbols=SYMBOLS, bits=4)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from amplify.people.events import Event
-from amplify.people.queue import Queue
+from amplify.people.rules import Queue
 
 
 class Story:

@@ -11,11 +11,11 @@ from amplify.amplification import over_questions
 from amplify.answers import AnswerRule
 from amplify.oversight.parsing import read_answer
 from amplify.oversight.people_questions import right_words
-from amplify.people.choice import answer_of, chosen, is_gold, same
+from amplify.people.items import answer_of, chosen, is_gold, same
 from amplify.people.quality import agreement, disagreements
 from amplify.people.quality import people as quality_of_people
-from amplify.people.queue import RefusedError
-from amplify.people.uplift import uplift
+from amplify.people.results import uplift
+from amplify.people.rules import RefusedError
 from amplify.problems import draw_problems
 from amplify.task_abilities import rule_of
 from amplify.tasks.documents import Documents

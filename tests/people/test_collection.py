@@ -16,10 +16,10 @@ from amplify.oversight.people import helper_of
 from amplify.oversight.people_questions import choose_places, open_round, work_rules
 from amplify.people import round_loop
 from amplify.people.log import EVENTS, Log
-from amplify.people.queue import Queue
+from amplify.people.rules import Queue
 from amplify.store import Store
 from amplify.types import FAILED, Weights
-from tests.people.desk import people_at_work
+from tests.people.session import people_at_work
 from tests.tiny import TOML, tiny_experiment
 
 pytestmark = pytest.mark.slow

@@ -1,8 +1,8 @@
 import pytest
 
-from amplify.people import decisions
-from amplify.people.choice import answer_of
-from amplify.people.queue import LONGEST, RefusedError
+from amplify.people import rules
+from amplify.people.items import answer_of
+from amplify.people.rules import LONGEST, RefusedError
 from tests.people.story import Story
 
 ONE, TWO = "person-01", "person-02"
@@ -28,48 +28,48 @@ def carried_out(story, events):
 
 
 def test_what_is_decided_counts_and_deciding_it_again_changes_nothing(story):
-    events = decisions.adjudicate(story.queue, "q", "  B ", "admin")
+    events = rules.adjudicate(story.queue, "q", "  B ", "admin")
     queue = carried_out(story, events)
     assert answer_of(queue.items["q"]) == "B"
     assert [(e["kind"], e["person"]) for e in events] == [("adjudicated", "admin")]
-    assert decisions.adjudicate(queue, "q", "b", "admin") == []
-    again = carried_out(story, decisions.adjudicate(queue, "q", "c", "admin"))
+    assert rules.adjudicate(queue, "q", "b", "admin") == []
+    again = carried_out(story, rules.adjudicate(queue, "q", "c", "admin"))
     assert answer_of(again.items["q"]) == "c"
 
 
 def test_a_final_answer_is_corrected(story):
-    queue = carried_out(story, decisions.correct(story.queue, "q", TWO, "a", "admin"))
+    queue = carried_out(story, rules.correct(story.queue, "q", TWO, "a", "admin"))
     assert queue.items["q"].assignments[TWO].answer == "a"
-    assert decisions.correct(queue, "q", TWO, "a", "admin") == []
+    assert rules.correct(queue, "q", TWO, "a", "admin") == []
 
 
 def test_a_sub_answer_is_corrected_for_whoever_asks_what_is_stale(story):
-    [event] = decisions.correct(story.queue, "q", ONE, "2", "admin", number=1)
+    [event] = rules.correct(story.queue, "q", ONE, "2", "admin", number=1)
     assert event["body"] == {"answer": "2", "number": 1, "person": ONE}
     queue = carried_out(story, [event])
     assert queue.items["q"].assignments[ONE].answer == "a"
 
 
 def test_an_item_is_withdrawn_once(story):
-    queue = carried_out(story, decisions.withdraw(story.queue, "q", "unclear", "admin"))
+    queue = carried_out(story, rules.withdraw(story.queue, "q", "unclear", "admin"))
     assert answer_of(queue.items["q"]) is None
-    assert decisions.withdraw(queue, "q", "again", "admin") == []
+    assert rules.withdraw(queue, "q", "again", "admin") == []
     with pytest.raises(RefusedError, match="was withdrawn"):
-        decisions.adjudicate(queue, "q", "a", "admin")
+        rules.adjudicate(queue, "q", "a", "admin")
 
 
 @pytest.mark.parametrize(
     ("decide", "said"),
     [
-        (lambda q: decisions.adjudicate(q, "none", "a", "admin"), "no such question"),
-        (lambda q: decisions.adjudicate(q, "q", "  ", "admin"), "cannot be empty"),
-        (lambda q: decisions.adjudicate(q, "q", "x" * (LONGEST + 1), "admin"), "at most 2000"),
-        (lambda q: decisions.adjudicate(q, "choice", "maybe", "admin"), "one of yes, no"),
-        (lambda q: decisions.adjudicate(q, "check", "a", "admin"), "another question"),
-        (lambda q: decisions.correct(q, "q", "person-09", "a", "admin"), "was not given"),
-        (lambda q: decisions.correct(q, "q", ONE, "a", "admin", number=2), "no question number 2"),
-        (lambda q: decisions.correct(q, "q", ONE, "", "admin", number=1), "cannot be empty"),
-        (lambda q: decisions.withdraw(q, "q", "", "admin"), "a reason cannot be empty"),
+        (lambda q: rules.adjudicate(q, "none", "a", "admin"), "no such question"),
+        (lambda q: rules.adjudicate(q, "q", "  ", "admin"), "cannot be empty"),
+        (lambda q: rules.adjudicate(q, "q", "x" * (LONGEST + 1), "admin"), "at most 2000"),
+        (lambda q: rules.adjudicate(q, "choice", "maybe", "admin"), "one of yes, no"),
+        (lambda q: rules.adjudicate(q, "check", "a", "admin"), "another question"),
+        (lambda q: rules.correct(q, "q", "person-09", "a", "admin"), "was not given"),
+        (lambda q: rules.correct(q, "q", ONE, "a", "admin", number=2), "no question number 2"),
+        (lambda q: rules.correct(q, "q", ONE, "", "admin", number=1), "cannot be empty"),
+        (lambda q: rules.withdraw(q, "q", "", "admin"), "a reason cannot be empty"),
     ],
 )
 def test_what_makes_no_sense_is_refused(story, decide, said):
@@ -80,4 +80,4 @@ def test_what_makes_no_sense_is_refused(story, decide, said):
 def test_an_answer_that_was_not_submitted_cannot_be_corrected(story):
     story.take("choice", ONE)
     with pytest.raises(RefusedError, match="submitted no answer"):
-        decisions.correct(story.queue, "choice", ONE, "yes", "admin")
+        rules.correct(story.queue, "choice", ONE, "yes", "admin")

@@ -12,7 +12,7 @@ from amplify.answers import AnswerRule
 from amplify.people import events
 from amplify.people.events import BODIES, Event, Kind, check_new, new_event, read_event
 from amplify.people.log import Log
-from amplify.people.queue import Queue
+from amplify.people.rules import Queue
 
 SAID = [
     events.Opened(lease=9.0, title="People", guide="Think."),

@@ -20,11 +20,11 @@ from amplify.oversight.people import gather, helper_of
 from amplify.oversight.people_questions import open_round, work_rules
 from amplify.people import round_loop as loops
 from amplify.people.log import EVENTS, Log
-from amplify.people.queue import Queue
 from amplify.people.roster import Roster
+from amplify.people.rules import Queue
 from amplify.store import Store
 from amplify.types import Weights
-from tests.people.desk import Nothing
+from tests.people.session import Nothing
 from tests.people.test_collection import people_experiment
 from tests.web.hostile import hostile_forms
 from tests.web.rounds import Browser, form_of, served

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from amplify.people.ledger import spent, spent_altogether
 from amplify.people.records import read_records
+from amplify.people.results import spent, spent_altogether
 from tests.people.story import Story
 
 

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.people.quality import (
-    Share,
+    Tally,
     agreement,
     alpha,
     alpha_interval,
     disagreements,
     people,
     ratings,
-    share,
+    tally,
 )
 from amplify.statistics import accuracy
 from tests.people.story import Story
@@ -150,18 +150,18 @@ def test_the_interval_holds_what_a_large_crowd_agrees_on_about_as_often_as_it_sa
 
 
 def test_a_share_of_nothing_is_none():
-    nothing = share([], [])
-    assert nothing == Share(0, 0)
+    nothing = tally([], [])
+    assert nothing == Tally(0, 0)
     assert nothing.estimate is None
     assert nothing.interval() is None
 
 
 def test_a_share_has_the_interval_of_an_accuracy_clustered_by_context():
-    found = share([1.0, 0.5, 0.0, 1.0], ["a", "b", "c", "c"])
+    found = tally([1.0, 0.5, 0.0, 1.0], ["a", "b", "c", "c"])
     expected = accuracy(np.array([1, 0.5, 0, 1]), np.array([0, 1, 2, 2]))
     assert (found.right, found.of, found.estimate) == (2.5, 4, 0.625)
     assert found.interval() == expected.interval
-    assert share([1.0, 1.0], ["a", "a"]).interval() is None
+    assert tally([1.0, 1.0], ["a", "a"]).interval() is None
 
 
 def checked() -> Story:
@@ -199,7 +199,7 @@ def test_what_is_told_of_a_person():
     assert (one.gold[:2], one.agreeing[:2], one.seconds) == ((1, 1), (0.5, 1), 20)
     assert (two.gold[:2], two.agreeing[:2]) == ((0, 1), (0, 1))
     assert (three.answers, three.reviews, three.skips) == (1, 1, 1)
-    assert three.gold == Share(0, 0)
+    assert three.gold == Tally(0, 0)
     assert three.seconds is None
 
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Exchange, Item
 from amplify.people.log import Log
-from amplify.people.queue import Queue, RefusedError
+from amplify.people.rules import Queue, RefusedError
 
 LEASE = 100.0
 PEOPLE = ("ann", "bob", "cyd")
@@ -31,7 +31,7 @@ answers = st.sampled_from(["1", "2", " 2 ", "no  choice", ""])
 seldom = st.sampled_from([False] * 5 + [True])
 
 
-class Office:
+class Service:
     """A log, and the state that it amounts to; decisions are taken as the web process takes
     them.
     """
@@ -63,7 +63,7 @@ class People(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.office = Office(Path(self.folder.name) / "events.sqlite")
+        self.service = Service(Path(self.folder.name) / "events.sqlite")
         self.standing = {}  # what was acknowledged and not taken back: {(item, person): answer}
         self.skipped = set()
         self.drafts = {}
@@ -71,12 +71,12 @@ class People(RuleBasedStateMachine):
         self.at_closing = None
 
     def teardown(self):
-        self.office.log.close()
+        self.service.log.close()
         self.folder.cleanup()
 
     @property
     def queue(self):
-        return self.office.queue
+        return self.service.queue
 
     def assignment(self, item, person):
         return self.queue.items[item].assignments[person]
@@ -85,7 +85,7 @@ class People(RuleBasedStateMachine):
         """Whether it was done; what is refused must leave no event."""
         before = self.queue.last
         try:
-            ids = self.office.do(decision, request)
+            ids = self.service.do(decision, request)
         except RefusedError:
             assert self.queue.last == before
             return False
@@ -109,13 +109,13 @@ class People(RuleBasedStateMachine):
         )
     )
     def open(self, facts):
-        self.office.tell("opened", lease=LEASE)
+        self.service.tell("opened", lease=LEASE)
         for item, fact in zip(ITEMS, facts, strict=False):
-            self.office.put(item, **fact)
+            self.service.put(item, **fact)
 
     @rule(seconds=st.sampled_from([1.0, LEASE / 2, LEASE]))
     def wait(self, seconds):
-        self.office.now += seconds
+        self.service.now += seconds
 
     def exchanges(self):
         return [
@@ -132,7 +132,7 @@ class People(RuleBasedStateMachine):
         item, person, exchange = data.draw(st.sampled_from(self.exchanges()))
         told = {"problem": "is no question"} if fails else {"text": f"to {exchange.text}"}
         before = exchange.answer, exchange.problem
-        self.office.tell("told", item.id, person, number=exchange.number, by="assistant", **told)
+        self.service.tell("told", item.id, person, number=exchange.number, by="assistant", **told)
         queue = self.queue
         if before != (None, None):
             now = queue.items[item.id].assignments[person].exchanges[exchange.number - 1]
@@ -143,7 +143,7 @@ class People(RuleBasedStateMachine):
     def refuse(self, data):
         """Perhaps of an answer that was undone meanwhile."""
         whose = data.draw(st.sampled_from(sorted({*self.standing, *self.skipped})))
-        self.office.tell("refused", *whose, problem="no answer")
+        self.service.tell("refused", *whose, problem="no answer")
         if self.at_closing is None and whose in self.standing:
             self.drafts[whose] = self.standing.pop(whose)
 
@@ -153,18 +153,18 @@ class People(RuleBasedStateMachine):
         item, person = data.draw(st.sampled_from(sorted(self.standing)))
         name = f"{item}-review-{person}"
         if "review" not in item:  # one is not reviewed in turn
-            self.office.put(name, review_of=[item, person], overlap=overlap)
+            self.service.put(name, review_of=[item, person], overlap=overlap)
 
     @rule(item=items, really=seldom)
     def withdraw(self, item, really):
         if item in self.queue.items and really:
-            self.office.tell("withdrawn", item, reason="skipped by too many")
+            self.service.tell("withdrawn", item, reason="skipped by too many")
 
     @rule(really=seldom)
     def close(self, really):
         if self.queue.last < 40 or not really:
             return
-        self.office.tell("closed")
+        self.service.tell("closed")
         if self.at_closing is None:
             self.at_closing = self.outcome()
 
@@ -173,8 +173,8 @@ class People(RuleBasedStateMachine):
     @rule(person=people)
     def take(self, person):
         before = self.in_hand(person)
-        assert self.attempt(lambda queue: queue.take(person, self.office.now))
-        item = self.queue.current(person, self.office.now)
+        assert self.attempt(lambda queue: queue.take(person, self.service.now))
+        item = self.queue.current(person, self.service.now)
         free = [i for i in self.queue.items.values() if self.is_free(i, person)]
         if before is not None:
             assert item is not None
@@ -187,7 +187,7 @@ class People(RuleBasedStateMachine):
             self.drafts.setdefault((item.id, person), "")
 
     def in_hand(self, person):
-        return self.queue.current(person, self.office.now)
+        return self.queue.current(person, self.service.now)
 
     def is_free(self, item: Item, person: str):
         """By the definition: what may be given to somebody who has nothing in hand."""
@@ -198,13 +198,13 @@ class People(RuleBasedStateMachine):
             return False
         back = item.assignments.get(person)
         return self.occupied(item) < item.overlap or (
-            back is not None and self.queue.is_held(back, self.office.now)
+            back is not None and self.queue.is_held(back, self.service.now)
         )
 
     def occupied(self, item: Item):
         held = [
             a for a in item.assignments.values()
-            if a.state == ACTIVE and self.office.now < a.renewed + LEASE
+            if a.state == ACTIVE and self.service.now < a.renewed + LEASE
         ]  # fmt: skip
         return len(held) + sum(whose[0] == item.id for whose in self.standing)
 
@@ -221,7 +221,7 @@ class People(RuleBasedStateMachine):
     @rule(data=st.data(), person=people, text=st.sampled_from(["why?", "who?", " "]))
     def ask(self, data, person, text):
         item, current = self.somewhere(data, person), self.in_hand(person)
-        asked = self.attempt(lambda queue: queue.ask(person, item, text, self.office.now))
+        asked = self.attempt(lambda queue: queue.ask(person, item, text, self.service.now))
         this = self.queue.items[item]
         if current is not None and item == current.id and text.strip():
             costs = [e for e in this.assignments[person].exchanges if seen(e) or e.pending]
@@ -233,7 +233,7 @@ class People(RuleBasedStateMachine):
     @rule(data=st.data(), person=people, part=st.sampled_from(["", "to", "nowhere in it"]))
     def expand(self, data, person, part):
         item, about = self.somewhere(data, person), {"number": 1, "part": part}
-        self.attempt(lambda queue: queue.ask(person, item, "", self.office.now, about=about))
+        self.attempt(lambda queue: queue.ask(person, item, "", self.service.now, about=about))
 
     @rule(data=st.data(), person=people, text=st.text(max_size=5))
     def draft(self, data, person, text):
@@ -247,7 +247,7 @@ class People(RuleBasedStateMachine):
         self.requests += 1
         request = f"request {self.requests}"
         stood = self.standing.get((item, person))
-        done = self.attempt(lambda q: q.submit(person, item, answer, self.office.now), request)
+        done = self.attempt(lambda q: q.submit(person, item, answer, self.service.now), request)
         choices = self.queue.items[item].choices
         said = " ".join(answer.split())
         if current is not None and item == current.id:
@@ -257,13 +257,13 @@ class People(RuleBasedStateMachine):
         if done:
             self.standing[item, person] = said
             last = self.queue.last
-            assert self.attempt(lambda q: q.submit(person, item, answer, self.office.now), request)
+            assert self.attempt(lambda q: q.submit(person, item, answer, self.service.now), request)
             assert self.queue.last == last, "sent twice, counted twice"
 
     @rule(data=st.data(), person=people)
     def skip(self, data, person):
         item, current = self.somewhere(data, person), self.in_hand(person)
-        done = self.attempt(lambda queue: queue.skip(person, item, "unclear", self.office.now))
+        done = self.attempt(lambda queue: queue.skip(person, item, "unclear", self.service.now))
         assert done or current is None or item != current.id
         if done:
             self.skipped.add((item, person))
@@ -275,7 +275,7 @@ class People(RuleBasedStateMachine):
             for item in self.queue.items
             if (a := self.queue.items[item].assignments.get(person))
         }
-        if not self.attempt(lambda queue: queue.undo(person, self.office.now)):
+        if not self.attempt(lambda queue: queue.undo(person, self.service.now)):
             return
         for item, (state, answer) in states.items():
             if self.assignment(item, person).state != state:
@@ -312,7 +312,7 @@ class People(RuleBasedStateMachine):
         assert counted == self.standing
         logged = {
             event.id: (event.item, event.person, event.body["answer"])
-            for event in self.office.log.since()
+            for event in self.service.log.since()
             if event.kind == "submitted"
         }
         for (item, person), answer in self.standing.items():
@@ -341,7 +341,7 @@ class People(RuleBasedStateMachine):
         for person in PEOPLE:
             held = [
                 item.id for item in self.queue.items.values()
-                if (a := item.assignments.get(person)) and self.queue.is_held(a, self.office.now)
+                if (a := item.assignments.get(person)) and self.queue.is_held(a, self.service.now)
                 and a.problem is None and item.withdrawn is None
             ]  # fmt: skip
             assert len(held) <= 1, held
@@ -358,7 +358,7 @@ class People(RuleBasedStateMachine):
 
     @invariant()
     def the_log_alone_gives_the_same_state(self):
-        again = Queue(self.office.log.since())
+        again = Queue(self.service.log.since())
         assert list(vars(again)["_unfinished"]) == list(vars(self.queue)["_unfinished"])
         assert vars(again) == vars(self.queue)
 
@@ -378,116 +378,116 @@ TestPeople.settings = settings(
 
 
 @pytest.fixture
-def office(tmp_path):
-    office = Office(tmp_path / "events.sqlite")
-    office.tell("opened", lease=LEASE)
-    office.put("1-0", budget=1)
-    yield office
-    office.log.close()
+def service(tmp_path):
+    service = Service(tmp_path / "events.sqlite")
+    service.tell("opened", lease=LEASE)
+    service.put("1-0", budget=1)
+    yield service
+    service.log.close()
 
 
-def test_a_late_draft_takes_nothing_back(office):
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.now += LEASE
-    office.do(lambda queue: queue.take("bob", office.now))
-    office.do(lambda queue: queue.draft("ann", "1-0", "late"))
-    assert office.queue.current("ann", office.now) is None
-    assert office.queue.items["1-0"].assignments["ann"].draft == "late"
-    assert office.queue.needs(office.queue.items["1-0"], office.now) == 0
+def test_a_late_draft_takes_nothing_back(service):
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.now += LEASE
+    service.do(lambda queue: queue.take("bob", service.now))
+    service.do(lambda queue: queue.draft("ann", "1-0", "late"))
+    assert service.queue.current("ann", service.now) is None
+    assert service.queue.items["1-0"].assignments["ann"].draft == "late"
+    assert service.queue.needs(service.queue.items["1-0"], service.now) == 0
 
 
-def test_what_was_refused_cannot_be_undone_once_somebody_else_has_it(office):
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.do(lambda queue: queue.submit("ann", "1-0", "1", office.now))
-    office.tell("refused", "1-0", "ann", problem="no answer")
-    office.now += LEASE
-    office.do(lambda queue: queue.take("bob", office.now))
+def test_what_was_refused_cannot_be_undone_once_somebody_else_has_it(service):
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.do(lambda queue: queue.submit("ann", "1-0", "1", service.now))
+    service.tell("refused", "1-0", "ann", problem="no answer")
+    service.now += LEASE
+    service.do(lambda queue: queue.take("bob", service.now))
     with pytest.raises(RefusedError, match="nothing to undo"):
-        office.do(lambda queue: queue.undo("ann", office.now))
+        service.do(lambda queue: queue.undo("ann", service.now))
 
 
-def test_a_refusal_of_what_was_undone_meanwhile_means_nothing(office):
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.do(lambda queue: queue.submit("ann", "1-0", "1", office.now))
-    office.do(lambda queue: queue.undo("ann", office.now))
-    office.now += LEASE
-    office.do(lambda queue: queue.take("bob", office.now))
-    office.tell("refused", "1-0", "ann", problem="no answer")
-    assert office.queue.needs(office.queue.items["1-0"], office.now) == 0
+def test_a_refusal_of_what_was_undone_meanwhile_means_nothing(service):
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.do(lambda queue: queue.submit("ann", "1-0", "1", service.now))
+    service.do(lambda queue: queue.undo("ann", service.now))
+    service.now += LEASE
+    service.do(lambda queue: queue.take("bob", service.now))
+    service.tell("refused", "1-0", "ann", problem="no answer")
+    assert service.queue.needs(service.queue.items["1-0"], service.now) == 0
 
 
-def test_what_was_refused_comes_back_before_anything_else(office):
-    office.put("1-1")
-    office.put("1-2")
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.do(lambda queue: queue.submit("ann", "1-0", "1", office.now))
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.tell("refused", "1-0", "ann", problem="no answer")
-    office.do(lambda queue: queue.submit("ann", "1-1", "1", office.now))
-    office.do(lambda queue: queue.take("ann", office.now))
-    assert office.queue.current("ann", office.now).id == "1-0"
+def test_what_was_refused_comes_back_before_anything_else(service):
+    service.put("1-1")
+    service.put("1-2")
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.do(lambda queue: queue.submit("ann", "1-0", "1", service.now))
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.tell("refused", "1-0", "ann", problem="no answer")
+    service.do(lambda queue: queue.submit("ann", "1-1", "1", service.now))
+    service.do(lambda queue: queue.take("ann", service.now))
+    assert service.queue.current("ann", service.now).id == "1-0"
 
 
-def test_a_question_taken_back_before_it_was_answered_costs_nothing(office):
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.do(lambda queue: queue.ask("ann", "1-0", "why?", office.now))
-    office.do(lambda queue: queue.undo("ann", office.now))
-    office.do(lambda queue: queue.ask("ann", "1-0", "who?", office.now))
+def test_a_question_taken_back_before_it_was_answered_costs_nothing(service):
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.do(lambda queue: queue.ask("ann", "1-0", "why?", service.now))
+    service.do(lambda queue: queue.undo("ann", service.now))
+    service.do(lambda queue: queue.ask("ann", "1-0", "who?", service.now))
     for number in (1, 2, 2):
-        office.tell("told", "1-0", "ann", number=number, text=f"to {number}", by="assistant")
-    why, who = office.queue.items["1-0"].assignments["ann"].exchanges
+        service.tell("told", "1-0", "ann", number=number, text=f"to {number}", by="assistant")
+    why, who = service.queue.items["1-0"].assignments["ann"].exchanges
     assert (why.answer, why.costs) == (None, False)
     assert who.answer == "to 2"
-    office.tell("told", "1-0", "ann", number=2, text="something else", by="assistant")
-    assert office.queue.items["1-0"].assignments["ann"].exchanges[1].answer == "to 2"
+    service.tell("told", "1-0", "ann", number=2, text="something else", by="assistant")
+    assert service.queue.items["1-0"].assignments["ann"].exchanges[1].answer == "to 2"
 
 
-def test_nothing_is_asked_in_another_window_about_what_is_no_longer_in_hand(office):
-    office.put("1-1")
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.now += LEASE
-    office.do(lambda queue: queue.take("bob", office.now))
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.do(lambda queue: queue.skip("bob", "1-0", "unclear", office.now))
+def test_nothing_is_asked_in_another_window_about_what_is_no_longer_in_hand(service):
+    service.put("1-1")
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.now += LEASE
+    service.do(lambda queue: queue.take("bob", service.now))
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.do(lambda queue: queue.skip("bob", "1-0", "unclear", service.now))
     with pytest.raises(RefusedError, match="another question in hand"):
-        office.do(lambda queue: queue.ask("ann", "1-0", "why?", office.now))
-    office.do(lambda queue: queue.submit("ann", "1-0", "1", office.now))  # is not lost
-    assert office.queue.items["1-0"].complete
+        service.do(lambda queue: queue.ask("ann", "1-0", "why?", service.now))
+    service.do(lambda queue: queue.submit("ann", "1-0", "1", service.now))  # is not lost
+    assert service.queue.items["1-0"].complete
 
 
-def test_a_review_of_what_was_taken_back_is_withdrawn_unless_somebody_began(office):
-    office.put("1-1")
+def test_a_review_of_what_was_taken_back_is_withdrawn_unless_somebody_began(service):
+    service.put("1-1")
     for person in ("ann", "bob"):
-        office.do(partial(Queue.take, person=person, now=office.now))
+        service.do(partial(Queue.take, person=person, now=service.now))
     for person, item in (("ann", "1-0"), ("bob", "1-1")):
-        office.do(partial(Queue.submit, person=person, item=item, answer="1", now=office.now))
-        office.put(f"{item}-review", review_of=[item, person])
-    office.do(lambda queue: queue.undo("bob", office.now))
-    assert office.queue.items["1-1-review"].complete
-    office.do(lambda queue: queue.take("cyd", office.now))
-    assert office.queue.current("cyd", office.now).id == "1-0-review"
+        service.do(partial(Queue.submit, person=person, item=item, answer="1", now=service.now))
+        service.put(f"{item}-review", review_of=[item, person])
+    service.do(lambda queue: queue.undo("bob", service.now))
+    assert service.queue.items["1-1-review"].complete
+    service.do(lambda queue: queue.take("cyd", service.now))
+    assert service.queue.current("cyd", service.now).id == "1-0-review"
     with pytest.raises(RefusedError, match="somebody is checking"):
-        office.do(lambda queue: queue.undo("ann", office.now))
-    office.put("1-1-again", review_of=["1-1", "bob"])
-    assert office.queue.items["1-1-again"].complete
+        service.do(lambda queue: queue.undo("ann", service.now))
+    service.put("1-1-again", review_of=["1-1", "bob"])
+    assert service.queue.items["1-1-again"].complete
 
 
-def test_what_comes_after_a_round_was_closed_counts_no_more(office):
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.do(lambda queue: queue.ask("ann", "1-0", "why?", office.now))
-    office.tell("closed")
-    office.tell("told", "1-0", "ann", number=1, text="late", by="assistant")
-    office.put("1-9")
-    office.do(lambda queue: queue.draft("ann", "1-0", "kept"))
-    mine = office.queue.items["1-0"].assignments["ann"]
+def test_what_comes_after_a_round_was_closed_counts_no_more(service):
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.do(lambda queue: queue.ask("ann", "1-0", "why?", service.now))
+    service.tell("closed")
+    service.tell("told", "1-0", "ann", number=1, text="late", by="assistant")
+    service.put("1-9")
+    service.do(lambda queue: queue.draft("ann", "1-0", "kept"))
+    mine = service.queue.items["1-0"].assignments["ann"]
     assert mine.exchanges[0].answer is None
     assert mine.draft == "kept"
-    assert "1-9" not in office.queue.items
-    assert office.queue.open_items(ROUND) == 0
+    assert "1-9" not in service.queue.items
+    assert service.queue.open_items(ROUND) == 0
 
 
-def test_an_item_that_is_put_up_twice_is_one(office):
-    office.do(lambda queue: queue.take("ann", office.now))
-    office.put("1-0")
-    assert "ann" in office.queue.items["1-0"].assignments
-    assert office.queue.rounds[ROUND].items == ["1-0"]
+def test_an_item_that_is_put_up_twice_is_one(service):
+    service.do(lambda queue: queue.take("ann", service.now))
+    service.put("1-0")
+    assert "ann" in service.queue.items["1-0"].assignments
+    assert service.queue.rounds[ROUND].items == ["1-0"]

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
-from amplify.people.choice import answer_of
+from amplify.people.items import answer_of
 from amplify.people.log import Log
 from amplify.people.records import Record, descendants, read_records
 from amplify.people.stale import Row, decided_since_closing, stale, stale_in, summary

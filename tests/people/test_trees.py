@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
-from amplify.people.trees import Tree, Trees, Wanted, folded, read_trees, write_trees
+from amplify.people.trees import Tree, TreeFilter, Trees, folded, read_trees, write_trees
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -80,15 +80,15 @@ def test_a_row_leads_to_its_tree_and_an_answer_to_all_rows_that_rest_on_it(exper
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Wanted(), ["1-0-0", "1-1-0", "2-4-0", "2-5-0"]),
-        (Wanted(text="FOUNDED bob"), ["1-0-0", "2-4-0"]),
-        (Wanted(text="it was"), ["1-0-0"]),
-        (Wanted(right=False), ["1-1-0"]),
-        (Wanted(right=True, round=1), ["1-0-0"]),
-        (Wanted(label="1 hop"), ["2-4-0"]),
-        (Wanted(person="person-01"), ["2-4-0"]),
-        (Wanted(by="overseer"), ["1-0-0", "1-1-0", "2-5-0"]),
-        (Wanted(model=1), ["2-4-0", "2-5-0"]),
+        (TreeFilter(), ["1-0-0", "1-1-0", "2-4-0", "2-5-0"]),
+        (TreeFilter(text="FOUNDED bob"), ["1-0-0", "2-4-0"]),
+        (TreeFilter(text="it was"), ["1-0-0"]),
+        (TreeFilter(right=False), ["1-1-0"]),
+        (TreeFilter(right=True, round=1), ["1-0-0"]),
+        (TreeFilter(label="1 hop"), ["2-4-0"]),
+        (TreeFilter(person="person-01"), ["2-4-0"]),
+        (TreeFilter(by="overseer"), ["1-0-0", "1-1-0", "2-5-0"]),
+        (TreeFilter(model=1), ["2-4-0", "2-5-0"]),
     ],
 )
 def test_each_filter_lets_through_what_it_says(experiment, wanted, found):

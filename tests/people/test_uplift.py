@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from amplify.people.uplift import Arm, by_item, uplift
+from amplify.people.results import Arm, by_item, uplift
 from amplify.statistics.arms import difference_of_means, difference_of_shares
 from tests.people.story import Story
 

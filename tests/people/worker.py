@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from amplify.people.log import Log
-from amplify.people.queue import Queue
-from amplify.web.office import EVENTS
+from amplify.people.rules import Queue
+from amplify.web.service import EVENTS
 
 ROUND, SYMBOLS = 1, 16
 

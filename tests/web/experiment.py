@@ -9,9 +9,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from amplify.people.choice import answer_of, chosen
+from amplify.people.items import answer_of, chosen
 from amplify.people.log import Log
-from amplify.people.queue import Queue
+from amplify.people.rules import Queue
 
 START = 1_800_000_000.0
 SCRIPT = "<script>alert('x')</script>"

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 
 from amplify.people.events import Event, New
 from amplify.people.log import Log
-from amplify.people.queue import Queue
 from amplify.people.roster import Member, Roster
+from amplify.people.rules import Queue
 from amplify.web.app import make_app
 
 DIGEST = hashlib.sha256(b"the parent's weights").hexdigest()

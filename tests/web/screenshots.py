@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from amplify.people.roster import Roster
-from amplify.web.office import Office
+from amplify.web.service import Service
 from tests.web.processes import browser, server
 from tests.web.rounds import ITEMS, append, assistant, invited, item, put_up
 
@@ -84,16 +84,16 @@ def second_of_two(folder: Path) -> str:
     """A round of which somebody has answered the first question; returns another person's token."""
     put_up(folder, item("bridge", "Over what does the bridge of Osk lead?"))
     first, second = invited(folder, 2)
-    office = Office(folder)
-    office.do(lambda queue, now: queue.take(first.person, now))
-    office.do(lambda queue, now: queue.ask(first.person, "bridge", "What flows through Osk?", now))
+    service = Service(folder)
+    service.do(lambda queue, now: queue.take(first.person, now))
+    service.do(lambda queue, now: queue.ask(first.person, "bridge", "What flows through Osk?", now))
     there = {"item": "bridge", "person": first.person}
     told = {"number": 1, "text": "the Tamble", "confidence": 0.6, "by": "assistant"}
-    office.log.append({"kind": "told", "round": ITEMS[0]["round"], **there, "body": told})
-    office.do(lambda queue, now: queue.submit(first.person, "bridge", "the Tamble", now))
+    service.log.append({"kind": "told", "round": ITEMS[0]["round"], **there, "body": told})
+    service.do(lambda queue, now: queue.submit(first.person, "bridge", "the Tamble", now))
     bridge, town = ITEMS
-    office.log.append({**bridge, "body": {**bridge["body"], "budget": 4}}, town)
-    office.log.close()
+    service.log.append({**bridge, "body": {**bridge["body"], "budget": 4}}, town)
+    service.log.close()
     return second.token
 
 

@@ -214,7 +214,7 @@ def test_what_breaks_is_said_in_plain_words_and_with_the_same_headers(folder, cl
         raise RuntimeError("secret detail")
 
     browser = Browser(client, invited(folder)[0])
-    monkeypatch.setattr("amplify.web.answering._in_hand", broken)
+    monkeypatch.setattr("amplify.web.answer_page._in_hand", broken)
     response = browser.get("/answer")
     assert response.status_code == 500
     assert "what you typed is still in the box" in response.text

@@ -8,10 +8,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from amplify.people.choice import answer_of
+from amplify.people.items import answer_of
 from amplify.people.log import Log
-from amplify.people.queue import Queue
 from amplify.people.roster import Roster
+from amplify.people.rules import Queue
 from tests.web.experiment import CARELESS, PEOPLE, SCRIPT, START, make_experiment
 from tests.web.rounds import Browser, Clock, served, text_of
 from tests.web.test_schema import OPERATIONS

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from amplify.people.queue import LONGEST
 from amplify.people.roster import Roster
+from amplify.people.rules import LONGEST
 from tests.web.rounds import (
     DIGEST,
     ITEMS,
@@ -53,8 +53,8 @@ def browser(folder, client):
     return there
 
 
-def office(client):
-    return client.app.state.office
+def service(client):
+    return client.app.state.service
 
 
 def test_a_person_asks_expands_and_submits(folder, browser):

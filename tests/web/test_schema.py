@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 with tempfile.TemporaryDirectory() as name:
     app = make_app(Path(name))
     SCHEMA = schemathesis.openapi.from_dict(app.openapi())
-    app.state.office.log.close()
+    app.state.service.log.close()
 OPERATIONS = {
     f"{operation.method.upper()} {operation.path}": operation
     for operation in (found.ok() for found in SCHEMA.get_all_operations())

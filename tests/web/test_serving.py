@@ -126,7 +126,7 @@ def test_on_a_full_disk_nothing_before_is_lost_and_what_was_typed_is_in_the_box(
         browser = Browser(client, invited(folder)[0])
         browser.open()
         browser.send("submit", answer="the Tamble")
-        connection = client.app.state.office.log._connection
+        connection = client.app.state.service.log._connection
         [(pages,)] = connection.execute("PRAGMA page_count")
         connection.execute(f"PRAGMA max_page_count = {pages}")
         text = "the bed of the river " * 90

@@ -15,39 +15,39 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from amplify.errors import AmplifyError
 from amplify.people.events import About, New
 from amplify.people.items import Assignment, Item
-from amplify.people.queue import LONGEST, Queue, RefusedError
 from amplify.people.roster import NotAllowedError
+from amplify.people.rules import LONGEST, Queue, RefusedError
 from amplify.people.state import LONGEST_ATTENTION
 from amplify.people.text import why_not_kept
-from amplify.web import access, pages, shown
-from amplify.web.access import Act, Visitor
+from amplify.web import access, pages, view_models
+from amplify.web.access import Post, Visitor
 from amplify.web.forms import FormRoute
-from amplify.web.office import Office
+from amplify.web.service import Service
 
 PATIENCE, GLANCE = 1.0, 0.04
 """Seconds that a page waits for an answer, and between two looks."""
 
 router = APIRouter(route_class=FormRoute)
-Person = Annotated[Visitor, Depends(access.person)]
-Doing = Annotated[Act, Depends(access.act)]
+Answerer = Annotated[Visitor, Depends(access.person)]
+Posted = Annotated[Post, Depends(access.post)]
 Text = Annotated[str, Form()]
 Decision = Callable[[Queue, float], list[New]]
 
 
 @router.get("/answer")
-async def answer(http: Request, visitor: Person) -> Response:
+async def answer(http: Request, visitor: Answerer) -> Response:
     """The question in hand, or the next one."""
     return _work(http, visitor)
 
 
 @router.post("/items/{item}/ask")
-async def ask(http: Request, act: Doing, item: str, text: Text = "") -> Response:
+async def ask(http: Request, post: Posted, item: str, text: Text = "") -> Response:
     """A sub-question for the assistant."""
     return _done(
         http,
-        act,
+        post,
         item,
-        lambda queue, now: queue.ask(act.visitor.person, item, text, now),
+        lambda queue, now: queue.ask(post.visitor.person, item, text, now),
         {"text": text},
         part="asked.html",
         left_in_box="",
@@ -57,7 +57,7 @@ async def ask(http: Request, act: Doing, item: str, text: Text = "") -> Response
 @router.post("/items/{item}/expand")
 async def expand(
     http: Request,
-    act: Doing,
+    post: Posted,
     item: str,
     number: Annotated[int, Form()],
     part: Text = "",
@@ -68,86 +68,86 @@ async def expand(
     wanted = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
     return _done(
         http,
-        act,
+        post,
         item,
-        lambda queue, now: queue.ask(act.visitor.person, item, wanted, now, about),
+        lambda queue, now: queue.ask(post.visitor.person, item, wanted, now, about),
         {"text": text},
         part="asked.html",
     )
 
 
 @router.post("/items/{item}/submit")
-async def submit(http: Request, act: Doing, item: str, answer: Text = "") -> Response:
+async def submit(http: Request, post: Posted, item: str, answer: Text = "") -> Response:
     """The final answer. What cannot be taken is kept as a draft."""
     return _done(
         http,
-        act,
+        post,
         item,
-        lambda queue, now: queue.submit(act.visitor.person, item, answer, now),
+        lambda queue, now: queue.submit(post.visitor.person, item, answer, now),
         {"answer": answer},
     )
 
 
 @router.post("/items/{item}/skip")
-async def skip(http: Request, act: Doing, item: str, reason: Text = "") -> Response:
+async def skip(http: Request, post: Posted, item: str, reason: Text = "") -> Response:
     return _done(
         http,
-        act,
+        post,
         item,
-        lambda queue, now: queue.skip(act.visitor.person, item, reason, now),
+        lambda queue, now: queue.skip(post.visitor.person, item, reason, now),
         {"reason": reason},
     )
 
 
 @router.post("/undo")
 async def undo(
-    http: Request, act: Doing, event: Annotated[int | None, Form()] = None, text: Text = ""
+    http: Request, post: Posted, event: Annotated[int | None, Form()] = None, text: Text = ""
 ) -> Response:
     """Takes back what this person did last: the event that their page showed as such."""
 
     def decide(queue: Queue, now: float) -> list[New]:
-        last = queue.last_act(act.visitor.person)
+        last = queue.last_act(post.visitor.person)
         if event is not None and last is not None and last.id != event:
             raise RefusedError("you have done something else since, perhaps in another window")
-        return queue.undo(act.visitor.person, now)
+        return queue.undo(post.visitor.person, now)
 
-    return _done(http, act, None, decide, {"text": text})
+    return _done(http, post, None, decide, {"text": text})
 
 
 @router.post("/items/{item}/draft")
 async def draft(
-    http: Request, act: Doing, item: str, text: Text = "", answer: Text = ""
+    http: Request, post: Posted, item: str, text: Text = "", answer: Text = ""
 ) -> Response:
     """Kept as it is typed; as `answer` by the form that also submits, whose request is not done."""
-    text, person = text or answer, act.visitor.person
+    text, person = text or answer, post.visitor.person
     not_done = carried_out(
-        http, act._replace(request=None), item, lambda queue, _: queue.draft(person, item, text),
+        http, post._replace(request=None), item, lambda queue, _: queue.draft(person, item, text),
         {"answer": text},
     )  # fmt: skip
     return not_done or Response(status_code=204)
 
 
 @router.get("/items/{item}/exchanges")
-async def exchanges(http: Request, visitor: Person, item: str, after: int = 0) -> Response:
+async def exchanges(http: Request, visitor: Answerer, item: str, after: int = 0) -> Response:
     """What was asked and answered, once something was that is later than event `after`; waits a
     moment for it, and keeps nobody else waiting.
     """
-    office = office_of(http)
-    mine = mine_of(office.queue, visitor, item)
+    service = service_of(http)
+    mine = mine_of(service.queue, visitor, item)
     until = asyncio.get_running_loop().time() + PATIENCE
     while any(e.pending for e in mine.exchanges) and _last_told(mine) <= after:
         if asyncio.get_running_loop().time() >= until:
             break
         await asyncio.sleep(GLANCE)
-        mine = mine_of(office.queue, visitor, item)
-    return pages.page(http, "told.html", **_about(office, visitor, office.queue.items[item]))
+        mine = mine_of(service.queue, visitor, item)
+    return pages.page(http, "told.html", **_about(service, visitor, service.queue.items[item]))
 
 
 # How they are done
 
 
-def office_of(http: Request) -> Office:
-    return http.app.state.office
+def service_of(http: Request) -> Service:
+    return http.app.state.service
 
 
 def mine_of(queue: Queue, visitor: Visitor, item: str) -> Assignment:
@@ -159,7 +159,7 @@ def mine_of(queue: Queue, visitor: Visitor, item: str) -> Assignment:
 
 def _done(
     http: Request,
-    act: Act,
+    post: Post,
     item: str | None,
     decision: Decision,
     typed: Mapping[str, str] | None = None,
@@ -170,32 +170,32 @@ def _done(
     was typed in the assistant's box unless something else is to be there.
     """
     typed = typed or {}
-    not_done = carried_out(http, act, item, decision, typed)
+    not_done = carried_out(http, post, item, decision, typed)
     if not_done is not None:
         return not_done
     if not pages.is_part(http):
         return RedirectResponse("/answer", 303)
     box = {"text": typed.get("text", "") if left_in_box is None else left_in_box}
     if part == "work.html":
-        return _work(http, act.visitor, typed=box)
-    office = office_of(http)
-    about = _about(office, act.visitor, office.queue.items[item or ""])
+        return _work(http, post.visitor, typed=box)
+    service = service_of(http)
+    about = _about(service, post.visitor, service.queue.items[item or ""])
     return pages.page(http, part, typed=box, **about)
 
 
 def carried_out(
-    http: Request, act: Act, item: str | None, decision: Decision, typed: Mapping[str, str]
+    http: Request, post: Post, item: str | None, decision: Decision, typed: Mapping[str, str]
 ) -> Response | None:
     """None if it was; else what is said of why it was not."""
-    office, visitor = office_of(http), act.visitor
+    service, visitor = service_of(http), post.visitor
     if visitor.is_admin:
         raise NotAllowedError("whoever looks after the experiment does not answer; people who do"
                               " have links of their own")  # fmt: skip
     if item is not None:
-        mine_of(office.queue, visitor, item)
+        mine_of(service.queue, visitor, item)
     try:
-        seconds = _attention(office, act, item)
-        office.do(decision, request=act.request, sent=act.sent, seconds=seconds)
+        seconds = _attention(service, post, item)
+        service.do(decision, request=post.request, sent=post.sent, seconds=seconds)
     except RefusedError as error:
         return _not_done(http, visitor, item, 409, str(error), typed)
     except AmplifyError as error:
@@ -203,16 +203,16 @@ def carried_out(
     return None
 
 
-def _attention(office: Office, act: Act, item: str | None) -> float | None:
+def _attention(service: Service, post: Post, item: str | None) -> float | None:
     """Seconds that a page measured, as far as they can be: no more than passed since this person's
     last act. Simulated people say how long they would have taken.
     """
     if item is None:
         return None
-    if act.visitor.simulated:
-        return min(act.seconds, LONGEST_ATTENTION)
-    mine = office.queue.items[item].assignments[act.visitor.person]
-    return min(act.seconds, max(0.0, office.clock() - max(mine.began, mine.renewed)))
+    if post.visitor.simulated:
+        return min(post.seconds, LONGEST_ATTENTION)
+    mine = service.queue.items[item].assignments[post.visitor.person]
+    return min(post.seconds, max(0.0, service.clock() - max(mine.began, mine.renewed)))
 
 
 def _not_done(
@@ -224,10 +224,10 @@ def _not_done(
     typed: Mapping[str, str],
 ) -> Response:
     """Says why, with what was typed: htmx leaves it where it is, other pages are made with it."""
-    office = office_of(http)
+    service = service_of(http)
     if code == 409 and item is not None and typed.get("answer"):
-        _keep(office, visitor, item, typed["answer"])
-    current = office.queue.current(visitor.person, office.clock())
+        _keep(service, visitor, item, typed["answer"])
+    current = service.queue.current(visitor.person, service.clock())
     if current is None or item not in (None, current.id):  # they must go on to another
         return pages.trouble(http, code, problem, typed)
     if pages.is_part(http):
@@ -235,11 +235,11 @@ def _not_done(
     return _work(http, visitor, code, problem=problem, typed=typed)
 
 
-def _keep(office: Office, visitor: Visitor, item: str, text: str) -> None:
+def _keep(service: Service, visitor: Visitor, item: str, text: str) -> None:
     """As a draft, if it can be: what is too long is in the box only."""
-    mine = office.queue.items[item].assignments[visitor.person]
+    mine = service.queue.items[item].assignments[visitor.person]
     if mine.draft != text and len(text) <= LONGEST and not why_not_kept(text):
-        office.do(lambda queue, _: queue.draft(visitor.person, item, text))
+        service.do(lambda queue, _: queue.draft(visitor.person, item, text))
 
 
 def _work(
@@ -250,30 +250,30 @@ def _work(
     typed: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
     """The page, or the part of it that changes: what is in hand, taken if need be."""
-    office = office_of(http)
-    item = _in_hand(office, visitor)
-    values = _about(office, visitor, item) if item else _nothing(office, visitor)
+    service = service_of(http)
+    item = _in_hand(service, visitor)
+    values = _about(service, visitor, item) if item else _nothing(service, visitor)
     name = "work.html" if pages.is_part(http) else "answer.html"
     blank = {"text": "", "answer": None, "reason": ""}
     values |= {"problem": problem, "go_on": False, "typed": {**blank, **(typed or {})}}
     return pages.page(http, name, code, **values)
 
 
-def _in_hand(office: Office, visitor: Visitor) -> Item | None:
-    queue, now, person = office.queue, office.clock(), visitor.person
+def _in_hand(service: Service, visitor: Visitor) -> Item | None:
+    queue, now, person = service.queue, service.clock(), visitor.person
     item = queue.current(person, now)
     if item is not None and queue.is_held(item.assignments[person], now):
         return item
     if queue.take(person, now):  # decided again below, when nobody can come between
-        office.do(lambda queue, now: queue.take(person, now))
-    return office.queue.current(person, now)
+        service.do(lambda queue, now: queue.take(person, now))
+    return service.queue.current(person, now)
 
 
-def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
-    queue, person = office.queue, visitor.person
+def _about(service: Service, visitor: Visitor, item: Item) -> dict[str, Any]:
+    queue, person = service.queue, visitor.person
     mine = item.assignments[person]
     basis = basis_of(queue, item.id, mine)
-    there = shown.exchanges(basis, answered_only=basis is not mine)
+    there = view_models.exchanges(basis, answered_only=basis is not mine)
     return {
         "guide": queue.rounds[item.round].guide,
         "item": item,
@@ -281,9 +281,9 @@ def _about(office: Office, visitor: Visitor, item: Item) -> dict[str, Any]:
         "exchanges": there,
         "waiting": any(exchange.pending for exchange in mine.exchanges),
         "after": _last_told(mine),
-        "left": shown.questions_left(item, mine),
+        "left": view_models.questions_left(item, mine),
         "helped": not item.withheld and item.review_of is None,
-        "progress": shown.progress(queue, person, item.round),
+        "progress": view_models.progress(queue, person, item.round),
         "last": _last(queue, person, item),
     }
 
@@ -294,20 +294,20 @@ def basis_of(queue: Queue, item: str, mine: Assignment) -> Assignment:
     return mine if checked is None else queue.items[checked[0]].assignments[checked[1]]
 
 
-def _nothing(office: Office, visitor: Visitor) -> dict[str, Any]:
-    queue, person = office.queue, visitor.person
+def _nothing(service: Service, visitor: Visitor) -> dict[str, Any]:
+    queue, person = service.queue, visitor.person
     number = max(queue.rounds, default=None)
     there = None if number is None else queue.rounds[number]
     return {
         "guide": "",
         "item": None,
         "finished": there is not None and there.closed is not None,
-        "progress": None if number is None else shown.progress(queue, person, number),
+        "progress": None if number is None else view_models.progress(queue, person, number),
         "last": _last(queue, person, None),
     }
 
 
-class Last(NamedTuple):
+class LastAct(NamedTuple):
     """What a person did last, and could undo."""
 
     event: int
@@ -316,14 +316,14 @@ class Last(NamedTuple):
     stays: bool  # they have seen who told them what
 
 
-def _last(queue: Queue, person: str, in_hand: Item | None) -> Last | None:
+def _last(queue: Queue, person: str, in_hand: Item | None) -> LastAct | None:
     act = queue.last_act(person)
     if act is None or queue.rounds[act.round].closed is not None:
         return None
     if act.kind == "asked" and (in_hand is None or in_hand.id != act.item):
         return None
     mine = queue.items[act.item or ""].assignments[person]
-    return Last(act.id, act.item or "", act.kind, mine.seen)
+    return LastAct(act.id, act.item or "", act.kind, mine.seen)
 
 
 def _last_told(mine: Assignment) -> int:

@@ -1,7 +1,9 @@
-"""Who may do what next.
+"""What may be done next: by people, and by whoever runs the experiment.
 
-Each of the methods returns the events to append, and changes nothing; web pages append them through
-`Log.decide`. What there is to decide about is in `state`.
+Every method of `Queue`, and every decision below it, returns the events to append and changes
+nothing; web pages append them through `Log.decide`. Nothing is overwritten: a decision is an event
+like any other, and a later one counts instead. It may be made after a round was closed; `stale`
+says what then rests on the old answer.
 """
 
 import itertools
@@ -10,8 +12,10 @@ from collections.abc import Iterator
 from amplify.answers import one_line
 from amplify.people.events import (
     About,
+    Adjudicated,
     Asked,
     Body,
+    Corrected,
     Draft,
     New,
     Released,
@@ -20,9 +24,10 @@ from amplify.people.events import (
     Submitted,
     Taken,
     Undone,
+    Withdrawn,
     new_event,
 )
-from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Assignment, Item
+from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Assignment, Item, same
 from amplify.people.state import State
 from amplify.people.text import shows_something, why_not_kept
 
@@ -199,3 +204,58 @@ def checked(text: str, what: str) -> str:
     if len(text) > LONGEST:
         raise RefusedError(f"{what} has at most {LONGEST} characters, this one {len(text)}")
     return text
+
+
+def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
+    """The answer that counts for an item. To decide the same again changes nothing."""
+    this = _item(queue, item)
+    if this.review_of is not None:
+        raise RefusedError("this checks an answer to another question; decide on that one")
+    if this.withdrawn is not None:
+        raise RefusedError("this question was withdrawn: no answer to it counts")
+    answer = checked_answer(this, answer)
+    if this.adjudicated is not None and same(this, this.adjudicated, answer):
+        return []
+    return [new_of_item(Adjudicated(answer=answer), this, by)]
+
+
+def correct(
+    queue: Queue, item: str, person: str, answer: str, by: str, number: int | None = None
+) -> list[New]:
+    """What somebody's final answer should have been, or with a `number` the assistant's answer to
+    that sub-question of theirs.
+    """
+    this = _item(queue, item)
+    whose = this.assignments.get(person)
+    if whose is None:
+        raise RefusedError(f"{person} was not given this question")
+    if number is None:
+        return _correct_final(this, whose, checked_answer(this, answer), by)
+    told = {exchange.number: exchange for exchange in whose.exchanges}
+    if number not in told or told[number].answer is None:
+        raise RefusedError(f"no question number {number} of {person} was answered")
+    answer = checked(answer, "an answer")
+    return [new_of_item(Corrected(answer=answer, number=number, person=person), this, by)]
+
+
+def withdraw(queue: Queue, item: str, reason: str, by: str) -> list[New]:
+    """Nobody is asked any more, and no answer counts."""
+    this = _item(queue, item)
+    if this.withdrawn is not None:
+        return []
+    return [new_of_item(Withdrawn(reason=checked(reason, "a reason")), this, by)]
+
+
+def _correct_final(item: Item, whose: Assignment, answer: str, by: str) -> list[New]:
+    if whose.state != SUBMITTED:
+        raise RefusedError(f"{whose.person} has submitted no answer to correct")
+    if whose.answer == answer:
+        return []
+    corrected = Corrected(answer=answer, number=None, person=whose.person)
+    return [new_of_item(corrected, item, by)]
+
+
+def _item(queue: Queue, item: str) -> Item:
+    if item not in queue.items:
+        raise RefusedError("there is no such question")
+    return queue.items[item]

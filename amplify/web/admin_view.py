@@ -21,7 +21,7 @@ from amplify import figures
 from amplify.people import quality
 from amplify.people.events import Event
 from amplify.people.log import EVENTS, Log
-from amplify.people.queue import Queue
+from amplify.people.rules import Queue
 from amplify.people.stale import CLOSED, CORRECTED, DECIDES
 from amplify.web import access, pages
 from amplify.web.access import Visitor
@@ -32,7 +32,7 @@ A_PAGE = 25
 Admin = Annotated[Visitor, Depends(access.admin)]
 
 
-class Lookout:
+class AdminView:
     """A reading of the log apart from the one that people's pages share. One page at a time."""
 
     def __init__(self, experiment: Path) -> None:
@@ -45,7 +45,7 @@ class Lookout:
         self.last_decision = 0  # id of the last event that can have made something stale, or fresh
 
     @contextlib.contextmanager
-    def look(self) -> Iterator[Queue]:
+    def read(self) -> Iterator[Queue]:
         """The state as of now, which stays as it is meanwhile."""
         with self._one_at_a_time:
             if self._log is None:
@@ -91,16 +91,16 @@ class Lookout:
             self._log.close()
 
 
-def lookout(http: Request) -> Lookout:
-    return http.app.state.lookout
+def view_of(http: Request) -> AdminView:
+    return http.app.state.view
 
 
 def page(http: Request, name: str, code: int = 200, **values: Any) -> Response:
     return pages.page(http, f"admin/{name}", code, figures=figures, quote=quote, iso=_iso, **values)
 
 
-def disagreements(lookout: Lookout, queue: Queue) -> list[quality.Disagreement]:
-    return lookout.once("disagreements", lambda: quality.disagreements(queue))
+def disagreements(view: AdminView, queue: Queue) -> list[quality.Disagreement]:
+    return view.once("disagreements", lambda: quality.disagreements(queue))
 
 
 def number(text: str) -> int | None:

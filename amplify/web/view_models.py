@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from amplify.people.items import Assignment, Exchange, Item
-from amplify.people.queue import Queue
+from amplify.people.rules import Queue
 
 PENDING, ANSWERED, PROBLEM = "pending", "answered", "problem"
 
 
-class Step(NamedTuple):
+class StepView(NamedTuple):
     """How an answer came about: a sub-question of it, and so on."""
 
     question: str
     answer: str
-    steps: tuple["Step", ...]
+    steps: tuple["StepView", ...]
 
 
-class Shown(NamedTuple):
+class ExchangeView(NamedTuple):
     """A sub-question, and what is known of its answer."""
 
     number: int
@@ -30,9 +30,9 @@ class Shown(NamedTuple):
     confidence: str  # in words; "": none was given
     looked_up: bool  # by the environment: no model's guess
     problem: str
-    steps: tuple[Step, ...]
+    steps: tuple[StepView, ...]
     passages: tuple[str, ...]
-    expansions: list["Shown"]  # on this answer
+    expansions: list["ExchangeView"]  # on this answer
 
     @property
     def may_expand(self) -> bool:
@@ -45,10 +45,10 @@ class Progress(NamedTuple):
     all: int
 
 
-def exchanges(assignment: Assignment, *, answered_only: bool = False) -> list[Shown]:
+def exchanges(assignment: Assignment, *, answered_only: bool = False) -> list[ExchangeView]:
     """What was asked and not undone, each below the answer that it expands on."""
-    there: dict[int, Shown] = {}
-    top: list[Shown] = []
+    there: dict[int, ExchangeView] = {}
+    top: list[ExchangeView] = []
     for exchange in assignment.exchanges:
         if exchange.undone or (answered_only and exchange.answer is None):
             continue
@@ -79,9 +79,9 @@ def in_words(probability: float | None) -> str:
     return f"{percent} % sure"
 
 
-def _shown(exchange: Exchange) -> Shown:
+def _shown(exchange: Exchange) -> ExchangeView:
     state = PENDING if exchange.pending else PROBLEM if exchange.problem else ANSWERED
-    return Shown(
+    return ExchangeView(
         number=exchange.number,
         text=exchange.text,
         part=exchange.about.get("part", "") if exchange.about else "",
@@ -96,6 +96,6 @@ def _shown(exchange: Exchange) -> Shown:
     )
 
 
-def _step(tree: Mapping[str, Any]) -> Step:
+def _step(tree: Mapping[str, Any]) -> StepView:
     below = tuple(_step(step) for step in tree.get("steps", ()))
-    return Step(str(tree.get("question", "")), str(tree.get("answer", "")), below)
+    return StepView(str(tree.get("question", "")), str(tree.get("answer", "")), below)

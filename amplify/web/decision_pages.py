@@ -13,17 +13,25 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
 from amplify.errors import AmplifyError
-from amplify.people import decisions, quality
-from amplify.people.choice import answer_of, chosen, is_gold, same
+from amplify.people import quality, rules
 from amplify.people.events import Event, New
-from amplify.people.items import ACTIVE, SUBMITTED, Assignment, Item
-from amplify.people.queue import Queue, RefusedError
+from amplify.people.items import (
+    ACTIVE,
+    SUBMITTED,
+    Assignment,
+    Item,
+    answer_of,
+    chosen,
+    is_gold,
+    same,
+)
+from amplify.people.rules import Queue, RefusedError
 from amplify.people.trees import read_trees
-from amplify.web import access, pages, shown, views
-from amplify.web.access import Act
+from amplify.web import access, admin_view, pages, view_models
+from amplify.web.access import Post
+from amplify.web.admin_view import Admin, AdminView
 from amplify.web.forms import FormRoute
-from amplify.web.office import Office
-from amplify.web.views import Admin, Lookout
+from amplify.web.service import Service
 
 router = APIRouter(route_class=FormRoute)
 Text = Annotated[str, Form()]
@@ -34,19 +42,19 @@ Text = Annotated[str, Form()]
 
 @router.get("/disagreements")
 def disagreements(http: Request, visitor: Admin) -> Response:
-    lookout = views.lookout(http)
-    with lookout.look() as queue:
-        return views.page(
-            http, "disagreements.html", disagreements=views.disagreements(lookout, queue)
+    view = admin_view.view_of(http)
+    with view.read() as queue:
+        return admin_view.page(
+            http, "disagreements.html", disagreements=admin_view.disagreements(view, queue)
         )
 
 
 @router.get("/disagreements/next")
 def next_disagreement(http: Request, visitor: Admin) -> Response:
     """To the first that nobody has decided yet."""
-    lookout = views.lookout(http)
-    with lookout.look() as queue:
-        open_ones = (one for one in views.disagreements(lookout, queue) if not one.settled)
+    view = admin_view.view_of(http)
+    with view.read() as queue:
+        open_ones = (one for one in admin_view.disagreements(view, queue) if not one.settled)
         first = next(open_ones, None)
     where = "" if first is None else f"/{quote(first.item.id, safe='')}"
     return RedirectResponse(f"/admin/disagreements{where}", 303)
@@ -57,13 +65,13 @@ def disagreement(http: Request, visitor: Admin, item: str) -> Response:
     """The answers and how each came about, in an order that says nothing, and by nobody knows
     whom.
     """
-    with views.lookout(http).look() as queue:
+    with admin_view.view_of(http).read() as queue:
         return _compare(http, queue, item)
 
 
 class Side(NamedTuple):
     answer: str
-    trees: list[list[shown.Shown]]  # what each of those who gave it was told
+    trees: list[list[view_models.ExchangeView]]  # what each of those who gave it was told
 
 
 def _compare(
@@ -77,7 +85,7 @@ def _compare(
         for said, assignments in found.answers.items()
     ]
     random.Random(item).shuffle(sides)  # the same whenever it is shown
-    return views.page(
+    return admin_view.page(
         http,
         "disagreement.html",
         code,
@@ -93,12 +101,12 @@ def _disagreement(queue: Queue, item: str) -> quality.Disagreement | None:
     return next((one for one in quality.disagreements(queue) if one.item.id == item), None)
 
 
-def _told(queue: Queue, assignment: Assignment) -> list[shown.Shown]:
+def _told(queue: Queue, assignment: Assignment) -> list[view_models.ExchangeView]:
     """What somebody had been told when they answered; of a check, what was checked."""
     review_of = queue.items[assignment.item].review_of
     if review_of is not None:
         assignment = queue.items[review_of[0]].assignments[review_of[1]]
-    return shown.exchanges(assignment, answered_only=True)
+    return view_models.exchanges(assignment, answered_only=True)
 
 
 # Answers, and decisions about them
@@ -114,8 +122,12 @@ def answers(
     page: int = 0,
 ) -> Response:
     """Every item with what people answered, the last first."""
-    lookout, number, words = views.lookout(http), views.number(round), text.casefold().split()
-    with lookout.look() as queue:
+    view, number, words = (
+        admin_view.view_of(http),
+        admin_view.number(round),
+        text.casefold().split(),
+    )
+    with view.read() as queue:
         found = [
             item
             for item in reversed(queue.items.values())
@@ -124,30 +136,30 @@ def answers(
             and all(word in _text_of(item) for word in words)
         ]
         everybody = {who for item in queue.items.values() for who in item.assignments}
-        return views.page(
+        return admin_view.page(
             http,
             "answers.html",
-            found=views.some(found, page),
+            found=admin_view.some(found, page),
             count=len(found),
             answer_of=answer_of,
             rounds=sorted(queue.rounds),
             everybody=sorted(everybody),
             wanted={"text": text, "round": number, "person": person},
-            **views.paging(http, page, len(found)),
+            **admin_view.paging(http, page, len(found)),
         )
 
 
 @router.get("/answers/{item}")
 def answer(http: Request, visitor: Admin, item: str) -> Response:
     """Everything about one item: who answered what after being told what, and what was decided."""
-    lookout = views.lookout(http)
-    with lookout.look() as queue:
-        return _answer(http, lookout, queue, item)
+    view = admin_view.view_of(http)
+    with view.read() as queue:
+        return _answer(http, view, queue, item)
 
 
 def _answer(
     http: Request,
-    lookout: Lookout,
+    view: AdminView,
     queue: Queue,
     item: str,
     code: int = 200,
@@ -159,20 +171,20 @@ def _answer(
     this = queue.items[item]
     checks = [other for other in queue.items.values() if (other.review_of or ("",))[0] == item]
     counted = chosen(this)
-    history = lookout.history(item)
-    return views.page(
+    history = view.history(item)
+    return admin_view.page(
         http,
         "answer.html",
         code,
         item=this,
         counts=answer_of(this),
         whose=counted.person if counted and same(this, counted.answer, answer_of(this)) else None,
-        work=[(a, shown.exchanges(a)) for a in this.assignments.values()],
+        work=[(a, view_models.exchanges(a)) for a in this.assignments.values()],
         checks=checks,
         corrected=_corrected(event for event in history if queue.is_used(event)),
         history=history,
         said=_said,
-        tree=read_trees(lookout.experiment).at(this.round, this.row, this.column),
+        tree=read_trees(view.experiment).at(this.round, this.row, this.column),
         problem=problem,
         typed=typed,
         is_gold=is_gold,
@@ -203,31 +215,31 @@ def _text_of(item: Item) -> str:
     return "\n".join([item.id, item.question, *said]).casefold()
 
 
-async def _deciding(visitor: Admin, act: Annotated[Act, Depends(access.act)]) -> Act:
+async def _by_admin(visitor: Admin, post: Annotated[Post, Depends(access.post)]) -> Post:
     """A form sent by whoever runs the experiment, and by nobody else."""
-    return act
+    return post
 
 
-Deciding = Annotated[Act, Depends(_deciding)]
+PostedByAdmin = Annotated[Post, Depends(_by_admin)]
 
 
 @router.post("/answers/{item}/adjudicate")
 async def adjudicate(
     http: Request,
-    act: Deciding,
+    post: PostedByAdmin,
     item: str,
     answer: Text = "",
     other: Text = "",
     then: Text = "",
 ) -> Response:
     """Decides on an answer: one of those given, or what is typed into `other`."""
-    wanted, by = other.strip() or answer, act.visitor.person
+    wanted, by = other.strip() or answer, post.visitor.person
     blind = then == "next"
     return _decided(
         http,
-        act,
+        post,
         item,
-        lambda queue: decisions.adjudicate(queue, item, wanted, by),
+        lambda queue: rules.adjudicate(queue, item, wanted, by),
         wanted if other.strip() or not blind else "",
         blind=blind,
     )
@@ -236,37 +248,37 @@ async def adjudicate(
 @router.post("/answers/{item}/correct")
 async def correct(
     http: Request,
-    act: Deciding,
+    post: PostedByAdmin,
     item: str,
     person: Text = "",
     answer: Text = "",
     number: Annotated[int | None, Form()] = None,
 ) -> Response:
     """Corrects a final answer, or with a `number` what the assistant said to that sub-question."""
-    by = act.visitor.person
+    by = post.visitor.person
     return _decided(
         http,
-        act,
+        post,
         item,
-        lambda queue: decisions.correct(queue, item, person, answer, by, number),
+        lambda queue: rules.correct(queue, item, person, answer, by, number),
         answer,
     )
 
 
 @router.post("/answers/{item}/withdraw")
-async def withdraw(http: Request, act: Deciding, item: str, reason: Text = "") -> Response:
+async def withdraw(http: Request, post: PostedByAdmin, item: str, reason: Text = "") -> Response:
     return _decided(
         http,
-        act,
+        post,
         item,
-        lambda queue: decisions.withdraw(queue, item, reason, act.visitor.person),
+        lambda queue: rules.withdraw(queue, item, reason, post.visitor.person),
         reason,
     )
 
 
 def _decided(
     http: Request,
-    act: Act,
+    post: Post,
     item: str,
     decision: Callable[[Queue], list[New]],
     typed: str,
@@ -275,15 +287,15 @@ def _decided(
     """Appends a decision and goes to what is next; why it cannot be is said where it was made, and
     what was typed is shown there.
     """
-    office: Office = http.app.state.office
+    service: Service = http.app.state.service
     try:
-        office.do(lambda queue, _: decision(queue), request=act.request, sent=act.sent)
+        service.do(lambda queue, _: decision(queue), request=post.request, sent=post.sent)
     except RefusedError as error:
-        lookout = views.lookout(http)
-        with lookout.look() as queue:
+        view = admin_view.view_of(http)
+        with view.read() as queue:
             if blind and _disagreement(queue, item) is not None:
                 return _compare(http, queue, item, 409, str(error), typed)
-            return _answer(http, lookout, queue, item, 409, str(error), typed)
+            return _answer(http, view, queue, item, 409, str(error), typed)
     except AmplifyError as error:
         return pages.trouble(http, *pages.explain(error), {"answer": typed})
     there = "/admin/disagreements/next" if blind else f"/admin/answers/{quote(item, safe='')}"

@@ -1,5 +1,5 @@
-"""People for tests of the round's side: threads that answer through the office that pages use, with
-no page in between.
+"""People for tests of the round's side: threads that answer through the pages' service, with no
+page in between.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from amplify import words
-from amplify.people.queue import Queue, RefusedError
+from amplify.people.rules import Queue, RefusedError
 from amplify.people.serving import Served, Where
 from amplify.store import Store
 from amplify.types import Task
-from amplify.web.office import Office
+from amplify.web.service import Service
 
 
 class Nothing(Served):
@@ -55,30 +55,30 @@ def strategy_of(task: Task) -> Callable[[str], Iterator[str]]:
     return take_apart
 
 
-def work(office: Office, person: str, take_apart, stop: threading.Event) -> None:
+def work(service: Service, person: str, take_apart, stop: threading.Event) -> None:
     """Answers whatever there is, as the strategy does, until told to stop."""
     while not stop.is_set():
-        office.do(lambda queue, now: queue.take(person, now))
-        item = office.queue.current(person, office.clock())
+        service.do(lambda queue, now: queue.take(person, now))
+        item = service.queue.current(person, service.clock())
         if item is None:
             time.sleep(0.01)
             continue
         with contextlib.suppress(RefusedError):
-            answer(office, person, item.id, take_apart, stop)
+            answer(service, person, item.id, take_apart, stop)
 
 
-def answer(office: Office, person: str, item: str, take_apart, stop: threading.Event) -> None:
-    this = office.queue.items[item]
+def answer(service: Service, person: str, item: str, take_apart, stop: threading.Event) -> None:
+    this = service.queue.items[item]
     if this.withheld or this.review_of or not this.budget:
         guess = this.gold or (this.choices[0] if this.choices else "nobody knows")
-        office.do(lambda queue, now: queue.submit(person, item, guess, now), seconds=1.0)
+        service.do(lambda queue, now: queue.submit(person, item, guess, now), seconds=1.0)
         return
     said = yield_through(
-        take_apart(this.question), functools.partial(asked, office, person, item, stop)
+        take_apart(this.question), functools.partial(asked, service, person, item, stop)
     )
     if this.choices and said not in this.choices:  # told nonsense, the strategy does not know
         said = this.choices[0]
-    office.do(lambda queue, now: queue.submit(person, item, said, now), seconds=2.0)
+    service.do(lambda queue, now: queue.submit(person, item, said, now), seconds=2.0)
 
 
 def yield_through(steps, reply: Callable[[str], str]) -> str:
@@ -91,12 +91,12 @@ def yield_through(steps, reply: Callable[[str], str]) -> str:
         return end.value
 
 
-def asked(office: Office, person: str, item: str, stop: threading.Event, question: str) -> str:
+def asked(service: Service, person: str, item: str, stop: threading.Event, question: str) -> str:
     """Asks what was not asked before: who comes back finds what they were told."""
-    before = office.queue.items[item].assignments[person].exchanges
+    before = service.queue.items[item].assignments[person].exchanges
     if question not in [exchange.text for exchange in before]:
-        office.do(lambda queue, now: queue.ask(person, item, question, now), seconds=0.5)
-    return wait_for_answer(lambda: office.queue, item, person, stop, question)
+        service.do(lambda queue, now: queue.ask(person, item, question, now), seconds=0.5)
+    return wait_for_answer(lambda: service.queue, item, person, stop, question)
 
 
 def wait_for_answer(queue: Callable[[], Queue], item: str, person: str, stop, question) -> str:
@@ -114,11 +114,11 @@ def wait_for_answer(queue: Callable[[], Queue], item: str, person: str, stop, qu
 def people_at_work(experiment: Path, where: Where, *, crowd: bool = False, count: int = 3):
     """In place of `serving`: people without pages."""
     take_apart = strategy_of(Store(experiment).experiment.task)
-    office, stop, nothing = Office(experiment), threading.Event(), Nothing()
+    service, stop, nothing = Service(experiment), threading.Event(), Nothing()
 
     def person(name: str) -> None:
         try:
-            work(office, name, take_apart, stop)
+            work(service, name, take_apart, stop)
         except BaseException as error:
             nothing.trouble.append(error)
 
@@ -132,4 +132,4 @@ def people_at_work(experiment: Path, where: Where, *, crowd: bool = False, count
         stop.set()
         for thread in threads:
             thread.join()
-        office.log.close()
+        service.log.close()

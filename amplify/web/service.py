@@ -12,8 +12,8 @@ from pathlib import Path
 
 from amplify.people.events import New
 from amplify.people.log import EVENTS, Log
-from amplify.people.queue import Queue, RefusedError
 from amplify.people.roster import Roster
+from amplify.people.rules import Queue, RefusedError
 
 TOO_LATE = (
     "this comes too late: this form was sent before with other content, and that is what counts;"
@@ -21,7 +21,7 @@ TOO_LATE = (
 )
 
 
-class Office:
+class Service:
     def __init__(self, experiment: Path, clock: Callable[[], float] = time.time) -> None:
         """Raises AmplifyError if the log is damaged or of a later version."""
         self.experiment, self.clock = experiment, clock

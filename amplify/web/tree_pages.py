@@ -6,9 +6,9 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
 from amplify.answers import CASELESS, AnswerRule
-from amplify.people.trees import BY, Trees, Wanted, folded, read_trees
-from amplify.web import views
-from amplify.web.views import Admin
+from amplify.people.trees import BY, TreeFilter, Trees, folded, read_trees
+from amplify.web import admin_view
+from amplify.web.admin_view import Admin
 
 router = APIRouter()
 
@@ -27,28 +27,28 @@ def trees(
     page: int = 0,
 ) -> Response:
     """Of all rounds, to search and to filter."""
-    wanted = Wanted(
+    wanted = TreeFilter(
         text=text,
-        round=views.number(round),
+        round=admin_view.number(round),
         label=label or None,
         right={"right": True, "wrong": False}.get(right),
         person=person or None,
         by=by or None,
-        model=views.number(model),
+        model=admin_view.number(model),
     )
     all_ = _trees(http)
     found = all_.find(wanted)
-    return views.page(
+    return admin_view.page(
         http,
         "trees.html",
         trees=all_,
         rounds=sorted({tree.round for tree in all_.all}),
         wanted=wanted,
-        found=views.some(found, page),
+        found=admin_view.some(found, page),
         count=len(found),
         by=BY,
         folded=folded,
-        **views.paging(http, page, len(found)),
+        **admin_view.paging(http, page, len(found)),
     )
 
 
@@ -63,7 +63,7 @@ def tree(http: Request, visitor: Admin, round: int, row: int, column: int) -> Re
             " are, and a sample of the others; another is made again by: amplify tree EXPERIMENT"
             f" --round {round} --row {row} --question {column}",
         )
-    return views.page(http, "tree.html", tree=found, folded=folded)
+    return admin_view.page(http, "tree.html", tree=found, folded=folded)
 
 
 @router.get("/rests-on")
@@ -73,17 +73,17 @@ def rests_on(
     """Every training row whose tree has an answer: found by its words, or by an event of the log
     that gave it.
     """
-    number, all_ = views.number(event), _trees(http)
+    number, all_ = admin_view.number(event), _trees(http)
     checkpoint = None
     if number is not None:
-        told = _lookout_event(http, number)
+        told = _answer_of_event(http, number)
         question, answer, checkpoint = told
     found = all_.of_event(number) if number is not None else []
     places = {tree.place for tree in found}
     rule = _answer_rule(http)
     more = all_.resting_on(question, answer, checkpoint, rule) if question else []
     found += [tree for tree in more if tree.place not in places]
-    return views.page(
+    return admin_view.page(
         http,
         "rests_on.html",
         question=question,
@@ -94,12 +94,12 @@ def rests_on(
     )
 
 
-def _lookout_event(http: Request, number: int) -> tuple[str, str, str | None]:
+def _answer_of_event(http: Request, number: int) -> tuple[str, str, str | None]:
     """Question, answer and checkpoint of an event that gave an answer; two empty texts of another.
 
     A final answer is found by its event alone: others may have given the same to the same question.
     """
-    with views.lookout(http).look() as queue:
+    with admin_view.view_of(http).read() as queue:
         for item in queue.items.values():
             for assignment in item.assignments.values():
                 for exchange in assignment.exchanges:
@@ -110,13 +110,13 @@ def _lookout_event(http: Request, number: int) -> tuple[str, str, str | None]:
 
 def _answer_rule(http: Request) -> AnswerRule:
     """By which answers of this experiment are compared: that of the question put up last."""
-    with views.lookout(http).look() as queue:
+    with admin_view.view_of(http).read() as queue:
         last = next(reversed(queue.items.values()), None)
         return CASELESS if last is None else last.rule
 
 
 def _trees(http: Request) -> Trees:
-    lookout = views.lookout(http)
-    with lookout.look() as queue:
+    view = admin_view.view_of(http)
+    with view.read() as queue:
         labels = {item.id: item.label for item in queue.items.values() if item.label}
-    return read_trees(lookout.experiment, labels)
+    return read_trees(view.experiment, labels)

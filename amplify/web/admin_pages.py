@@ -8,24 +8,24 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from amplify.people import ledger, quality
-from amplify.people.queue import Queue
+from amplify.people import quality, results
 from amplify.people.records import Record, measures_of, read_records
+from amplify.people.results import by_item, uplift
+from amplify.people.rules import Queue
 from amplify.people.stale import Stale, stale_in
 from amplify.people.trees import read_trees
-from amplify.people.uplift import by_item, uplift
-from amplify.web import browsing, deciding, pages, views
-from amplify.web.views import Admin, Lookout
+from amplify.web import admin_view, decision_pages, pages, tree_pages
+from amplify.web.admin_view import Admin, AdminView
 
 LATELY = 300.0
 """Seconds over which answers a minute are counted."""
 
 router = APIRouter(prefix="/admin")
-router.include_router(deciding.router)
-router.include_router(browsing.router)
+router.include_router(decision_pages.router)
+router.include_router(tree_pages.router)
 
 
-class Now(NamedTuple):
+class RoundProgress(NamedTuple):
     """How a round's work with people stands."""
 
     round: int
@@ -40,21 +40,21 @@ class Now(NamedTuple):
 @router.get("")
 def rounds(http: Request, visitor: Admin) -> Response:
     """The comparison of rounds, what they cost, and how people are getting on; kept up to date."""
-    lookout = views.lookout(http)
-    with lookout.look() as queue:
-        records = read_records(lookout.experiment)
+    view = admin_view.view_of(http)
+    with view.read() as queue:
+        records = read_records(view.experiment)
         measures = measures_of(records)
-        return views.page(
+        return admin_view.page(
             http,
             "live.html" if pages.is_part(http) else "rounds.html",
-            now=_now(queue, http.app.state.office.clock()),
+            now=_now(queue, http.app.state.service.clock()),
             records=records,
             measures=measures,
             judged=next((m.title for m in measures if m.name == records[-1].judged), None),
-            spent=ledger.spent(queue, records),
-            altogether=ledger.spent_altogether(queue, records),
-            stale=_stale(lookout, records),
-            deciding=_undecided(lookout, queue),
+            spent=results.spent(queue, records),
+            altogether=results.spent_altogether(queue, records),
+            stale=_stale(view, records),
+            deciding=_undecided(view, queue),
             set_aside=len(queue.set_aside),
         )
 
@@ -62,19 +62,19 @@ def rounds(http: Request, visitor: Admin) -> Response:
 @router.get("/set-aside")
 def what_is_set_aside(http: Request, visitor: Admin) -> Response:
     """What people said that could not be used, and why, the last first."""
-    with views.lookout(http).look() as queue:
+    with admin_view.view_of(http).read() as queue:
         found = [*reversed(queue.set_aside.values())]
-        return views.page(http, "set_aside.html", found=found, items=queue.items)
+        return admin_view.page(http, "set_aside.html", found=found, items=queue.items)
 
 
-def _now(queue: Queue, now: float) -> Now | None:
+def _now(queue: Queue, now: float) -> RoundProgress | None:
     if not queue.rounds:
         return None
     number = max(queue.rounds)
     items = [queue.items[name] for name in queue.rounds[number].items]
     work = [assignment for item in items for assignment in item.assignments.values()]
     lately = sum(a.at is not None and a.at > now - LATELY for a in work)
-    return Now(
+    return RoundProgress(
         round=number,
         done=len(items) - queue.open_items(number),
         all=len(items),
@@ -85,19 +85,19 @@ def _now(queue: Queue, now: float) -> Now | None:
     )
 
 
-def _stale(lookout: Lookout, records: Sequence[Record]) -> list[Stale]:
+def _stale(view: AdminView, records: Sequence[Record]) -> list[Stale]:
     """Found by going through the whole log, so only when that can find anything new."""
-    return lookout.once(
+    return view.once(
         f"stale {len(records)}",
-        lambda: stale_in(lookout.events(), records) if lookout.last_decision else [],
-        since=lookout.last_decision,
+        lambda: stale_in(view.events(), records) if view.last_decision else [],
+        since=view.last_decision,
     )
 
 
-def _undecided(lookout: Lookout, queue: Queue) -> int:
+def _undecided(view: AdminView, queue: Queue) -> int:
     """Disagreements of the last round."""
     last = max(queue.rounds, default=None)
-    found = views.disagreements(lookout, queue)
+    found = admin_view.disagreements(view, queue)
     return sum(not one.settled and one.item.round == last for one in found)
 
 
@@ -107,16 +107,16 @@ def _undecided(lookout: Lookout, queue: Queue) -> int:
 @router.get("/people")
 def people(http: Request, visitor: Admin, round: str = "") -> Response:
     """How each does, and how far they agree."""
-    lookout, number = views.lookout(http), views.number(round)
-    with lookout.look() as queue:
-        known = lookout.once(f"people {number}", lambda: quality.people(queue, number))
+    view, number = admin_view.view_of(http), admin_view.number(round)
+    with view.read() as queue:
+        known = view.once(f"people {number}", lambda: quality.people(queue, number))
         begun = {one.person for one in known}
-        members = http.app.state.office.roster.members()
-        return views.page(
+        members = http.app.state.service.roster.members()
+        return admin_view.page(
             http,
             "people.html",
             people=known,
-            agreement=lookout.once(f"alpha {number}", lambda: quality.agreement(queue, number)),
+            agreement=view.once(f"alpha {number}", lambda: quality.agreement(queue, number)),
             idle=[m.person for m in members if not m.is_admin and m.person not in begun],
             rounds=sorted(queue.rounds),
             round=number,
@@ -128,14 +128,14 @@ def people(http: Request, visitor: Admin, round: str = "") -> Response:
 
 @router.get("/uplift")
 def what_help_is_worth(http: Request, visitor: Admin, round: str = "") -> Response:
-    lookout, number = views.lookout(http), views.number(round)
-    with lookout.look() as queue:
+    view, number = admin_view.view_of(http), admin_view.number(round)
+    with view.read() as queue:
         right = {
             tree.root["item"]: bool(tree.right)
-            for tree in read_trees(lookout.experiment).all
+            for tree in read_trees(view.experiment).all
             if "item" in tree.root and tree.right is not None
         }
-        return views.page(
+        return admin_view.page(
             http,
             "uplift.html",
             gold=uplift(queue, round=number),
@@ -147,7 +147,7 @@ def what_help_is_worth(http: Request, visitor: Admin, round: str = "") -> Respon
 
 @router.get("/stale")
 def what_is_stale(http: Request, visitor: Admin) -> Response:
-    lookout = views.lookout(http)
-    with lookout.look():
-        found = _stale(lookout, read_records(lookout.experiment))
-        return views.page(http, "stale.html", stale=found, experiment=lookout.experiment)
+    view = admin_view.view_of(http)
+    with view.read():
+        found = _stale(view, read_records(view.experiment))
+        return admin_view.page(http, "stale.html", stale=found, experiment=view.experiment)
