@@ -1,7 +1,7 @@
-"""What simulated people are like: how fast, how careful, and which bad habits they have.
+"""How simulated people behave: how fast and careful they are, and which bad habits they have.
 
-What somebody does with an item depends on the seed, on who they are and on the item alone, so that
-a crowd that is stopped and started again decides the same. Imports neither jax nor httpx.
+What a person does with an item depends only on the seed, the person and the item, so a crowd that
+is stopped and started again decides the same. Imports neither jax nor httpx.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from pydantic import Field
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 SKIP, TRUST, LAZY, GUESS, CAREFUL = "skip", "trust", "lazy", "guess", "careful"
-"""How somebody goes about an item: not at all; submit what the assistant says to the whole
-question, out of trust or of laziness; guess; or take it apart.
+"""Ways to deal with an item: skip it; ask the assistant the question itself and submit its answer,
+out of trust or out of laziness; guess; or decompose it.
 """
 
 
@@ -27,14 +27,14 @@ class CrowdConfig:
 
     people: Annotated[int, Field(ge=1, le=1000)] = 8
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    """That somebody thinks before each act, on average."""
+    """Mean time that a person thinks before each act."""
     error_rate: Fraction = 0.0
     """Share of final answers that are replaced by a wrong one."""
     careless: Fraction = 0.0
     """Share of the people who err more often."""
     careless_error_rate: Fraction = 0.5
     laziness: Fraction = 0.0
-    """Share of items that are not taken apart: the assistant is asked the question itself, or the
+    """Share of items that are not decomposed: the assistant is asked the question itself, or the
     answer is guessed."""
     trust: Fraction = 0.0
     """Share of items for which the assistant is asked the question itself, and believed."""
@@ -42,13 +42,13 @@ class CrowdConfig:
     """Share of items that are skipped."""
     seed: int = 0
     version: Literal[1] = 1
-    """Of how these people behave. A change of that is a new version, so that what was once found
-    out about a bad habit can be found again."""
+    """Version of this behaviour. A change of it gets a new version, so that earlier findings about
+    a bad habit can be reproduced."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Habits:
-    """Of one person."""
+    """The behaviour of one person."""
 
     config: CrowdConfig
     person: str  # a pseudonym
@@ -66,7 +66,7 @@ class Habits:
         return self.number in first
 
     def manner(self, item: str) -> str:
-        """How this person goes about an item."""
+        """The way in which this person deals with an item: `SKIP`, `TRUST`, ..."""
         if self._chance("skips", item) < self.config.skips:
             return SKIP
         if self._chance("trust", item) < self.config.trust:
@@ -82,14 +82,14 @@ class Habits:
         return self._chance("errs", item) < rate
 
     def pick(self, what: str, item: str, options: Sequence[str]) -> str:
-        """One of several, each as likely."""
+        """One of several options, each equally likely."""
         return options[int(self._chance(what, item) * len(options))]
 
     def seconds(self, item: str, act: int) -> float:
-        """That this person thinks before their act of that number: exponentially distributed."""
+        """Time to think before this person's act of this number; exponentially distributed."""
         return -self.config.seconds * math.log1p(-self._chance(f"seconds {act}", item))
 
     def _chance(self, what: str, item: str) -> float:
-        """Uniform from 0 to 1. Python seeds with a text in the same way everywhere."""
+        """Uniform in [0, 1). Python seeds with a string in the same way everywhere."""
         config = self.config
         return random.Random(f"{config.version} {config.seed} {self.person} {item} {what}").random()

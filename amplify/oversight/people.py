@@ -38,13 +38,13 @@ from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
 
 
 class Gathered(NamedTuple):
-    """What people answered of a round's questions, in the order of rows and columns."""
+    """People's answers to a round's questions, in the order of rows and columns."""
 
     rows: Int[np.ndarray, " items"]
     columns: Int[np.ndarray, " items"]
     answers: Int[np.ndarray, "items answer_length"]
-    trees: list[dict[str, Any]]  # as in interactions.jsonl
-    demonstrated: Interaction | None  # what there is to imitate; None where there is nothing
+    trees: list[dict[str, Any]]  # one for each answer, as in interactions.jsonl
+    demonstrated: Interaction | None  # for an overseer to imitate; None if there is nothing
     facts: dict[str, Any]  # for the record
 
 
@@ -77,7 +77,7 @@ def collect(
             wait_for_people(work_rules(experiment), folder, number, log, helper, watch)
             _close(experiment, log, number, f"closed:{number}")
         elif (decided := decided_since_closing(log.since(), number)) is not None:
-            # The data is made again: from now on what was changed after the first closing counts.
+            # The data is made again: what was changed since the round was closed counts now.
             _close(experiment, log, number, f"closed:{number}:{decided}")
         closed = Queue(log.since()).rounds[number].closed
         assert closed is not None
@@ -96,8 +96,8 @@ def _why_unreadable(experiment: Experiment, answer: str) -> str:
 
 
 def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
-    """Nothing that people do afterwards changes the round. What was decided on and cannot be read
-    is set aside first.
+    """Closes a round in the log: what people do afterwards does not change it. Adjudicated answers
+    that the task cannot read are set aside first.
     """
     queue = Queue(log.since())
     items = [queue.items[name] for name in queue.rounds[number].items]
@@ -109,7 +109,7 @@ def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
 
 
 def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str, int]:
-    """Left out where there are none, as in records of before they were counted."""
+    """Items whose answer cannot be read; left out if there are none, as in older records."""
     unread = sum(item.withdrawn is None and item.id not in read for item in roots)
     return {"set_aside": unread} if unread else {}
 
@@ -117,8 +117,9 @@ def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str
 def recorded_by_people(
     experiment: Experiment, this: RoundFolder, problems: Problems
 ) -> Gathered | None:
-    """What people had answered when a round's data was made, from the log; None where none
-    oversee.
+    """Returns what people had answered when a round's data was made, from the log.
+
+    None if no people oversee the experiment.
     """
     if not isinstance(experiment.overseer, Human):
         return None
@@ -133,8 +134,17 @@ def recorded_by_people(
 def gather(
     experiment: Experiment, number: int, problems: Problems, events: Iterable[Event], closed: int
 ) -> Gathered:
-    """What people answered until the event that closed the round: a pure function of its
-    arguments.
+    """Returns what people answered before a round was closed: a pure function of its arguments.
+
+    Args:
+        experiment: overseen by people.
+        number: of the round.
+        problems: of the round.
+        events: the log.
+        closed: id of the event that closed the round.
+
+    Raises:
+        AmplifyError: no question has an answer that counts.
     """
     queue = Queue(itertools.takewhile(lambda event: event.id <= closed, events))
     items = [queue.items[name] for name in queue.rounds[number].items]
@@ -185,8 +195,8 @@ def gather(
 def _uplift(
     experiment: Experiment, queue: Queue, number: int, problems: Problems
 ) -> dict[str, Any] | None:
-    """What the assistant's help was worth, over all that people answered; None without a trial.
-    Where the task knows no truth, that is the time that it saves.
+    """The effect of the assistant's help, for the record; None if there was no trial. Where the
+    task knows no truth, the effect is the time that it saves.
     """
     questions = jax.device_get(problems.questions)
 
@@ -261,7 +271,7 @@ def _demonstrated(
     kept: Sequence[tuple[Item, Assignment]],
     answers: Int[np.ndarray, "items answer_length"],
 ) -> Interaction | None:
-    """What people did as interactions that an overseer can imitate."""
+    """People's work as interactions that an overseer can imitate."""
     task, steps = experiment.task, []
     shape = (len(kept), task.question_length), (len(kept), task.answer_length)
     for number in range(human(experiment).config.asks):

@@ -14,12 +14,12 @@ from amplify.answers import EXACT, AnswerRule
 from amplify.people.events import About, Node, Tokens
 
 ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
-"""What became of an assignment."""
+"""States of an assignment."""
 
 
 @dataclasses.dataclass
 class Exchange:
-    """A sub-question, and the assistant's answer once there is one."""
+    """A sub-question, and its answer once there is one."""
 
     number: int  # within its assignment, from 1
     text: str
@@ -41,12 +41,14 @@ class Exchange:
 
     @property
     def costs(self) -> bool:
-        """Whether it counts against the budget: what was seen cannot be unseen."""
+        """Whether it counts against the budget: an answer that was seen counts, even if undone."""
         return self.problem is None and not (self.undone and self.told is None)
 
 
 @dataclasses.dataclass
 class Assignment:
+    """One person's work on one item."""
+
     item: str
     person: str
     began: float
@@ -71,6 +73,8 @@ class Assignment:
 
 @dataclasses.dataclass
 class Item:
+    """A question put up to people, with everybody's work on it."""
+
     id: str
     round: int
     question: str
@@ -107,7 +111,7 @@ class Item:
 
 
 class SetAside(NamedTuple):
-    """Something in the log that could not be used, and is not."""
+    """An event of the log that could not be used, or an answer that the task cannot read."""
 
     event: int
     kind: str
@@ -119,7 +123,7 @@ class SetAside(NamedTuple):
 
 @dataclasses.dataclass
 class RoundState:
-    """What is known of a round's work with people."""
+    """What the log says about a round as a whole."""
 
     lease: float = 600.0  # seconds
     title: str = ""  # the experiment's name
@@ -129,8 +133,10 @@ class RoundState:
 
 
 def answer_of(item: Item) -> str | None:
-    """What was decided on, else what most people answered (of two as frequent, the one that was
-    submitted first). None where nobody answered, or the item was withdrawn or set aside.
+    """Returns the answer that counts: the adjudicated one, or else the most frequent one.
+
+    Of equally frequent answers, the one that was submitted first counts. None if nobody has
+    answered, or if the item was withdrawn or set aside.
     """
     if item.withdrawn is not None or item.set_aside is not None:
         return None
@@ -140,8 +146,10 @@ def answer_of(item: Item) -> str | None:
 
 
 def chosen(item: Item) -> Assignment | None:
-    """The assignment behind `answer_of`: of those who gave that answer, who submitted first. Where
-    something was decided on that nobody had answered, the one that would have counted without.
+    """Returns the assignment whose answer counts: the first that was submitted with `answer_of`.
+
+    If the item was adjudicated to an answer that nobody gave, this is the assignment that would
+    have counted otherwise. None if no answer counts.
     """
     answer = answer_of(item)
     if answer is None:
@@ -151,17 +159,17 @@ def chosen(item: Item) -> Assignment | None:
 
 
 def same(item: Item, one: str | None, two: str | None) -> bool:
-    """Whether two answers to an item are the same; None is no answer."""
+    """Whether two answers to an item are the same. None stands for no answer."""
     return item.rule.same(one, two)
 
 
 def canonical(item: Item, text: str) -> str:
-    """Answers to an item are the same if this is equal."""
+    """Returns a form of an answer that is equal for answers that are the same."""
     return item.rule.canonical(text)
 
 
 def is_gold(item: Item, answer: str | None) -> bool:
-    """Whether an answer to a gold item is right."""
+    """Whether an answer to a gold item is right: there may be several right answers."""
     return any(same(item, answer, right) for right in (item.gold, *item.also_right))
 
 

@@ -1,9 +1,9 @@
-"""How people do, and how far they agree.
+"""How well people do, and how far they agree.
 
-People's answers to an item, and those of whoever checked one of them, are ratings of that item.
-Agreement is Krippendorff's alpha for nominal data with missing values (Krippendorff 2011,
+People's answers to an item, and those of the people who checked one of them, are ratings of the
+item. Agreement is Krippendorff's alpha for nominal data with missing values (Krippendorff 2011,
 "Computing Krippendorff's Alpha-Reliability"; 2018, "Content Analysis", 4th ed., chapter 12). It is
-about what people said themselves: a correction changes what counts and not who agreed. Pure
+about what people said themselves: a correction changes which answer counts, not who agreed. Pure
 functions over the queue; what cannot be known is None, never 0.
 """
 
@@ -21,13 +21,11 @@ from amplify.statistics import accuracy
 from amplify.statistics.agreement import agreement_interval
 
 CARELESS = 0.05
-"""Chance of calling anybody careless in a crowd in which nobody is worse than the others."""
+"""Probability that anybody is called careless although nobody is worse than the others."""
 
 
 class Tally(NamedTuple):
-    """Of `of` cases, `right` count; halves are possible. Cases about one context are not
-    independent, and so may be worth fewer.
-    """
+    """How many of `of` cases count, with fractions where a case counts in part."""
 
     right: float
     of: int
@@ -38,12 +36,17 @@ class Tally(NamedTuple):
         return self.right / self.of if self.of else None
 
     def interval(self) -> tuple[float, float] | None:
-        """Of 95 %; None where there are too few contexts to tell."""
+        """95% interval, clustered by context; None if there are too few contexts."""
         return self.bounds
 
 
 def tally(values: Sequence[float], contexts: Sequence[Hashable]) -> Tally:
-    """Of cases that count for 0 to 1 each, with what each is about."""
+    """Adds up cases.
+
+    Args:
+        values: how much each case counts, 0 to 1.
+        contexts: what each is about; cases about one context are not independent.
+    """
     total = math.fsum(values)
     if not values:
         return Tally(total, 0)
@@ -53,23 +56,25 @@ def tally(values: Sequence[float], contexts: Sequence[Hashable]) -> Tally:
 
 
 class Agreement(NamedTuple):
-    alpha: float | None  # 1: perfect, 0: as by chance; None: nothing to compare, or no variation
+    """How far people agree, beyond chance."""
+
+    alpha: float | None  # 1: perfect, 0: chance; None: nothing to compare, or no variation
     interval: tuple[float, float] | None  # 95%
     items: int  # with two answers or more
 
 
 @dataclasses.dataclass(frozen=True)
 class PersonQuality:
-    """What one person did, in one round or all."""
+    """What one person did, in one round or in all."""
 
     person: str
     answers: int
     reviews: int  # of the answers
     skips: int
-    gold: Tally  # right, of their answers to items whose true answer is known
-    agreeing: Tally  # with others; each item counts once, by the share of others that agree
-    seconds: float | None  # of attention an answer, where it was measured
-    careless: tuple[str, ...] = ()  # why they are thought to be, in words
+    gold: Tally  # right answers, of those to items whose true answer is known
+    agreeing: Tally  # agreement with others; an item counts by the share that agrees
+    seconds: float | None  # of attention per answer, where it was measured
+    careless: tuple[str, ...] = ()  # the evidence for it, in words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Disagreement:
     """An item to which people gave different answers."""
 
     item: Item
-    answers: Mapping[str, tuple[Assignment, ...]]  # by what was said, the most frequent first
+    answers: Mapping[str, tuple[Assignment, ...]]  # by their text, the most frequent first
 
     @property
     def settled(self) -> bool:
@@ -85,8 +90,10 @@ class Disagreement:
 
 
 def ratings(queue: Queue, round: int | None = None) -> dict[str, dict[str, Assignment]]:
-    """By item and person: the final answers to it, of those who were given it and of those who
-    checked one of them. Who did both counts with the first. Withdrawn items are left out.
+    """Returns the final answers to each item, by item and person.
+
+    Includes the answers of those who checked one. If somebody did both, their first answer is
+    taken. Withdrawn items are left out.
     """
     found: dict[str, dict[str, Assignment]] = {}
     for item in _items(queue, round):
@@ -101,13 +108,14 @@ def ratings(queue: Queue, round: int | None = None) -> dict[str, dict[str, Assig
 
 
 def reviewed(queue: Queue, item: Item) -> Item:
-    """The item whose answer an item checks; itself, if it checks none."""
+    """Returns the item whose answer an item checks, or the item itself if it checks none."""
     while item.review_of is not None:
         item = queue.items[item.review_of[0]]
     return item
 
 
 def agreement(queue: Queue, round: int | None = None) -> Agreement:
+    """Returns how far people agree, in one round or (None) in all."""
     found = ratings(queue, round)
     rated = [
         [canonical(queue.items[item], answer.said or "") for answer in answers.values()]
@@ -122,12 +130,12 @@ def alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
     """Krippendorff's alpha for nominal data.
 
     Args:
-        units: of each unit, the values that its raters gave; those with fewer than two compare
-            nothing and do not count.
+        units: for each unit, the values that its raters gave. Units with fewer than two are
+            ignored.
 
     Returns:
-        None if no unit has two values, or if all values are one and the same: agreement then
-        cannot be told from having no choice.
+        1 for perfect agreement, 0 for chance; None if no unit has two values, or if all values are
+        the same, since agreement cannot then be told from having no choice.
     """
     return _Coincidences.of(units).alpha()
 
@@ -137,13 +145,15 @@ def alpha_interval(
     contexts: Iterable[Hashable] | None = None,
     error_rate: float = 0.05,
 ) -> tuple[float, float] | None:
-    """Of alpha, clustered by context.
+    """Returns the confidence interval of alpha, clustered by context.
 
     Args:
-        contexts: what each unit is about; None if each is about something else.
+        units: as for `alpha`.
+        contexts: what each unit is about; None: all are about different things.
+        error_rate: 1 minus the confidence level.
 
     Returns:
-        None where alpha is undefined, or where there are too few contexts to tell.
+        Lower and upper bound; None if alpha is undefined or there are too few contexts.
     """
     units = list(units)
     named = list(range(len(units)) if contexts is None else contexts)
@@ -200,7 +210,7 @@ def _apart(values: Sequence[Hashable]) -> float:
 
 
 def people(queue: Queue, round: int | None = None) -> list[PersonQuality]:
-    """Everybody who answered or skipped something, by pseudonym; who is careless is marked."""
+    """Returns the quality of everybody who answered or skipped an item, by pseudonym."""
     rated = ratings(queue, round)
     found: dict[str, list[Assignment]] = {}
     for item in _items(queue, round):
@@ -212,8 +222,9 @@ def people(queue: Queue, round: int | None = None) -> list[PersonQuality]:
 
 
 def disagreements(queue: Queue, round: int | None = None) -> list[Disagreement]:
-    """Items to which people gave different answers: first those that nobody has decided, and of
-    them those whose round is not closed.
+    """Returns the items to which people gave different answers.
+
+    Undecided ones come first, and among them those whose round is open.
     """
     found = []
     for name, answers in ratings(queue, round).items():
@@ -265,17 +276,17 @@ def _agreeing(queue: Queue, person: str, rated: Mapping[str, Mapping[str, Assign
 
 
 def _context(item: Item) -> Hashable:
-    """Items of one row of a round's problems are about one context; others about themselves."""
+    """The context of an item: that of its row in the round's data set, if it has one."""
     return (item.round, item.row) if item.row >= 0 else item.id
 
 
 def _careless(one: PersonQuality, everybody: Sequence[PersonQuality]) -> tuple[str, ...]:
-    """What somebody does worse at than the others do together, by more than chance explains.
+    """What a person is worse at than all others together, by more than chance explains.
 
-    Fisher's exact tests, one-sided, at CARELESS / (2 people): by Bonferroni's inequality the error
-    rate holds for the crowd.
+    Fisher's exact test, one-sided, at level CARELESS / (2 · people): by Bonferroni's inequality the
+    error rate holds for the crowd as a whole.
     """
-    from scipy import stats  # as above
+    from scipy import stats  # takes long to import
 
     reasons = []
     for own, others, what in (
@@ -284,7 +295,7 @@ def _careless(one: PersonQuality, everybody: Sequence[PersonQuality]) -> tuple[s
     ):
         if own.estimate is None or not others.estimate:
             continue
-        # Halves are rounded towards no difference; as yes and no they would only vary more.
+        # Fractions are rounded towards no difference, which makes the test conservative.
         got, theirs = math.ceil(own.right - 1e-9), math.floor(others.right + 1e-9)
         chance = stats.hypergeom.cdf(got, own.of + others.of, got + theirs, own.of)
         if chance < CARELESS / (2 * len(everybody)):

@@ -1,7 +1,7 @@
-"""What the rounds of an experiment wrote down of themselves, for processes that never import jax.
+"""Reads what an experiment's rounds recorded, for processes that never import jax.
 
-Reads record.json and evals.jsonl; `store` writes them, and checks them for those who go on with a
-round. Here they are shown, so a round that has none yet is no error.
+These are record.json and evals.jsonl. `store` writes them, and checks them for whoever continues a
+round; here they are only shown, so a round that has none yet is no error.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Record(NamedTuple):
 
     @property
     def digest(self) -> str | None:
-        """Of its assistant."""
+        """Digest of the assistant that it trained."""
         return digest_of(dict(self.facts))
 
     @property
@@ -60,9 +60,10 @@ class Record(NamedTuple):
 
     @property
     def means(self) -> Mapping[str, Proportion]:
-        """Of each measure, over held-out questions; empty before the round has evals.
+        """Mean of each measure over held-out questions; empty before the round has evals.
 
-        Raises AmplifyError if they are damaged.
+        Raises:
+            AmplifyError: they are damaged.
         """
         path = self.folder / "evals.jsonl"
         if "evals" not in self.stages or not path.exists():
@@ -71,7 +72,11 @@ class Record(NamedTuple):
 
 
 def read_records(experiment: Path) -> list[Record]:
-    """Of the rounds that were begun, ascending. Raises AmplifyError if one is damaged."""
+    """Returns the records of all rounds that were started, in order.
+
+    Raises:
+        AmplifyError: one is damaged.
+    """
     folders = {
         int(entry.name): entry
         for entry in experiment.iterdir()
@@ -83,9 +88,10 @@ def read_records(experiment: Path) -> list[Record]:
 
 
 def measures_of(records: Sequence[Record]) -> list[Measure]:
-    """What rounds measured, in the order in which the latest of them declares it.
+    """Returns the measures of the rounds, in the order in which the latest round declares them.
 
-    Raises AmplifyError if evals are damaged.
+    Raises:
+        AmplifyError: evals are damaged.
     """
     declared = [measure for record in reversed(records) for measure in recorded(record.facts)]
     found = [(name, mean) for record in records for name, mean in record.means.items()]
@@ -97,7 +103,7 @@ def measures_of(records: Sequence[Record]) -> list[Measure]:
 
 
 def descendants(records: Sequence[Record], number: int) -> list[int]:
-    """Rounds that began from a round's checkpoint, or from that of one that did; ascending."""
+    """Returns the rounds that descend from a round's checkpoint, in order."""
     found = {number}
     for record in sorted(records):  # a parent has a lower number
         if record.parent in found:

@@ -19,16 +19,18 @@ from amplify.people.rules import Queue
 from amplify.statistics.arms import difference_of_means, difference_of_shares
 
 Judge = Callable[[Item, Assignment], bool | None]
-"""Whether an answer is right; None where that is not known."""
+"""Says whether an answer is right; None if that is not known."""
 
 
 class Arm(NamedTuple):
+    """One arm of the trial."""
+
     answers: int
     mean: float | None
 
 
 class Effect(NamedTuple):
-    """Of the assistant's help on one thing, over answers for which that is known."""
+    """Effect of the assistant's help on one quantity, over the answers for which it is known."""
 
     helped: Arm
     alone: Arm
@@ -38,18 +40,24 @@ class Effect(NamedTuple):
 
 
 class Uplift(NamedTuple):
-    accuracy: Effect  # of answers that count, as fractions
-    assigned: Effect  # of all items as they were drawn: without an answer that counts, not right
-    seconds: Effect  # of attention an answer
+    """Effects of the assistant's help."""
+
+    accuracy: Effect  # fraction right, of answers
+    assigned: Effect  # fraction right, of items in the arm that they were drawn into
+    seconds: Effect  # attention per answer
 
 
 def on_gold(item: Item, assignment: Assignment) -> bool | None:
-    """Judges by the true answers of gold items."""
+    """A `Judge` that knows the true answers of gold items."""
     return None if item.gold is None else is_gold(item, assignment.said)
 
 
 def by_item(right: Mapping[str, bool]) -> Judge:
-    """Judges by whether the answer that was chosen for an item is right."""
+    """Returns a `Judge` of the answers that count.
+
+    Args:
+        right: by id of the item, whether the answer that counts is right.
+    """
 
     def judge(item: Item, assignment: Assignment) -> bool | None:
         return right.get(item.id) if chosen(item) is assignment else None
@@ -58,17 +66,17 @@ def by_item(right: Mapping[str, bool]) -> Judge:
 
 
 def uplift(queue: Queue, judge: Judge | None = on_gold, round: int | None = None) -> Uplift:
-    """Of the rounds in which there was a trial: those with items of both arms. Reviews do not
-    count.
+    """Estimates the effect of the assistant's help from rounds with items of both arms.
 
-    `accuracy` is of what was answered. Help may also decide what is answered at all, or withdrawn,
-    which can make it look better or worse than it is; so `assigned` counts every item in the arm
-    that it was drawn into (intention to treat).
+    `accuracy` is about answers. Help may also influence which items are answered at all, which can
+    make it look better or worse than it is; so `assigned` counts every item in the arm that it was
+    drawn into, and as not right if no answer to it counts (intention to treat).
 
     Args:
-        judge: says which answers are right; None where nobody knows: then only `seconds` is of any
-            answers.
-        round: of which round; None: of all.
+        queue: with everybody's answers. Reviews are left out.
+        judge: says which answers are right; None where nobody knows: then only `seconds` is
+            estimated.
+        round: only of this round; None: of all.
     """
     items = _in_trial(queue, round)
     answers = [(item, a) for item in items if item.withdrawn is None for a in item.submissions]
@@ -104,13 +112,13 @@ def _in_trial(queue: Queue, round: int | None) -> list[Item]:
 
 
 def _came_to_nothing(queue: Queue, item: Item) -> bool:
-    """Whether no answer to an item counts, and none will: it was withdrawn, or its round closed."""
+    """Whether no answer to an item will ever count: it was withdrawn, or its round was closed."""
     closed = queue.rounds[item.round].closed is not None
     return item.withdrawn is not None or (closed and not item.submissions)
 
 
 def _last_person(item: Item) -> str:
-    """Who had the item last; nobody is told apart by the item."""
+    """The person who had the item last; a cluster of its own for an item that nobody had."""
     return next(reversed(item.assignments), f"nobody: {item.id}")
 
 
@@ -134,13 +142,13 @@ def _arm(values: Float[np.ndarray, " n"]) -> Arm:
 
 
 class Cost(NamedTuple):
-    """Of one round, or of several up to it."""
+    """Human effort of one round, or of all rounds up to it, and what it gained."""
 
     round: int
-    people: int  # who answered something
-    answers: int  # checks of others' answers among them
-    seconds: float  # of attention, also of what was skipped or taken back
-    points: float | None  # gained by the gate's measure, in percent of held-out questions
+    people: int  # who answered at least one item
+    answers: int  # including checks of others' answers
+    seconds: float  # of attention, including what was skipped or undone
+    points: float | None  # gain of the gate's measure, in percentage points
 
     @property
     def seconds_a_point(self) -> float | None:
@@ -151,29 +159,33 @@ class Cost(NamedTuple):
         return self.answers / self.points if self.points and self.points > 0 else None
 
 
-def spent(queue: Queue, records: Sequence[Record]) -> list[Cost]:
-    """Of each round that people worked on or that has a record; what it gained is against the round
-    that it was judged against.
+def cost_by_round(queue: Queue, records: Sequence[Record]) -> list[Cost]:
+    """Returns the cost of each round that people worked on or that has a record, in order.
+
+    A round's gain is over the round that it was judged against, or else its parent.
     """
     by_number = {record.number: record for record in records}
     numbers = sorted({*by_number, *queue.rounds})
     return [
-        _spent(queue, number, [number], _gain(by_number, number, _before(by_number.get(number))))
+        _cost(queue, number, [number], _gain(by_number, number, _before(by_number.get(number))))
         for number in numbers
     ]
 
 
-def spent_altogether(queue: Queue, records: Sequence[Record]) -> Cost | None:
-    """Up to the best round, the last that was promoted, from round 0; None before there is one."""
+def total_cost(queue: Queue, records: Sequence[Record]) -> Cost | None:
+    """Returns the cost of all rounds up to the best one, and its gain over round 0.
+
+    The best round is the last that was promoted; None if none was.
+    """
     promoted = [r.number for r in records if (r.verdict or {}).get("verdict") == "promoted"]
     if not promoted:
         return None
     best, by_number = promoted[-1], {record.number: record for record in records}
     numbers = [number for number in queue.rounds if number <= best]
-    return _spent(queue, best, numbers, _gain(by_number, best, 0))
+    return _cost(queue, best, numbers, _gain(by_number, best, 0))
 
 
-def _spent(queue: Queue, round: int, numbers: Sequence[int], points: float | None) -> Cost:
+def _cost(queue: Queue, round: int, numbers: Sequence[int], points: float | None) -> Cost:
     work = [
         assignment
         for item in queue.items.values()

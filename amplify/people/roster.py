@@ -1,8 +1,8 @@
-"""Who may open what: pseudonyms and the tokens in people's links.
+"""Everybody who has a link to the pages: pseudonyms, and the tokens in the links.
 
-Two files in `people/` beside the experiment's rounds, readable by their owner alone: `tokens.json`,
-and `names.csv`, which says who is behind a pseudonym and which nothing here reads. The log and all
-reports know pseudonyms only.
+Kept in two files in `people/`, beside the experiment's rounds, that only their owner may read:
+`tokens.json`, and `names.csv`, which says who is behind a pseudonym and is never read again. The
+log and all reports contain pseudonyms only.
 """
 
 import contextlib
@@ -21,15 +21,17 @@ from amplify.people.text import LINES, shown, why_not_kept
 
 ADMIN = "admin"
 DAYS = 30.0
-"""That a link works, unless told otherwise."""
+"""How long a link works by default."""
 MOST_DAYS = 3650.0
 DAY = 24 * 60 * 60.0
 MOST_PEOPLE = 1000
-"""Who are invited at a time."""
+"""Maximum number of people who are invited at a time."""
 LONGEST_NAME = 200
 
 
 class Member(NamedTuple):
+    """A person with a link."""
+
     person: str  # a pseudonym, or ADMIN
     token: str
     expires: float | None  # seconds since 1970; None: never
@@ -41,7 +43,11 @@ class Member(NamedTuple):
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises AmplifyError if one cannot be kept in a line of text, or they are too many."""
+    """Checks names of people to invite.
+
+    Raises:
+        AmplifyError: one cannot be written in a line of text, or there are too many.
+    """
     if len(names) > MOST_PEOPLE:
         raise AmplifyError(f"at most {MOST_PEOPLE} people are invited at a time, got {len(names)}")
     for name in names:
@@ -55,10 +61,12 @@ def check_names(names: Sequence[str]) -> None:
 
 
 class NotAllowedError(Exception):
-    """The link does not work; says why, and who can help."""
+    """A link does not work, or opens other pages. The message says why, and who can help."""
 
 
 class Roster:
+    """The links of one experiment; any number of processes may change them."""
+
     def __init__(self, experiment: Path) -> None:
         self.folder = experiment / "people"
         self._file, self._names = self.folder / "tokens.json", self.folder / "names.csv"
@@ -66,26 +74,31 @@ class Roster:
         self._members: dict[str, Member] = {}
 
     def members(self) -> list[Member]:
-        """In the order in which they were invited."""
+        """Everybody, in the order in which they were invited."""
         self._refresh()
         return list(self._members.values())
 
     def admin(self) -> Member:
-        """The one who runs the experiment; made when first asked for, and anew once their link was
-        revoked.
-        """
+        """Whoever runs the experiment; invited on first use, and again once revoked."""
         self._refresh()
         return self._working_admin() or self._invite_admin()
 
     def invite(
         self, names: Sequence[str], now: float, days: float = DAYS, *, simulated: bool = False
     ) -> list[Member]:
-        """Links for so many people; their names ("" is allowed) go into `names.csv` only.
+        """Invites people.
 
-        Raises AmplifyError if a name cannot be written, or they are too many, or for too long.
+        Args:
+            names: one for each person; "" is allowed. They go into `names.csv` only.
+            now: seconds since 1970.
+            days: how long the links work.
+            simulated: whether a program uses the links.
+
+        Raises:
+            AmplifyError: a name cannot be written, or there are too many, or too many days.
         """
         check_names(names)
-        if not 0 < days <= MOST_DAYS:  # so is no number
+        if not 0 < days <= MOST_DAYS:  # also refuses NaN
             raise AmplifyError(f"a link works for more than 0 and at most {MOST_DAYS:.0f} days")
         with self._locked():
             self._refresh()
@@ -96,7 +109,11 @@ class Roster:
             return self._add(people, now + days * DAY, simulated)
 
     def revoke(self, person: str) -> None:
-        """Their link no longer works. Raises AmplifyError if there is nobody of that name."""
+        """Ends a person's link.
+
+        Raises:
+            AmplifyError: nobody has this pseudonym.
+        """
         with self._locked():
             self._refresh()
             if person not in self._members:
@@ -105,7 +122,11 @@ class Roster:
             self._write({**self._members, person: self._members[person]._replace(expires=0.0)})
 
     def who(self, token: str, now: float) -> Member:
-        """Whose token it is. Raises NotAllowedError if it is nobody's, or no longer works."""
+        """Returns whose token it is.
+
+        Raises:
+            NotAllowedError: it is nobody's, or no longer works.
+        """
         self._refresh()
         for member in self._members.values():
             if hmac.compare_digest(member.token.encode(), token.encode()):
@@ -137,7 +158,7 @@ class Roster:
         return known
 
     def _refresh(self) -> None:
-        """Reads the file if it is another than before."""
+        """Reads the file again if it has changed."""
         try:
             stat = self._file.stat()
             seen = (stat.st_mtime_ns, stat.st_ino)

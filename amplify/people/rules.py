@@ -32,17 +32,25 @@ from amplify.people.state import State
 from amplify.people.text import shows_something, why_not_kept
 
 LONGEST = 2000
-"""Characters of anything that a person types."""
+"""Maximum characters of anything that a person types."""
 
 
 class RefusedError(Exception):
-    """What a person wanted cannot be done; says why, and what can."""
+    """What a person wants cannot be done. The message tells them why, and what they can do."""
 
 
 class Queue(State):
+    """The state of the log, and what each person may do next.
+
+    Times are in seconds since 1970. Where an act is not allowed, methods raise RefusedError.
+    """
+
     def take(self, person: str, now: float) -> list[New]:
-        """The next item for a person: what they have in hand, what came back to them, or one that
-        needs somebody; reviews first. Nothing if there is none.
+        """Gives a person their next item: the one in hand, one that came back to them, or one that
+        needs more people, reviews first.
+
+        Returns:
+            The event to append; none if there is no item, or if they hold one already.
         """
         item = self.current(person, now)
         if item is None:
@@ -52,7 +60,7 @@ class Queue(State):
         return [] if item is None else [new_of_item(Taken(), item, person)]
 
     def _waiting(self, person: str) -> Iterator[Item]:
-        """What is not finished, in the order in which this person should have it."""
+        """Unfinished items, in the order in which this person should get them."""
         yield from (self.items[name] for name in self._returned.get(person, ()))
         names = itertools.chain.from_iterable(self._unfinished.values())
         items = [self.items[name] for name in names]
@@ -60,7 +68,9 @@ class Queue(State):
         yield from (item for item in items if item.review_of is None)
 
     def _fits(self, item: Item, person: str, now: float) -> bool:
-        """Nobody is given what they answered or skipped before, nor their own to check."""
+        """Whether a person may be given an item: nothing that they have answered or skipped, and no
+        check of their own answer.
+        """
         before = item.assignments.get(person)
         if before is not None and before.state != ACTIVE:
             return False
@@ -77,14 +87,22 @@ class Queue(State):
         now: float,
         about: About | None = None,
     ) -> list[New]:
-        """A sub-question for the assistant; with `about`, to expand on a part of an answer."""
+        """Asks the assistant a sub-question.
+
+        Args:
+            person: who asks.
+            item: what they have in hand.
+            text: the sub-question; if `about` is given, what it is called on the page.
+            now: the time.
+            about: an answer, or a part of one, that the assistant is to expand on.
+        """
         mine = self._mine(person, item, now)
         this, in_hand = self.items[item], self.current(person, now)
         if in_hand is not None and in_hand is not this:
             raise RefusedError("you have another question in hand now; answer that one first")
         text = checked(text, "a question") if about is None else text[:LONGEST]
         if this.withheld or this.review_of:
-            raise RefusedError("this one is to be answered without the assistant's help")
+            raise RefusedError("this question is to be answered without the assistant's help")
         if sum(exchange.costs for exchange in mine.exchanges) >= this.budget:
             raise RefusedError(f"all {this.budget} questions for the assistant have been asked")
         if any(exchange.pending for exchange in mine.exchanges):
@@ -101,7 +119,7 @@ class Queue(State):
         return [new_of_item(asked, this, person)]
 
     def draft(self, person: str, item: str, text: str) -> list[New]:
-        """Kept whatever became of the assignment: nothing that was typed is lost."""
+        """Keeps what was typed so far, even if the assignment has ended: nothing typed is lost."""
         if not self.may_open(person, item):
             raise RefusedError("this is not one of your questions")
         if len(text) > LONGEST:
@@ -111,7 +129,7 @@ class Queue(State):
         return [new_of_item(Draft(text=text), self.items[item], person)]
 
     def submit(self, person: str, item: str, answer: str, now: float) -> list[New]:
-        """The final answer. Submitting the same again changes nothing."""
+        """Submits a final answer. Submitting the same answer again changes nothing."""
         if self.may_open(person, item):
             before = self.items[item].assignments[person]
             if before.state == SUBMITTED and one_line(before.answer or "") == one_line(answer):
@@ -122,12 +140,13 @@ class Queue(State):
         return [new_of_item(Submitted(answer=answer), this, person)]
 
     def skip(self, person: str, item: str, reason: str, now: float) -> list[New]:
+        """Passes on an item, for a reason in words."""
         self._mine(person, item, now)
         skipped = Skipped(reason=checked(reason, "a reason"))
         return [new_of_item(skipped, self.items[item], person)]
 
     def see(self, person: str, item: str) -> list[New]:
-        """To be shown who told what. Seeing it a second time changes nothing."""
+        """Reveals who told a person what. From then on their answer cannot be undone."""
         if not self.may_open(person, item):
             raise RefusedError("this is not one of your questions")
         mine = self.items[item].assignments[person]
@@ -136,7 +155,7 @@ class Queue(State):
         return [] if mine.seen else [new_of_item(Seen(), self.items[item], person)]
 
     def undo(self, person: str, now: float) -> list[New]:
-        """Takes back what a person did last: a sub-question, a submission or a skip."""
+        """Takes back a person's last act: a sub-question, a submission or a skip."""
         acts = self._acts.get(person, [])
         if not acts:
             raise RefusedError("there is nothing to undo")
@@ -159,7 +178,7 @@ class Queue(State):
         return events
 
     def _mine(self, person: str, item: str, now: float) -> Assignment:
-        """A person's active assignment. Raises RefusedError, saying what became of it."""
+        """A person's active assignment. Raises RefusedError if it no longer is."""
         if not self.may_open(person, item):
             raise RefusedError("this is not one of your questions")
         this, mine = self.items[item], self.items[item].assignments[person]
@@ -176,12 +195,16 @@ class Queue(State):
 
 
 def new_of_item(body: Body, item: Item, person: str) -> New:
-    """Returns an event about an item, by somebody."""
+    """Returns an event about an item, by a person."""
     return new_event(body, item.round, item=item.id, person=person, checkpoint=item.checkpoint)
 
 
 def checked_answer(item: Item, text: str) -> str:
-    """An answer to an item as it is kept. Raises RefusedError if it cannot be one."""
+    """Returns an answer to an item as it is stored: in one line, or one of the item's choices.
+
+    Raises:
+        RefusedError: it cannot be stored, or is none of the choices.
+    """
     typed, text = text, checked(text, "an answer")
     if not item.choices or typed in item.choices:
         return typed if item.choices else text
@@ -193,8 +216,15 @@ def checked_answer(item: Item, text: str) -> str:
 
 
 def checked(text: str, what: str) -> str:
-    """What somebody typed as it is kept, without spare space. Raises RefusedError if there is
-    nothing to see, if it is too long, or has characters that cannot be kept.
+    """Returns typed text as it is stored: in one line, without spare space.
+
+    Args:
+        text: what somebody typed.
+        what: what it is, for the error: "an answer".
+
+    Raises:
+        RefusedError: it shows nothing, is longer than `LONGEST`, or has characters that cannot be
+            stored.
     """
     if problem := why_not_kept(text):
         raise RefusedError(f"{what} {problem}")
@@ -206,8 +236,21 @@ def checked(text: str, what: str) -> str:
     return text
 
 
+# What whoever runs the experiment may decide
+
+
 def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
-    """The answer that counts for an item. To decide the same again changes nothing."""
+    """Decides which answer to an item counts. Deciding the same again changes nothing.
+
+    Args:
+        queue: as it stands.
+        item: a question; no check of somebody's answer.
+        answer: one that was given, or any other.
+        by: who decides.
+
+    Raises:
+        RefusedError: there is no such item, it was withdrawn, or the answer cannot be one.
+    """
     this = _item(queue, item)
     if this.review_of is not None:
         raise RefusedError("this checks an answer to another question; decide on that one")
@@ -222,8 +265,18 @@ def adjudicate(queue: Queue, item: str, answer: str, by: str) -> list[New]:
 def correct(
     queue: Queue, item: str, person: str, answer: str, by: str, number: int | None = None
 ) -> list[New]:
-    """What somebody's final answer should have been, or with a `number` the assistant's answer to
-    that sub-question of theirs.
+    """Corrects a person's final answer, or an answer that the assistant gave them.
+
+    Args:
+        queue: as it stands.
+        item: that the person worked on.
+        person: whose answer it is.
+        answer: what it should have been.
+        by: who decides.
+        number: of the person's sub-question whose answer was wrong; None: their final answer.
+
+    Raises:
+        RefusedError: there is no such answer, or the correction cannot be one.
     """
     this = _item(queue, item)
     whose = this.assignments.get(person)
@@ -239,7 +292,11 @@ def correct(
 
 
 def withdraw(queue: Queue, item: str, reason: str, by: str) -> list[New]:
-    """Nobody is asked any more, and no answer counts."""
+    """Withdraws an item: nobody is asked any more, and no answer to it counts.
+
+    Raises:
+        RefusedError: there is no such item, or no reason.
+    """
     this = _item(queue, item)
     if this.withdrawn is not None:
         return []

@@ -1,8 +1,7 @@
-"""Keeps the pages up while somebody needs them: the web process, and simulated people if they are
-wanted. A process that dies is started again.
+"""Runs the web process, and that of simulated people if there are any, while they are needed.
 
-Whoever serves an experiment holds a lock and leaves the address beside it, so that a round that is
-begun under `amplify serve` uses the pages that are there.
+A process that dies is started again. Whoever serves an experiment holds a lock with the address of
+the pages in it, so a round that starts under `amplify serve` uses the pages that are already up.
 """
 
 import contextlib
@@ -29,25 +28,31 @@ from amplify.people.log import EVENTS, Log
 from amplify.progress import say
 
 HOST, PORT = "127.0.0.1", 8765
-"""Where people's pages are, unless told otherwise; simulated people take any free port."""
+"""Default address of the pages; those of simulated people are on any free port."""
 STARTING = 30.0
-"""Seconds that a web process may take until it answers."""
+"""Seconds within which a web process must answer for the first time."""
 MOST_BASES = 100
 """Experiments that an experiment may be based on, one on the other."""
 ATTACHED = "AMPLIFY_ATTACHED"
-"""Environment variable of a process that shall not outlive the one that started it."""
+"""Environment variable that marks a process which must not outlive the one that started it."""
 TOO_OFTEN = 10
-"""Restarts of a process in a row, each within a second, after which it is given up."""
+"""A process is given up after this many restarts within as many seconds."""
 
 
 class Where(NamedTuple):
+    """Where pages are served."""
+
     host: str = HOST
     port: int = PORT  # 0: any that is free
     share: bool = False  # through a proxy, as in a notebook
 
     @classmethod
     def from_environment(cls) -> "Where":
-        """AMPLIFY_HOST, AMPLIFY_PORT and AMPLIFY_SHARE, for rounds. Raises AmplifyError."""
+        """From AMPLIFY_HOST, AMPLIFY_PORT and AMPLIFY_SHARE, for rounds.
+
+        Raises:
+            AmplifyError: one of them is not valid.
+        """
         port = os.environ.get("AMPLIFY_PORT", str(PORT))
         if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
             raise AmplifyError(f"AMPLIFY_PORT: must be 0 to 65535, got {port[:40]!r}")
@@ -56,7 +61,7 @@ class Where(NamedTuple):
 
     @property
     def address(self) -> str:
-        """By which a browser on this computer opens the pages."""
+        """URL at which a browser on this computer finds the pages."""
         host = self.host
         if listens_everywhere(host):
             host = "::1" if ":" in host else HOST
@@ -64,7 +69,15 @@ class Where(NamedTuple):
 
 
 def checked_host(host: str, what: str) -> str:
-    """A host to listen on. Raises AmplifyError if it is empty, which would mean every network."""
+    """Returns a host to listen on.
+
+    Args:
+        host: a name or an IP address.
+        what: the option that it came from, for the error.
+
+    Raises:
+        AmplifyError: it is empty, which would mean every network.
+    """
     if not host.strip():
         raise AmplifyError(
             f"{what}: must be an address of this computer, such as {HOST}; got {host!r}"
@@ -78,13 +91,13 @@ def listens_everywhere(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return False  # nobody can listen there, which is said where it is tried
+        return False  # binding to it fails later, with a message
     addresses = [ipaddress.ip_address(place[4][0]) for place in found]
     return any((getattr(one, "ipv4_mapped", None) or one).is_unspecified for one in addresses)
 
 
 class Served:
-    """The processes; `keep_up` starts those again that died."""
+    """The processes that serve an experiment."""
 
     def __init__(self, address: str, commands: Sequence[Sequence[str]]) -> None:
         self.address = address
@@ -95,35 +108,43 @@ class Served:
             self.start(command)
 
     def start(self, command: Sequence[str]) -> None:
+        """Starts a process that `keep_up` and `stop` look after."""
         self._commands.append(list(command))
         self._running.append(_start(command))
         self._deaths.append([])
 
     def keep_up(self) -> None:
-        """Raises AmplifyError if a process dies again and again."""
+        """Starts processes again that died.
+
+        Raises:
+            AmplifyError: one reported an error of its own, or dies again and again.
+        """
         for place, process in enumerate(self._running):
             if process.poll() is None:
                 continue
-            if process.returncode == 2:  # it has said why, in a line of its own
-                raise AmplifyError(f"{_name(self._commands[place])} could not go on")
+            if process.returncode == 2:  # an error, which it has printed
+                raise AmplifyError(
+                    f"{_name(self._commands[place])} stopped with an error; see above"
+                )
             now = time.monotonic()
             recent = [died for died in self._deaths[place] if now - died < TOO_OFTEN]
             self._deaths[place] = [*recent, now]
             if len(recent) >= TOO_OFTEN:
                 raise AmplifyError(
-                    f"{_name(self._commands[place])} dies again and again (exit code"
+                    f"{_name(self._commands[place])} keeps crashing (exit code"
                     f" {process.returncode}); nothing that people submitted is lost"
                 )
             _let_go(process)
             self._running[place] = _start(self._commands[place])
 
     def run(self) -> None:
-        """Keeps them up until it is interrupted."""
+        """Keeps the processes up until interrupted."""
         while True:
             self.keep_up()
             time.sleep(0.5)
 
     def stop(self) -> None:
+        """Ends the processes; kills those that do not end within five seconds."""
         for process in self._running:
             process.send_signal(signal.SIGTERM)
         for process in self._running:
@@ -136,7 +157,7 @@ class Served:
 
 
 class Borrowed(Served):
-    """Pages that another process serves; if it stops, they are served by this one."""
+    """Pages that another process serves. If that one stops, this one takes over."""
 
     def __init__(self, address: str, claim: Callable[[], list[str] | None]) -> None:
         super().__init__(address, [])
@@ -151,7 +172,16 @@ class Borrowed(Served):
 
 @contextlib.contextmanager
 def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[Served]:
-    """While the block runs, pages are there. Raises AmplifyError if they cannot be."""
+    """Serves an experiment's pages while the block runs.
+
+    Args:
+        experiment: its folder.
+        where: host and port.
+        crowd: whether simulated people answer, too.
+
+    Raises:
+        AmplifyError: the address cannot be listened on, or no page answers.
+    """
     folder = experiment / "people"
     make_private_folder(folder)
     with ProcessLock(folder / ".serving") as lock:
@@ -173,7 +203,7 @@ def serving(experiment: Path, where: Where, *, crowd: bool = False) -> Iterator[
 
 
 def _served(experiment: Path, where: Where, lock: ProcessLock) -> Served:
-    """Pages of our own or, where another process has them up, that one's."""
+    """Our own pages or, if another process serves this experiment, that one's."""
     command, address = _web(experiment, where), where.address
     if lock.take(address):
         _check_free(where.host, where.port)
@@ -201,8 +231,9 @@ def _name(command: Sequence[str]) -> str:
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """In a group of its own: who interrupts a round stops its stages, not what people see. What it
-    reads from ends with this process, however that ends, and then it ends, too.
+    """Starts a process in a group of its own: interrupting a round leaves the pages up.
+
+    Its standard input closes when this process ends, however that ends; then it ends, too.
     """
     attached = os.environ | {ATTACHED: "1"}
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=attached, start_new_session=True)
@@ -217,7 +248,7 @@ def _wait_for(served: Served) -> None:
         except (OSError, urllib.error.URLError):
             served.keep_up()
             time.sleep(0.05)
-    raise AmplifyError(f"{served.address}: the web process does not answer")
+    raise AmplifyError(f"{served.address}: the web process does not respond")
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
@@ -226,7 +257,7 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_with_parent() -> None:
-    """Where this process was started by `serving`: ends it once that one is gone."""
+    """Ends this process once the one that started it is gone, if that was `serving`."""
     if os.environ.get(ATTACHED) != "1":
         return
 
@@ -247,7 +278,11 @@ def _free_port(host: str) -> int:
 
 
 def _bind(host: str, port: int) -> int:
-    """The port that could be listened on, now free again. Raises AmplifyError if none could."""
+    """Returns a port that can be listened on.
+
+    Raises:
+        AmplifyError: none can.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -268,7 +303,7 @@ def check_people(experiment: Path) -> None:
     """Checks that people oversee an experiment, or did so before. Writes nothing.
 
     Raises:
-        AmplifyError: nobody does, or the folder has no readable experiment file.
+        AmplifyError: they do not, or the folder has no readable experiment file.
     """
     kind = _overseer_kind(experiment)
     if kind == "human" or kind.partition(":")[0].endswith(".py") or _has_events(experiment):
@@ -280,7 +315,7 @@ def check_people(experiment: Path) -> None:
 
 
 def _overseer_kind(experiment: Path) -> str:
-    """As its file says, or the file of its base."""
+    """overseer.kind in the experiment's file, or in that of its base."""
     folder = experiment
     for _ in range(MOST_BASES):
         path = folder / "experiment.toml"

@@ -1,11 +1,10 @@
-"""What rests on answers that were changed after their round was closed.
+"""Finds the training rows and rounds that rest on answers changed after their round was closed.
 
-A round's data set is made of what counted when the round was closed (for the last time: a round
-whose data are made again is closed again). An answer that was corrected or decided otherwise since,
-or an item that was withdrawn, leaves behind training rows, and rounds that were trained on them or
-descend from such. A corrected sub-answer does so for whoever was told it: the same answer to the
-same question by the same checkpoint. Rows that no person made are not looked into: they are not in
-the log. Never imports jax.
+A round's data set is made of the answers that counted when the round was last closed (it is closed
+again when its data is made again). If an answer is corrected or adjudicated afterwards, or its item
+withdrawn, the row made of it is stale, and so are the rounds trained on that row and their
+descendants. A corrected sub-answer affects everybody who was given it: the same answer to the same
+question by the same checkpoint. Rows that nobody made are not in the log, and not considered.
 """
 
 import dataclasses
@@ -23,11 +22,11 @@ from amplify.people.rules import Queue
 CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED = "closed", "withdrawn", "adjudicated", "corrected"
 
 DECIDES = (CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED)
-"""Kinds of events without which nothing becomes stale, or is no longer."""
+"""Kinds of events that can make something stale, or fresh again."""
 
 
 class Row(NamedTuple):
-    """One question of one row of a round's data set."""
+    """A question in a round's data set."""
 
     round: int
     row: int
@@ -36,30 +35,38 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stale:
-    """A change, and what rests on how it was before."""
+    """A changed answer, and what rests on the old one."""
 
-    event: int  # the last one that changed it
+    event: int  # the last change
     at: float
     kind: str
     round: int
     item: str
-    person: str | None  # whose answer it was; None: what counts for the item
+    person: str | None  # whose answer it was; None: the answer that counts
     number: int | None  # of a sub-answer, within the assignment; None: a final answer
     question: str
     was: str | None
     now: str | None
     answers: tuple[tuple[str, str], ...]  # final answers: (item, person)
     rows: tuple[Row, ...]
-    rounds: tuple[int, ...]  # that were trained on it, and those that descend from them
+    rounds: tuple[int, ...]  # trained on the rows, and their descendants
 
 
 def stale(log: Log, experiment: Path) -> list[Stale]:
-    """In the order in which the changes were made. Raises AmplifyError if a record is damaged."""
+    """Returns what is stale, in the order of the changes.
+
+    Args:
+        log: of the experiment.
+        experiment: its folder, with the records of its rounds.
+
+    Raises:
+        AmplifyError: a record is damaged.
+    """
     return stale_in(log.since(), read_records(experiment))
 
 
 def summary(found: Sequence[Stale], experiment: Path) -> str | None:
-    """One line for whoever runs the next round; None if nothing is stale."""
+    """Returns one line for whoever runs the next round; None if nothing is stale."""
     if not found:
         return None
     rows = sorted({row for one in found for row in one.rows})
@@ -78,22 +85,23 @@ def summary(found: Sequence[Stale], experiment: Path) -> str | None:
 
 
 def decided_since_closing(events: Iterable[Event], round: int) -> int | None:
-    """Id of the last decision about a round's final answers after it was closed for the last time:
-    with it, its data would be others. None if there is none, or the round was never closed.
+    """Returns the id of the last decision about a round's final answers since it was last closed.
 
-    Whoever makes a round's data again closes it again first, so that what counts then is recorded.
+    With that decision, the round's data would be different. None if there is none, or if the round
+    was never closed.
     """
     closed, decision = False, None
     for event in events:
         if event.round == round and event.kind == CLOSED:
             closed, decision = True, None
         elif event.round == round and event.kind in DECIDES and closed:
-            # A sub-answer is what somebody was told, and stays so; their own answer may change.
+            # Correcting a sub-answer does not change what somebody answered after seeing it.
             decision = event.id if event.body.get("number") is None else decision
     return decision
 
 
 def stale_in(events: Iterable[Event], records: Sequence[Record]) -> list[Stale]:
+    """As `stale`, given the whole log and the records of all rounds."""
     history = _History(events)
     found = []
     for event in history.changes.values():
@@ -110,7 +118,7 @@ def stale_in(events: Iterable[Event], records: Sequence[Record]) -> list[Stale]:
 
 
 class _Closing(NamedTuple):
-    """What counted when a round was closed."""
+    """The answers that counted when a round was closed."""
 
     event: int
     answers: Mapping[str, str | None]  # by item
@@ -119,7 +127,7 @@ class _Closing(NamedTuple):
 
 
 class _History:
-    """The log, folded: how things are, how they were at closing, and the last change of each."""
+    """The state now, the answers when each round was closed, and the last change of each answer."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.queue = Queue()
@@ -147,7 +155,7 @@ class _History:
     def said(
         self, exchange: Exchange, rule: AnswerRule
     ) -> Iterator[tuple[str, str, str, str | None]]:
-        """(question, answer, by, checkpoint) of what was told, and of the steps to it."""
+        """Yields (question, answer, by, checkpoint) of an answer and of every step behind it."""
         told = self._told.get(exchange.told or 0)
         if told is None or exchange.answer is None:
             return
@@ -163,7 +171,7 @@ class _History:
 def _said(
     rule: AnswerRule, question: str, answer: str, by: str, checkpoint: str | None
 ) -> tuple[str, str, str, str | None]:
-    """The environment answers alike whatever the checkpoint."""
+    """The environment's answers do not depend on the checkpoint."""
     question = one_line(question).casefold()
     return question, rule.canonical(answer), by, None if by == "environment" else checkpoint
 
@@ -185,7 +193,7 @@ def _of_final_answer(history: _History, event: Event, item: Item) -> Stale | Non
         return None
     before, now = closing.answers[item.id], answer_of(item)
     if same(item, before, now) or item.row < 0:
-        return None  # nothing was made of it, or the same would be
+        return None  # no row was made of it, or the same one would be
     person = event.body.get("person") if event.kind == CORRECTED else None
     if person is not None:
         then, given = closing.given.get((item.id, person)), item.assignments[person].answer
@@ -222,7 +230,7 @@ def _of_sub_answer(history: _History, event: Event, item: Item) -> Stale | None:
 def _told_it(
     history: _History, wrong: tuple[str, str, str, str | None]
 ) -> Iterator[tuple[Item, Assignment]]:
-    """Whoever saw an answer while answering: asked for it, or checked one who had."""
+    """Everybody who saw an answer: they asked for it, or checked somebody who did."""
     items = history.queue.items
     saw = {
         (item.id, assignment.person)

@@ -1,11 +1,10 @@
-"""What the log of events amounts to: which items there are, who has them, and what they said.
+"""Folds the log of events into a state: which items there are, who has them, what people said.
 
-A pure fold: `apply` takes events in their order, and the same events give the same state in every
-process. Knows nothing of files, pages, tasks or models; what items and assignments are is said in
-`items`, what people may do next in `queue`.
+`apply` takes events in order, and the same events give the same state in every process. Items and
+assignments are defined in `items`; what people may do next in `rules`.
 
-A person holds an assignment on a lease that each of their acts renews. Once it runs out, the item
-may go to somebody else; what was drafted stays.
+A person holds an assignment on a lease, which each of their acts renews. Once it runs out, the item
+may go to somebody else; the draft is kept.
 """
 
 import collections
@@ -29,17 +28,19 @@ from amplify.people.references import why_not
 from amplify.people.text import REPLACEMENT
 
 CHANGES = {"adjudicated", "corrected", "withdrawn", "set_aside"}
-"""Kinds of events that change which answer counts, whenever they happen."""
+"""Kinds of events that change which answer counts, also after the round was closed."""
 LONGEST_ATTENTION = 24 * 60 * 60.0
-"""Seconds of attention that one act may have taken; no page measures more."""
+"""Maximum seconds of attention that are counted for one act."""
 LATE = {"draft", "seen", "closed", *CHANGES}
-"""Kinds of events that mean something once their round is closed. It is closed again where its data
-is made again, from what was changed meanwhile."""
+"""Kinds of events that are applied once their round is closed. It is closed again when its data is
+made again."""
 
 UNREAD = "an answer with characters that could not be read"
 
 
 class State:
+    """The state after some events of the log."""
+
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.items: dict[str, Item] = {}
         self.rounds: dict[int, RoundState] = {}
@@ -58,7 +59,7 @@ class State:
     # What happened
 
     def apply(self, event: Event) -> None:
-        """Takes the next event of the log."""
+        """Applies the next event of the log. One that cannot be used is noted in `set_aside`."""
         assert event.id > self.last, (event.id, self.last)
         self.last = event.id
         if self._round(event).closed is not None and event.kind not in LATE:
@@ -75,7 +76,7 @@ class State:
             _HAPPENED[type(said)](self, event, said)
 
     def is_used(self, event: Event) -> bool:
-        """Whether an event that was applied could be used."""
+        """Whether an event that was applied had an effect, rather than being set aside."""
         return event.id not in self._unused
 
     def _note(self, event: Event, reason: str) -> None:
@@ -135,8 +136,8 @@ class State:
         self._returned.setdefault(assignment.person, []).append(assignment.item)
 
     def _draft(self, event: Event, said: ev.Draft) -> None:
-        """Renews the lease only of what is in hand: a late draft takes nothing back from whoever
-        has the item now.
+        """Renews the lease only of the item in hand: a late draft must not take an item back from
+        whoever has it now.
         """
         assignment = self._assignment(event)
         renewed = assignment.renewed
@@ -152,7 +153,7 @@ class State:
 
     def _told(self, event: Event, said: ev.Told) -> None:
         exchange = self._assignment(event).exchanges[said.number - 1]
-        if not exchange.pending:  # what was shown, or taken back before it was, stays so
+        if not exchange.pending:  # an answer that was shown, or a question undone before, stays
             return
         exchange.told = event.id
         exchange.problem, exchange.answer = said.problem, said.text
@@ -174,7 +175,7 @@ class State:
         self._settle(self.items[assignment.item])
 
     def _refused(self, event: Event, said: ev.Refused) -> None:
-        """Goes back to whoever submitted it, before anything else; there is nothing to undo."""
+        """The item goes back to whoever submitted the answer, who gets it first; undo skips it."""
         assignment = self._assignment(event)
         if assignment.state != SUBMITTED:  # it was undone meanwhile
             return
@@ -209,12 +210,12 @@ class State:
         self._use_again(item)
 
     def _set_aside(self, event: Event, said: ev.PutAside) -> None:
-        """Until it is decided on otherwise, no answer to it counts."""
+        """No answer to the item counts until somebody decides on another one."""
         self.items[event.item or ""].set_aside = said.reason
         self._note(event, said.reason)
 
     def _corrected(self, event: Event, said: ev.Corrected) -> None:
-        """Of a final answer; what a correction of a sub-answer means is said by `people.stale`."""
+        """Corrects a final answer. The correction of a sub-answer only matters to `stale`."""
         if said.number is None and said.person:
             item = self.items[event.item or ""]
             item.assignments[said.person].answer = said.answer
@@ -245,10 +246,10 @@ class State:
         return [item for item in map(self.items.__getitem__, together) if item.review_of == of]
 
     def _withdraw_stale(self, review: Item) -> None:
-        """There is nothing to check once it was taken back, unless somebody has begun to."""
+        """Withdraws a check of an answer that was taken back, unless somebody has begun it."""
         item, person = review.review_of or ("", "")
         if self.items[item].assignments[person].state != SUBMITTED and not review.assignments:
-            self._withdraw(review, "what it was to check was taken back")
+            self._withdraw(review, "the answer that it checks was taken back")
 
     def _withdraw(self, item: Item, reason: str) -> None:
         item.withdrawn = reason
@@ -270,7 +271,7 @@ class State:
         return item.assignments[person]
 
     def _act(self, event: Event) -> Assignment:
-        """Of whoever just did something, which renews the lease and took some attention."""
+        """The assignment of a person's act, which renews the lease and counts their attention."""
         assignment = self._assignment(event)
         assignment.renewed = event.at
         seconds = event.seconds or 0.0
@@ -283,23 +284,23 @@ class State:
     # What is so
 
     def is_held(self, assignment: Assignment, now: float) -> bool:
-        """Whether it is active and its lease has not run out."""
+        """Whether an assignment is active and its lease has not run out."""
         lease = self.rounds[self.items[assignment.item].round].lease
         return assignment.state == ACTIVE and now < assignment.renewed + lease
 
     def needs(self, item: Item, now: float) -> int:
-        """How many more people may take it."""
+        """How many more people may take an item now."""
         if item.withdrawn is not None or self.rounds[item.round].closed is not None:
             return 0
         busy = sum(self.is_held(a, now) for a in item.assignments.values())
         return item.overlap - len(item.submissions) - busy
 
     def open_items(self, round: int) -> int:
-        """Items that are not complete yet."""
+        """Number of items of a round that are not complete."""
         return len(self._unfinished.get(round, ()))
 
     def current(self, person: str, now: float) -> Item | None:
-        """What a person has in hand: what they took last, if it is still theirs to answer."""
+        """The item in a person's hands: the one taken last, if they may still answer it."""
         item = self.items.get(self._current.get(person, ""))
         if item is None or item.withdrawn is not None:
             return None
@@ -311,19 +312,20 @@ class State:
         return None
 
     def may_open(self, person: str, item: str) -> bool:
-        """A person sees the items that were given to them, and no others."""
+        """Whether a person may see an item: only those that they were given."""
         return item in self.items and person in self.items[item].assignments
 
     def last_act(self, person: str) -> Event | None:
-        """What `undo` would take back."""
+        """The act that `undo` would take back."""
         acts = self._acts.get(person)
         return acts[-1] if acts else None
 
     def submitted_by(self, person: str, round: int) -> int:
+        """Number of items of a round that a person has answered."""
         return self._submitted_by[person, round]
 
     def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
-        """Sub-questions that wait for the assistant."""
+        """Sub-questions of a round that wait for an answer."""
         return [
             (self.items[item], assignment, exchange)
             for item in self._unfinished.get(round, ())

@@ -11,7 +11,7 @@ LINES = "\t\n\r"
 
 
 def why_not_kept(text: str) -> str:
-    """Returns why a text cannot be stored, as the end of a sentence about it; "" if it can."""
+    """Returns why a text cannot be stored, as the end of a sentence about it; "" if it can be."""
     for character in text:
         category = unicodedata.category(character)
         if category == "Cc" and character not in LINES:
@@ -27,7 +27,7 @@ def shows_something(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A text with every character that could not be stored replaced."""
+    """Returns a text with every character that cannot be stored replaced."""
     return "".join(REPLACEMENT if why_not_kept(character) else character for character in text)
 
 

@@ -1,9 +1,8 @@
-"""All decomposition trees that the rounds of an experiment kept, to be searched from both ends.
+"""Searches the decomposition trees that an experiment's rounds kept, and writes them as HTML.
 
-From a training row to its tree, and from an answer to every training row whose tree has it. Reads
-rounds/<experiment>/NNN/interactions.jsonl, which holds all trees of people and a sample of the
-others (those can be recomputed: see `inspection`). Also writes them as one HTML file a round that
-needs nothing else. Never imports jax.
+Leads from a training row to its tree, and from an answer to every training row whose tree contains
+it. Reads each round's interactions.jsonl, which holds all trees of people and a sample of the
+others (those can be recomputed: see `inspection`). The HTML file of a round needs no other file.
 """
 
 import functools
@@ -24,14 +23,16 @@ from amplify.record import main_folder
 
 Node = Mapping[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Node, ...]}`; the root of a person's tree also
-says "item", "person" and "event".
+has "item", "person" and "event".
 """
 
 BY = ("human", "overseer", "assistant", "environment")
-"""Who may have answered."""
+"""Values of `by`: who answered."""
 
 
 class Tree(NamedTuple):
+    """How the answer to one question of a training row came about."""
+
     round: int
     row: int  # of the round's data set
     column: int
@@ -39,11 +40,11 @@ class Tree(NamedTuple):
     label: str | None  # the question's class, where it is known
     parent: int | None  # the round whose checkpoint answered the sub-questions
     checkpoint: str | None  # its digest
-    text: str  # all that was said in it, for searching
+    text: str  # of all its questions and answers, for searching
 
     @property
     def place(self) -> str:
-        """In an address: `1-30-2`."""
+        """Its place as part of a URL, such as `1-30-2`."""
         return f"{self.round}-{self.row}-{self.column}"
 
     @property
@@ -59,9 +60,9 @@ class Tree(NamedTuple):
 
 
 class TreeFilter(NamedTuple):
-    """A filter: what is None or empty lets everything pass."""
+    """A filter; fields that are None or empty let every tree pass."""
 
-    text: str = ""  # all its words occur, whatever their case
+    text: str = ""  # words that must all occur, whatever their case
     round: int | None = None
     label: str | None = None
     right: bool | None = None  # the final answer
@@ -70,6 +71,7 @@ class TreeFilter(NamedTuple):
     model: int | None = None  # the round whose checkpoint helped
 
     def lets(self, tree: Tree) -> bool:
+        """Whether a tree passes."""
         return (
             self.round in (None, tree.round)
             and self.label in (None, tree.label)
@@ -99,7 +101,7 @@ class Trees:
         return self._at.get((round, row, column))
 
     def of_event(self, event: int) -> list[Tree]:
-        """Those with an answer that this event of the log gave."""
+        """Trees with an answer that this event of the log gave."""
         return [
             tree for tree in self.all if any(node.get("event") == event for node in tree.nodes())
         ]
@@ -111,10 +113,11 @@ class Trees:
         checkpoint: str | None = None,
         rule: AnswerRule = CASELESS,
     ) -> list[Tree]:
-        """Trees in which this question got this answer at any node.
+        """Returns the trees in which a question got an answer, at any node.
 
         Args:
-            question: compared whatever its case and spacing.
+            question: case and spacing make no difference.
+            answer: to that question.
             checkpoint: digest of the weights that answered; None: any.
             rule: when two answers are the same.
         """
@@ -145,12 +148,14 @@ class Trees:
 
 
 def read_trees(experiment: Path, labels: Mapping[str, str] | None = None) -> Trees:
-    """Of all rounds that have any.
+    """Reads the trees of all rounds.
 
     Args:
-        labels: the class of an item, for trees that do not say.
+        experiment: its folder.
+        labels: classes of items by id, for trees that do not say.
 
-    Raises AmplifyError if a file is damaged.
+    Raises:
+        AmplifyError: a file is damaged.
     """
     return Trees(
         [tree for record in read_records(experiment) for tree in read_round(record, labels or {})]
@@ -158,6 +163,7 @@ def read_trees(experiment: Path, labels: Mapping[str, str] | None = None) -> Tre
 
 
 def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
+    """Reads the trees of one round; see `read_trees`."""
     path = main_folder(record.folder, dict(record.facts)).interactions
     if not path.exists():
         return []
@@ -173,7 +179,7 @@ def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
 def _read(
     path: Path, round: int, parent: int | None, checkpoint: str | None, _seen: tuple[int, int]
 ) -> list[Tree]:
-    """Cached as long as the file is the same."""
+    """Cached until the file changes."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # text may have other line breaks
         roots = [without_surrogates(json.loads(line)) for line in lines if line]
@@ -195,7 +201,7 @@ def _read(
 
 
 def _nodes(root: Node) -> Iterator[Node]:
-    """A node before its steps, in the order in which they were asked."""
+    """Yields a node, then its steps in the order in which they were asked."""
     yield root
     for step in root.get("steps", ()):
         yield from _nodes(step)
@@ -206,10 +212,20 @@ def _plain(text: str) -> str:
 
 
 def write_trees(experiment: Path, number: int, labels: Mapping[str, str] | None = None) -> Path:
-    """`trees.html` in a round's folder: all its trees, to fold, search and filter. People are told
-    apart by pseudonyms.
+    """Writes `trees.html` into a round's folder: its trees, to fold, search and filter.
 
-    Raises AmplifyError if the round is not there, or a file is damaged.
+    People appear under their pseudonyms.
+
+    Args:
+        experiment: its folder.
+        number: of the round.
+        labels: as for `read_trees`.
+
+    Returns:
+        The file.
+
+    Raises:
+        AmplifyError: there is no such round, or a file is damaged.
     """
     there = {record.number: record for record in read_records(experiment)}
     if number not in there:
@@ -224,11 +240,12 @@ def write_trees(experiment: Path, number: int, labels: Mapping[str, str] | None 
 
 
 def folded(root: Node, *, open: bool = False, ask: str | None = None) -> Markup:
-    """A tree as nested <details>, everything escaped.
+    """Returns a tree as nested <details> elements, with all text escaped.
 
     Args:
+        root: of the tree.
         open: whether it is unfolded at first.
-        ask: an address; each answer links there with `?question=...&answer=...` to be looked up.
+        ask: a URL; every answer links to it with `?question=...&answer=...` appended.
     """
     parts = _templates().get_template("tree.html").module
     return Markup(parts.tree(root, open, ask))  # type: ignore[attr-defined]

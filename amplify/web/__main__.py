@@ -22,13 +22,10 @@ def serve(
     port: int = 8000,
     host: str = "127.0.0.1",
     share: Annotated[
-        bool, tyro.conf.arg(help="pages may be shown in Colab's frames, through its proxy")
+        bool, tyro.conf.arg(help="the pages may be framed by Colab, through its proxy")
     ] = False,
 ) -> None:
-    """Serve an experiment's pages to people, until it is told to stop.
-
-    Raises AmplifyError if it cannot.
-    """
+    """Serve an experiment's pages to people, until it is told to stop."""
     if not experiment.is_dir():
         raise AmplifyError(
             f"{experiment}: no such folder; an experiment is a folder with an experiment.toml"
@@ -39,6 +36,7 @@ def serve(
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application, with limits on every connection."""
     return uvicorn.Config(
         app,
         http=LimitedProtocol,

@@ -1,8 +1,8 @@
-"""Who may come in, and how often: sessions, CSRF tokens, rate limits, and what browsers are told.
+"""Access control: sessions, CSRF tokens, rate limits and security headers.
 
-A session is the token of a person's link in a cookie, looked up in the roster with each request, so
-that a link that was revoked ends its sessions. The CSRF token is made from it with a secret that
-never leaves `people/secret`. Knows nothing of questions.
+A session is a cookie with the token of a person's link. The token is looked up in the roster with
+every request, so revoking a link ends its sessions. The CSRF token is derived from it with a secret
+that never leaves `people/secret`.
 """
 
 import contextlib
@@ -22,55 +22,61 @@ from amplify.files import make_private_folder, open_private
 from amplify.people.roster import Member, NotAllowedError, Roster
 
 RATE, BURST = 50.0, 300.0
-"""Requests a second that a person may go on making, and how many at once."""
+"""Requests per second that a person may make in the long run, and at once."""
 
 MANY = 10_000
-"""People and addresses whose requests are counted at a time."""
+"""Maximum number of people and addresses whose requests are counted."""
 
 BODY = 64 * 1024
-"""Bytes of the longest request."""
+"""Maximum bytes of a request's body."""
 
 COLAB = ("https://colab.research.google.com", "https://*.googleusercontent.com",
          "https://*.colab.dev")  # fmt: skip
-"""In whose frames pages are shown with `share`."""
+"""Sites that may frame the pages with `share`."""
 
 
 class Visitor(NamedTuple):
+    """Whoever sent a request."""
+
     person: str
-    csrf: str  # what the forms of this session carry
+    csrf: str  # token in every form of this session
     is_admin: bool = False
     simulated: bool = False
 
 
 class Post(NamedTuple):
-    """What every form says besides what it is for."""
+    """What every form that is posted says besides its own fields."""
 
     visitor: Visitor
-    request: str | None  # the same one twice is meant once
-    seconds: float  # of attention, as the page measured them
-    sent: str  # a digest of the rest of it
+    request: str | None  # an id; a form that is sent twice counts once
+    seconds: float  # of attention, as measured by the page
+    sent: str  # digest of the form's own fields
 
 
 class TooManyError(Exception):
-    """More requests than a person makes."""
+    """More requests than a person would make."""
 
 
 class Gate:
-    """Knows sessions by their cookies."""
+    """Recognises sessions by their cookies, and counts requests."""
 
     def __init__(self, roster: Roster, clock: Callable[[], float], share: bool) -> None:
         self._roster, self._clock, self._share = roster, clock, share
         self._secret = _secret(roster.folder)
-        # Cookies know no ports: two experiments on one computer must not end each other's sessions.
+        # Cookies ignore ports: two experiments on one computer need cookies of different names.
         self._name = f"amplify-{self._signed('cookie')[:8]}"
         self._buckets: dict[str, Bucket] = {}
 
     def open(self, token: str) -> Member:
-        """Raises NotAllowedError if it is nobody's token, or no longer works."""
+        """Returns whose token it is.
+
+        Raises:
+            NotAllowedError: it is nobody's, or no longer works.
+        """
         return self._roster.who(token, self._clock())
 
     def cookies(self, token: str) -> list[str]:
-        """Values of Set-Cookie. In a frame of another site a browser takes only the second."""
+        """Values of Set-Cookie. In a frame of another site, a browser keeps only the second."""
         kept = f"{token}; Path=/; HttpOnly; Max-Age={60 * 60 * 24 * 30}"
         there = [f"{self._name}={kept}; SameSite=Lax"]
         if self._share:
@@ -78,7 +84,12 @@ class Gate:
         return there
 
     def visitor(self, request: Request) -> Visitor:
-        """Whose session it is. Raises NotAllowedError if there is none, TooManyError."""
+        """Returns whose session a request belongs to, and counts the request.
+
+        Raises:
+            NotAllowedError: it belongs to no session.
+            TooManyError: there were too many requests.
+        """
         host = request.client.host if request.client else ""
         token = request.cookies.get(f"{self._name}-framed") or request.cookies.get(self._name)
         if token is None:
@@ -94,8 +105,12 @@ class Gate:
         return Visitor(member.person, csrf, member.is_admin, member.simulated)
 
     def count(self, whose: str) -> None:
-        """Raises TooManyError if there were too many before."""
-        if len(self._buckets) > MANY:  # strangers come from anywhere
+        """Counts a request.
+
+        Raises:
+            TooManyError: there were too many before.
+        """
+        if len(self._buckets) > MANY:  # requests without a session may come from any address
             self._buckets.clear()
         bucket = self._buckets.setdefault(whose, Bucket())
         if not bucket.take(self._clock()):
@@ -106,7 +121,7 @@ class Gate:
 
 
 class Bucket:
-    """Lets through BURST requests at once, and RATE a second for ever."""
+    """A token bucket: BURST requests at once, and RATE per second in the long run."""
 
     def __init__(self) -> None:
         self._left, self._at = BURST, 0.0
@@ -121,7 +136,7 @@ class Bucket:
 
 
 def _secret(folder: Path) -> bytes:
-    """The server's own, made when first needed, so that sessions outlive the process."""
+    """The experiment's own secret, made on first use and kept: sessions outlive the process."""
     make_private_folder(folder)
     path, temporary = folder / "secret", folder / f".secret.{os.getpid()}"
     if not path.exists():
@@ -133,27 +148,39 @@ def _secret(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-# What pages ask for: names in their signatures
+# Dependencies of routes
 
 
 async def visitor(request: Request) -> Visitor:
-    """Whoever sent the request, admin or not."""
+    """Whoever sent the request.
+
+    Raises:
+        NotAllowedError: the request belongs to no session.
+    """
     gate: Gate = request.app.state.gate
     request.state.visitor = gate.visitor(request)
     return request.state.visitor
 
 
 async def person(request: Request) -> Visitor:
-    """Somebody who answers. Raises NotAllowedError if it is the admin."""
+    """Somebody who answers.
+
+    Raises:
+        NotAllowedError: it is the admin.
+    """
     who = await visitor(request)
     if who.is_admin:
-        raise NotAllowedError("this link is for looking after the experiment, at /admin; people who"
+        raise NotAllowedError("this link is for running the experiment, at /admin; people who"
                               " answer have links of their own")  # fmt: skip
     return who
 
 
 async def admin(request: Request) -> Visitor:
-    """Whoever runs the experiment. Raises NotAllowedError if it is anybody else."""
+    """Whoever runs the experiment.
+
+    Raises:
+        NotAllowedError: it is anybody else.
+    """
     who = await visitor(request)
     if not who.is_admin:
         raise NotAllowedError("this page is for whoever runs the experiment; yours is /answer")
@@ -167,29 +194,33 @@ async def post(
     request: Annotated[str, Form(max_length=100)] = "",
     seconds: Annotated[float, Form()] = 0.0,
 ) -> Post:
-    """A form that was sent from one of our pages. Raises NotAllowedError if it was not."""
+    """A form that was posted from one of our pages.
+
+    Raises:
+        NotAllowedError: it was posted from elsewhere.
+    """
     if not hmac.compare_digest(csrf.encode(), who.csrf.encode()):
         raise NotAllowedError("this was not sent from a page of yours; open /answer and try again")
-    # Nobody's request can be taken for another's.
+    # Two people's requests are never the same one.
     name = f"{who.person}:{request}" if request else None
     measured = max(0.0, seconds) if math.isfinite(seconds) else 0.0
     return Post(who, name, measured, await _digest_of_form(http))
 
 
 async def _digest_of_form(http: Request) -> str:
-    """Of what a form says: the same for the same form, however long it took to fill in."""
+    """Digest of a form's own fields, whatever the time it took and the session."""
     beside = {"csrf", "request", "seconds"}
     if http.url.path.endswith(("/undo", "/expand")):
-        beside.add("text")  # what is in another box meanwhile
+        beside.add("text")  # the draft in another box
     fields = sorted((k, str(v)) for k, v in (await http.form()).items() if k not in beside)
     return hashlib.sha256(json.dumps([http.url.path, fields]).encode()).hexdigest()[:16]
 
 
-# What is said to browsers
+# Headers and limits
 
 
 class Guard:
-    """Adds headers to every answer, and reads no body that is too long."""
+    """Middleware that adds security headers to every response and rejects long bodies."""
 
     def __init__(self, app: Callable[..., Any], share: bool) -> None:
         self._app, self._headers = app, list(_encoded(headers(share)))
@@ -221,13 +252,18 @@ class Guard:
 
 
 async def _too_long(send: Callable[..., Any]) -> None:
-    text = b"This is more than can be taken at once; what you typed is still in the box."
+    text = b"This is too long to be sent; what you typed is still in the box."
     kind = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": 413, "headers": kind})
     await send({"type": "http.response.body", "body": text})
 
 
 def headers(share: bool) -> dict[str, str]:
+    """Security headers of every response.
+
+    Args:
+        share: whether Colab may frame the pages.
+    """
     framed_by = " ".join(["'self'", *(COLAB if share else ())])
     policy = {
         "default-src": "'none'",

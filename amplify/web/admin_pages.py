@@ -1,5 +1,6 @@
-"""The pages of whoever runs the experiment: rounds live, people, what the help is worth, what is
-stale. Those on which something is decided are in `deciding`, trees in `browsing`.
+"""The admin's pages: rounds live, people, the effect of help, what is stale, what was set aside.
+
+Pages with decisions are in `decision_pages`, trees in `tree_pages`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from amplify.web import admin_view, decision_pages, pages, tree_pages
 from amplify.web.admin_view import Admin, AdminView
 
 LATELY = 300.0
-"""Seconds over which answers a minute are counted."""
+"""Seconds over which answers per minute are counted."""
 
 router = APIRouter(prefix="/admin")
 router.include_router(decision_pages.router)
@@ -26,7 +27,7 @@ router.include_router(tree_pages.router)
 
 
 class RoundProgress(NamedTuple):
-    """How a round's work with people stands."""
+    """How far a round has got."""
 
     round: int
     done: int  # items that are complete
@@ -39,7 +40,7 @@ class RoundProgress(NamedTuple):
 
 @router.get("")
 def rounds(http: Request, visitor: Admin) -> Response:
-    """The comparison of rounds, what they cost, and how people are getting on; kept up to date."""
+    """The comparison of rounds, their cost and the progress of the current one, kept up to date."""
     view = admin_view.view_of(http)
     with view.read() as queue:
         records = read_records(view.experiment)
@@ -51,8 +52,8 @@ def rounds(http: Request, visitor: Admin) -> Response:
             records=records,
             measures=measures,
             judged=next((m.title for m in measures if m.name == records[-1].judged), None),
-            spent=results.spent(queue, records),
-            altogether=results.spent_altogether(queue, records),
+            spent=results.cost_by_round(queue, records),
+            altogether=results.total_cost(queue, records),
             stale=_stale(view, records),
             deciding=_undecided(view, queue),
             set_aside=len(queue.set_aside),
@@ -61,7 +62,7 @@ def rounds(http: Request, visitor: Admin) -> Response:
 
 @router.get("/set-aside")
 def what_is_set_aside(http: Request, visitor: Admin) -> Response:
-    """What people said that could not be used, and why, the last first."""
+    """Events and answers that could not be used, and why, latest first."""
     with admin_view.view_of(http).read() as queue:
         found = [*reversed(queue.set_aside.values())]
         return admin_view.page(http, "set_aside.html", found=found, items=queue.items)
@@ -86,7 +87,7 @@ def _now(queue: Queue, now: float) -> RoundProgress | None:
 
 
 def _stale(view: AdminView, records: Sequence[Record]) -> list[Stale]:
-    """Found by going through the whole log, so only when that can find anything new."""
+    """Reads the whole log, so it is computed only if something may have changed."""
     return view.once(
         f"stale {len(records)}",
         lambda: stale_in(view.events(), records) if view.last_decision else [],
@@ -95,7 +96,7 @@ def _stale(view: AdminView, records: Sequence[Record]) -> list[Stale]:
 
 
 def _undecided(view: AdminView, queue: Queue) -> int:
-    """Disagreements of the last round."""
+    """Number of undecided disagreements of the last round."""
     last = max(queue.rounds, default=None)
     found = admin_view.disagreements(view, queue)
     return sum(not one.settled and one.item.round == last for one in found)
@@ -106,7 +107,7 @@ def _undecided(view: AdminView, queue: Queue) -> int:
 
 @router.get("/people")
 def people(http: Request, visitor: Admin, round: str = "") -> Response:
-    """How each does, and how far they agree."""
+    """How well each person does, and how far they agree."""
     view, number = admin_view.view_of(http), admin_view.number(round)
     with view.read() as queue:
         known = view.once(f"people {number}", lambda: quality.people(queue, number))
@@ -123,7 +124,7 @@ def people(http: Request, visitor: Admin, round: str = "") -> Response:
         )
 
 
-# What the help is worth, and what is stale
+# The effect of help, and what is stale
 
 
 @router.get("/uplift")

@@ -1,8 +1,7 @@
-"""What the pages of whoever runs the experiment have in common: how they look at the log, and how
-they are made.
+"""What the admin pages share: a view of the log of their own, and how they are rendered.
 
-Counting over a whole log takes longer than a page for people may; so these pages are made in other
-threads, from a reading of the log of their own.
+Counting over a whole log takes longer than people who answer should wait, so admin pages are
+rendered in other threads, from a state of their own.
 """
 
 import contextlib
@@ -27,13 +26,13 @@ from amplify.web import access, pages
 from amplify.web.access import Visitor
 
 A_PAGE = 25
-"""Trees or answers shown at a time."""
+"""Trees or answers on a page."""
 
 Admin = Annotated[Visitor, Depends(access.admin)]
 
 
 class AdminView:
-    """A reading of the log apart from the one that people's pages share. One page at a time."""
+    """A state folded from the log, apart from that of people's pages. One thread at a time."""
 
     def __init__(self, experiment: Path) -> None:
         self.experiment = experiment
@@ -42,11 +41,11 @@ class AdminView:
         self._ids: dict[str, list[int]] = {}
         self._known: dict[str, tuple[int, Any]] = {}
         self._closed: set[int] = set()
-        self.last_decision = 0  # id of the last event that can have made something stale, or fresh
+        self.last_decision = 0  # id of the last event that may have made something stale or fresh
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Queue]:
-        """The state as of now, which stays as it is meanwhile."""
+        """Yields the state now, which does not change during the block."""
         with self._one_at_a_time:
             if self._log is None:
                 self._log = Log(self.experiment / EVENTS)
@@ -66,8 +65,12 @@ class AdminView:
             self.last_decision = event.id
 
     def once(self, name: str, work: Callable[[], Any], since: int | None = None) -> Any:
-        """What `work` gives, called only if something happened since it last was: by default
-        anything, else event `since`. While looking.
+        """Returns what `work` returns, from a cache if nothing has happened since. While reading.
+
+        Args:
+            name: of the value.
+            work: computes it.
+            since: id of the last event that may have changed it; None: of any event.
         """
         since = self._queue.last if since is None else since
         last, value = self._known.get(name, (-1, None))
@@ -77,12 +80,12 @@ class AdminView:
         return value
 
     def events(self) -> Iterator[Event]:
-        """All, while looking."""
+        """All events. While reading."""
         assert self._log is not None
         return self._log.since()
 
     def history(self, item: str) -> list[Event]:
-        """The events about an item, while looking."""
+        """The events about an item. While reading."""
         assert self._log is not None
         return [next(self._log.since(number - 1)) for number in self._ids.get(item, [])]
 
@@ -92,28 +95,32 @@ class AdminView:
 
 
 def view_of(http: Request) -> AdminView:
+    """The application's view of the log for admin pages."""
     return http.app.state.view
 
 
 def page(http: Request, name: str, code: int = 200, **values: Any) -> Response:
+    """Renders an admin page; arguments as for `pages.page`."""
     return pages.page(http, f"admin/{name}", code, figures=figures, quote=quote, iso=_iso, **values)
 
 
 def disagreements(view: AdminView, queue: Queue) -> list[quality.Disagreement]:
+    """Disagreements of all rounds, cached. While reading."""
     return view.once("disagreements", lambda: quality.disagreements(queue))
 
 
 def number(text: str) -> int | None:
-    """Of a choice in a form; None where nothing was chosen."""
+    """The number chosen in a form; None if none was."""
     return int(text) if re.fullmatch("[0-9]{1,12}", text) else None
 
 
 def some(found: Sequence[Any], page: int) -> Sequence[Any]:
+    """The part of a sequence that is shown on a page, from 0."""
     return found[max(0, page) * A_PAGE :][:A_PAGE]
 
 
 def paging(http: Request, page: int, count: int) -> Mapping[str, Any]:
-    """Addresses of the pages before and after, None where there are none."""
+    """Values for a template: number of the first entry, URLs of the pages before and after."""
     page = max(0, page)
 
     def at(number: int) -> str:

@@ -1,8 +1,8 @@
-"""The pages on which people answer: ask the assistant, expand, answer, skip, undo.
+"""The page on which people answer: ask the assistant, expand, answer, skip, undo.
 
-A review is answered on the same page: the question and what somebody else was told, never what they
-answered or who they are. Until a person has submitted an answer, no page says which round or model
-wrote what is on it.
+A review is done on the same page: it shows the question and what somebody else was told, never
+their answer or who they are. Until a person has submitted an answer, no page says which round or
+model wrote what is on it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from amplify.web.forms import FormRoute
 from amplify.web.service import Service
 
 PATIENCE, GLANCE = 1.0, 0.04
-"""Seconds that a page waits for an answer, and between two looks."""
+"""Seconds that a request waits for an answer, and between two checks."""
 
 router = APIRouter(route_class=FormRoute)
 Answerer = Annotated[Visitor, Depends(access.person)]
@@ -36,13 +36,13 @@ Decision = Callable[[Queue, float], list[New]]
 
 @router.get("/answer")
 async def answer(http: Request, visitor: Answerer) -> Response:
-    """The question in hand, or the next one."""
+    """The item in hand, or the next one."""
     return _work(http, visitor)
 
 
 @router.post("/items/{item}/ask")
 async def ask(http: Request, post: Posted, item: str, text: Text = "") -> Response:
-    """A sub-question for the assistant."""
+    """Asks the assistant a sub-question."""
     return _done(
         http,
         post,
@@ -63,7 +63,7 @@ async def expand(
     part: Text = "",
     text: Text = "",
 ) -> Response:
-    """More about an answer of the assistant, or a part of it; `text` stays in the box."""
+    """Asks for more about an answer or a part of it; `text` stays in the box."""
     about = About(number=number, part=part)
     wanted = f"more about “{part.strip()}”" if part.strip() else f"how is {number} answered?"
     return _done(
@@ -78,7 +78,7 @@ async def expand(
 
 @router.post("/items/{item}/submit")
 async def submit(http: Request, post: Posted, item: str, answer: Text = "") -> Response:
-    """The final answer. What cannot be taken is kept as a draft."""
+    """Submits the final answer. One that is refused is kept as a draft."""
     return _done(
         http,
         post,
@@ -103,7 +103,7 @@ async def skip(http: Request, post: Posted, item: str, reason: Text = "") -> Res
 async def undo(
     http: Request, post: Posted, event: Annotated[int | None, Form()] = None, text: Text = ""
 ) -> Response:
-    """Takes back what this person did last: the event that their page showed as such."""
+    """Takes back this person's last act, if it is the one that their page showed."""
 
     def decide(queue: Queue, now: float) -> list[New]:
         last = queue.last_act(post.visitor.person)
@@ -118,7 +118,7 @@ async def undo(
 async def draft(
     http: Request, post: Posted, item: str, text: Text = "", answer: Text = ""
 ) -> Response:
-    """Kept as it is typed; as `answer` by the form that also submits, whose request is not done."""
+    """Keeps what was typed so far. The form that submits sends it as `answer`."""
     text, person = text or answer, post.visitor.person
     not_done = carried_out(
         http, post._replace(request=None), item, lambda queue, _: queue.draft(person, item, text),
@@ -129,9 +129,7 @@ async def draft(
 
 @router.get("/items/{item}/exchanges")
 async def exchanges(http: Request, visitor: Answerer, item: str, after: int = 0) -> Response:
-    """What was asked and answered, once something was that is later than event `after`; waits a
-    moment for it, and keeps nobody else waiting.
-    """
+    """The exchanges, as soon as there is an answer later than event `after`, or after a moment."""
     service = service_of(http)
     mine = mine_of(service.queue, visitor, item)
     until = asyncio.get_running_loop().time() + PATIENCE
@@ -143,7 +141,7 @@ async def exchanges(http: Request, visitor: Answerer, item: str, after: int = 0)
     return pages.page(http, "told.html", **_about(service, visitor, service.queue.items[item]))
 
 
-# How they are done
+# Carrying them out
 
 
 def service_of(http: Request) -> Service:
@@ -151,7 +149,11 @@ def service_of(http: Request) -> Service:
 
 
 def mine_of(queue: Queue, visitor: Visitor, item: str) -> Assignment:
-    """Raises an HTTPException where the item is not one of this person's, or there is none."""
+    """A person's assignment.
+
+    Raises:
+        HTTPException: the item is not one of theirs.
+    """
     if not queue.may_open(visitor.person, item):
         raise HTTPException(404, "this is not one of your questions")
     return queue.items[item].assignments[visitor.person]
@@ -186,11 +188,11 @@ def _done(
 def carried_out(
     http: Request, post: Post, item: str | None, decision: Decision, typed: Mapping[str, str]
 ) -> Response | None:
-    """None if it was; else what is said of why it was not."""
+    """Carries out a decision. Returns None, or a response that says why it was refused."""
     service, visitor = service_of(http), post.visitor
     if visitor.is_admin:
-        raise NotAllowedError("whoever looks after the experiment does not answer; people who do"
-                              " have links of their own")  # fmt: skip
+        raise NotAllowedError("whoever runs the experiment does not answer; people who do have"
+                              " links of their own")  # fmt: skip
     if item is not None:
         mine_of(service.queue, visitor, item)
     try:
@@ -204,8 +206,9 @@ def carried_out(
 
 
 def _attention(service: Service, post: Post, item: str | None) -> float | None:
-    """Seconds that a page measured, as far as they can be: no more than passed since this person's
-    last act. Simulated people say how long they would have taken.
+    """Seconds of attention: what the page measured, at most the time since this person's last act.
+
+    Simulated people report the time that they would have taken.
     """
     if item is None:
         return None
@@ -223,12 +226,12 @@ def _not_done(
     problem: str,
     typed: Mapping[str, str],
 ) -> Response:
-    """Says why, with what was typed: htmx leaves it where it is, other pages are made with it."""
+    """Says why a decision was refused, and shows what was typed."""
     service = service_of(http)
     if code == 409 and item is not None and typed.get("answer"):
         _keep(service, visitor, item, typed["answer"])
     current = service.queue.current(visitor.person, service.clock())
-    if current is None or item not in (None, current.id):  # they must go on to another
+    if current is None or item not in (None, current.id):  # they have to go to another item
         return pages.trouble(http, code, problem, typed)
     if pages.is_part(http):
         return pages.page(http, "problem.html", code, problem=problem, go_on=False)
@@ -236,7 +239,7 @@ def _not_done(
 
 
 def _keep(service: Service, visitor: Visitor, item: str, text: str) -> None:
-    """As a draft, if it can be: what is too long is in the box only."""
+    """Keeps an answer as a draft, if it can be stored."""
     mine = service.queue.items[item].assignments[visitor.person]
     if mine.draft != text and len(text) <= LONGEST and not why_not_kept(text):
         service.do(lambda queue, _: queue.draft(visitor.person, item, text))
@@ -249,7 +252,7 @@ def _work(
     problem: str = "",
     typed: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """The page, or the part of it that changes: what is in hand, taken if need be."""
+    """Renders the page, or the part of it that changes, with the item in hand or the next one."""
     service = service_of(http)
     item = _in_hand(service, visitor)
     values = _about(service, visitor, item) if item else _nothing(service, visitor)
@@ -264,7 +267,7 @@ def _in_hand(service: Service, visitor: Visitor) -> Item | None:
     item = queue.current(person, now)
     if item is not None and queue.is_held(item.assignments[person], now):
         return item
-    if queue.take(person, now):  # decided again below, when nobody can come between
+    if queue.take(person, now):  # decided again in a transaction
         service.do(lambda queue, now: queue.take(person, now))
     return service.queue.current(person, now)
 
@@ -289,7 +292,7 @@ def _about(service: Service, visitor: Visitor, item: Item) -> dict[str, Any]:
 
 
 def basis_of(queue: Queue, item: str, mine: Assignment) -> Assignment:
-    """Whose exchanges somebody answers by: their own, or those of what they check."""
+    """The assignment whose exchanges a person answers by: their own, or the one that they check."""
     checked = queue.items[item].review_of
     return mine if checked is None else queue.items[checked[0]].assignments[checked[1]]
 
@@ -308,12 +311,12 @@ def _nothing(service: Service, visitor: Visitor) -> dict[str, Any]:
 
 
 class LastAct(NamedTuple):
-    """What a person did last, and could undo."""
+    """The last act of a person, which they could undo."""
 
     event: int
     item: str
     what: str  # "asked", "submitted" or "skipped"
-    stays: bool  # they have seen who told them what
+    stays: bool  # it can no longer be undone: they have seen who told them what
 
 
 def _last(queue: Queue, person: str, in_hand: Item | None) -> LastAct | None:

@@ -1,7 +1,7 @@
-"""The web application: what is where, and what is said when something goes wrong.
+"""The web application: its routes, and the page for each kind of error.
 
-Pages are made in the event loop's own thread: what they read is in memory, and what they append is
-on disk in a fraction of a millisecond. Never imports jax.
+People's pages are rendered in the event loop's own thread: what they read is in memory, and what
+they append is on disk in a fraction of a millisecond. Never imports jax.
 """
 
 import contextlib
@@ -25,19 +25,22 @@ from amplify.web.service import Service
 
 PLAIN = {
     404: "there is no such page",
-    405: "this address takes nothing of that kind",
+    405: "this address does not accept that",
 }
 
 
 def make_app(
     experiment: Path, *, clock: Callable[[], float] = time.time, share: bool = False
 ) -> FastAPI:
-    """The pages of an experiment's folder.
+    """Returns the application that serves an experiment's pages.
 
     Args:
-        share: they are shown in Colab's frames, through its proxy.
+        experiment: its folder.
+        clock: gives the time, in seconds since 1970.
+        share: whether Colab may frame the pages, through its proxy.
 
-    Raises AmplifyError if the log of events is damaged or of a later version.
+    Raises:
+        AmplifyError: the log is damaged or was written by a later version.
     """
     service, view = Service(experiment, clock), AdminView(experiment)
 
@@ -69,7 +72,7 @@ async def _front(request: Request) -> Response:
 
 
 async def _come_in(request: Request, token: str) -> Response:
-    """A person's link: from now on the browser is known."""
+    """A person's link: starts a session in the browser."""
     gate: access.Gate = request.app.state.gate
     try:
         member = gate.open(token)
@@ -87,7 +90,7 @@ async def _well() -> str:
 
 
 def _explain_errors(app: FastAPI, share: bool) -> None:
-    """Every error is a page that says what to do."""
+    """Renders every error as a page that says what to do."""
 
     @app.exception_handler(NotAllowedError)
     async def not_allowed(request: Request, error: NotAllowedError) -> Response:
@@ -95,7 +98,7 @@ def _explain_errors(app: FastAPI, share: bool) -> None:
 
     @app.exception_handler(access.TooManyError)
     async def too_many(request: Request, error: access.TooManyError) -> Response:
-        said = "that was too much at once; wait a few seconds and try again"
+        said = "too many requests; wait a few seconds and try again"
         response = pages.trouble(request, 429, said)
         response.headers["retry-after"] = "5"
         return response
@@ -122,7 +125,7 @@ def _explain_errors(app: FastAPI, share: bool) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        # Made outside of `Guard`, which therefore cannot add these.
+        # Rendered outside of `Guard`, so these are added here.
         response = pages.trouble(request, 500, pages.STOPPED)
         response.headers.update(access.headers(share))
         return response

@@ -1,7 +1,7 @@
-"""Where people disagree, what they answered, and what whoever runs the experiment decides on that.
+"""The admin's pages on disagreements and answers, with the decisions about them.
 
-Disagreements are decided blind: the answers and how each came about, without names. What is decided
-is appended as everything is, in the thread in which people's pages are made.
+Disagreements are decided blind: the page shows the answers and how each came about, without names.
+Decisions are appended through the same `Service` as everything that people do.
 """
 
 import random
@@ -51,7 +51,7 @@ def disagreements(http: Request, visitor: Admin) -> Response:
 
 @router.get("/disagreements/next")
 def next_disagreement(http: Request, visitor: Admin) -> Response:
-    """To the first that nobody has decided yet."""
+    """Leads to the first disagreement that is undecided."""
     view = admin_view.view_of(http)
     with view.read() as queue:
         open_ones = (one for one in admin_view.disagreements(view, queue) if not one.settled)
@@ -62,16 +62,16 @@ def next_disagreement(http: Request, visitor: Admin) -> Response:
 
 @router.get("/disagreements/{item}")
 def disagreement(http: Request, visitor: Admin, item: str) -> Response:
-    """The answers and how each came about, in an order that says nothing, and by nobody knows
-    whom.
-    """
+    """The answers and how each came about, shuffled and without names."""
     with admin_view.view_of(http).read() as queue:
         return _compare(http, queue, item)
 
 
 class Side(NamedTuple):
+    """One answer of a disagreement."""
+
     answer: str
-    trees: list[list[view_models.ExchangeView]]  # what each of those who gave it was told
+    trees: list[list[view_models.ExchangeView]]  # the exchanges of each person who gave it
 
 
 def _compare(
@@ -84,7 +84,7 @@ def _compare(
         Side(said, [_told(queue, assignment) for assignment in assignments])
         for said, assignments in found.answers.items()
     ]
-    random.Random(item).shuffle(sides)  # the same whenever it is shown
+    random.Random(item).shuffle(sides)  # the same order every time
     return admin_view.page(
         http,
         "disagreement.html",
@@ -102,7 +102,7 @@ def _disagreement(queue: Queue, item: str) -> quality.Disagreement | None:
 
 
 def _told(queue: Queue, assignment: Assignment) -> list[view_models.ExchangeView]:
-    """What somebody had been told when they answered; of a check, what was checked."""
+    """The exchanges that somebody answered by; for a check, those of the answer it checks."""
     review_of = queue.items[assignment.item].review_of
     if review_of is not None:
         assignment = queue.items[review_of[0]].assignments[review_of[1]]
@@ -121,7 +121,7 @@ def answers(
     person: str = "",
     page: int = 0,
 ) -> Response:
-    """Every item with what people answered, the last first."""
+    """All items with people's answers, latest first."""
     view, number, words = (
         admin_view.view_of(http),
         admin_view.number(round),
@@ -151,7 +151,7 @@ def answers(
 
 @router.get("/answers/{item}")
 def answer(http: Request, visitor: Admin, item: str) -> Response:
-    """Everything about one item: who answered what after being told what, and what was decided."""
+    """Everything about one item: exchanges, answers, checks, decisions and events."""
     view = admin_view.view_of(http)
     with view.read() as queue:
         return _answer(http, view, queue, item)
@@ -194,7 +194,7 @@ def _answer(
 
 
 def _corrected(history: Iterable[Event]) -> dict[tuple[str, int], str]:
-    """By person and number of the sub-question."""
+    """Corrected sub-answers by person and number of the sub-question."""
     return {
         (event.body["person"], event.body["number"]): event.body["answer"]
         for event in history
@@ -203,7 +203,7 @@ def _corrected(history: Iterable[Event]) -> dict[tuple[str, int], str]:
 
 
 def _said(event: Event) -> str:
-    """The words of an event, whatever it is."""
+    """The main text of an event of any kind."""
     for key in ("text", "answer", "reason", "problem", "question", "what"):
         if event.body.get(key):
             return str(event.body[key])
@@ -216,7 +216,7 @@ def _text_of(item: Item) -> str:
 
 
 async def _by_admin(visitor: Admin, post: Annotated[Post, Depends(access.post)]) -> Post:
-    """A form sent by whoever runs the experiment, and by nobody else."""
+    """A form that the admin posted."""
     return post
 
 
@@ -232,7 +232,7 @@ async def adjudicate(
     other: Text = "",
     then: Text = "",
 ) -> Response:
-    """Decides on an answer: one of those given, or what is typed into `other`."""
+    """Decides which answer counts: one that was given, or what was typed into `other`."""
     wanted, by = other.strip() or answer, post.visitor.person
     blind = then == "next"
     return _decided(
@@ -254,7 +254,7 @@ async def correct(
     answer: Text = "",
     number: Annotated[int | None, Form()] = None,
 ) -> Response:
-    """Corrects a final answer, or with a `number` what the assistant said to that sub-question."""
+    """Corrects a final answer or, if `number` is given, the answer to that sub-question."""
     by = post.visitor.person
     return _decided(
         http,
@@ -284,8 +284,8 @@ def _decided(
     typed: str,
     blind: bool = False,
 ) -> Response:
-    """Appends a decision and goes to what is next; why it cannot be is said where it was made, and
-    what was typed is shown there.
+    """Appends a decision and leads to the next page. If it is refused, the same page says why and
+    shows what was typed.
     """
     service: Service = http.app.state.service
     try:

@@ -95,7 +95,7 @@ class FormRoute(APIRoute):
             try:
                 body = await request.body()
             except ClientDisconnect:
-                raise HTTPException(400, "what was sent did not come to an end") from None
+                raise HTTPException(400, "the form did not arrive completely") from None
             try:
                 fields = read_form(request.headers.get("content-type", ""), body)
             except FormError as error:
@@ -107,7 +107,7 @@ class FormRoute(APIRoute):
 
 def _sent_again(request: Request, body: bytes) -> Request:
     """A copy of a request with another form as its body."""
-    request.scope.setdefault("state", {})  # both are about the same visitor
+    request.scope.setdefault("state", {})  # shared by both
     of_body = {b"content-type": FORM.encode(), b"content-length": str(len(body)).encode()}
     others = [pair for pair in request.scope["headers"] if pair[0] not in of_body]
     scope = {**request.scope, "headers": [*others, *of_body.items()]}

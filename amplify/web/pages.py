@@ -1,7 +1,6 @@
-"""Templates and what every page is made with: rendering, errors in plain words, addresses of files.
+"""Renders templates: pages, parts of pages, errors in plain words, URLs of static files.
 
-Templates escape whatever they show. A request that htmx sent gets a part of a page, any other the
-whole.
+Templates escape all values. A request from htmx gets a part of a page, any other the whole page.
 """
 
 import functools
@@ -34,7 +33,7 @@ STATIC = Path(__file__).parent / "static"
 
 HTMX = {
     "includeIndicatorStyles": False,  # no inline style
-    "defaultSettleDelay": 0,  # a form that is shown and not yet htmx's would open the page again
+    "defaultSettleDelay": 0,  # a new form must be htmx's at once: else it would load a whole page
     "allowEval": False,
     "allowScriptTags": False,
     "historyEnabled": False,
@@ -43,7 +42,7 @@ HTMX = {
     "responseHandling": [
         {"code": "204", "swap": False},
         {"code": "[23]..", "swap": True},
-        # What went wrong is said in its own place, and what was typed stays where it is.
+        # An error is shown in its own place, and what was typed stays where it is.
         {
             "code": "[45]..",
             "swap": True,
@@ -56,14 +55,22 @@ HTMX = {
 
 
 def page(request: Request, name: str, code: int = 200, **values: Any) -> HTMLResponse:
-    """A template with the values that it names, and those that every page has."""
-    # Whatever text there is, such as the name of a folder, a page can be sent.
+    """Returns a response with a rendered template.
+
+    Args:
+        request: that is answered.
+        name: of the template.
+        code: HTTP status.
+        values: for the template, besides those that every page has.
+    """
+    # A folder's name may contain what UTF-8 cannot encode.
     return HTMLResponse(render(request, name, **values).encode("utf-8", "replace"), code)
 
 
 def render(request: Request, name: str, **values: Any) -> str:
+    """Returns a template's text; arguments as for `page`."""
     visitor = getattr(request.state, "visitor", None)
-    # Strangers are not told what goes on here.
+    # Only people with a link see the experiment's title.
     title = request.app.state.service.title if visitor else "Amplify"
     values = {"title": title, "visitor": visitor, "path": request.url.path, **values}
     return templates.get_template(name).render(values)
@@ -72,16 +79,23 @@ def render(request: Request, name: str, **values: Any) -> str:
 def trouble(
     request: Request, status: int, problem: str, typed: Mapping[str, str] | None = None
 ) -> HTMLResponse:
-    """Says what went wrong: to htmx as a part of the page that is there, else as a page, with what
-    was typed.
+    """Returns a response that says what went wrong, and shows what was typed.
+
+    Args:
+        request: that is answered.
+        status: HTTP status.
+        problem: what went wrong and what to do, for a person.
+        typed: texts of the form, by field.
     """
     values = {"problem": problem, "go_on": status == 409, "typed": typed or {}, "status": status}
     return page(request, "problem.html" if is_part(request) else "error.html", status, **values)
 
 
 def explain(error: AmplifyError) -> tuple[int, str]:
-    """What a person is told of a fault that only whoever runs the experiment can mend, who is told
-    on the terminal.
+    """Logs an error that only whoever runs the experiment can fix.
+
+    Returns:
+        HTTP status, and what to tell the person whose request failed.
     """
     log.error("%s", error)
     cause = error.__cause__
@@ -90,13 +104,13 @@ def explain(error: AmplifyError) -> tuple[int, str]:
 
 
 def is_part(request: Request) -> bool:
-    """Whether htmx asks, and so for a part of a page."""
+    """Whether a request is from htmx, and wants a part of a page."""
     return request.headers.get("hx-request") == "true"
 
 
 @functools.cache
 def static(name: str) -> str:
-    """The address of a file, another one when the file is another."""
+    """URL of a static file, which changes whenever the file does."""
     digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()
     return f"/static/{name}?{digest[:8]}"
 

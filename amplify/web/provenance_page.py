@@ -1,5 +1,6 @@
-"""Who told a person what: shown once they have submitted their answer and asked to be told, which
-their answer then outlives unchanged.
+"""The page that reveals who told a person what, once they have submitted their answer.
+
+After that, their answer can no longer be undone.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ router = APIRouter(route_class=FormRoute)
 
 @router.get("/items/{item}/seen")
 async def what_was_told(http: Request, visitor: Answerer, item: str) -> Response:
-    """By whom. Before it is shown, a person is told that their answer will then stay."""
+    """Who told what. A person is first told that their answer can then no longer be undone."""
     service = service_of(http)
     mine = mine_of(service.queue, visitor, item)
     if mine.state != SUBMITTED:
@@ -33,13 +34,14 @@ async def what_was_told(http: Request, visitor: Answerer, item: str) -> Response
 
 @router.post("/items/{item}/seen")
 async def see(http: Request, post: Posted, item: str) -> Response:
+    """Reveals it."""
     person = post.visitor.person
     not_done = carried_out(http, post, item, lambda queue, _: queue.see(person, item), {})
     return not_done or RedirectResponse(http.url.path, 303)
 
 
 class Source(NamedTuple):
-    """Who told something."""
+    """Who gave an answer."""
 
     question: str
     answer: str
@@ -70,9 +72,7 @@ def _sources(service: Service, mine: Assignment) -> list[Source]:
 
 
 def _rounds_by_digest(service: Service) -> dict[str, int]:
-    """Which round trained which weights, by the rounds' records. A record that cannot be read says
-    nothing.
-    """
+    """Which round trained which weights. Records that cannot be read are skipped."""
     rounds: dict[str, int] = {}
     for folder in sorted(service.experiment.glob("[0-9][0-9][0-9]*")):
         with contextlib.suppress(AmplifyError, OSError):

@@ -1,8 +1,7 @@
-"""What all pages share: the log, the state that it amounts to, and who may come in.
+"""What all pages share: the log, the state folded from it, and the roster.
 
-Every request first catches up with what other processes appended. What is decided on the state is
-appended in one transaction with that look, so that two people are never given the last place of an
-item. Never imports jax.
+Every request first applies what other processes have appended. A decision reads the state and
+appends its events in one transaction, so two people never get the last place of an item.
 """
 
 import threading
@@ -16,29 +15,33 @@ from amplify.people.roster import Roster
 from amplify.people.rules import Queue, RefusedError
 
 TOO_LATE = (
-    "this comes too late: this form was sent before with other content, and that is what counts;"
-    " what you typed now is still here"
+    "this form was already sent with other content, and that is what counts; what you typed now is"
+    " still here"
 )
 
 
 class Service:
+    """Reads and writes the log for the pages on which people answer."""
+
     def __init__(self, experiment: Path, clock: Callable[[], float] = time.time) -> None:
-        """Raises AmplifyError if the log is damaged or of a later version."""
+        """Opens the experiment's log.
+
+        Raises:
+            AmplifyError: the log is damaged or was written by a later version.
+        """
         self.experiment, self.clock = experiment, clock
         self.log, self.roster = Log(experiment / EVENTS, clock), Roster(experiment)
         self._queue, self._one_at_a_time = Queue(self.log.since()), threading.RLock()
 
     @property
     def title(self) -> str:
-        """Of the last round that was read of. Any thread may ask for it: it changes nothing, while
-        the state is looked at by one thread alone.
-        """
+        """Title of the latest round that was read. Safe in any thread: it reads no events."""
         rounds = dict(self._queue.rounds)
         return (rounds[max(rounds)].title if rounds else "") or self.experiment.resolve().name
 
     @property
     def queue(self) -> Queue:
-        """The state as of now."""
+        """The state now."""
         with self._one_at_a_time:
             for event in self.log.since(self._queue.last):
                 self._queue.apply(event)
@@ -52,22 +55,27 @@ class Service:
         sent: str | None = None,
         seconds: float | None = None,
     ) -> list[int]:
-        """Appends what `decision` returns for the state and the time; returns the events' ids.
+        """Appends the events that a decision returns.
 
         Args:
-            request: an id that the sender gives; the same request is carried out once.
-            sent: a digest of what the request says besides.
+            decision: is given the state and the time.
+            request: the sender's id of the request, which is carried out only once.
+            sent: digest of the request's content.
             seconds: of attention that it took.
 
-        Raises RefusedError if it may not be done, or if the same request said something else
-        before.
+        Returns:
+            Ids of the events.
+
+        Raises:
+            RefusedError: the decision is not allowed, or the same request had other content
+                before.
         """
 
         name = f"{request}#{sent}" if request and sent else request
 
         def decide() -> list[New]:
             if request and self.log.has_request(f"{request}#"):
-                raise RefusedError(TOO_LATE)  # the very same would not have come as far as this
+                raise RefusedError(TOO_LATE)  # the same content would have been found by `decide`
             events = decision(self.queue, self.clock())
             if events:
                 events[-1] = {**events[-1], "seconds": seconds}

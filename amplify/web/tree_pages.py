@@ -1,5 +1,6 @@
-"""Decomposition trees of all rounds: to search, from a training row to its tree, and from an answer
-to every row that rests on it.
+"""The admin's pages on decomposition trees.
+
+They can be searched; a training row leads to its tree, and an answer to every row that rests on it.
 """
 
 from fastapi import APIRouter, HTTPException, Request
@@ -26,7 +27,7 @@ def trees(
     model: str = "",
     page: int = 0,
 ) -> Response:
-    """Of all rounds, to search and to filter."""
+    """Trees of all rounds, with search and filters."""
     wanted = TreeFilter(
         text=text,
         round=admin_view.number(round),
@@ -54,13 +55,13 @@ def trees(
 
 @router.get("/trees/{round}-{row}-{column}")
 def tree(http: Request, visitor: Admin, round: int, row: int, column: int) -> Response:
-    """The tree behind one question of one training row."""
+    """The tree behind one question of a training row."""
     found = _trees(http).at(round, row, column)
     if found is None:
         raise HTTPException(
             404,
-            f"no tree was kept of round {round}, row {row}, question {column}: those of people all"
-            " are, and a sample of the others; another is made again by: amplify tree EXPERIMENT"
+            f"no tree was kept of round {round}, row {row}, question {column}: only people's trees"
+            " and a sample of the others are; to recompute it: amplify tree EXPERIMENT"
             f" --round {round} --row {row} --question {column}",
         )
     return admin_view.page(http, "tree.html", tree=found, folded=folded)
@@ -70,9 +71,7 @@ def tree(http: Request, visitor: Admin, round: int, row: int, column: int) -> Re
 def rests_on(
     http: Request, visitor: Admin, question: str = "", answer: str = "", event: str = ""
 ) -> Response:
-    """Every training row whose tree has an answer: found by its words, or by an event of the log
-    that gave it.
-    """
+    """Training rows whose tree contains an answer: given by its text, or by its event."""
     number, all_ = admin_view.number(event), _trees(http)
     checkpoint = None
     if number is not None:
@@ -95,9 +94,9 @@ def rests_on(
 
 
 def _answer_of_event(http: Request, number: int) -> tuple[str, str, str | None]:
-    """Question, answer and checkpoint of an event that gave an answer; two empty texts of another.
+    """Question, answer and checkpoint of an event that gave a sub-answer; else empty texts.
 
-    A final answer is found by its event alone: others may have given the same to the same question.
+    A final answer is found by its event alone: others may have given the same answer.
     """
     with admin_view.view_of(http).read() as queue:
         for item in queue.items.values():
@@ -109,7 +108,7 @@ def _answer_of_event(http: Request, number: int) -> tuple[str, str, str | None]:
 
 
 def _answer_rule(http: Request) -> AnswerRule:
-    """By which answers of this experiment are compared: that of the question put up last."""
+    """The rule by which answers are compared: that of the latest item."""
     with admin_view.view_of(http).read() as queue:
         last = next(reversed(queue.items.values()), None)
         return CASELESS if last is None else last.rule

@@ -1,5 +1,6 @@
-"""What a page shows of a person's work on an item: plain values, nothing that says which round or
-model wrote what.
+"""Values that pages show about a person's work on an item.
+
+They contain nothing that says which round or model wrote what.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ PENDING, ANSWERED, PROBLEM = "pending", "answered", "problem"
 
 
 class StepView(NamedTuple):
-    """How an answer came about: a sub-question of it, and so on."""
+    """A node of an answer's decomposition."""
 
     question: str
     answer: str
@@ -20,19 +21,19 @@ class StepView(NamedTuple):
 
 
 class ExchangeView(NamedTuple):
-    """A sub-question, and what is known of its answer."""
+    """A sub-question and its answer, if there is one."""
 
     number: int
     text: str
-    part: str  # of the answer that it expands on; "": all of it
+    part: str  # of the answer that it expands on; "": the whole answer
     state: str
     answer: str
     confidence: str  # in words; "": none was given
-    looked_up: bool  # by the environment: no model's guess
+    looked_up: bool  # answered by the environment, not by a model
     problem: str
     steps: tuple[StepView, ...]
     passages: tuple[str, ...]
-    expansions: list["ExchangeView"]  # on this answer
+    expansions: list["ExchangeView"]  # of this answer
 
     @property
     def may_expand(self) -> bool:
@@ -40,13 +41,20 @@ class ExchangeView(NamedTuple):
 
 
 class Progress(NamedTuple):
+    """How far a round has got."""
+
     mine: int  # items that this person has answered in the round
     done: int  # items of the round that are complete
     all: int
 
 
 def exchanges(assignment: Assignment, *, answered_only: bool = False) -> list[ExchangeView]:
-    """What was asked and not undone, each below the answer that it expands on."""
+    """Returns the exchanges that were not undone; expansions are below the answer they expand on.
+
+    Args:
+        assignment: whose exchanges.
+        answered_only: whether to leave out those without an answer.
+    """
     there: dict[int, ExchangeView] = {}
     top: list[ExchangeView] = []
     for exchange in assignment.exchanges:
@@ -59,16 +67,18 @@ def exchanges(assignment: Assignment, *, answered_only: bool = False) -> list[Ex
 
 
 def questions_left(item: Item, assignment: Assignment) -> int:
+    """Number of sub-questions that a person may still ask."""
     return max(0, item.budget - sum(exchange.costs for exchange in assignment.exchanges))
 
 
 def progress(queue: Queue, person: str, round: int) -> Progress:
+    """How far a round has got, for a person."""
     count = len(queue.rounds[round].items)
     return Progress(queue.submitted_by(person, round), count - queue.open_items(round), count)
 
 
 def in_words(probability: float | None) -> str:
-    """How sure the assistant was."""
+    """How sure the assistant was, in words; "" if that is not known."""
     if probability is None:
         return ""
     percent = round(100 * probability)

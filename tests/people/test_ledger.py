@@ -3,7 +3,7 @@ import json
 import pytest
 
 from amplify.people.records import read_records
-from amplify.people.results import spent, spent_altogether
+from amplify.people.results import cost_by_round, total_cost
 from tests.people.story import Story
 
 
@@ -38,7 +38,7 @@ def test_what_people_did_is_set_against_what_the_round_gained(tmp_path):
     write_round(tmp_path, 1, 40, against=0)
     write_round(tmp_path, 2, 38, against=1, verdict="rejected")
     records = read_records(tmp_path)
-    none, one, two = spent(work().queue, records)
+    none, one, two = cost_by_round(work().queue, records)
     assert (none.answers, none.points, none.seconds_a_point) == (0, None, None)
     assert (one.people, one.answers, one.seconds) == (2, 2, 85)  # the skip took its time too
     assert one.points == pytest.approx(20)
@@ -46,13 +46,13 @@ def test_what_people_did_is_set_against_what_the_round_gained(tmp_path):
     assert one.answers_a_point == pytest.approx(0.1)
     assert two.points == pytest.approx(-2)
     assert two.seconds_a_point is None  # nothing was gained, so no price can be given
-    altogether = spent_altogether(work().queue, records)
+    altogether = total_cost(work().queue, records)
     assert (altogether.round, altogether.answers) == (1, 2)
     assert altogether.points == pytest.approx(20)
 
 
 def test_a_round_without_evals_has_gained_nobody_knows_what(tmp_path):
-    [one, two] = spent(work().queue, [])
+    [one, two] = cost_by_round(work().queue, [])
     assert (one.answers, one.points) == (2, None)
     assert two.seconds == 10
-    assert spent_altogether(work().queue, []) is None
+    assert total_cost(work().queue, []) is None

@@ -347,7 +347,7 @@ def test_a_decision_that_cannot_be_shows_what_was_typed(folder, admin):
     send(admin, page, "adjudicate", answer="Atlantis")
     response = send(admin, page, "adjudicate", answer="Utopia")
     assert response.status_code == 409
-    assert "comes too late" in text_of(response.text)
+    assert "already sent with other content" in text_of(response.text)
     assert ">Utopia</textarea>" in response.text
     assert state(folder).items["1-2-0"].adjudicated == "Atlantis"
 

@@ -208,7 +208,7 @@ def test_a_form_sent_again_with_something_else_in_it_comes_too_late(
     browser.page = page
     response = browser.send(name, htmx=htmx, **{field: second})
     assert response.status_code == 409
-    assert "comes too late" in text_of(response.text)
+    assert "already sent with other content" in text_of(response.text)
     if not htmx:  # there it is in the box still
         assert second in response.text
     assert [event.body[field] for event in events(folder, kind)] == [first]
