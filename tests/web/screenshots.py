@@ -33,7 +33,7 @@ def pages(page: Page, address: str, token: str) -> Iterator[str]:
     page.wait_for_selector(":nth-match([data-state=answered], 3)")
     page.fill("#submit textarea", "the Tamble")
     mark(page, 1, 4, 10)
-    page.click("details:has-text('What the assistant had read') > summary")
+    page.click("details:has-text('Passages that the assistant read') > summary")
     yield "answered"
     page.click("#skipping summary")
     page.fill("#reason", "I cannot find out")
@@ -48,7 +48,7 @@ def pages(page: Page, address: str, token: str) -> Iterator[str]:
     page.click("#submit .main")
     page.wait_for_selector("#problem")
     yield "problem"
-    page.click("text=What you were told by whom")
+    page.click("text=Who told you what")
     yield "before-seen"
     page.click("text=Show me")
     page.wait_for_selector("table")

@@ -133,7 +133,7 @@ def test_rounds_show_every_measure_that_evals_have_in_the_words_of_its_declarati
     said = text_of(page)
     assert "25.0 " in said
     assert "Held-out questions that the overseer answers rightly, asking this assistant" in said
-    assert "By the measure that the gate compares, alone: gained over the round" in said
+    assert "For each percentage point of the gate's measure, alone, gained over the round" in said
 
 
 def test_rounds_keep_themselves_up_to_date_by_a_part_of_the_page(folder, admin):
@@ -143,9 +143,9 @@ def test_rounds_keep_themselves_up_to_date_by_a_part_of_the_page(folder, admin):
     log = Log(folder / "events.sqlite", Clock(START + 699))
     told = {"round": 3, "item": "3-23-0", "person": PEOPLE[0]}
     log.append({**told, "kind": "submitted", "body": {"answer": "Arle"}})
-    before = re.search(r"answers a minute ([\d.]+)", text_of(part))
+    before = re.search(r"answers per minute ([\d.]+)", text_of(part))
     after = re.search(
-        r"answers a minute ([\d.]+)", text_of(admin.get("/admin", **{"HX-Request": "true"}).text)
+        r"answers per minute ([\d.]+)", text_of(admin.get("/admin", **{"HX-Request": "true"}).text)
     )
     log.close()
     assert before
@@ -158,12 +158,12 @@ def test_an_experiment_without_anything_says_so_on_every_page(tmp_path):
     with served(tmp_path / "empty") as client:
         admin = Browser(client, Roster(tmp_path / "empty").admin())
         for path, said in (
-            ("/admin", "Nobody has been asked anything yet"),
+            ("/admin", "No question has been put up yet"),
             ("/admin/people", "Nobody has answered anything yet"),
-            ("/admin/disagreements", "Nowhere"),
+            ("/admin/disagreements", "No question has different answers"),
             ("/admin/answers", "No question"),
             ("/admin/trees", "No tree"),
-            ("/admin/uplift", "There is no trial to report yet"),
+            ("/admin/uplift", "There is no trial yet"),
             ("/admin/stale", "Nothing"),
         ):
             assert said in text_of(opened(admin, path)), path
@@ -253,7 +253,7 @@ def test_an_answer_leads_to_all_rows_that_rest_on_it_and_a_row_to_its_tree(folde
 
 def test_uplift_is_shown_with_an_interval(admin):
     said = text_of(opened(admin, "/admin/uplift"))
-    assert re.search(r"time an answer 3\d s 1\d\d answers 4\d s \d\d answers \W\d", said)
+    assert re.search(r"time per answer 3\d s 1\d\d answers 4\d s \d\d answers \W\d", said)
     assert "There is no trial" in text_of(opened(admin, "/admin/uplift?round=9"))
 
 

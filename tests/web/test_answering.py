@@ -520,7 +520,7 @@ def test_what_cannot_be_taken_comes_back_at_once_with_the_reason(folder, client,
     assert "Is Arle larger" in browser.open(), "what is in hand is finished first"
     browser.send("submit", answer="yes")
     assert "Which river" in browser.page
-    assert "could not be taken: no such river" in text_of(browser.page)
+    assert "was not accepted: no such river" in text_of(browser.page)
     assert ">the Tambel</textarea>" in browser.page
     other = Browser(client, invited(folder)[0])
     assert 'id="nothing"' in other.open(), "it is still its author's"
@@ -549,11 +549,11 @@ def test_simulated_people_say_how_long_they_would_have_taken(folder, client):
 
 
 def test_progress_is_ones_own_and_the_rounds(browser):
-    assert "You have answered 0. The round: 0 of 2" in text_of(browser.page)
+    assert "You have answered 0. This round: 0 of 2" in text_of(browser.page)
     browser.send("submit", answer="the Tamble")
-    assert "You have answered 1. The round: 1 of 2" in text_of(browser.page)
+    assert "You have answered 1. This round: 1 of 2" in text_of(browser.page)
     browser.send("skip", reason="I do not know")
-    assert "You have answered 1. The round: 1 of 2" in text_of(browser.page)
+    assert "You have answered 1. This round: 1 of 2" in text_of(browser.page)
 
 
 def test_the_guide_is_open_for_beginners_and_within_reach_afterwards(browser):
