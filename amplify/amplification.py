@@ -8,13 +8,16 @@ on the device; `scanning` has levels whose program does not grow with the number
 and Amodei 2018 (arXiv:1810.08575), section 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify import calls
+from amplify.errors import AmplifyError
 from amplify.task_abilities import search_of
 from amplify.types import (
     ASSISTANT,
@@ -29,11 +32,24 @@ from amplify.types import (
     Task,
 )
 
-Level = Callable[
-    [Overseer, Respond, Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]],
-    Interaction,
-]
-"""One level of a tree: `amplify`, or something that gives the same interaction."""
+Parts = Mapping[str, Respond]
+"""Who answers what is asked of parts other than the assistant, by the part's name."""
+
+
+@runtime_checkable
+class Level(Protocol):
+    """One level of a tree: `amplify`, or something that gives the same interaction."""
+
+    def __call__(
+        self,
+        overseer: Overseer,
+        respond: Respond,
+        questions: Int[Array, "*b question_length"],
+        where: Bool[Array, "*b"],
+        keys: Key[Array, "*b"],
+        *,
+        parts: Parts,
+    ) -> Interaction: ...
 
 
 def amplify(
@@ -42,11 +58,20 @@ def amplify(
     questions: Int[Array, "*b question_length"],
     where: Bool[Array, "*b"],
     keys: Key[Array, "*b"],
+    *,
+    parts: Parts = MappingProxyType({}),
 ) -> Interaction:
-    """The overseer answers each question, `respond` answering its sub-questions. Consumes the keys.
+    """The overseer answers each question with the answers to its sub-questions. Consumes the keys.
 
     Items where `where` is False are carried along, cost nothing where a whole step can be skipped,
     and mean nothing.
+
+    Args:
+        respond: answers what is asked of the assistant.
+        parts: who answers what is asked of other parts.
+
+    Raises:
+        AmplifyError: if the overseer asks a part that is not there.
     """
     strategy = overseer(questions, fold_in(keys, 0))
     steps: list[Step] = []
@@ -58,9 +83,20 @@ def amplify(
             by = jnp.full(where.shape, OVERSEER)
             return Interaction(questions, end.value, by, tuple(steps))
         asked = where if ask.where is None else where & ask.where
-        sub = respond(ask.question, asked, fold_in(keys, len(steps) + 1))
+        answerer = respond if ask.to == TO_ASSISTANT else _part(ask.to, parts)
+        sub = answerer(ask.question, asked, fold_in(keys, len(steps) + 1))
         steps.append(Step(asked, sub))
         answers = sub.answer
+
+
+TO_ASSISTANT, TO_ENVIRONMENT = "assistant", "environment"
+
+
+def _part(name: str, parts: Parts) -> Respond:
+    if name not in parts:
+        known = ", ".join((TO_ASSISTANT, *parts))
+        raise AmplifyError(f"the overseer asks the part {name!r}; parts are {known}")
+    return parts[name]
 
 
 def amplified(
@@ -70,6 +106,7 @@ def amplified(
     contexts: Int[Array, "batch facts fact_length"],
     depth: int,
     upper: Level = amplify,
+    parts: Parts = MappingProxyType({}),
 ) -> Respond:
     """Answers by `depth` levels of the overseer over the assistant; at 0 the assistant alone.
 
@@ -78,13 +115,17 @@ def amplified(
     Args:
         upper: how the levels above the lowest are amplified. With `amplify` the program grows as
             steps^depth; see `scanning.by_scan`.
+        parts: who answers what is asked of parts other than the assistant and the environment.
     """
     if depth == 0:
         return assistant
-    below = amplified(task, overseer, assistant, contexts, depth - 1, upper)
+    below = amplified(task, overseer, assistant, contexts, depth - 1, upper, parts)
     respond = with_environment(task, contexts, below)
-    level = amplify if depth == 1 else upper
-    return lambda questions, where, keys: level(overseer, respond, questions, where, keys)
+    level: Level = amplify if depth == 1 else upper
+    everyone = {TO_ENVIRONMENT: told_by_environment(task, contexts), **parts}
+    return lambda questions, where, keys: level(
+        overseer, respond, questions, where, keys, parts=everyone
+    )
 
 
 def with_environment(
@@ -105,6 +146,21 @@ def with_environment(
         sub = skip_if_none(rest, otherwise, questions, rest, keys)
         told = environment(contexts, questions, fold_in(keys, 0))
         return told_where(primitive, told, questions, sub)
+
+    return respond
+
+
+def told_by_environment(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
+    """The environment answers, as it does primitive questions."""
+    environment = over_questions(task.environment)
+
+    def respond(
+        questions: Int[Array, "batch questions question_length"],
+        where: Bool[Array, "batch questions"],
+        keys: Key[Array, "batch questions"],
+    ) -> Interaction:
+        told = environment(contexts, questions, fold_in(keys, 0))
+        return Interaction(questions, told, jnp.full(where.shape, ENVIRONMENT))
 
     return respond
 

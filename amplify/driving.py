@@ -15,12 +15,14 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify.amplification import (
+    TO_ENVIRONMENT,
     amplify,
     encode_given,
     fold_in,
     helping,
     over_questions,
     skip_if_none,
+    told_by_environment,
     told_where,
     with_memory,
 )
@@ -87,13 +89,15 @@ def _levels(
         primitive, told = _tell(task, contexts, questions, keys)
         return told_where(primitive, told, questions, below(questions, where & ~primitive, keys))
 
+    parts = {TO_ENVIRONMENT: functools.partial(_ask_environment, task, contexts)}
+
     def level(
         questions: Int[Array, "batch questions question_length"],
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
         asked = only_where(where, overseer, contexts.sharding)
-        return amplify(asked, respond, questions, where, keys)
+        return amplify(asked, respond, questions, where, keys, parts=parts)
 
     return level
 
@@ -169,6 +173,17 @@ def _help(
     alone = with_memory(task, assistant, params, contexts, memory)
     helper = helping(task, contexts, alone, sub_answers)
     return skip_if_none(where, helper, questions, where, keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ask_environment(
+    task: Task,
+    contexts: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    where: Bool[Array, "batch questions"],
+    keys: Key[Array, "batch questions"],
+) -> Interaction:
+    return told_by_environment(task, contexts)(questions, where, keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,12 +9,13 @@ network: overseers say which they are (`OverseerKind.replayable`).
 """
 
 from collections.abc import Callable
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from amplify.amplification import amplify, fold_in
+from amplify.amplification import TO_ASSISTANT, Parts, amplify, fold_in
 from amplify.types import (
     OVERSEER,
     Ask,
@@ -35,11 +36,15 @@ def by_scan(
     keys: Key[Array, "*b"],
     *,
     answer_length: int,
+    parts: Parts = MappingProxyType({}),
 ) -> Interaction:
     """As `amplification.amplify`, bit for bit, but the interaction's steps are stacked.
 
+    Steps that ask several parts are laid out one after another, as `amplify` does.
+
     Args:
         answer_length: tokens of an answer.
+        parts: as for `amplify`.
     """
     own_keys = fold_in(keys, 0)
     nothing = jnp.zeros((*where.shape, answer_length), questions.dtype)
@@ -47,9 +52,9 @@ def by_scan(
     def replayed(told: Callable[[int], Array]) -> tuple[list[Ask], Array]:
         return replay(overseer(questions, own_keys), told)
 
-    asks, _ = jax.eval_shape(lambda: replayed(lambda step: nothing))
-    if len(asks) < 2:  # nothing to gain
-        return amplify(overseer, respond, questions, where, keys)
+    parts_asked = _parts_asked(overseer, questions, own_keys, nothing)
+    if len(parts_asked) < 2 or {*parts_asked} != {TO_ASSISTANT}:
+        return amplify(overseer, respond, questions, where, keys, parts=parts)
 
     def take_step(answers: Array, number: Int[Array, ""]) -> tuple[Array, Step]:
         asks, _ = replayed(lambda step: answers[step])
@@ -59,10 +64,28 @@ def by_scan(
         sub = respond(question, asked, fold_in(keys, number + 1))
         return answers.at[number].set(sub.answer), Step(asked, sub)
 
-    silence = jnp.broadcast_to(nothing, (len(asks), *nothing.shape))
-    answers, steps = jax.lax.scan(take_step, silence, jnp.arange(len(asks)))
+    silence = jnp.broadcast_to(nothing, (len(parts_asked), *nothing.shape))
+    answers, steps = jax.lax.scan(take_step, silence, jnp.arange(len(parts_asked)))
     _, answer = replayed(lambda step: answers[step])
     return Interaction(questions, answer, jnp.full(where.shape, OVERSEER), StackedSteps(steps))
+
+
+def _parts_asked(
+    overseer: Overseer,
+    questions: Int[Array, "*b question_length"],
+    keys: Key[Array, "*b"],
+    nothing: Int[Array, "*b answer_length"],
+) -> list[str]:
+    """The part that each step of a strategy asks, found without computing anything."""
+    parts: list[str] = []
+
+    def trace() -> Array:
+        asks, answer = replay(overseer(questions, keys), lambda step: nothing)
+        parts.extend(ask.to for ask in asks)
+        return answer
+
+    jax.eval_shape(trace)
+    return parts
 
 
 def replay(strategy: Strategy, told: Callable[[int], Array]) -> tuple[list[Ask], Array]:

@@ -31,6 +31,9 @@ FAILED = -1
 ASSISTANT, ENVIRONMENT, OVERSEER = 0, 1, 2
 """Who gave an answer: the values of `Interaction.answered_by`."""
 
+OTHERS = 3
+"""Part i, counted from 0, of those that an oversight names has the value `OTHERS + i`."""
+
 
 class Problems(NamedTuple):
     """A batch of contexts and the questions asked about each."""
@@ -57,6 +60,9 @@ class Ask(NamedTuple):
 
     question: Int[Array, "*b question_length"]
     where: Bool[Array, "*b"] | None = None  # True where the item asks; None: all do
+    to: str = "assistant"
+    """The part that is asked: "assistant", "environment", or another that the oversight names. A
+    primitive question for the assistant goes to the environment."""
 
 
 class Interaction(NamedTuple):
@@ -64,7 +70,7 @@ class Interaction(NamedTuple):
 
     question: Int[Array, "*b question_length"]
     answer: Int[Array, "*b answer_length"]
-    answered_by: Int[Array, "*b"]  # ASSISTANT, ENVIRONMENT or OVERSEER
+    answered_by: Int[Array, "*b"]  # ASSISTANT, ENVIRONMENT, OVERSEER, or OTHERS and above
     steps: tuple["Step", ...] = ()  # in the order asked; count only where answered_by == OVERSEER
 
 

@@ -1,6 +1,7 @@
 """Tokens as a person reads and types them, and decomposition trees in words."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,16 @@ from jaxtyping import Array, Bool, Int
 
 from amplify.errors import AmplifyError
 from amplify.task_abilities import answer_parser_of, knows_truth
-from amplify.types import ASSISTANT, DONT_KNOW, ENVIRONMENT, FAILED, OVERSEER, Interaction, Task
+from amplify.types import (
+    ASSISTANT,
+    DONT_KNOW,
+    ENVIRONMENT,
+    FAILED,
+    OTHERS,
+    OVERSEER,
+    Interaction,
+    Task,
+)
 
 ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
 
@@ -109,9 +119,13 @@ def tree(
     interaction: Interaction,
     row: int,
     column: int,
+    parts: Sequence[str] = (),
 ) -> Tree:
     """The decomposition tree of one item of a batch of interactions (numpy arrays, two leading
     axes).
+
+    Args:
+        parts: names of the parts whose answers are marked `types.OTHERS` and above, in this order.
     """
     by = int(interaction.answered_by[row, column])
     question, answer = (np.asarray(x)[row, column] for x in interaction[:2])
@@ -119,9 +133,9 @@ def tree(
     return {
         "question": shown(task, question),
         "answer": shown(task, answer),
-        "by": ANSWERED_BY[by],
+        "by": ANSWERED_BY[by] if by < OTHERS else parts[by - OTHERS],
         **judged(task, context, question, answer),
-        "steps": [tree(task, context, sub, row, column) for sub in asked if by == OVERSEER],
+        "steps": [tree(task, context, sub, row, column, parts) for sub in asked if by == OVERSEER],
     }
 
 

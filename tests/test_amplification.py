@@ -76,6 +76,9 @@ class MostlyRight:
         tokens = over_questions(self.one)(memory, questions, keys)
         return Answers(tokens, jnp.zeros(questions.shape[:-1]))
 
+    def log_prob(self, params, memory, questions, answers):
+        raise NotImplementedError
+
     def loss(self, params, batch):
         raise NotImplementedError
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amplify.people.queue import Queue
+from amplify.people.uplift import uplift
 from rich.console import Console
 
 from amplify.answers import AnswerRule
@@ -20,9 +22,7 @@ from amplify.json_lines import read_lines
 from amplify.own_tasks import check_functions
 from amplify.people import round_loop
 from amplify.people.log import EVENTS, Log
-from amplify.people.queue import Queue
 from amplify.people.trees import read_trees
-from amplify.people.uplift import uplift
 from amplify.store import Store
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import DONT_KNOW, FAILED
