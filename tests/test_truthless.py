@@ -19,6 +19,7 @@ from amplify.evaluation import same_answers
 from amplify.experiment_file import read_experiment
 from amplify.inspection import Desk
 from amplify.json_lines import read_lines
+from amplify.oversight.scorers import Gold
 from amplify.own_tasks import check_functions
 from amplify.people import round_loop
 from amplify.people.log import EVENTS, Log
@@ -221,6 +222,12 @@ def test_answers_that_the_rule_calls_the_same_are():
 
     found = same_answers(Lax(2), np.array([[[1], [1]]]), np.array([[[2], [3]]]))
     np.testing.assert_array_equal(found, [[1, 0]])
+
+
+def test_the_truth_scores_no_answers_where_nobody_knows_it(tmp_path):
+    task = trial_of(tmp_path, TRUTHLESS).task
+    with pytest.raises(AmplifyError, match="truth and is_right of Tally are None"):
+        Gold(task)
 
 
 # The check before round 0

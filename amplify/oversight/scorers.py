@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from amplify.amplification import over_questions, read_for
+from amplify.errors import AmplifyError
+from amplify.task_abilities import knows_truth
 from amplify.training.phase import Roles
 from amplify.types import Assistant, Task
 
@@ -56,10 +58,20 @@ class Gold:
     """The world's own value: 1 for a right answer, 0 for a wrong one.
 
     It is for reports, and for experiments that say that they train on it.
+
+    Raises:
+        AmplifyError: for a task that knows no truth.
     """
 
     task: Task
     traced = True
+
+    def __post_init__(self) -> None:
+        if not knows_truth(self.task):
+            raise AmplifyError(
+                "the truth cannot score answers: truth and is_right of"
+                f" {type(self.task).__name__} are None"
+            )
 
     def score(
         self,
@@ -69,7 +81,7 @@ class Gold:
         candidates: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
     ) -> Scores:
-        """Scores by the truth; needs a task that knows it, and no roles."""
+        """Scores by the truth; needs no roles."""
         right = over_questions(self.task.is_right)(contexts, questions, candidates)
         return Scores(right.astype(jnp.float32), jnp.ones(right.shape, bool))
 
