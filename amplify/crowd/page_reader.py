@@ -22,6 +22,8 @@ Attributes = Mapping[str, str]
 
 @dataclasses.dataclass
 class Form:
+    """A form and the fields that it already has."""
+
     action: str
     fields: dict[str, str] = dataclasses.field(default_factory=dict)
 

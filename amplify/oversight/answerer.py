@@ -35,6 +35,8 @@ Pending = tuple[Item, Assignment, Exchange]
 
 
 class Answered(NamedTuple):
+    """Answers to n questions, by the assistant or the environment."""
+
     answers: Int[Array, "n answer_length"]
     probability: Float[Array, " n"]
     primitive: Bool[Array, " n"]

@@ -17,6 +17,8 @@ from amplify.types import Task
 
 
 class Parsed(NamedTuple):
+    """A text in tokens, or why it has none."""
+
     tokens: Int[np.ndarray, " length"] | None
     problem: str  # why there are no tokens; "" if there are
 

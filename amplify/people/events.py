@@ -88,6 +88,8 @@ class Node(TypedDict):
 
 
 class Tokens(TypedDict):
+    """A question and its answer as the task's tokens."""
+
     question: Numbers
     answer: Numbers
 

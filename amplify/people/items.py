@@ -37,6 +37,7 @@ class Exchange:
 
     @property
     def pending(self) -> bool:
+        """Whether it waits for an answer."""
         return self.told is None and not self.undone
 
     @property
@@ -103,10 +104,12 @@ class Item:
 
     @property
     def skips(self) -> int:
+        """Number of people who skipped it."""
         return sum(a.state == SKIPPED for a in self.assignments.values())
 
     @property
     def complete(self) -> bool:
+        """Whether it needs nobody any more."""
         return self.withdrawn is not None or len(self.submissions) >= self.overlap
 
 

@@ -105,6 +105,7 @@ class Log:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
+        """Closes the file."""
         self._connection.close()
 
     def since(self, last: int = 0, round: int | None = None) -> Iterator[Event]:

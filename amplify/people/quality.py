@@ -33,6 +33,7 @@ class Tally(NamedTuple):
 
     @property
     def estimate(self) -> float | None:
+        """The share of cases that count; None if there are none."""
         return self.right / self.of if self.of else None
 
     def interval(self) -> tuple[float, float] | None:
@@ -86,6 +87,7 @@ class Disagreement:
 
     @property
     def settled(self) -> bool:
+        """Whether somebody has decided."""
         return self.item.adjudicated is not None
 
 

@@ -34,18 +34,22 @@ class Record(NamedTuple):
 
     @property
     def stages(self) -> Mapping[str, Any]:
+        """What each stage that is done recorded."""
         return self.facts.get("stages", {})
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
+        """The gate's verdict; None if there is none yet."""
         return self.stages.get("verdict")
 
     @property
     def ledger(self) -> Mapping[str, Any]:
+        """What the round counted."""
         return self.facts.get("ledger", {})
 
     @property
     def complete(self) -> bool:
+        """Whether all stages are done."""
         return self.facts.get("status") == "done"
 
     @property

@@ -151,11 +151,13 @@ class Cost(NamedTuple):
     points: float | None  # gain of the gate's measure, in percentage points
 
     @property
-    def seconds_a_point(self) -> float | None:
+    def seconds_per_point(self) -> float | None:
+        """None if nothing was gained."""
         return self.seconds / self.points if self.points and self.points > 0 else None
 
     @property
-    def answers_a_point(self) -> float | None:
+    def answers_per_point(self) -> float | None:
+        """None if nothing was gained."""
         return self.answers / self.points if self.points and self.points > 0 else None
 
 

@@ -56,6 +56,7 @@ class Tree(NamedTuple):
         return self.root.get("right")
 
     def nodes(self) -> Iterator[Node]:
+        """All nodes, the root first."""
         return _nodes(self.root)
 
 
@@ -94,6 +95,7 @@ class Trees:
         return len(self.all)
 
     def find(self, wanted: TreeFilter) -> list[Tree]:
+        """The trees that pass a filter."""
         return [tree for tree in self.all if wanted.lets(tree)]
 
     def at(self, round: int, row: int, column: int) -> Tree | None:
@@ -138,12 +140,15 @@ class Trees:
         return any(tree.right is not None for tree in self.all)
 
     def labels(self) -> list[str]:
+        """Classes of their questions."""
         return list(dict.fromkeys(tree.label for tree in self.all if tree.label is not None))
 
     def people(self) -> list[str]:
+        """Pseudonyms of those who answered."""
         return sorted({tree.person for tree in self.all if tree.person is not None})
 
     def models(self) -> list[int]:
+        """Rounds whose checkpoints helped."""
         return sorted({tree.parent for tree in self.all if tree.parent is not None})
 
 

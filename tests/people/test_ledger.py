@@ -39,13 +39,13 @@ def test_what_people_did_is_set_against_what_the_round_gained(tmp_path):
     write_round(tmp_path, 2, 38, against=1, verdict="rejected")
     records = read_records(tmp_path)
     none, one, two = cost_by_round(work().queue, records)
-    assert (none.answers, none.points, none.seconds_a_point) == (0, None, None)
+    assert (none.answers, none.points, none.seconds_per_point) == (0, None, None)
     assert (one.people, one.answers, one.seconds) == (2, 2, 85)  # the skip took its time too
     assert one.points == pytest.approx(20)
-    assert one.seconds_a_point == pytest.approx(4.25)
-    assert one.answers_a_point == pytest.approx(0.1)
+    assert one.seconds_per_point == pytest.approx(4.25)
+    assert one.answers_per_point == pytest.approx(0.1)
     assert two.points == pytest.approx(-2)
-    assert two.seconds_a_point is None  # nothing was gained, so no price can be given
+    assert two.seconds_per_point is None  # nothing was gained, so no price can be given
     altogether = total_cost(work().queue, records)
     assert (altogether.round, altogether.answers) == (1, 2)
     assert altogether.points == pytest.approx(20)

@@ -56,7 +56,7 @@ def pages(page: Page, address: str, token: str) -> Iterator[str]:
     page.goto(f"{address}/answer")
     page.keyboard.press("2")
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("text=Somebody has answered this")
+    page.wait_for_selector("text=Somebody else has answered this")
     yield "review"
     page.fill("#submit textarea", "the Tamble")
     page.keyboard.press("Control+Enter")
