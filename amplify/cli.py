@@ -127,8 +127,8 @@ def ask(
 
     if depth < 1:
         raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
-    desk = inspection.Desk(Store(experiment), round, problem, depth if amplify else 0)
-    output.print(desk.introduction())
+    session = inspection.Session(Store(experiment), round, problem, depth if amplify else 0)
+    output.print(session.introduction())
     while True:
         try:
             text = output.input("[bold]question[/] (empty to leave): ").strip()
@@ -137,7 +137,7 @@ def ask(
         if not text:
             break
         try:
-            output.print(desk.ask(text))
+            output.print(session.ask(text))
         except AmplifyError as error:
             messages.print(str(error), style="red", markup=False, highlight=False)
 

@@ -112,7 +112,7 @@ def export_weights(store: Store, number: int | None, out: Path) -> int:
     return number
 
 
-class Desk:
+class Session:
     """Where a person asks a checkpoint questions about one held-out problem."""
 
     def __init__(self, store: Store, number: int | None, problem: int, depth: int) -> None:

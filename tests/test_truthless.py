@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from amplify.people.queue import Queue
-from amplify.people.uplift import uplift
 from rich.console import Console
 
 from amplify.answers import AnswerRule
@@ -17,17 +15,18 @@ from amplify.cli import main
 from amplify.errors import AmplifyError
 from amplify.evaluation import same_answers
 from amplify.experiment_file import read_experiment
-from amplify.inspection import Desk
+from amplify.inspection import Session
 from amplify.json_lines import read_lines
-from amplify.oversight.scorers import Gold
 from amplify.own_tasks import check_functions
 from amplify.people import round_loop
 from amplify.people.log import EVENTS, Log
+from amplify.people.results import uplift
+from amplify.people.rules import Queue
 from amplify.people.trees import read_trees
 from amplify.store import Store
 from amplify.tasks.wildcard import Wildcard
 from amplify.types import DONT_KNOW, FAILED
-from tests.people.desk import people_at_work
+from tests.people.session import people_at_work
 from tests.test_measures import TRUTHLESS
 from tests.test_own_tasks import OPTIONAL, trial_of
 from tests.tiny import TOML, tiny_experiment
@@ -138,11 +137,11 @@ def test_trees_are_shown_unjudged_and_a_round_is_replayed(ran, capsys):
 
 @pytest.mark.slow
 def test_a_person_who_asks_is_told_the_answer_and_its_probability(ran):
-    alone = Desk(Store(ran), 1, problem=0, depth=0).ask("0-8")
+    alone = Session(Store(ran), 1, problem=0, depth=0).ask("0-8")
     assert "probability 0." in alone
     assert "truth" not in alone
     console = Console(width=200, file=io.StringIO())
-    console.print(Desk(Store(ran), 1, problem=0, depth=2).ask("0-8"))
+    console.print(Session(Store(ran), 1, problem=0, depth=2).ask("0-8"))
     text = console.file.getvalue()
     assert "0-4" in text
     assert not [word for word in JUDGED if word in text]
@@ -222,12 +221,6 @@ def test_answers_that_the_rule_calls_the_same_are():
 
     found = same_answers(Lax(2), np.array([[[1], [1]]]), np.array([[[2], [3]]]))
     np.testing.assert_array_equal(found, [[1, 0]])
-
-
-def test_the_truth_scores_no_answers_where_nobody_knows_it(tmp_path):
-    task = trial_of(tmp_path, TRUTHLESS).task
-    with pytest.raises(AmplifyError, match="truth and is_right of Tally are None"):
-        Gold(task)
 
 
 # The check before round 0
