@@ -3,39 +3,29 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
 
 from amplify.device import compile_seconds
 from amplify.errors import AmplifyError
 from amplify.training.phase import Metrics, Schedule
-from amplify.training.step import ANSWERED, split_counts
+from amplify.training.step import ANSWERED, TrainState, split_counts
 
-
-@runtime_checkable
-class HasStep(Protocol):
-    @property
-    def step(self) -> Int[Array, ""]:
-        """Steps taken."""
-
-
-State = TypeVar("State", bound=HasStep)
 LogRow = dict[str, Any]
 
 
 def train(
-    step: Callable[[State], tuple[State, Metrics]],
+    step: Callable[[TrainState], tuple[TrainState, Metrics]],
     schedule: Schedule,
-    state: State,
+    state: TrainState,
     *,
-    look: Callable[[State], Mapping[str, Any]],
-    save: Callable[[State, list[LogRow]], None],
+    look: Callable[[TrainState], Mapping[str, Any]],
+    save: Callable[[TrainState, list[LogRow]], None],
     log: list[LogRow],
     advance: Callable[[int], Any],
-) -> State:
+) -> TrainState:
     """Trains from `state.step` to the last step.
 
     Args:
@@ -74,7 +64,7 @@ def _clock() -> float:
     return time.monotonic() - compile_seconds()
 
 
-def steps_taken(state: HasStep) -> int:
+def steps_taken(state: TrainState) -> int:
     """How many steps a state has been trained for, read from its device."""
     return int(jax.device_get(state.step))
 
