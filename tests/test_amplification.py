@@ -13,6 +13,7 @@ from amplify.amplification import (
     amplified,
     assistant_alone,
     count_assistant_answers,
+    count_calls,
     over_questions,
     skip_if_none,
 )
@@ -243,6 +244,35 @@ def test_who_is_not_asked_does_not_run():
     assert one.answer.tolist() == (questions + 1).tolist()
 
 
+def test_where_only_the_environment_is_asked_nobody_else_runs_or_is_counted():
+    """Questions with one wildcard are about two words; with two, about patterns."""
+    task, ran = Wildcard(3), []
+    problems = problems_of(task, 2)
+
+    def helper(questions, where, keys):
+        jax.debug.callback(lambda: ran.append(1))
+        answers = jnp.full((*where.shape, task.answer_length), task.zero)
+        return Interaction(questions, answers, jnp.full(where.shape, ASSISTANT))
+
+    @jax.jit
+    def answer(questions):
+        everywhere = jnp.ones(questions.shape[:2], bool)
+        respond = amplified(task, Simulated(task).using(), helper, problems.contexts, 1)
+        tree = respond(questions, everywhere, jax.random.split(jax.random.key(0), (2, 1)))
+        return count_calls(tree, everywhere)
+
+    def asked(words: str) -> dict[str, list[int]]:
+        row = jnp.array([task.vocabulary.index(letter) for letter in words])
+        counts = jax.device_get(answer(jnp.broadcast_to(row, (2, 1, 3))))
+        jax.effects_barrier()
+        return {part: number.ravel().tolist() for part, number in counts.items()}
+
+    assert asked("a*b") == {"overseer": [1, 1], "assistant": [0, 0], "environment": [2, 2]}
+    assert not ran
+    assert asked("**b") == {"overseer": [1, 1], "assistant": [2, 2], "environment": [0, 0]}
+    assert len(ran) == 2
+
+
 def test_only_answers_of_the_assistant_that_a_tree_rests_on_are_counted():
     """Two items with two steps; the second item's second step has steps of its own."""
 
@@ -267,11 +297,13 @@ def test_only_answers_of_the_assistant_that_a_tree_rests_on_are_counted():
     assert count_assistant_answers(inner, jnp.array([True, True])).tolist() == [1, 1]
 
 
-def counted(tree, row, column) -> int:
-    """As `count_assistant_answers`, one item and one node at a time."""
+def counted(tree, row, column, by) -> int:
+    """As `count_answers`, one item and one node at a time."""
+    here = int(tree.answered_by[row, column] == by)
     if tree.answered_by[row, column] != OVERSEER:
-        return int(tree.answered_by[row, column] == ASSISTANT)
-    return sum(counted(step.sub, row, column) for step in tree.steps if step.asked[row, column])
+        return here
+    steps = [step.sub for step in tree.steps if step.asked[row, column]]
+    return here + sum(counted(sub, row, column, by) for sub in steps)
 
 
 @pytest.mark.parametrize("kind", [Simulated, Unrolled, Driven])
@@ -279,9 +311,16 @@ def counted(tree, row, column) -> int:
 def test_the_count_of_a_problem_is_that_of_its_trees(kind, depth):
     made = trees_of(Permutation(5, 5), kind(Permutation(5, 5)), depth)
     rows, columns = made.answers.shape[:2]
-    expected = [sum(counted(made.trees, row, c) for c in range(columns)) for row in range(rows)]
-    assert made.assistant_answers.tolist() == expected
-    assert any(expected)
+    parts = {"overseer": OVERSEER, "assistant": ASSISTANT, "environment": ENVIRONMENT}
+    assert made.calls.keys() == parts.keys()
+    for part, by in parts.items():
+        expected = [
+            sum(counted(made.trees, row, column, by) for column in range(columns))
+            for row in range(rows)
+        ]
+        assert made.calls[part].tolist() == expected
+        assert any(expected)
+    assert made.assistant_answers.tolist() == made.calls["assistant"].tolist()
 
 
 def same_where_asked(ours, theirs, asked) -> None:
