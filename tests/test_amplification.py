@@ -146,7 +146,7 @@ def trees_of(task, overseer, depth, *, count=6, size=None, network=False):
     assistant, weights = MostlyRight(task), Weights({})
     if network:
         assistant = FactTransformerConfig(width=16, heads=2).build(task)
-        weights = Weights(assistant.init(jax.random.key(0)))
+        weights = Weights(jax.jit(assistant.init)(jax.random.key(0)))
     made = amplify_problems(
         task, assistant, overseer, weights, problems_of(task, count), SEED, depth=depth, size=size
     )

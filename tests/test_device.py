@@ -68,6 +68,6 @@ def test_a_step_counts_its_answers_and_its_work():
     model = FactTransformerConfig(width=16).build(Wildcard(3))
     rows = batch()
     rows["answers"][2, 1:] = FAILED
-    _, metrics = model.loss(model.init(jax.random.key(0)), jax.device_put(rows))
+    _, metrics = jax.jit(model.loss)(jax.jit(model.init)(jax.random.key(0)), jax.device_put(rows))
     assert metrics["answered"] == 8 * 4 - 3
     assert metrics["flops"] == 3 * 8 * forward_flops(model.config, 8, 4, len(model.task.vocabulary))

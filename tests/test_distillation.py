@@ -35,13 +35,18 @@ def batch(rows: int = 8) -> dict[str, np.ndarray]:
 
 
 def trained(assistant, training: Training = TRAINING, steps: int = 3):
-    params = assistant.init(jax.random.key(0))
+    params = jax.jit(assistant.init)(jax.random.key(0))
     state, step = untrained(assistant, params, training), step_of(assistant, training)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, batch())
         losses.append(float(metrics["loss"]))
     return params, state.roles["assistant"], losses
+
+
+def gradients_of(assistant, params, rows, parts: int):
+    compiled = jax.jit(mean_gradients, static_argnums=(0, 3))
+    return compiled(assistant.loss, params, rows, parts)
 
 
 @pytest.mark.slow
@@ -64,11 +69,11 @@ def test_microbatches_weigh_what_they_have_answers_to(assistant):
     rows["answers"][[0, 2], 1:] = FAILED
     rows["answers"][4:] = FAILED
     rows = jax.device_put(rows)
-    params = assistant.init(jax.random.key(0))
-    metrics, gradients = mean_gradients(assistant.loss, params, rows, 1)
+    params = jax.jit(assistant.init)(jax.random.key(0))
+    metrics, gradients = gradients_of(assistant, params, rows, 1)
     scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradients))
     for parts in (2, 4, 8):
-        theirs, in_parts = mean_gradients(assistant.loss, params, rows, parts)
+        theirs, in_parts = gradients_of(assistant, params, rows, parts)
         assert float(theirs["answered"]) == float(metrics["answered"]) == 10
         for name in metrics:
             np.testing.assert_allclose(theirs[name], metrics[name], rtol=1e-6)
@@ -81,9 +86,9 @@ def test_a_batch_without_answers_changes_no_mean():
     rows = batch()
     rows["answers"][:] = FAILED
     rows = jax.device_put(rows)
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     for parts in (1, 4):
-        metrics, gradients = mean_gradients(MODEL.loss, params, rows, parts)
+        metrics, gradients = gradients_of(MODEL, params, rows, parts)
         assert not any(metrics[name] for name in ("loss", "agreement", "answered"))
         assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
 
@@ -93,7 +98,7 @@ def test_logged_means_weigh_steps_by_their_answers():
     logged = []
     metrics = iter([{"loss": jnp.float32(a), "answered": jnp.float32(n)} for a, n in steps])
     training = Training(steps=3, log_every=3, look_every=3)
-    state = untrained(MODEL, MODEL.init(jax.random.key(0)), training)
+    state = untrained(MODEL, jax.jit(MODEL.init)(jax.random.key(0)), training)
     train(
         lambda state: (state, next(metrics)),
         training.schedule,
@@ -110,7 +115,7 @@ def test_logged_means_weigh_steps_by_their_answers():
 def test_what_is_computed_again_is_the_same_and_not_kept():
     again = dataclasses.replace(SIZES, rematerialise=True, layers=8).build(TASK)
     kept = dataclasses.replace(SIZES, layers=8).build(TASK)
-    params = kept.init(jax.random.key(0))
+    params = jax.jit(kept.init)(jax.random.key(0))
 
     def compiled(model):
         gradient = jax.jit(jax.grad(model.loss, has_aux=True))
@@ -165,7 +170,7 @@ def test_lora_begins_as_the_model_itself_and_can_be_merged_into_it():
     plain = ADAPTED.split(before)[1]
     assert _loss(MODEL, plain) == _loss(ADAPTED, before)
     merged = jax.tree.unflatten(
-        jax.tree.structure(MODEL.init(jax.random.key(0))),
+        jax.tree.structure(jax.jit(MODEL.init)(jax.random.key(0))),
         jax.tree.leaves(with_lora_merged(LoRA(2, 8.0), after.params)),
     )
     np.testing.assert_allclose(_loss(MODEL, merged), _loss(ADAPTED, after.params), rtol=1e-5)

@@ -57,7 +57,7 @@ def test_a_step_of_a_language_model_counts_its_tokens_and_its_work():
     """Of 2 contexts of 8 facts with 4 questions each, padding left out."""
     model = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2).build(Wildcard(3))
     rows = batch(2)
-    _, metrics = model.loss(model.init(jax.random.key(0)), jax.device_put(rows))
+    _, metrics = jax.jit(model.loss)(jax.jit(model.init)(jax.random.key(0)), jax.device_put(rows))
     laid_out = model.lay_out(rows)
     tokens, pairs = 0, 0
     for context, distances in zip(laid_out["context"], laid_out["distances"], strict=True):

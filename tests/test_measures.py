@@ -170,7 +170,7 @@ def test_evals_of_a_task_without_a_truth_have_answers_and_nothing_right_or_wrong
     overseer = SimulatedConfig().build(task)
     assert measures_of(task, assistant, overseer) == (CONSISTENT,)
     problems = draw_problems(task, 0, 0, "train", 2, [1], apart=False)
-    weights = Weights(assistant.init(jax.random.key(0)))
+    weights = Weights(jax.jit(assistant.init)(jax.random.key(0)))
     items = evaluate(task, assistant, overseer, weights, problems, 0, split="final")
     assert items
     keys = {"class", "split", "problem", "context", "question", "answer", "probability"}

@@ -345,7 +345,7 @@ def test_layers_may_be_scanned_and_computed_again(unrolled, rematerialise, monke
     config = dataclasses.replace(MODEL.config, dtype="float32")
     plain = config.build(Shapes())
     other = dataclasses.replace(config, rematerialise=rematerialise).build(Shapes())
-    params, batch = MODEL.init(jax.random.key(0)), rows()
+    params, batch = jax.jit(MODEL.init)(jax.random.key(0)), rows()
     expected = jax.jit(jax.value_and_grad(plain.loss, has_aux=True))(params, batch)
     monkeypatch.setattr(causal_lm, "MAX_UNROLLED", unrolled)
     given = jax.jit(jax.value_and_grad(other.loss, has_aux=True))(params, batch)
@@ -367,7 +367,7 @@ def test_attention_is_not_computed_again_on_the_way_back(monkeypatch):
 
 
 def test_a_loss_in_parts_is_the_loss(monkeypatch):
-    params, batch = MODEL.init(jax.random.key(0)), rows()
+    params, batch = jax.jit(MODEL.init)(jax.random.key(0)), rows()
     whole = jax.jit(jax.value_and_grad(MODEL.loss, has_aux=True))(params, batch)
     monkeypatch.setattr(scoring, "MAX_LOGIT_BYTES", 4 * CONTEXTS * 5 * 8)
     parts = jax.jit(jax.value_and_grad(MODEL.loss, has_aux=True))(params, batch)

@@ -60,7 +60,7 @@ def setting(assistant: Assistant):
     problems = draw_problems(TASK, 0, 1, "train", 6, [1, 2, 3, 1])
     keys = jax.random.split(jax.random.key(5), (6, 4))
     # Far from uniform, so that a wrong probability shows.
-    params = jax.tree.map(lambda leaf: 2 * leaf, assistant.init(jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: 2 * leaf, jax.jit(assistant.init)(jax.random.key(0)))
     return params, problems, keys
 
 

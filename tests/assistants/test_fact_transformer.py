@@ -26,7 +26,7 @@ class Spelled(Wildcard):
 def test_the_loss_is_the_log_probability_of_the_answers_that_were_given():
     """Decoding token by token and training on whole answers must be the same model."""
     assistant = CONFIG.build(Spelled(3))
-    params = assistant.init(jax.random.key(0))
+    params = jax.jit(assistant.init)(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 4, [1, 2])
     memory = jax.jit(assistant.encode)(params, problems.contexts)
     keys = jax.random.split(jax.random.key(3), (4, 2))
@@ -43,7 +43,7 @@ def test_the_loss_is_the_log_probability_of_the_answers_that_were_given():
 
 def test_earlier_tokens_of_an_answer_sway_later_ones_and_not_the_other_way_round():
     assistant = CONFIG.build(Spelled(3))
-    params = assistant.init(jax.random.key(0))
+    params = jax.jit(assistant.init)(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 2, [1])
     network, memory = (
         assistant._merge(params),
@@ -64,7 +64,7 @@ def test_earlier_tokens_of_an_answer_sway_later_ones_and_not_the_other_way_round
 
 def test_encoding_once_gives_what_encoding_for_every_question_gives():
     assistant = CONFIG.build(Wildcard(3))
-    params = assistant.init(jax.random.key(0))
+    params = jax.jit(assistant.init)(jax.random.key(0))
     problems = draw_problems(assistant.task, 0, 1, "train", 3, [1, 2, 3, 2])
     memory = jax.jit(assistant.encode)(params, problems.contexts)
     once = jax.jit(assistant.answer)(params, memory, problems.questions, None)

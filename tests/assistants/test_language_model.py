@@ -34,7 +34,7 @@ MODEL = dataclasses.replace(SMALL, temperature=0.7, reach=3).build(TASK)
 
 def setting(contexts: int = 6):
     problems = draw_problems(Wildcard(3), 0, 1, "train", contexts, [1, 2, 3, 1])
-    return MODEL.init(jax.random.key(0)), problems
+    return jax.jit(MODEL.init)(jax.random.key(0)), problems
 
 
 @jax.jit
@@ -130,7 +130,7 @@ def test_short_questions_are_answered_as_they_are_beside_a_long_one():
 def test_only_the_likeliest_tokens_are_sampled_with_top_p():
     config = dataclasses.replace(SMALL, top_p=0.5)
     model = config.build(Wildcard(3))
-    params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: 3 * leaf, jax.jit(model.init)(jax.random.key(0)))
     problems = draw_problems(Wildcard(3), 0, 1, "train", 1, [1])
     questions = jnp.broadcast_to(problems.questions, (1, 4000, Wildcard(3).question_length))
     keys = jax.random.split(jax.random.key(1), (1, 4000))

@@ -31,7 +31,7 @@ def rows(contexts: int = 6) -> dict[str, np.ndarray]:
 
 
 def test_loss_and_gradient_are_those_of_one_question_to_a_line():
-    given_rows, params = rows(), MODEL.init(jax.random.key(0))
+    given_rows, params = rows(), jax.jit(MODEL.init)(jax.random.key(0))
     packed = MODEL.lay_out(given_rows)
     assert packed["tokens"].shape[1] < given_rows["questions"].shape[1]
     gradient = jax.jit(jax.value_and_grad(MODEL.loss, has_aux=True))

@@ -232,7 +232,7 @@ def test_what_makes_no_sense_is_marked_and_not_learned(server, tmp_path):
 def test_the_loss_is_a_mean_over_the_questions_that_were_answered(assistant):
     task = Wildcard(3)
     model = assistant.build(task)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     problems = draw_problems(task, 0, 1, "train", 4, [1, 2, 3, 1])
     truth = jax.vmap(jax.vmap(task.truth, (None, 0)))(problems.contexts, problems.questions)
     columns = {"context": problems.contexts, "questions": problems.questions, "answers": truth}

@@ -69,7 +69,7 @@ def test_what_is_said_later_cannot_sway_what_is_said_before():
     """Else imitation would see the answers that it is to give."""
     _, tree = demonstrations(4)
     whole = jax.tree.map(lambda part: part[:, 0], OVERSEER.transcript(tree))
-    params = OVERSEER.init(jax.random.key(0))
+    params = jax.jit(OVERSEER.init)(jax.random.key(0))
 
     def first_asks(transcript):
         only = jnp.zeros_like(transcript.utterances).at[:, 0].set(transcript.utterances[:, 0])
@@ -98,7 +98,7 @@ def taught(steps: int, at_once: int = 64):
         state, _ = update_if(trained, {}, state, wanted)
         return state, imitation.allow_more(OVERSEER, shown)
 
-    state = fresh_role(trained, OVERSEER.init(jax.random.key(1)))
+    state = fresh_role(trained, jax.jit(OVERSEER.init)(jax.random.key(1)))
     shown = imitation.begin(OVERSEER, at_once)
     for number in range(steps):
         state, shown = lesson(state, shown, jax.random.fold_in(jax.random.key(2), number))
@@ -201,7 +201,9 @@ def test_there_must_be_somebody_to_follow_or_to_learn_from(tmp_path, kind):
 
 def test_noise_replaces_its_share_of_answers_by_any_token():
     overseer = dataclasses.replace(CONFIG, noise=0.4).build(TASK)
-    noisy, clean = (o.using(OVERSEER.init(jax.random.key(0))) for o in (overseer, OVERSEER))
+    noisy, clean = (
+        o.using(jax.jit(OVERSEER.init)(jax.random.key(0))) for o in (overseer, OVERSEER)
+    )
     question = jnp.asarray(read_question(TASK, "2^3"))
     questions = jnp.broadcast_to(question, (8000, *question.shape))
     keys = jax.random.split(jax.random.key(3), 8000)

@@ -43,7 +43,7 @@ def opened(tmp_path_factory):
     file.write_text(toml.replace("reviewed = 0.2", "reviewed = 0.0"), encoding="utf-8")
     experiment = Store(folder).experiment
     problems = draw_round(experiment, ROUND)
-    weights = Weights(experiment.assistant.init(jax.random.key(0)))
+    weights = Weights(jax.jit(experiment.assistant.init)(jax.random.key(0)))
     events = open_round(experiment, ROUND, problems, "d" * 64)
     toml = file.read_text(encoding="utf-8")
     return SimpleNamespace(
