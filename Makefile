@@ -94,7 +94,7 @@ test: $(DEV)
 	$(RUN_PYTHON) -m pytest -n logical --dist worksteal -m "not slow"
 
 test-all: test $(BROWSER)
-	$(RUN_PYTHON) -m pytest -n logical --dist worksteal -m slow
+	$(RUN_PYTHON) -m pytest -n logical --dist loadgroup -m slow
 
 lint: $(DEV)
 	$(RUN_PYTHON) -m ruff check .

@@ -65,3 +65,20 @@ def _forget_compiled_programs():
     if maps.exists() and len(maps.read_bytes().splitlines()) > MAPS_LIMIT:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups tests that share a fixture of their module, such as a round that takes a minute: with
+    `--dist loadgroup` one worker makes it for all of them. All other tests are dealt out singly.
+    """
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs
+        indices = item.callspec.indices if hasattr(item, "callspec") else {}
+        shared = [
+            f"{name}{indices.get(name, '')}"
+            for name, found in fixtures.items()
+            if found[-1].scope == "module" and not name.startswith("_")
+        ]
+        if shared:
+            item.add_marker(pytest.mark.xdist_group("-".join([item.path.stem, *shared])))
