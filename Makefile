@@ -132,12 +132,12 @@ distclean: clean
 
 .venv/base.stamp: .venv/bin/python pyproject.toml constraints.txt
 	echo "installing into .venv (once; a minute or two)" >&2
-	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp
 	echo "installing what tests need into .venv (once)" >&2
-	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 # People's pages are tested in a real browser: the system's Chromium or, where none can be installed, Playwright's own.
