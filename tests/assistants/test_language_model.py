@@ -136,8 +136,8 @@ def test_only_the_likeliest_tokens_are_sampled_with_top_p():
     keys = jax.random.split(jax.random.key(1), (1, 4000))
 
     def shares(model):
-        memory = model.encode(params, problems.contexts)
-        said = np.asarray(model.answer(params, memory, questions, keys).tokens).ravel()
+        memory = jax.jit(model.encode)(params, problems.contexts)
+        said = np.asarray(jax.jit(model.answer)(params, memory, questions, keys).tokens).ravel()
         return np.bincount(said, minlength=len(TASK.vocabulary)) / 4000
 
     everything, nucleus = shares(SMALL.build(Wildcard(3))), shares(model)

@@ -70,10 +70,11 @@ def test_what_is_said_later_cannot_sway_what_is_said_before():
     _, tree = demonstrations(4)
     whole = jax.tree.map(lambda part: part[:, 0], OVERSEER.transcript(tree))
     params = jax.jit(OVERSEER.init)(jax.random.key(0))
+    loss = jax.jit(OVERSEER.loss)
 
     def first_asks(transcript):
         only = jnp.zeros_like(transcript.utterances).at[:, 0].set(transcript.utterances[:, 0])
-        return float(OVERSEER.loss(params, transcript._replace(utterances=only))[0])
+        return float(loss(params, transcript._replace(utterances=only))[0])
 
     changed = whole._replace(rows=whole.rows.at[:, 1:].set(1))
     np.testing.assert_allclose(first_asks(whole), first_asks(changed), rtol=1e-6)
