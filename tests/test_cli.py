@@ -109,6 +109,19 @@ def test_rounds_stop_by_themselves(tmp_path):
     assert "stopping" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("amplify.cli", {"jax", "flax", "scipy", "transformers", "matplotlib", "altair"}),
+        ("amplify.round", {"transformers", "torch", "matplotlib", "altair", "tensorflow"}),
+    ],
+)
+def test_what_is_imported_is_needed_by_every_command(module, heavy):
+    code = f"import sys, {module}; print(*{heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
 def test_help_is_for_people(command, capsys):
     with pytest.raises(SystemExit) as end:
