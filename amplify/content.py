@@ -43,7 +43,7 @@ def files_read(key: str, where: str) -> dict[str, str]:
     """
     path = Path(where)
     if not path.exists() and key in ELSEWHERE:
-        path = hub.find(where)
+        path = hub.find_folder(where)
     if path.is_file():
         return {"": sha256_of(path)}
     if path.is_dir():

@@ -1,5 +1,6 @@
-"""Tokens that structure what a model reads, such as </s> or <|user|>, and how to keep texts free of
-them: what somebody wrote must never be read as the end of a text or as another speaker.
+"""Control tokens of tokenizers, such as </s> or <|user|>, and how to keep them out of texts.
+
+A text that somebody wrote must never be tokenized as the end of a sequence or as another speaker.
 """
 
 import json
@@ -12,7 +13,7 @@ _LOOKS_LIKE_CONTROL = re.compile(r"<.*>|\[[A-Z_]+\]")
 
 
 def control_tokens(tokenizer: Tokenizer) -> dict[int, str]:
-    """Tokens that structure what a model reads, and what each looks like."""
+    """Returns the control tokens of a tokenizer, by id, as they are written."""
     return {
         number: added.content
         for number, added in tokenizer.get_added_tokens_decoder().items()
@@ -21,14 +22,14 @@ def control_tokens(tokenizer: Tokenizer) -> dict[int, str]:
 
 
 def without_control(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer for texts that others wrote: no control token is seen in them, and nothing is
-    cut off or filled up.
+    """Returns a copy of a tokenizer for untrusted texts: control tokens in a text are tokenized as
+    ordinary characters, and nothing is truncated or padded.
     """
     state, control = json.loads(tokenizer.to_str()), control_tokens(tokenizer)
     for added in state["added_tokens"]:
         added["special"] = added["id"] in control
     plain = Tokenizer.from_str(json.dumps(state))
-    plain.encode_special_tokens = True  # as the characters that they are
+    plain.encode_special_tokens = True  # "special tokens" in a text become ordinary ones
     plain.no_truncation()
     plain.no_padding()
     return plain

@@ -1,11 +1,10 @@
-"""A transformer over tuples of tokens: rows are encoded once, queries attend to them, and each
-query is told the distribution of one token.
+"""An encoder-decoder transformer over tuples of tokens.
 
-Rows are a context's facts, or the exchanges of an interaction; queries are questions with what was
-said of their answers so far. A token comes from a learned mixture of the vocabulary and of a
-pointer that copies a token of a row. Knows nothing of tasks; the fact transformer and the learned
-overseer are made of it. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3 and
-appendix.
+Rows are encoded once; queries attend to them, and each query predicts one token. Rows are a
+context's facts, or the exchanges of an interaction; queries are questions with their answers so
+far. A token is predicted by a learned mixture of the vocabulary and of a pointer that copies a
+token of a row. Knows nothing of tasks; the fact transformer and the learned overseer use it.
+Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3 and appendix.
 """
 
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
@@ -23,7 +22,7 @@ Size = Annotated[int, Field(ge=1)]
 
 @runtime_checkable
 class Sizes(Protocol):
-    """What a configuration says about a transformer's size."""
+    """A configuration's keys for a transformer's size."""
 
     @property
     def width(self) -> int: ...
@@ -40,24 +39,20 @@ class Sizes(Protocol):
 
 
 KeysAndValues = tuple[Float[Array, "..."], Float[Array, "..."]]
-"""What attention remembers of a memory's rows, each of shape (batch, rows, heads, head_width); with
-a layer axis in front where it is that of stacked layers.
+"""Keys and values of encoded rows, each of shape (batch, rows, heads, head_width), with a leading
+axis of layers where they are those of stacked layers.
 """
 
 
 class Memory(NamedTuple):
-    """Encoded rows, what each layer that attends to them needs of them, and the rows themselves to
-    copy from. However often queries come, this is computed once.
-    """
+    """Encoded rows, computed once for all queries."""
 
     encoded: Float[Array, "batch rows width"]
-    layers: KeysAndValues
-    rows: Int[Array, "batch rows row_length"]
+    layers: KeysAndValues  # of each decoder layer's cross-attention
+    rows: Int[Array, "batch rows row_length"]  # tokens, which the pointer copies
 
-    def with_more(self, new: "Memory") -> "Memory":
-        """With more rows after those that there are, which were encoded on their own."""
-        # The axis of rows follows that of the batch, which follows that of layers where there is
-        # one.
+    def append(self, new: "Memory") -> "Memory":
+        """Appends rows, which were encoded on their own."""
         keys, values = (
             jnp.concatenate(both, axis=2) for both in zip(self.layers, new.layers, strict=True)
         )
@@ -69,12 +64,24 @@ class Memory(NamedTuple):
 
 
 def linear(
-    into: int, out: int, names: tuple[str, str | None], rngs: nnx.Rngs, *, biased: bool = True
+    in_features: int,
+    out_features: int,
+    names: tuple[str, str | None],
+    rngs: nnx.Rngs,
+    *,
+    biased: bool = True,
 ) -> nnx.Linear:
-    """A linear map that names its kernel's axes."""
+    """Makes a linear map with named axes.
+
+    Args:
+        in_features, out_features: sizes.
+        names: logical names of the kernel's axes (see `axes`).
+        rngs: draws the parameters.
+        biased: whether there is a bias.
+    """
     return nnx.Linear(
-        into,
-        out,
+        in_features,
+        out_features,
         use_bias=biased,
         kernel_metadata=axes(*names),
         bias_metadata=axes(names[1]),
@@ -83,6 +90,7 @@ def linear(
 
 
 def norm(width: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    """Makes an RMSNorm with a named axis."""
     return nnx.RMSNorm(width, scale_metadata=axes("norm"), rngs=rngs)
 
 
@@ -96,26 +104,31 @@ class Attention(nnx.Module):
         )
         self.out = linear(width, width, ("heads", "embed"), rngs, biased=False)
 
-    def remember(self, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
-        return self._split(self.key(memory)), self._split(self.value(memory))
+    def project(self, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
+        """Computes the keys and values of what is attended to."""
+        return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def __call__(
         self,
         x: Float[Array, "batch queries width"],
-        remembered: KeysAndValues,
-        sees: Bool[Array, "#batch #queries rows"] | None,
+        keys_and_values: KeysAndValues,
+        mask: Bool[Array, "#batch #queries rows"] | None,
     ) -> Float[Array, "batch queries width"]:
-        keys, values = remembered
-        mask = None if sees is None else sees[:, None]
-        mixed = jax.nn.dot_product_attention(self._split(self.query(x)), keys, values, mask=mask)
-        return self.out(mixed.reshape(x.shape))
+        """Attends from queries to rows; `mask` is True where a query attends to a row."""
+        keys, values = keys_and_values
+        query = self._split_heads(self.query(x))
+        mask = None if mask is None else mask[:, None]
+        attended = jax.nn.dot_product_attention(query, keys, values, mask=mask)
+        return self.out(attended.reshape(x.shape))
 
-    def _split(self, x: Float[Array, "batch n width"]) -> Float[Array, "batch n heads head_width"]:
+    def _split_heads(
+        self, x: Float[Array, "batch n width"]
+    ) -> Float[Array, "batch n heads head_width"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
 class Block(nnx.Module):
-    """One layer, pre-normalised: attend (to itself, or to a memory), then think."""
+    """A pre-norm layer: attention (to its own input, or to a memory), then an MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, rngs: nnx.Rngs) -> None:
         self.attention_norm = norm(width, rngs)
@@ -127,25 +140,33 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch n width"],
-        remembered: KeysAndValues | None,
-        sees: Bool[Array, "#batch #n rows"] | None,
+        keys_and_values: KeysAndValues | None,
+        mask: Bool[Array, "#batch #n rows"] | None,
     ) -> Float[Array, "batch n width"]:
+        """Applies the layer.
+
+        Args:
+            x: the residual stream.
+            keys_and_values: those of a memory, for cross-attention; None: self-attention.
+            mask: True where an item of x attends to a row; None: everywhere.
+        """
         normed = self.attention_norm(x)
-        remembered = self.attention.remember(normed) if remembered is None else remembered
-        x = x + self.attention(normed, remembered, sees)
+        if keys_and_values is None:
+            keys_and_values = self.attention.project(normed)
+        x = x + self.attention(normed, keys_and_values, mask)
         return x + self.down(jax.nn.relu(self.up(self.mlp_norm(x))))
 
 
 class TokenTuple(nnx.Module):
-    """A tuple of tokens as one vector: an embedding per position, concatenated, one linear map;
-    fused into tables.
+    """Embeds a tuple of tokens as one vector.
+
+    A linear map of concatenated embeddings is a sum over positions of one table each; the tables
+    are learned directly.
     """
 
     def __init__(self, length: int, vocabulary: int, width: int, rngs: nnx.Rngs) -> None:
-        # The linear map of concatenated embeddings is a sum of one table a position: that table is
-        # learned directly.
-        drawn = jax.random.normal(rngs.params(), (length, vocabulary, width)) * length**-0.5
-        self.tables = nnx.Param(drawn, **axes(None, "vocabulary", "embed"))
+        tables = jax.random.normal(rngs.params(), (length, vocabulary, width)) * length**-0.5
+        self.tables = nnx.Param(tables, **axes(None, "vocabulary", "embed"))
 
     def __call__(self, tokens: Int[Array, "*b length"]) -> Float[Array, "*b width"]:
         tables = self.tables[...]
@@ -153,7 +174,11 @@ class TokenTuple(nnx.Module):
 
 
 class Pointer(nnx.Module):
-    """Points at one token of one row: which row by attention, which of its tokens by the query."""
+    """Copies one token of one row: attention selects the row, and the query the token in it.
+
+    Pointer networks: Vinyals et al. 2015 (arXiv:1506.03134); mixed with the vocabulary as in See et
+    al. 2017 (arXiv:1704.04368), section 2.2.
+    """
 
     def __init__(self, width: int, row_length: int, rngs: nnx.Rngs) -> None:
         self.query = linear(width, width, ("embed", "pointer"), rngs, biased=False)
@@ -164,17 +189,17 @@ class Pointer(nnx.Module):
         self,
         x: Float[Array, "batch queries width"],
         memory: Memory,
-        sees: Bool[Array, "#batch #queries rows"] | None,
+        mask: Bool[Array, "#batch #queries rows"] | None,
         vocabulary_log_probs: Float[Array, "batch queries vocabulary"],
     ) -> Float[Array, "batch queries vocabulary"]:
-        """The mixture's log-probabilities."""
+        """Returns the log-probabilities of the mixture of copying and vocabulary."""
         scores = jnp.einsum("bqw,brw->bqr", self.query(x), memory.encoded) * x.shape[-1] ** -0.5
-        row = jax.nn.softmax(scores if sees is None else jnp.where(sees, scores, -1e9))
+        row = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, -1e9))
         place = jax.nn.softmax(self.place(x))
         tokens = jax.nn.one_hot(memory.rows, vocabulary_log_probs.shape[-1], dtype=x.dtype)
         copied = jnp.einsum("bqr,bqp,brpv->bqv", row, place, tokens)
         use = self.use(x)
-        # A token that stands nowhere has probability 0 of being copied, not a logarithm of -inf.
+        # 1e-20 keeps the logarithm finite for tokens that are in no row.
         return jnp.logaddexp(
             jax.nn.log_sigmoid(use) + jnp.log(copied + 1e-20),
             jax.nn.log_sigmoid(-use) + vocabulary_log_probs,
@@ -185,10 +210,10 @@ def forward_flops(sizes: Sizes, rows: int, queries: int, vocabulary: int) -> int
     """Floating-point operations of the matrix products of a forward pass over one context.
 
     Args:
-        sizes: of the transformer.
-        rows: that are encoded.
-        queries: that attend to them, each asking for one token.
-        vocabulary: tokens that each query is told a probability of.
+        sizes: the transformer's.
+        rows: number of rows.
+        queries: number of queries.
+        vocabulary: number of tokens in the vocabulary.
     """
     width, mlp = sizes.width, 2 * sizes.mlp_ratio * sizes.width**2
     encoder = rows * (4 * width**2 + mlp) + 2 * rows * rows * width
@@ -200,7 +225,15 @@ def forward_flops(sizes: Sizes, rows: int, queries: int, vocabulary: int) -> int
 
 
 class Transformer(nnx.Module):
-    """The parameters and the two forward passes."""
+    """The parameters and the two forward passes.
+
+    Args:
+        sizes: layers and widths.
+        row_length, query_length: tokens of a row and of a query.
+        row_vocabulary, query_vocabulary: number of tokens that rows and queries consist of.
+        vocabulary: number of tokens that are predicted.
+        rngs: draws the parameters.
+    """
 
     def __init__(
         self,
@@ -235,57 +268,79 @@ class Transformer(nnx.Module):
     def encode(
         self,
         rows: Int[Array, "batch rows row_length"],
-        sees: Bool[Array, "#batch #rows rows"] | None = None,
+        mask: Bool[Array, "#batch #rows rows"] | None = None,
     ) -> Memory:
-        """`sees`: True where a row (second axis) may look at another (third); None: everywhere."""
+        """Encodes rows.
+
+        Args:
+            rows: tokens.
+            mask: True where a row (second axis) attends to another (third); None: everywhere.
+        """
         x = self.row(rows)
         if self.encoder is not None:
-            x = scan_layers(self.encoder, x, None, sees)
+            x = scan_layers(self.encoder, x, None, mask)
         encoded = self.memory_norm(x)
-        return Memory(encoded, remember_in_layers(self.decoder, encoded), rows)
+        return Memory(encoded, project_in_layers(self.decoder, encoded), rows)
 
     def log_probs(
         self,
         memory: Memory,
         queries: Int[Array, "batch queries query_length"],
-        sees: Bool[Array, "#batch #queries rows"] | None = None,
+        mask: Bool[Array, "#batch #queries rows"] | None = None,
     ) -> Float[Array, "batch queries vocabulary"]:
-        """Of the token that each query asks for; `sees` is True where a query may look at a row."""
-        x = scan_layers(self.decoder, self.query(queries), memory.layers, sees)
+        """Computes the log-probabilities of the token that each query predicts.
+
+        Args:
+            memory: the encoded rows.
+            queries: tokens.
+            mask: True where a query attends to a row; None: everywhere.
+        """
+        x = scan_layers(self.decoder, self.query(queries), memory.layers, mask)
         x = self.out_norm(x)
         log_probs = jax.nn.log_softmax(self.out(x))
-        return log_probs if self.pointer is None else self.pointer(x, memory, sees, log_probs)
+        return log_probs if self.pointer is None else self.pointer(x, memory, mask, log_probs)
 
 
-def remember_in_layers(blocks: Block, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
-    """What each of stacked layers remembers of a memory."""
+def project_in_layers(blocks: Block, memory: Float[Array, "batch rows width"]) -> KeysAndValues:
+    """Computes the keys and values of a memory in each of stacked layers."""
     graph, stacked = nnx.split(blocks)
-    return jax.vmap(lambda state: nnx.merge(graph, state).attention.remember(memory))(stacked)
+    return jax.vmap(lambda state: nnx.merge(graph, state).attention.project(memory))(stacked)
 
 
 def scan_layers(
     blocks: Block,
     x: Float[Array, "batch n width"],
-    remembered: KeysAndValues | None,
-    sees: Bool[Array, "#batch #n rows"] | None,
+    keys_and_values: KeysAndValues | None,
+    mask: Bool[Array, "#batch #n rows"] | None,
 ) -> Float[Array, "batch n width"]:
-    """Runs stacked layers in turn; the body is compiled once however many layers there are."""
+    """Applies stacked layers in turn. The compiled program does not grow with their number.
+
+    Args:
+        blocks: the layers, with a leading axis of layers.
+        x, keys_and_values, mask: as in `Block`, the keys and values with an axis of layers.
+    """
     graph, stacked = nnx.split(blocks)
 
     def layer(x: Array, of_layer: tuple[nnx.State, KeysAndValues | None]) -> tuple[Array, None]:
-        state, remembered = of_layer
-        return nnx.merge(graph, state)(x, remembered, sees), None
+        state, keys_and_values = of_layer
+        return nnx.merge(graph, state)(x, keys_and_values, mask), None
 
-    return jax.lax.scan(layer, x, (stacked, remembered))[0]
+    return jax.lax.scan(layer, x, (stacked, keys_and_values))[0]
 
 
-def sample(
-    keys: Key[Array, "*b"], place: int | Int[Array, ""], log_probs: Float[Array, "*b vocabulary"]
+def sample_token(
+    keys: Key[Array, "*b"], step: int | Int[Array, ""], log_probs: Float[Array, "*b vocabulary"]
 ) -> Int[Array, "*b"]:
-    """One token an item, each by its own key, so that what is batched together cannot matter."""
+    """Samples one token for each item, with the item's own key, whatever it is batched with.
+
+    Args:
+        keys: a key for each item, which may be used again with another `step`.
+        step: number of the token in its answer, folded into the key.
+        log_probs: the distributions.
+    """
 
     def draw(key: Key[Array, ""], log_probs: Float[Array, " vocabulary"]) -> Int[Array, ""]:
-        return jax.random.categorical(jax.random.fold_in(key, place), log_probs)
+        return jax.random.categorical(jax.random.fold_in(key, step), log_probs)
 
     flat = jax.vmap(draw)(keys.reshape(-1), log_probs.reshape(-1, log_probs.shape[-1]))
     return flat.reshape(keys.shape)

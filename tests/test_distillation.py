@@ -178,7 +178,7 @@ def test_lora_begins_as_the_model_itself_and_can_be_merged_into_it():
 
 
 def test_lora_needs_something_to_stand_beside():
-    with pytest.raises(ValueError, match=r"assistant.lora_rank is for a pretrained assistant"):
+    with pytest.raises(ValueError, match=r"assistant.lora_rank needs assistant.pretrained"):
         dataclasses.replace(SIZES, lora_rank=2).build(TASK)
 
 

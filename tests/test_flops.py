@@ -42,14 +42,14 @@ def test_flops_of_a_training_step():
 
 def test_bytes_of_an_answered_token():
     # 360 + 40 weights; a token of the cache takes 2 x 3 x 1 x 2 = 12 numbers.
-    assert flops.answer_bytes(TINY, 2, 5, 3, 4, 2) == 2 * (400 + 2 * 12 * (5 + 3 * 4))
+    assert flops.decoding_bytes(TINY, 2, 5, 3, 4, 2) == 2 * (400 + 2 * 12 * (5 + 3 * 4))
 
 
 def test_bytes_of_a_model_of_usual_size():
     """64 questions of 32 tokens on a context of 2,048, in bfloat16: 2.07 GB of weights."""
     weights = 2 * (968_884_224 + 32_000 * 2048)
     cache = 2 * (2 * 22 * 4 * 64) * (2048 + 64 * 32)
-    assert flops.answer_bytes(LLAMA, 1, 2048, 64, 32, 2) == weights + cache
+    assert flops.decoding_bytes(LLAMA, 1, 2048, 64, 32, 2) == weights + cache
     assert round(weights / 1e9, 2) == 2.07
 
 
@@ -60,13 +60,13 @@ def test_a_step_of_a_language_model_counts_its_tokens_and_its_work():
     _, metrics = jax.jit(model.loss)(jax.jit(model.init)(jax.random.key(0)), jax.device_put(rows))
     laid_out = model.lay_out(rows)
     tokens, pairs = 0, 0
-    for context, distances in zip(laid_out["context"], laid_out["distances"], strict=True):
+    for context, positions in zip(laid_out["context"], laid_out["positions"], strict=True):
         length = int((context >= 0).sum())
         tokens, pairs = tokens + length, pairs + flops.causal_pairs(length)
-        for distance in distances[distances > 0].tolist():
-            tokens, pairs = tokens + 1, pairs + length + distance
-    said = int((laid_out["words"] >= 0).sum())
+        for position in positions[positions > 0].tolist():
+            tokens, pairs = tokens + 1, pairs + length + position
+    targets = int((laid_out["targets"] >= 0).sum())
     assert metrics["tokens"] == tokens
     assert metrics["answered"] == 8
-    work = flops.training_flops(model.architecture, tokens, said, pairs)
+    work = flops.training_flops(model.architecture, tokens, targets, pairs)
     assert float(metrics["flops"]) == pytest.approx(work, rel=1e-6)

@@ -14,8 +14,8 @@ from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
 from amplify.assistants.layers import Architecture
 from amplify.assistants.lora import LoRA
+from amplify.assistants.prompts import default_format
 from amplify.assistants.rotary import Rotary
-from amplify.assistants.wording import words_of_its_own
 from amplify.axes import axes
 from amplify.mesh import Mesh
 from amplify.overseers.learned import Learned, LearnedConfig
@@ -53,7 +53,7 @@ SWITCHED_ON = dataclasses.replace(  # all that a model may have beside Llama's p
 
 def language_model(architecture):
     task = Wildcard(3)
-    return LanguageModel(LanguageModelConfig(), task, architecture, words_of_its_own(task))
+    return LanguageModel(LanguageModelConfig(), task, architecture, default_format(task))
 
 
 def training_state(assistant, optimizer="adam"):

@@ -1,4 +1,4 @@
-"""Assistants: one file a kind. `ASSISTANTS` names those that an experiment file may choose."""
+"""Assistants: the models that an experiment trains, by their `kind` in an experiment file."""
 
 from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.assistants.language_model import LanguageModelConfig

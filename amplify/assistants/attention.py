@@ -1,16 +1,16 @@
-"""Attention over a shared past and a sequence of its own, merged by log-sum-exp.
+"""Attention over a shared prefix and a sequence's own tokens, merged by log-sum-exp.
 
-Sequences see themselves and a past that all of one batch row share. Each of the two parts is
-attended to on its own; the outputs are then averaged with weights that follow from the log-sum-exp
-of the scores. The gradient of a part needs no more than the merged output and log-sum-exp. This is
-FlashAttention (Dao et al. 2022, arXiv:2205.14135) with two blocks of keys, as in cascade inference
-(Ye et al. 2024, flashinfer.ai/2024/02/02/cascade-inference.html).
+Each sequence attends to itself and to a prefix that all sequences of its batch row share. The two
+blocks of keys are attended to separately; their outputs are then averaged, weighted by the
+log-sum-exp of their scores. The gradient of a block needs only the merged output and log-sum-exp.
+This is FlashAttention (Dao et al. 2022, arXiv:2205.14135) with two blocks of keys, as in cascade
+inference (Ye et al. 2024, flashinfer.ai/2024/02/02/cascade-inference.html).
 
-Attention scores of all pairs never exist at once. On NVIDIA devices, cuDNN's kernels attend to a
-context and to a past, where they can: in half precision, without a cap on scores, and where no
-window cuts off what is seen. Everywhere else XLA computes the scores, for a block of queries at a
-time. Which of the two is used is decided when a function is lowered for a platform, so that
-`jax.export` on one machine gives the right code for another.
+The full matrix of attention scores never exists. On NVIDIA devices, cuDNN's kernels attend to a
+context and to a prefix where they support it: in half precision, without a soft cap and without a
+sliding window. Everywhere else, XLA computes the scores of one block of queries at a time. The
+choice is made when a function is lowered for a platform, so that `jax.export` on one machine
+produces the right code for another.
 """
 
 import functools
@@ -24,13 +24,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from amplify.assistants import blockwise, cudnn
 from amplify.assistants.attention_parts import (
-    NOWHERE,
+    PADDING,
+    AttentionOptions,
     KeysAndValues,
+    KVBlock,
     LogSumExp,
-    Part,
-    Places,
     Queries,
-    Rules,
+    TokenPositions,
 )
 
 OUTPUT = "attention output"
@@ -38,199 +38,232 @@ OUTPUT = "attention output"
 
 
 def attend(
-    rules: Rules,
+    options: AttentionOptions,
     query: Queries,
-    places: Places,
-    own: Part,
-    past: Part | None,
+    positions: TokenPositions,
+    own: KVBlock,
+    prefix: KVBlock | None,
     window: Int[Array, ""] | int,
 ) -> Queries:
-    """What each query gathers from its own sequence and from the past.
+    """Attends from each query to its own sequence and to the shared prefix.
 
     Args:
-        rules: see there.
-        query: of n sequences behind the same past.
-        places: of the queries. A token sees those at its own position and before, of its segment.
+        options: the static settings.
+        query: queries of n sequences that share a prefix.
+        positions: positions of the queries. A token attends to tokens of its segment at its own
+            position and before.
         own: keys and values of the sequences.
-        past: those that all n sequences of a batch row see in front of them; padding comes last.
-        window: how many tokens back a token sees, itself counted.
+        prefix: keys and values that all n sequences of a batch row attend to, padding last; None:
+            there are none.
+        window: number of most recent tokens that a token attends to, itself included.
 
     Returns:
-        Of the shape and dtype of `query`; anything, but finite, where a query is padding.
+        The attention output, of the shape and dtype of `query`. It is finite but arbitrary where a
+        query is padding.
     """
-    parts = (own,) if past is None else (own, past)
-    return _attend(rules, query, places, parts, jnp.asarray(window))
+    blocks = (own,) if prefix is None else (own, prefix)
+    return _attend(options, query, positions, blocks, jnp.asarray(window))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-    rules: Rules, query: Queries, places: Places, parts: tuple[Part, ...], window: Int[Array, ""]
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    blocks: tuple[KVBlock, ...],
+    window: Int[Array, ""],
 ) -> Queries:
-    return _merged(rules, query, places, parts, window)[0]
+    return _merge_blocks(options, query, positions, blocks, window)[0]
 
 
-def _merged(
-    rules: Rules, query: Queries, places: Places, parts: tuple[Part, ...], window: Int[Array, ""]
+def _merge_blocks(
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    blocks: tuple[KVBlock, ...],
+    window: Int[Array, ""],
 ) -> tuple[Queries, LogSumExp]:
-    """The output, and the log-sum-exp of all scores."""
+    """Returns the output, and the log-sum-exp of the scores of all blocks."""
     outs, log_sums = zip(
-        *(_forward(rules, query, places, part, window) for part in parts), strict=True
+        *(_forward(options, query, positions, block, window) for block in blocks), strict=True
     )
-    if len(parts) == 1:
+    if len(blocks) == 1:
         return outs[0].astype(query.dtype), log_sums[0]
     log_sum = functools.reduce(jnp.logaddexp, log_sums)
     out = sum(
-        jnp.exp(of_part - log_sum)[..., None] * out.astype(jnp.float32)
-        for out, of_part in zip(outs, log_sums, strict=True)
+        jnp.exp(of_block - log_sum)[..., None] * out.astype(jnp.float32)
+        for out, of_block in zip(outs, log_sums, strict=True)
     )
     return jnp.asarray(out, query.dtype), log_sum
 
 
 def _attend_forward(
-    rules: Rules, query: Queries, places: Places, parts: tuple[Part, ...], window: Int[Array, ""]
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    blocks: tuple[KVBlock, ...],
+    window: Int[Array, ""],
 ) -> tuple[Queries, tuple]:
-    # What follows from places alone is the same in all layers. JAX would compute it once, outside
-    # the scan over layers, as large as the scores, and keep it: the barrier makes it depend on x.
-    query, places, parts = barrier((query, places, parts))
+    # The attention mask is the same in all layers. JAX would compute it once, outside the scan over
+    # layers, and keep an array as large as the scores: the barrier makes it depend on the query.
+    query, positions, blocks = barrier((query, positions, blocks))
     out, log_sum = (
-        checkpoint_name(part, OUTPUT) for part in _merged(rules, query, places, parts, window)
+        checkpoint_name(array, OUTPUT)
+        for array in _merge_blocks(options, query, positions, blocks, window)
     )
-    return out, (query, places, parts, window, out, log_sum)
+    return out, (query, positions, blocks, window, out, log_sum)
 
 
-def _attend_backward(rules: Rules, kept: tuple, gradient: Queries) -> tuple:
-    query, places, parts, window, out, log_sum = kept
-    gradient, places, parts = barrier((gradient, places, parts))
-    given = out, log_sum, gradient
+def _attend_backward(options: AttentionOptions, residuals: tuple, gradient: Queries) -> tuple:
+    query, positions, blocks, window, out, log_sum = residuals
+    gradient, positions, blocks = barrier((gradient, positions, blocks))
+    output = out, log_sum, gradient
     d_queries, d_keys, d_values = zip(
-        *(_backward(rules, query, places, part, window, given) for part in parts), strict=True
+        *(_backward(options, query, positions, block, window, output) for block in blocks),
+        strict=True,
     )
-    d_parts = tuple(
-        part._replace(keys=keys, values=values, places=_zero(part.places))
-        for part, keys, values in zip(parts, d_keys, d_values, strict=True)
+    d_blocks = tuple(
+        block._replace(keys=keys, values=values, positions=_zero_gradient(block.positions))
+        for block, keys, values in zip(blocks, d_keys, d_values, strict=True)
     )
-    return functools.reduce(jnp.add, d_queries), _zero(places), d_parts, _zero(window)
+    d_query = functools.reduce(jnp.add, d_queries)
+    return d_query, _zero_gradient(positions), d_blocks, _zero_gradient(window)
 
 
-def _zero(integers: PyTree[Array]) -> PyTree[np.ndarray]:
-    """The gradient of what has none."""
+def _zero_gradient(integers: PyTree[Array]) -> PyTree[np.ndarray]:
     return jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), jax.dtypes.float0), integers)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-# One part: cuDNN's kernels, or XLA.
+# One block of keys: cuDNN's kernels, or XLA.
 
 
-def _uses_flash(rules: Rules, query: Queries, part: Part) -> bool:
-    """Whether cuDNN can attend to a part, on a device that has it."""
-    simple = part.shared or (rules.in_order and query.shape[2] == 1)
-    simple = simple and part.places.segments is None
-    plain = rules.cap is None and not rules.windowed
-    return simple and plain and cudnn.supports(query.dtype, query.shape[-1])
+def _uses_cudnn(options: AttentionOptions, query: Queries, block: KVBlock) -> bool:
+    """Whether cuDNN's kernels support this, on a device that has them."""
+    simple_mask = block.is_shared or (options.is_causal and query.shape[2] == 1)
+    simple_mask = simple_mask and block.positions.segments is None
+    plain_scores = options.cap is None and not options.windowed
+    return simple_mask and plain_scores and cudnn.supports(query.dtype, query.shape[-1])
 
 
 def _forward(
-    rules: Rules, query: Queries, places: Places, part: Part, window: Int[Array, ""]
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    block: KVBlock,
+    window: Int[Array, ""],
 ) -> tuple[Queries, LogSumExp]:
-    here = functools.partial(blockwise.forward, rules)
-    if not _uses_flash(rules, query, part):
-        return here(query, places, part, window)
-    return jax.lax.platform_dependent(
-        query, places, part, window, cuda=functools.partial(_forward_flash, rules), default=here
-    )
+    xla = functools.partial(blockwise.forward, options)
+    if not _uses_cudnn(options, query, block):
+        return xla(query, positions, block, window)
+    flash = functools.partial(_forward_cudnn, options)
+    return jax.lax.platform_dependent(query, positions, block, window, cuda=flash, default=xla)
 
 
 def _backward(
-    rules: Rules,
+    options: AttentionOptions,
     query: Queries,
-    places: Places,
-    part: Part,
+    positions: TokenPositions,
+    block: KVBlock,
     window: Int[Array, ""],
-    given: tuple[Queries, LogSumExp, Queries],
+    output: tuple[Queries, LogSumExp, Queries],
 ) -> tuple[Queries, Array, Array]:
-    """Gradients of queries, keys and values; `given` are output, log-sum-exp and the output's
-    gradient.
+    """Returns the gradients of queries, keys and values.
+
+    Args:
+        output: the merged output, its log-sum-exp, and the output's gradient.
     """
-    here = functools.partial(blockwise.backward, rules)
-    if not _uses_flash(rules, query, part):
-        return here(query, places, part, window, given)
-    flash = functools.partial(_backward_flash, rules)
-    return jax.lax.platform_dependent(query, places, part, window, given, cuda=flash, default=here)
-
-
-def _forward_flash(
-    rules: Rules, query: Queries, places: Places, part: Part, window: Int[Array, ""]
-) -> tuple[Queries, LogSumExp]:
-    seen = _seen(part)
-    out, log_sum = cudnn.forward(
-        _to_flash(query, part), *_keys_and_values(part), _at_least_one(seen), scale=rules.scale
+    xla = functools.partial(blockwise.backward, options)
+    if not _uses_cudnn(options, query, block):
+        return xla(query, positions, block, window, output)
+    flash = functools.partial(_backward_cudnn, options)
+    return jax.lax.platform_dependent(
+        query, positions, block, window, output, cuda=flash, default=xla
     )
-    out, log_sum = _from_flash(out, query.shape, part), _from_flash(log_sum, query.shape[:-1], part)
-    if seen is not None:  # what was gathered from an empty past counts nothing
-        log_sum += jnp.where(seen == 0, blockwise.UNSEEN, 0).reshape(-1, 1, 1, 1, 1)
+
+
+def _forward_cudnn(
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    block: KVBlock,
+    window: Int[Array, ""],
+) -> tuple[Queries, LogSumExp]:
+    lengths = _prefix_lengths(block)
+    out, log_sum = cudnn.forward(
+        _to_cudnn(query, block),
+        *_cudnn_keys_and_values(block),
+        _at_least_one(lengths),
+        scale=options.scale,
+    )
+    out = _from_cudnn(out, query.shape, block)
+    log_sum = _from_cudnn(log_sum, query.shape[:-1], block)
+    if lengths is not None:  # the output for an empty prefix gets no weight
+        log_sum += jnp.where(lengths == 0, blockwise.MASKED, 0).reshape(-1, 1, 1, 1, 1)
     return out, log_sum
 
 
-def _backward_flash(
-    rules: Rules,
+def _backward_cudnn(
+    options: AttentionOptions,
     query: Queries,
-    places: Places,
-    part: Part,
+    positions: TokenPositions,
+    block: KVBlock,
     window: Int[Array, ""],
-    given: tuple[Queries, LogSumExp, Queries],
+    output: tuple[Queries, LogSumExp, Queries],
 ) -> tuple[Queries, Array, Array]:
-    seen, (out, log_sum, gradient) = _seen(part), (_to_flash(array, part) for array in given)
-    if seen is not None:  # an empty past has no gradient: its weights become zero
-        log_sum -= jnp.where(seen == 0, 3 * blockwise.UNSEEN, 0).reshape(-1, 1, 1)
+    lengths = _prefix_lengths(block)
+    out, log_sum, gradient = (_to_cudnn(array, block) for array in output)
+    if lengths is not None:  # an empty prefix has no gradient: its attention weights become zero
+        log_sum -= jnp.where(lengths == 0, 3 * blockwise.MASKED, 0).reshape(-1, 1, 1)
     d_query, d_keys, d_values = cudnn.backward(
-        _to_flash(query, part),
-        *_keys_and_values(part),
-        _at_least_one(seen),
+        _to_cudnn(query, block),
+        *_cudnn_keys_and_values(block),
+        _at_least_one(lengths),
         log_sum,
         out,
         gradient,
-        scale=rules.scale,
+        scale=options.scale,
     )
-    d_keys, d_values = (array.reshape(part.keys.shape) for array in (d_keys, d_values))
-    return _from_flash(d_query, query.shape, part), d_keys, d_values
+    d_keys, d_values = (array.reshape(block.keys.shape) for array in (d_keys, d_values))
+    return _from_cudnn(d_query, query.shape, block), d_keys, d_values
 
 
-def _keys_and_values(part: Part) -> KeysAndValues:
-    """As the kernels read them: without an axis for sequences, of which there is one if any."""
-    shape = (*part.keys.shape[:2], *part.keys.shape[-2:])
-    return part.keys.reshape(shape), part.values.reshape(shape)
+def _cudnn_keys_and_values(block: KVBlock) -> KeysAndValues:
+    """Drops the axis of sequences, whose length is 1 where there is one."""
+    shape = (*block.keys.shape[:2], *block.keys.shape[-2:])
+    return block.keys.reshape(shape), block.values.reshape(shape)
 
 
-def _seen(part: Part) -> Int[Array, " batch"] | None:
-    """How many tokens a shared past has; None: each token sees those up to itself."""
-    if not part.shared:
+def _prefix_lengths(block: KVBlock) -> Int[Array, " batch"] | None:
+    """Number of tokens in each shared prefix; None: the mask is causal."""
+    if not block.is_shared:
         return None
-    return jnp.sum(part.places.positions[:, 0] != NOWHERE, axis=-1, dtype=jnp.int32)
+    return jnp.sum(block.positions.positions[:, 0] != PADDING, axis=-1, dtype=jnp.int32)
 
 
-def _at_least_one(seen: Int[Array, " batch"] | None) -> Int[Array, " batch"] | None:
-    """The kernels would divide by zero."""
-    return None if seen is None else jnp.maximum(seen, 1)
+def _at_least_one(lengths: Int[Array, " batch"] | None) -> Int[Array, " batch"] | None:
+    # The kernels would divide by zero.
+    return None if lengths is None else jnp.maximum(lengths, 1)
 
 
-def _to_flash(array: Float[Array, "..."], part: Part) -> Float[Array, "..."]:
-    """Queries, or something of each, as the kernels read them.
+def _to_cudnn(array: Float[Array, "..."], block: KVBlock) -> Float[Array, "..."]:
+    """Reshapes an array with an entry for each query to the kernels' layout.
 
-    A past looks the same to all queries: those that share a key head become one long sequence, and
-    its keys are read once for all of them.
+    For a shared prefix, the queries that share a key head become one long sequence, so that its
+    keys are read once for all of them.
     """
     batch, key_heads, n, length, group, *rest = array.shape
-    if part.shared:
+    if block.is_shared:
         return array.reshape(batch, key_heads, n * length * group, *rest)
     return jnp.moveaxis(array, 4, 2).reshape(batch, key_heads * group, length, *rest)
 
 
-def _from_flash(
-    array: Float[Array, "..."], shape: tuple[int, ...], part: Part
+def _from_cudnn(
+    array: Float[Array, "..."], shape: tuple[int, ...], block: KVBlock
 ) -> Float[Array, "..."]:
-    if part.shared:
+    if block.is_shared:
         return array.reshape(shape)
     batch, key_heads, n, length, group, *rest = shape
     return jnp.moveaxis(array.reshape(batch, key_heads, group, n, length, *rest), 2, 4)

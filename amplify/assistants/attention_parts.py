@@ -1,64 +1,76 @@
-"""What attention is given: queries, and parts that they attend to, with where tokens stand."""
+"""Types and shapes shared by the implementations of attention."""
 
 import dataclasses
 from typing import NamedTuple
 
 from jaxtyping import Array, Float, Int
 
-NOWHERE = -1
-"""Position of what is only there to fill up a shape."""
+PADDING = -1
+"""Value of token ids, position ids and segment ids that only fill up a shape."""
 
 Queries = Float[Array, "batch key_heads n length group head_width"]
-"""Of n sequences; `group` query heads share a key head."""
+"""Queries of `n` sequences; `group` query heads share a key head (grouped-query attention)."""
 LogSumExp = Float[Array, "batch key_heads n length group"]
-"""Of each query's scores, in float32."""
+"""Log-sum-exp of each query's scores, in float32."""
 KeysAndValues = tuple[Float[Array, "..."], Float[Array, "..."]]
-"""Of one layer."""
+"""Keys and values of one layer."""
 
 
-class Places(NamedTuple):
-    """Where tokens stand."""
+class TokenPositions(NamedTuple):
+    """Position ids and segment ids of tokens. PADDING marks padding."""
 
-    positions: Int[Array, "batch #n length"]  # NOWHERE: padding
-    segments: Int[Array, "batch n length"] | None = None  # tokens see their own segment alone
+    positions: Int[Array, "batch #n length"]
+    segments: Int[Array, "batch n length"] | None = None  # tokens attend within their segment
 
-    def of(self, tokens: slice) -> "Places":
-        """Of some tokens."""
+    def take(self, tokens: slice) -> "TokenPositions":
+        """Returns the ids of a slice of the tokens."""
         segments = None if self.segments is None else self.segments[:, :, tokens]
-        return Places(self.positions[:, :, tokens], segments)
+        return TokenPositions(self.positions[:, :, tokens], segments)
 
 
-class Part(NamedTuple):
-    """Keys and values, and where their tokens stand.
+class KVBlock(NamedTuple):
+    """Keys and values of one layer, with their positions.
 
-    Those of the sequences themselves have an axis `n`, those of a shared past have not.
+    A block of the sequences themselves has an axis `n`; a prefix that all `n` sequences of a batch
+    row share has none.
     """
 
-    keys: Float[Array, "batch key_heads *n seen head_width"]
-    values: Float[Array, "batch key_heads *n seen head_width"]
-    places: Places
+    keys: Float[Array, "batch key_heads *n key_length head_width"]
+    values: Float[Array, "batch key_heads *n key_length head_width"]
+    positions: TokenPositions
 
     @property
-    def shared(self) -> bool:
+    def is_shared(self) -> bool:
+        """Whether all sequences of a batch row attend to the same keys."""
         return self.keys.ndim == 4
 
-    def until(self, end: int) -> "Part":
-        """The first tokens."""
-        return Part(self.keys[..., :end, :], self.values[..., :end, :], self.places.of(slice(end)))
+    def first(self, count: int) -> "KVBlock":
+        """Returns the block's first `count` tokens."""
+        positions = self.positions.take(slice(count))
+        return KVBlock(self.keys[..., :count, :], self.values[..., :count, :], positions)
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """What of attention is known when it is compiled."""
+class AttentionOptions:
+    """What is static when attention is compiled."""
 
-    scale: float  # of the scores
-    cap: float | None = None  # scores are squeezed into -cap..cap
-    windowed: bool = True  # False: the window is wider than whatever is seen
-    in_order: bool = False  # the sequence has no past, and its padding comes last
+    scale: float
+    """Multiplies the scores."""
+    cap: float | None = None
+    """Soft cap: scores become `cap * tanh(scores / cap)`."""
+    windowed: bool = True
+    """False: the sliding window is longer than any sequence and need not be applied."""
+    is_causal: bool = False
+    """Whether query i simply attends to keys 0..i: positions count up from the first token, padding
+    comes last, and there is no prefix."""
 
 
-def compact(array: Float[Array, "*b seen head_width"]) -> Float[Array, "*c seen head_width"]:
-    """Without leading axes of length 1. Products then read a cache as it lies in memory: where XLA
-    finds such an axis, it updates a second copy of the cache, of another shape.
+def drop_unit_axes(
+    array: Float[Array, "*b key_length head_width"],
+) -> Float[Array, "*c key_length head_width"]:
+    """Drops leading axes of length 1.
+
+    Matrix products then read a KV cache in the layout that it has in memory. With such axes, XLA
+    updates a second copy of the cache, of another shape.
     """
     return array.reshape(*(size for size in array.shape[:-2] if size > 1), *array.shape[-2:])

@@ -1,7 +1,7 @@
-"""Attention as XLA computes it: the scores of one block of queries at a time.
+"""Attention in plain XLA, for one block of queries at a time.
 
-Scores of all pairs never exist at once, on any platform. `attention` calls it where no kernel of
-the platform's own can be used.
+The full matrix of scores never exists, on any platform. `attention` uses this where the platform
+has no suitable kernel.
 """
 
 from collections.abc import Iterator
@@ -11,149 +11,181 @@ from jax.lax import optimization_barrier as barrier
 from jaxtyping import Array, Bool, Float, Int
 
 from amplify.assistants.attention_parts import (
-    NOWHERE,
+    PADDING,
+    AttentionOptions,
+    KVBlock,
     LogSumExp,
-    Part,
-    Places,
     Queries,
-    Rules,
-    compact,
+    TokenPositions,
+    drop_unit_axes,
 )
 
-UNSEEN = -1e30
-"""Score of what may not be seen."""
+MASKED = -1e30
+"""Added to the score of a key that the query must not attend to."""
 MAX_SCORE_BYTES = 2**26
-"""Scores that are computed at a time take no more than this, in bytes."""
+"""Upper bound on the memory of the scores that exist at a time, in bytes."""
 BLOCK = 128
-"""Queries of a context for which scores are computed at a time, with the keys up to the last."""
+"""Queries in a block under a causal mask, each block with the keys up to its last query."""
 MAX_BLOCKS = 32
 """Bounds the size of the compiled program."""
 
 
 def forward(
-    rules: Rules, query: Queries, places: Places, part: Part, window: Int[Array, ""]
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    block: KVBlock,
+    window: Int[Array, ""],
 ) -> tuple[Queries, LogSumExp]:
+    """Attends from queries to one block of keys.
+
+    Args:
+        options: the static settings.
+        query: queries of n sequences.
+        positions: positions of the queries.
+        block: the keys and values.
+        window: number of most recent tokens that a token attends to, itself included.
+
+    Returns:
+        The output, in the dtype of `query`, and the log-sum-exp of the scores, in float32.
+    """
     outs: list[Array] = []
     log_sums: list[Array] = []
-    for tokens, seen in _blocks(rules, query, part):
-        block = query[:, :, :, tokens]
-        if outs:  # one after the other, so that the scores of one block exist at a time
-            block, outs[-1] = barrier((block, outs[-1]))
-        scores = _scores(rules, block, places.of(tokens), seen, window)
+    for rows, visible in _split_queries(options, query, block):
+        queries = query[:, :, :, rows]
+        if outs:  # one after another, so that the scores of one block exist at a time
+            queries, outs[-1] = barrier((queries, outs[-1]))
+        scores = _masked_scores(options, queries, positions.take(rows), visible, window)
         top = jnp.max(scores, axis=-1, keepdims=True)
         weights = jnp.exp(scores - top)
         total = jnp.sum(weights, axis=-1, keepdims=True)
-        out = _times(weights.astype(query.dtype), seen.values) / total
+        out = _weighted_sum(weights.astype(query.dtype), visible.values) / total
         outs.append(out.astype(query.dtype))
         log_sums.append((top + jnp.log(total))[..., 0])
-    return _joined(outs), _joined(log_sums)
+    return _concatenate(outs), _concatenate(log_sums)
 
 
 def backward(
-    rules: Rules,
+    options: AttentionOptions,
     query: Queries,
-    places: Places,
-    part: Part,
+    positions: TokenPositions,
+    block: KVBlock,
     window: Int[Array, ""],
-    given: tuple[Queries, LogSumExp, Queries],
+    output: tuple[Queries, LogSumExp, Queries],
 ) -> tuple[Queries, Array, Array]:
-    d_keys, d_values = (jnp.zeros(part.keys.shape, jnp.float32) for _ in range(2))
-    blocks = list(_blocks(rules, query, part))
+    """Returns the gradients of queries, keys and values (FlashAttention 2, Algorithm 2; Dao 2023,
+    arXiv:2307.08691).
+
+    Args:
+        options, query, positions, block, window: as in `forward`.
+        output: the output and log-sum-exp over all blocks of keys, and the output's gradient.
+    """
+    d_keys, d_values = (jnp.zeros(block.keys.shape, jnp.float32) for _ in range(2))
+    blocks = list(_split_queries(options, query, block))
     d_queries: list[Array] = []
-    for tokens, seen in blocks:
-        block = query[:, :, :, tokens]
+    for rows, visible in blocks:
+        queries = query[:, :, :, rows]
         if d_queries:
-            block, d_queries[-1], d_keys = barrier((block, d_queries[-1], d_keys))
-        out, log_sum, gradient = (array[:, :, :, tokens] for array in given)
-        scores = _scores(rules, block, places.of(tokens), seen, window)
+            queries, d_queries[-1], d_keys = barrier((queries, d_queries[-1], d_keys))
+        out, log_sum, gradient = (array[:, :, :, rows] for array in output)
+        scores = _masked_scores(options, queries, positions.take(rows), visible, window)
         weights = jnp.exp(scores - log_sum[..., None])
-        d_weights = _against(gradient, seen.values)
+        d_weights = _inner_products(gradient, visible.values)
         along = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1, keepdims=True)
-        d_scores = weights * (d_weights - along) * rules.scale
-        if rules.cap is not None:
-            d_scores *= 1 - jnp.square(jnp.where(scores == UNSEEN, 0, scores) / rules.cap)
+        d_scores = weights * (d_weights - along) * options.scale
+        if options.cap is not None:
+            d_scores *= 1 - jnp.square(jnp.where(scores == MASKED, 0, scores) / options.cap)
         d_scores = d_scores.astype(query.dtype)
-        d_queries.append(_times(d_scores, seen.keys).astype(query.dtype))
-        here = _by_key(d_scores, block, seen), _by_key(weights.astype(query.dtype), gradient, seen)
+        d_queries.append(_weighted_sum(d_scores, visible.keys).astype(query.dtype))
+        from_rows = (
+            _sum_over_queries(d_scores, queries, visible),
+            _sum_over_queries(weights.astype(query.dtype), gradient, visible),
+        )
         if len(blocks) == 1:
-            d_keys, d_values = here
+            d_keys, d_values = from_rows
         else:
-            end = seen.keys.shape[-2]
+            end = visible.keys.shape[-2]
             d_keys, d_values = (
                 total.at[..., :end, :].add(more)
-                for total, more in zip((d_keys, d_values), here, strict=True)
+                for total, more in zip((d_keys, d_values), from_rows, strict=True)
             )
-    return _joined(d_queries), d_keys.astype(query.dtype), d_values.astype(query.dtype)
+    return _concatenate(d_queries), d_keys.astype(query.dtype), d_values.astype(query.dtype)
 
 
-def _blocks(rules: Rules, query: Queries, part: Part) -> Iterator[tuple[slice, Part]]:
-    """Which queries are attended from together, and what they see."""
-    length, seen = query.shape[3], part.keys.shape[-2]
-    size = 4 * query.size // query.shape[-1] * seen
-    count = max(-(-size // MAX_SCORE_BYTES), length // BLOCK if rules.in_order else 1)
+def _split_queries(
+    options: AttentionOptions, query: Queries, block: KVBlock
+) -> Iterator[tuple[slice, KVBlock]]:
+    """Yields slices of the queries, each with the keys that they may attend to."""
+    length, key_length = query.shape[3], block.keys.shape[-2]
+    size = 4 * query.size // query.shape[-1] * key_length
+    count = max(-(-size // MAX_SCORE_BYTES), length // BLOCK if options.is_causal else 1)
     step = -(-length // max(1, min(count, length, MAX_BLOCKS)))
     for start in range(0, length, step):
         end = min(start + step, length)
-        yield slice(start, end), part.until(end) if rules.in_order else part
+        yield slice(start, end), block.first(end) if options.is_causal else block
 
 
-def _scores(
-    rules: Rules, query: Queries, places: Places, part: Part, window: Int[Array, ""]
-) -> Float[Array, "batch key_heads n length group seen"]:
-    """In float32; far below all others where nothing may be seen."""
-    scores = _against(query, part.keys) * rules.scale
-    if rules.cap is not None:
-        scores = rules.cap * jnp.tanh(scores / rules.cap)
-    sees = _sees(rules, places, part.places, window)
-    return scores + jnp.where(sees, 0.0, UNSEEN)[:, None, :, :, None]
+def _masked_scores(
+    options: AttentionOptions,
+    query: Queries,
+    positions: TokenPositions,
+    block: KVBlock,
+    window: Int[Array, ""],
+) -> Float[Array, "batch key_heads n length group key_length"]:
+    scores = _inner_products(query, block.keys) * options.scale
+    if options.cap is not None:
+        scores = options.cap * jnp.tanh(scores / options.cap)
+    mask = _attention_mask(options, positions, block.positions, window)
+    return scores + jnp.where(mask, 0.0, MASKED)[:, None, :, :, None]
 
 
-def _sees(
-    rules: Rules, queries: Places, keys: Places, window: Int[Array, ""]
-) -> Bool[Array, "batch n length seen"]:
-    ages = queries.positions[..., None] - keys.positions[..., None, :]
-    sees = (ages >= 0) & (keys.positions != NOWHERE)[..., None, :]
-    if rules.windowed:
-        sees &= ages < window
+def _attention_mask(
+    options: AttentionOptions, queries: TokenPositions, keys: TokenPositions, window: Int[Array, ""]
+) -> Bool[Array, "batch n length key_length"]:
+    """True where a query attends to a key."""
+    distance = queries.positions[..., None] - keys.positions[..., None, :]
+    mask = (distance >= 0) & (keys.positions != PADDING)[..., None, :]
+    if options.windowed:
+        mask &= distance < window
     if queries.segments is not None and keys.segments is not None:
-        sees &= queries.segments[..., None] == keys.segments[..., None, :]
-    return sees
+        mask &= queries.segments[..., None] == keys.segments[..., None, :]
+    return mask
 
 
-def _times(
-    weights: Float[Array, "batch key_heads n length group seen"],
-    values: Float[Array, "batch key_heads *n seen head_width"],
+def _weighted_sum(
+    weights: Float[Array, "batch key_heads n length group key_length"],
+    values: Float[Array, "batch key_heads *n key_length head_width"],
 ) -> Queries:
-    """Weighted sums, in float32, one product for each sequence; where all n share the values, one
-    for all: this is what makes many questions about one context cheap.
+    """Sums values by attention weights, in float32: one matrix product per sequence, or a single
+    one where all n sequences share the values, which makes many questions about a context cheap.
     """
-    values = compact(values)
+    values = drop_unit_axes(values)
     rows = weights.reshape(*values.shape[:-2], -1, weights.shape[-1])
     product = jnp.matmul(rows, values, preferred_element_type=jnp.float32)
     return product.reshape(*weights.shape[:-1], values.shape[-1])
 
 
-def _against(
-    queries: Queries, keys: Float[Array, "batch key_heads *n seen head_width"]
-) -> Float[Array, "batch key_heads n length group seen"]:
-    """Inner products, in float32; of the keys as they lie: a cache is not transposed, or copied."""
-    keys = compact(keys)
+def _inner_products(
+    queries: Queries, keys: Float[Array, "batch key_heads *n key_length head_width"]
+) -> Float[Array, "batch key_heads n length group key_length"]:
+    """Inner products in float32. The KV cache is neither transposed nor copied."""
+    keys = drop_unit_axes(keys)
     rows = queries.reshape(*keys.shape[:-2], -1, queries.shape[-1])
     product = jnp.einsum("...qw,...sw->...qs", rows, keys, preferred_element_type=jnp.float32)
     return product.reshape(*queries.shape[:-1], keys.shape[-2])
 
 
-def _by_key(
-    weights: Float[Array, "batch key_heads n length group seen"],
+def _sum_over_queries(
+    weights: Float[Array, "batch key_heads n length group key_length"],
     queries: Queries,
-    part: Part,
-) -> Float[Array, "batch key_heads *n seen head_width"]:
-    """Sums over queries, in float32."""
+    block: KVBlock,
+) -> Float[Array, "batch key_heads *n key_length head_width"]:
+    """For each key, the weighted sum of the queries, in float32."""
     left, right = (
-        array.reshape(*part.keys.shape[:-2], -1, array.shape[-1]) for array in (weights, queries)
+        array.reshape(*block.keys.shape[:-2], -1, array.shape[-1]) for array in (weights, queries)
     )
     return jnp.einsum("...qs,...qw->...sw", left, right, preferred_element_type=jnp.float32)
 
 
-def _joined(blocks: list[Float[Array, "..."]]) -> Float[Array, "..."]:
+def _concatenate(blocks: list[Float[Array, "..."]]) -> Float[Array, "..."]:
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=3)

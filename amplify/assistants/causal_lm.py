@@ -1,8 +1,8 @@
-"""A decoder-only language model: layers, stacked, between an embedding and a head.
+"""A decoder-only language model: an embedding, stacked layers, and an output head.
 
-Sequences may continue a past that many of them share: a context is read once, and every question
-about it is a short sequence after it. Layers are stacked and scanned; what differs from layer to
-layer (window, rotary frequencies) is scanned along as numbers. Knows nothing of files: see
+Sequences may continue a prefix that many of them share: a context is prefilled once, and every
+question about it is a short sequence after it. Layers are stacked and scanned; what differs between
+layers (window, rotary frequencies) is scanned along as arrays. Knows nothing of files: see
 `pretrained`.
 """
 
@@ -19,124 +19,139 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from amplify.assistants.attention import OUTPUT
 from amplify.assistants.attention_parts import (
-    NOWHERE,
+    PADDING,
+    AttentionOptions,
     KeysAndValues,
-    Part,
-    Places,
-    Rules,
+    KVBlock,
+    TokenPositions,
 )
 from amplify.assistants.layers import (
     Architecture,
+    EmbeddingConvolution,
     Layer,
     Linear,
-    Nearby,
     Norm,
-    capped,
-    mapped,
+    matmul,
+    soft_cap,
 )
 from amplify.assistants.rotary import rotations
 from amplify.axes import STACKED, axes
 
 MAX_UNROLLED = 8
-"""Layers up to which they are unrolled, and not scanned."""
+"""Models of at most this many layers are unrolled; deeper ones are scanned."""
 
 
-class Past(NamedTuple):
-    """What was read before and is shared: keys and values, and where their tokens stand."""
+class PrefixCache(NamedTuple):
+    """KV cache of prefixes, each shared by all sequences that continue it."""
 
     keys: Float[Array, "layers batch key_heads length head_width"]
     values: Float[Array, "layers batch key_heads length head_width"]
-    positions: Int[Array, "batch length"]  # NOWHERE: padding, which comes last
+    positions: Int[Array, "batch length"]  # PADDING, if any, comes last
 
 
 class KVCache(NamedTuple):
-    """Keys and values of sequences, which only they themselves see."""
+    """Per-sequence KV cache."""
 
     keys: Float[Array, "layers batch key_heads n length head_width"]
     values: Float[Array, "layers batch key_heads n length head_width"]
-    positions: Int[Array, "batch n length"]  # NOWHERE: padding
+    positions: Int[Array, "batch n length"]  # PADDING where there is no token
 
-    def as_past(self) -> Past:
-        """Of the first sequence of each batch row, for others to continue."""
-        return Past(self.keys[:, :, :, 0], self.values[:, :, :, 0], self.positions[:, 0])
+    def as_prefix(self) -> PrefixCache:
+        """Makes the first sequence of each batch row a prefix for others to continue."""
+        return PrefixCache(self.keys[:, :, :, 0], self.values[:, :, :, 0], self.positions[:, 0])
 
 
 class CausalLM(nnx.Module):
-    """The parameters and the forward pass. Computes in `dtype`; parameters keep theirs."""
+    """The parameters and the forward pass of a language model.
+
+    Args:
+        architecture: sizes and options.
+        rngs: draws the parameters.
+        dtype: what is computed in; parameters keep their own dtype.
+        rematerialises: whether the backward pass recomputes what layers computed, to save memory.
+    """
 
     def __init__(
         self,
-        of: Architecture,
+        architecture: Architecture,
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
         rematerialises: bool = False,
     ) -> None:
-        self.of, self.dtype, self.rematerialises = of, dtype, rematerialises
+        self.architecture, self.dtype, self.rematerialises = architecture, dtype, rematerialises
+        width, vocabulary = architecture.width, architecture.vocabulary
         normal = jax.random.normal
 
         def layer(key: Key[Array, ""]) -> Layer:
-            return Layer(of, nnx.Rngs(params=key))
+            return Layer(architecture, nnx.Rngs(params=key))
 
-        embedding = normal(rngs.params(), (of.vocabulary, of.width)) * of.width**-0.5
+        embedding = normal(rngs.params(), (vocabulary, width)) * width**-0.5
         self.embedding = nnx.Param(embedding, **axes("vocabulary", "embed"))
-        shape, along = (of.positions, of.width), axes(None, "embed")
+        shape, metadata = (architecture.positions, width), axes(None, "embed")
         self.positions = (
-            None if of.rotary else nnx.Param(normal(rngs.params(), shape) * 0.02, **along)
+            None
+            if architecture.rotary
+            else nnx.Param(normal(rngs.params(), shape) * 0.02, **metadata)
         )
-        self.nearby = Nearby(of, rngs) if of.reach > 1 else None
+        self.nearby = EmbeddingConvolution(architecture, rngs) if architecture.reach > 1 else None
         stacked = nnx.vmap(layer, transform_metadata=STACKED)
-        self.layers = stacked(jax.random.split(rngs.params(), of.layers))
-        self.out_norm = Norm(of, of.width)
+        self.layers = stacked(jax.random.split(rngs.params(), architecture.layers))
+        self.out_norm = Norm(architecture, width)
         self.out = (
-            None if of.tied else Linear(of.width, of.vocabulary, ("embed", "vocabulary"), rngs)
+            None if architecture.tied else Linear(width, vocabulary, ("embed", "vocabulary"), rngs)
         )
 
-    def read(
+    def forward(
         self,
         tokens: Int[Array, "batch n length"],
         positions: Int[Array, "batch n length"],
         *,
         segments: Int[Array, "batch n length"] | None = None,
-        past: Past | None = None,
-        wanted: int | None = None,
-        in_order: bool = False,
+        prefix: PrefixCache | None = None,
+        outputs_to_keep: int | None = None,
+        is_causal: bool = False,
     ) -> tuple[Float[Array, "batch n length width"], KVCache]:
-        """What the model makes of each token, before it is turned into logits.
+        """Computes the final hidden states of tokens.
 
         Args:
-            tokens: n sequences that continue the same past, if there is one.
-            positions: of the tokens, counted from the beginning of the past; NOWHERE for padding.
-            segments: tokens see their own segment alone; None: all are of one.
-            past: what all n sequences of a batch see in front of them.
-            wanted: outputs of so many last tokens are wanted, and the last layer need not go on
-                with the others; None: all are.
-            in_order: positions count up from the first token on, padding comes last, and there are
-                neither segments nor a past: a quicker way through attention.
+            tokens: token ids of n sequences that continue the same prefix, if there is one; 0 or
+                any other id where there is padding.
+            positions: position ids, counted from the beginning of the prefix; PADDING for padding.
+            segments: segment ids: tokens attend within their segment and to the prefix; None: each
+                sequence is one segment.
+            prefix: KV cache that all n sequences of a batch row attend to; None: there is none.
+            outputs_to_keep: only the hidden states of this many last tokens are needed, so that the
+                last layer may skip the others; None: all are.
+            is_causal: positions count up from the first token, padding comes last, and there are
+                neither segments nor a prefix. This allows a faster attention kernel.
 
         Returns:
-            The outputs (of tokens not wanted, or padding: anything), and the tokens' keys and
-            values.
+            Hidden states, arbitrary for padding and for tokens that are not kept; and the KV cache
+            of the tokens.
         """
-        places, length = Places(positions, segments), tokens.shape[2]
-        rules = self.rules(length + (past.keys.shape[3] if past else 0), in_order)
+        token_positions, length = TokenPositions(positions, segments), tokens.shape[2]
+        longest = length + (prefix.keys.shape[3] if prefix else 0)
+        options = self.attention_options(longest, is_causal)
         graph, stacked = nnx.split(self.layers)
-        wanted = length if wanted is None else wanted
+        keep = length if outputs_to_keep is None else outputs_to_keep
 
         def layer(x: Array, of_layer: Any, is_last: Bool[Array, ""] | bool) -> tuple[Array, Any]:
-            state, window, frequencies, of_past = of_layer
+            state, window, frequencies, cached = of_layer
             # The barrier has each cosine computed once, and not again for every head.
             rotation = None if frequencies is None else barrier(rotations(positions, frequencies))
-            part = past and Part(of_past[0], of_past[1], Places(past.positions[:, None]))
+            block = prefix and KVBlock(
+                cached[0], cached[1], TokenPositions(prefix.positions[:, None])
+            )
             of_layer = nnx.merge(graph, state)
-            query, own = of_layer.read(x, rotation)
-            given = query, Part(own[0], own[1], places), part, window, rules
+            query, own = of_layer.project(x, rotation)
+            attention = query, KVBlock(own[0], own[1], token_positions), block, window, options
 
-            def follow(wanted: int) -> Callable[[Array], Array]:
-                return lambda x: of_layer.follow(x, *given, wanted)
+            def update_last(count: int) -> Callable[[Array], Array]:
+                return lambda x: of_layer.update_last(x, *attention, count)
 
-            if wanted == length or isinstance(is_last, bool):
-                return follow(wanted if is_last is True else length)(x), own
-            return jax.lax.cond(is_last, follow(wanted), follow(length), x), own
+            if keep == length or isinstance(is_last, bool):
+                return update_last(keep if is_last is True else length)(x), own
+            return jax.lax.cond(is_last, update_last(keep), update_last(length), x), own
 
         x, (keys, values) = self._through_layers(
             layer,
@@ -145,7 +160,7 @@ class CausalLM(nnx.Module):
                 stacked,
                 jnp.asarray(self.windows),
                 self.frequencies(),
-                past and (past.keys, past.values),
+                prefix and (prefix.keys, prefix.values),
             ),
         )
         return self.out_norm(x), KVCache(keys, values, positions)
@@ -156,105 +171,134 @@ class CausalLM(nnx.Module):
         x: Float[Array, "batch n length width"],
         of_layers: PyTree[Array],
     ) -> tuple[Float[Array, "batch n length width"], KeysAndValues]:
-        """The last x, and all layers' keys and values, stacked.
+        """Returns the last layer's output, and the keys and values of all layers, stacked.
 
-        Few layers are unrolled: what is kept for the way back then need not be stacked. Many are
-        scanned, so that compiling takes as long as for one; and those that are computed again on
-        the way back, for unrolled XLA would find the same computation twice, and keep the first.
+        Few layers are unrolled, so that what the backward pass needs is not stacked. Many layers
+        are scanned, so that compile time does not grow with their number. Rematerialised layers are
+        scanned too: XLA would merge the recomputation of unrolled ones with the first computation.
         """
-        count = self.of.layers
+        count = self.architecture.layers
         if self.rematerialises:
             policy = jax.checkpoint_policies.save_only_these_names(OUTPUT)
             layer = jax.checkpoint(layer, policy=policy)
         if self.rematerialises or count > MAX_UNROLLED:
             is_last = jnp.arange(count) == count - 1
-            return jax.lax.scan(lambda x, given: layer(x, *given), x, (of_layers, is_last))
-        each = []
+            return jax.lax.scan(lambda x, inputs: layer(x, *inputs), x, (of_layers, is_last))
+        caches = []
         for number in range(count):
             of_layer = jax.tree.map(operator.itemgetter(number), of_layers)
             x, own = layer(x, of_layer, number == count - 1)
-            each.append(own)
-        keys, values = (jnp.stack(part) for part in zip(*each, strict=True))
+            caches.append(own)
+        keys, values = (jnp.stack(arrays) for arrays in zip(*caches, strict=True))
         return x, (keys, values)
 
-    def rules(self, longest: int, in_order: bool = False, layer: int | None = None) -> Rules:
-        """How attention works, where no sequence is longer, in a layer or in all."""
-        of = self.of
-        windows = of.windows if layer is None else of.windows[layer : layer + 1]
-        return Rules(
-            of.attention_scale or of.head_width**-0.5,
-            of.attention_cap,
+    def attention_options(
+        self, longest: int, is_causal: bool = False, layer: int | None = None
+    ) -> AttentionOptions:
+        """Returns the static settings of attention.
+
+        Args:
+            longest: upper bound on the length of a sequence with its prefix, in tokens.
+            is_causal: see `AttentionOptions`.
+            layer: number of the layer; None: settings that hold for all layers.
+        """
+        architecture = self.architecture
+        windows = architecture.windows if layer is None else architecture.windows[layer : layer + 1]
+        return AttentionOptions(
+            architecture.attention_scale or architecture.head_width**-0.5,
+            architecture.attention_cap,
             windowed=any(0 < window < longest for window in windows),
-            in_order=in_order,
+            is_causal=is_causal,
         )
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """Of each layer: how many tokens back a token sees."""
-        return tuple(window or self.of.positions for window in self.of.windows)
+        """For each layer, the number of most recent tokens that a token attends to."""
+        return tuple(window or self.architecture.positions for window in self.architecture.windows)
 
     def head(self, only: tuple[int, ...] | None = None) -> Float[Array, "width tokens"]:
-        """The map from outputs to logits; `only`: of these tokens alone."""
-        which: Any = slice(None) if only is None else jnp.asarray(only)
+        """Returns the matrix that maps hidden states to logits.
+
+        Args:
+            only: ids of the tokens whose logits are needed; None: all tokens.
+        """
+        columns: Any = slice(None) if only is None else jnp.asarray(only)
         if only == tuple(range(len(only or ()))):
-            which = slice(len(only))
+            columns = slice(len(only))
         head = self.embedding[...].T if self.out is None else self.out.kernel[...]
-        return head[:, which].astype(self.dtype)
+        return head[:, columns].astype(self.dtype)
 
     def logits(
         self, x: Float[Array, "*b width"], head: Float[Array, "width tokens"] | None = None
     ) -> Float[Array, "*b tokens"]:
-        """Of the token that follows, in float32: of all tokens, or those of a head."""
-        logits = mapped(x, self.head() if head is None else head)
-        return capped(logits.astype(jnp.float32), self.of.logit_cap)
+        """Computes next-token logits, in float32.
+
+        Args:
+            x: final hidden states.
+            head: a matrix from `head`; None: that of all tokens.
+        """
+        logits = matmul(x, self.head() if head is None else head)
+        return soft_cap(logits.astype(jnp.float32), self.architecture.logit_cap)
 
     def embed(
         self,
         tokens: Int[Array, "batch n length"],
         positions: Int[Array, "batch n length"],
         segments: Int[Array, "batch n length"] | None = None,
-        before: Int[Array, "batch n some"] | None = None,
+        preceding: Int[Array, "batch n some"] | None = None,
     ) -> Float[Array, "batch n length width"]:
-        """What the first layer reads.
+        """Computes the input of the first layer.
 
         Args:
-            before: tokens that stand right in front of these, NOWHERE for none; None: none do.
+            tokens: token ids.
+            positions: position ids; PADDING for padding.
+            segments: segment ids; None: each sequence is one segment.
+            preceding: ids of the reach - 1 tokens directly before these, PADDING where there are
+                none; None: there are none at all.
         """
-        x = self._look_up(tokens)
+        x = self._embed_tokens(tokens)
         if self.nearby is not None:
-            if before is None:
-                before = jnp.full((*tokens.shape[:2], self.of.reach - 1), NOWHERE)
-            there = jnp.concatenate([before, positions], axis=-1) != NOWHERE
-            in_front = self._look_up(jnp.maximum(before, 0))
-            wide = jnp.concatenate([in_front, x], axis=2)
+            count = self.architecture.reach - 1
+            if preceding is None:
+                preceding = jnp.full((*tokens.shape[:2], count), PADDING)
+            is_token = jnp.concatenate([preceding, positions], axis=-1) != PADDING
+            in_front = self._embed_tokens(jnp.maximum(preceding, 0))
+            longer = jnp.concatenate([in_front, x], axis=2)
             if segments is None:
                 segments = jnp.zeros_like(tokens)
-            room = [(0, 0), (0, 0), (self.of.reach - 1, 0)]
-            wide = jnp.where(there[..., None], wide, jnp.zeros((), x.dtype))
-            x += self.nearby(wide, jnp.pad(segments, room, mode="edge"))
+            longer = jnp.where(is_token[..., None], longer, jnp.zeros((), x.dtype))
+            segments = jnp.pad(segments, [(0, 0), (0, 0), (count, 0)], mode="edge")
+            x += self.nearby(longer, segments)
         if self.positions is None:
             return x
         return x + self.positions[...][jnp.maximum(positions, 0)].astype(self.dtype)
 
-    def _look_up(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b width"]:
+    def _embed_tokens(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b width"]:
         x = self.embedding[...][tokens].astype(self.dtype)
-        return x * jnp.asarray(self.of.embedding_scale, self.dtype)
+        return x * jnp.asarray(self.architecture.embedding_scale, self.dtype)
 
     def frequencies(self) -> Float[Array, "layers half"] | None:
-        if not self.of.rotary:
+        """Returns the rotary frequencies of each layer, in radians per position; None: the model
+        has learned position embeddings.
+        """
+        architecture = self.architecture
+        if not architecture.rotary:
             return None
-        return jnp.asarray([rotary.frequencies(self.of.head_width) for rotary in self.of.rotary])
+        return jnp.asarray(
+            [rotary.frequencies(architecture.head_width) for rotary in architecture.rotary]
+        )
 
 
-def with_kernels_in(dtype: DTypeLike, params: PyTree[Array]) -> PyTree[Array]:
-    """Parameters whose matrices are cast to a dtype, in one pass.
+def cast_kernels(dtype: DTypeLike, params: PyTree[Array]) -> PyTree[Array]:
+    """Casts the kernels of linear maps to a dtype.
 
-    Norms and biases are small, and embeddings are looked up before they are cast: those stay.
+    Norms and biases are small, and embeddings are cast after they are looked up: those stay as they
+    are.
     """
 
     def cast(path: tuple[Any, ...], leaf: Array) -> Array:
         names = jax.tree_util.keystr(path)
-        is_matrix = any(f"'{name}'" in names for name in ("kernel", "low_in", "low_out"))
-        return leaf.astype(dtype) if is_matrix else leaf
+        is_kernel = any(f"'{name}'" in names for name in ("kernel", "low_in", "low_out"))
+        return leaf.astype(dtype) if is_kernel else leaf
 
     return jax.tree_util.tree_map_with_path(cast, params)

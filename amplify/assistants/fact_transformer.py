@@ -1,10 +1,10 @@
 """The fact transformer: encodes a set of facts once, then answers many questions about them.
 
-Facts attend to each other, without positions, so that their order cannot matter; questions attend
-to the encoded facts only, so that one encoding serves every question about a context. The tokens of
-an answer come one after the other: a question with the tokens so far is one query. Christiano,
-Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3 and appendix; there 6 encoder and 3
-decoder layers of width 512.
+Facts attend to each other without position embeddings, so that their order cannot matter. Questions
+attend to the encoded facts only, so that one encoding serves every question about a context.
+Answers are decoded token by token: a question with the tokens so far is one query. Christiano,
+Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3 and appendix, use 6 encoder and 3 decoder
+layers of width 512.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.task_abilities import sizes_of
-from amplify.transformer import Memory, Size, Transformer, forward_flops, sample
+from amplify.transformer import Memory, Size, Transformer, forward_flops, sample_token
 from amplify.types import DONT_KNOW, FAILED, Answers, Task
 
 
@@ -32,13 +32,17 @@ class FactTransformerConfig:
     decoder_layers: Size = 2
     mlp_ratio: Size = 4
     copies: bool = True
-    """Whether an answer's token may be copied from a fact, by a pointer that is learned."""
+    """Whether an answer's token may be copied from a fact, by a pointer network."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     sampling: Literal["sampled", "greedy"] = "sampled"
-    """How the assistant answers sub-questions: by its distribution, or its likeliest tokens."""
+    """How the assistant answers sub-questions: by sampling, or with its likeliest tokens."""
 
     def build(self, task: Task) -> "FactTransformer":
-        """The assistant for a task. Raises ValueError if the sizes do not fit together."""
+        """Builds the assistant for a task.
+
+        Raises:
+            ValueError: if the sizes do not fit together.
+        """
         if self.width % self.heads:
             raise ValueError(
                 f"assistant.heads must divide assistant.width ({self.width}), got {self.heads}"
@@ -54,12 +58,14 @@ class FactTransformer:
     task: Task
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        """Draws untrained parameters; see `types.Assistant`."""
         return nnx.state(_network(self.config, self.task, nnx.Rngs(params=key)), nnx.Param)
 
     def encode(
         self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
     ) -> Memory:
-        return self._merge(params).encode(contexts, self._present(contexts))
+        """Encodes the facts of contexts; see `types.Assistant`."""
+        return self._merge(params).encode(contexts, self._fact_mask(contexts))
 
     def answer(
         self,
@@ -68,18 +74,22 @@ class FactTransformer:
         questions: Int[Array, "batch questions question_length"],
         keys: Key[Array, "batch questions"] | None,
     ) -> Answers:
-        """Token by token; see `types.Assistant`. Log-probabilities are those of the distribution
-        sampled from.
+        """Decodes answers token by token; see `types.Assistant`.
+
+        Log-probabilities are those of the distribution sampled from.
         """
-        network, sees = self._merge(params), self._present(memory.rows)
+        network, mask = self._merge(params), self._fact_mask(memory.rows)
         keys = None if self.config.sampling == "greedy" else keys
         tokens = jnp.zeros((*questions.shape[:-1], self.task.answer_length), questions.dtype)
         log_prob = jnp.zeros(questions.shape[:-1])
-        for place in range(self.task.answer_length):
-            log_probs = network.log_probs(memory, self._query(questions, tokens, place), sees)
-            log_probs = self._sampled_from(log_probs)
-            token = jnp.argmax(log_probs, -1) if keys is None else sample(keys, place, log_probs)
-            tokens = tokens.at[..., place].set(token.astype(tokens.dtype))
+        for step in range(self.task.answer_length):
+            log_probs = network.log_probs(memory, self._query(questions, tokens, step), mask)
+            log_probs = self._apply_temperature(log_probs)
+            if keys is None:
+                token = jnp.argmax(log_probs, -1)
+            else:
+                token = sample_token(keys, step, log_probs)
+            tokens = tokens.at[..., step].set(token.astype(tokens.dtype))
             log_prob += jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
         return Answers(tokens, log_prob)
 
@@ -90,29 +100,32 @@ class FactTransformer:
         questions: Int[Array, "batch questions question_length"],
         answers: Int[Array, "batch questions answer_length"],
     ) -> Float[Array, "batch questions answer_length"]:
-        """Log-probability of each token of given answers after those before it, in the distribution
-        that `answer` samples from; their sum is what `answer` says. Differentiable in the
-        parameters.
+        """Log-probability of each answer token, given those before it; see `types.Assistant`.
+
+        In the distribution that `answer` samples from, and differentiable in the parameters.
         """
-        network, sees = self._merge(params), self._present(memory.rows)
+        network, mask = self._merge(params), self._fact_mask(memory.rows)
 
-        def of_token(place: int) -> Float[Array, "batch questions"]:
-            log_probs = network.log_probs(memory, self._query(questions, answers, place), sees)
-            token = answers[..., place, None]
-            return jnp.take_along_axis(self._sampled_from(log_probs), token, axis=-1)[..., 0]
+        def of_token(step: int) -> Float[Array, "batch questions"]:
+            log_probs = network.log_probs(memory, self._query(questions, answers, step), mask)
+            token = answers[..., step, None]
+            return jnp.take_along_axis(self._apply_temperature(log_probs), token, axis=-1)[..., 0]
 
-        return jnp.stack([of_token(place) for place in range(self.task.answer_length)], axis=-1)
+        return jnp.stack([of_token(step) for step in range(self.task.answer_length)], axis=-1)
 
-    def _sampled_from(self, log_probs: Float[Array, "*b vocabulary"]) -> Array:
+    def _apply_temperature(self, log_probs: Float[Array, "*b vocabulary"]) -> Array:
         return jax.nn.log_softmax(log_probs / self.config.temperature)
 
     def loss(
         self, params: PyTree[Array], batch: dict[str, Array]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy of the answers in nats, summed over their tokens; see `types.Assistant`."""
+        """Cross-entropy of the answers in nats, summed over their tokens; see `types.Assistant`.
+
+        "agreement" is the share of answers whose every token is the most likely one.
+        """
         network, answers = self._merge(params), batch["answers"]
-        sees = self._present(batch["context"])
-        memory = network.encode(batch["context"], sees)
+        mask = self._fact_mask(batch["context"])
+        memory = network.encode(batch["context"], mask)
         answered, weight = answers[..., 0] != FAILED, batch.get("weight")
         if weight is not None:
             answered &= weight != 0
@@ -120,19 +133,19 @@ class FactTransformer:
         count = jnp.maximum(number, 1)
         answers = jnp.maximum(answers, 0)
         loss, right = jnp.zeros(()), answered
-        for place in range(self.task.answer_length):
-            query = self._query(batch["questions"], answers, place)
-            log_probs, token = network.log_probs(memory, query, sees), answers[..., place]
-            given = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
-            given = given if weight is None else weight * given
-            loss -= jnp.sum(given, where=answered) / count
+        for step in range(self.task.answer_length):
+            query = self._query(batch["questions"], answers, step)
+            log_probs, token = network.log_probs(memory, query, mask), answers[..., step]
+            log_prob = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+            log_prob = log_prob if weight is None else weight * log_prob
+            loss -= jnp.sum(log_prob, where=answered) / count
             right &= jnp.argmax(log_probs, -1) == token
         agreement = jnp.sum(right).astype(loss.dtype) / count
         counts = {"answered": number, "flops": jnp.float32(self._training_flops(answers.shape))}
         return loss, {"loss": loss, "agreement": agreement} | counts
 
     def _training_flops(self, answers: tuple[int, ...]) -> int:
-        """Of a step on answers of this shape; twice as many backward as forward."""
+        # The backward pass takes twice as many as the forward pass.
         batch, questions, length = answers
         task = self.task
         vocabulary, queries = len(task.vocabulary), questions * length
@@ -141,10 +154,10 @@ class FactTransformer:
     def _merge(self, params: PyTree[Array]) -> Transformer:
         return nnx.merge(_graph(self.config, self.task), params)
 
-    def _present(
+    def _fact_mask(
         self, contexts: Int[Array, "batch facts fact_length"]
     ) -> Bool[Array, "batch 1 facts"] | None:
-        """True where a row is a fact and no padding; None for a task that never pads."""
+        """True where a row is a fact, not padding; None for a task without padding."""
         if sizes_of(self.task) is None:
             return None
         return jnp.any(contexts != 0, axis=-1)[:, None]
@@ -153,15 +166,14 @@ class FactTransformer:
         self,
         questions: Int[Array, "*b question_length"],
         answers: Int[Array, "*b answer_length"],
-        place: int,
+        step: int,
     ) -> Int[Array, "*b query_length"]:
-        """The question and the first `place` tokens of its answer, each raised by one: 0 is "not
-        said yet".
+        """The question and the first `step` tokens of its answer, each raised by one: 0 stands for
+        tokens that are not decoded yet.
         """
-        said = jnp.where(
-            jnp.arange(self.task.answer_length - 1) < place, answers[..., :-1] + 1, DONT_KNOW
-        )
-        return jnp.concatenate([questions, said], axis=-1)
+        is_decoded = jnp.arange(self.task.answer_length - 1) < step
+        so_far = jnp.where(is_decoded, answers[..., :-1] + 1, DONT_KNOW)
+        return jnp.concatenate([questions, so_far], axis=-1)
 
 
 def _network(config: FactTransformerConfig, task: Task, rngs: nnx.Rngs) -> Transformer:
@@ -179,5 +191,5 @@ def _network(config: FactTransformerConfig, task: Task, rngs: nnx.Rngs) -> Trans
 
 @functools.cache
 def _graph(config: FactTransformerConfig, task: Task) -> nnx.GraphDef:
-    """The network without its parameters."""
+    """The network's structure, without parameters."""
     return nnx.graphdef(nnx.eval_shape(lambda: _network(config, task, nnx.Rngs(0))))

@@ -1,9 +1,8 @@
-"""Families of pretrained models: how their configurations are read, and what they call their
-parameters.
+"""Families of pretrained models: their configurations, and their names for parameters.
 
-A family is a function from its `config.json` to our architecture, and names in its files for our
-parameters. Whatever is not supported, or makes no sense, is an error that names the key. Knows
-nothing of the files with the weights: see `pretrained`.
+A family is a function from its `config.json` to an `Architecture`, and a map from our parameters to
+the tensors in its files. A key that is not supported, or has an impossible value, is an error that
+names the key. Knows nothing of the files with the weights: see `pretrained`.
 """
 
 import dataclasses
@@ -18,20 +17,24 @@ from amplify.assistants.rotary import Rotary
 from amplify.errors import AmplifyError, first_line
 
 Names = Mapping[str, str]
-"""Our parameter, its path joined by dots, to the name of the family's tensor; `{}` stands for the
-layer's number. Where a tensor holds several parameters side by side, it is named for each.
+"""Maps the path of our parameter, joined by dots, to the name of the family's tensor, in which `{}`
+stands for the layer's number. A tensor that concatenates several parameters is the value of each.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
+    """How checkpoints of one `model_type` are read."""
+
     architecture: Callable[[Any], Architecture]
+    """Maps a transformers configuration to an architecture."""
     names: Names
-    transposed: bool = True  # linear maps are stored as (out, into)
-    prefix: str = "model."  # of all names but that of the output; may be left out in a file
-    ignored: tuple[str, ...] = ()  # endings of tensors that hold nothing learned
+    transposed: bool = True  # whether kernels are stored as (out_features, in_features)
+    prefix: str = "model."  # of every name but the output's; files may leave it out
+    ignored: tuple[str, ...] = ()  # name endings of tensors that are not learned
 
     def ignores(self, tensor: str) -> bool:
+        """Whether a tensor, named without the prefix, is not learned."""
         return any(tensor.endswith("." + ending) for ending in self.ignored)
 
 
@@ -94,12 +97,12 @@ ACTIVATIONS = {
 
 
 def _llama(config: Any) -> Architecture:
-    """Llama and all that were made after its plan."""
+    """Llama, and the families that differ from it in a few options."""
     layers, kinds = config.num_hidden_layers, getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None) or 0
     if kinds and len(kinds) != layers:
         raise AmplifyError(f"layer_types must have {layers} entries, got {len(kinds)}")
-    # Without kinds of layers, a window holds for all of them (Mistral).
+    # Without layer_types, the sliding window applies to all layers (Mistral).
     kinds = kinds or [("sliding" if window else "full") + "_attention"] * layers
     windows = {"full_attention": 0, "sliding_attention": window}
     biased = set()
@@ -182,24 +185,26 @@ def _head_width(width: int, heads: int) -> int:
 
 
 def _rotary(config: Any, kind: str) -> Rotary:
-    of = config.rope_parameters
-    of = of.get(kind, of)  # Gemma 3 has one for each kind of layer
-    if of.get("partial_rotary_factor", 1.0) != 1.0:
-        raise AmplifyError("partial_rotary_factor: rotating a part of a head is not supported")
+    rope = config.rope_parameters
+    rope = rope.get(kind, rope)  # Gemma 3 has one for each kind of layer
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise AmplifyError(
+            "partial_rotary_factor: rotating only a part of each head is not supported"
+        )
     scaling = _one_of(
-        config, "rope_type", of["rope_type"], {k: k for k in ("default", "linear", "llama3")}
+        config, "rope_type", rope["rope_type"], {k: k for k in ("default", "linear", "llama3")}
     )
     if scaling == "default":
-        return Rotary(of["rope_theta"])
+        return Rotary(rope["rope_theta"])
     if scaling == "linear":
-        return Rotary(of["rope_theta"], scaling, of["factor"])
+        return Rotary(rope["rope_theta"], scaling, rope["factor"])
     return Rotary(
-        of["rope_theta"],
+        rope["rope_theta"],
         scaling,
-        of["factor"],
-        of["low_freq_factor"],
-        of["high_freq_factor"],
-        of["original_max_position_embeddings"],
+        rope["factor"],
+        rope["low_freq_factor"],
+        rope["high_freq_factor"],
+        rope["original_max_position_embeddings"],
     )
 
 
@@ -237,31 +242,35 @@ SIZES = {
     "num_attention_heads": 4096, "n_head": 4096, "num_key_value_heads": 4096, "head_dim": 1 << 16,
     "sliding_window": 1 << 30,
 }  # fmt: skip
-"""Keys of a configuration that count something, with the most that is read; each is 1 or more."""
+"""Integer keys of a configuration, with the largest supported value; the smallest is 1."""
 OPTIONAL = ("n_inner", "num_key_value_heads", "head_dim", "sliding_window")
-"""Those of them that may be null."""
+"""The keys among `SIZES` that may be null."""
 
 
 def read_config(folder: Path) -> tuple[Family, Architecture]:
-    """The family and architecture that a folder's `config.json` describes. No code of the folder's
-    own is ever run.
+    """Reads the family and the architecture from a folder's `config.json`.
+
+    No code in the folder is ever run.
+
+    Args:
+        folder: a Hugging Face checkpoint folder.
 
     Raises:
-        AmplifyError: in one line, if there is no such file, or it asks for what is not supported.
+        AmplifyError: if there is no such file, or something in it is not supported.
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise AmplifyError(f"{folder}: not a checkpoint folder: there is no config.json in it")
+        raise AmplifyError(f"{folder}: not a checkpoint folder: it has no config.json")
     try:
         values = _read_json(file)
         family = _family(values)
         _check_sizes(values)
         architecture = family.architecture(_configuration(folder))
-        _check(architecture)
+        _check_architecture(architecture)
     except AmplifyError as error:
         raise AmplifyError(f"{file}: {error}") from None
-    except Exception as error:  # transformers and what it calls have many
-        raise AmplifyError(f"{file}: cannot be understood: {_one_line(error)}") from None
+    except Exception as error:  # transformers raises many kinds
+        raise AmplifyError(f"{file}: cannot be read: {_one_line(error)}") from None
     return family, architecture
 
 
@@ -271,7 +280,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise AmplifyError(f"not JSON ({first_line(error)})") from None
     if not isinstance(values, dict):
-        raise AmplifyError(f"must be a table, got {type(values).__name__}")
+        raise AmplifyError(f"must be a JSON object, got {type(values).__name__}")
     return values
 
 
@@ -285,16 +294,18 @@ def _family(values: Mapping[str, Any]) -> Family:
         if values.get(key):
             how = values[key].get("quant_method") if isinstance(values[key], dict) else None
             raise AmplifyError(
-                f"{key}: quantised weights ({how or 'of an unknown method'}) are not supported;"
-                " name a checkpoint in float32, bfloat16 or float16"
+                f"{key}: quantised weights ({how or 'unknown method'}) are not supported; use a"
+                " checkpoint in float32, bfloat16 or float16"
             )
     if values.get("transformers_weights"):
-        raise AmplifyError("transformers_weights: weights under another name are not supported")
+        raise AmplifyError(
+            "transformers_weights: weights in a file of another name are not supported"
+        )
     return FAMILIES[kind]
 
 
 def _check_sizes(values: Mapping[str, Any]) -> None:
-    """That what counts something is a whole number in reach, before anything is made of it."""
+    # Before anything of that size is allocated.
     for key, most in SIZES.items():
         value = values.get(key, 1)
         if value is None and key in OPTIONAL:
@@ -304,46 +315,50 @@ def _check_sizes(values: Mapping[str, Any]) -> None:
 
 
 def _configuration(folder: Path) -> Any:
-    """As transformers reads it, with its defaults."""
-    from transformers import AutoConfig  # takes seconds, and most experiments need none of it
+    """The transformers configuration, with defaults filled in."""
+    from transformers import AutoConfig  # takes seconds, and most experiments do not need it
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # it logs what it also raises, and what we check ourselves
+    logging.set_verbosity_error()  # it also logs what it raises or what is checked here
     return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _check(of: Architecture) -> None:
-    """Raises AmplifyError unless the numbers fit together."""
+def _check_architecture(architecture: Architecture) -> None:
     counts = ("vocabulary", "positions", "width", "heads", "key_heads", "head_width", "hidden")
     for name in counts:
-        value = getattr(of, name)
+        value = getattr(architecture, name)
         if type(value) is not int or value < 1:
             raise AmplifyError(f"the {name} of the model must be 1 or more, got {value!r}")
-    if not of.windows:
+    if not architecture.windows:
         raise AmplifyError("the model has no layers")
-    if of.heads % of.key_heads:
+    if architecture.heads % architecture.key_heads:
         raise AmplifyError(
-            f"num_key_value_heads ({of.key_heads}) must divide num_attention_heads ({of.heads})"
+            f"num_key_value_heads ({architecture.key_heads}) must divide num_attention_heads"
+            f" ({architecture.heads})"
         )
-    if of.rotary and of.head_width % 2:
-        raise AmplifyError(f"the width of a head must be even, got {of.head_width}")
+    if architecture.rotary and architecture.head_width % 2:
+        raise AmplifyError(f"head_width must be even, got {architecture.head_width}")
     positive = {
-        "norm_epsilon": of.norm_epsilon,
-        "attention_scale": of.attention_scale,
-        "attention_cap": of.attention_cap,
-        "logit_cap": of.logit_cap,
-        **{f"rope {key}": value for rotary in of.rotary for key, value in _numbers(rotary).items()},
+        "norm_epsilon": architecture.norm_epsilon,
+        "attention_scale": architecture.attention_scale,
+        "attention_cap": architecture.attention_cap,
+        "logit_cap": architecture.logit_cap,
+        **{
+            f"rope {key}": value
+            for rotary in architecture.rotary
+            for key, value in _numbers(rotary).items()
+        },
     }
     for name, number in positive.items():
         if number is not None and not _is_positive(number):
             raise AmplifyError(f"the {name} of the model must be a positive number, got {number!r}")
-    for rotary in of.rotary:
+    for rotary in architecture.rotary:
         if rotary.scaling == "llama3" and not (
             rotary.low_frequency_factor < rotary.high_frequency_factor
         ):
             raise AmplifyError("rope low_freq_factor must be below high_freq_factor")
-    if type(of.tied) is not bool:
-        raise AmplifyError(f"tie_word_embeddings must be true or false, got {of.tied!r}")
+    if type(architecture.tied) is not bool:
+        raise AmplifyError(f"tie_word_embeddings must be true or false, got {architecture.tied!r}")
 
 
 def _numbers(rotary: Rotary) -> dict[str, Any]:
@@ -357,5 +372,5 @@ def _is_positive(number: Any) -> bool:
 def _one_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"{error} is missing"
-    said = " ".join(str(error).split())
-    return (said if len(said) <= 200 else said[:197] + "...") or type(error).__name__
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 200 else text[:197] + "...") or type(error).__name__

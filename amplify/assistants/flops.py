@@ -1,74 +1,111 @@
-"""How much arithmetic a training step needs, and how much memory one answered token must read: what
-measured times are held against.
+"""How much arithmetic a training step needs, and how much memory decoding one token must read.
+
+Measured times are compared with these bounds.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from amplify.assistants.attention_parts import PADDING
 from amplify.assistants.layers import Architecture
+from amplify.assistants.packing import Packed
 
 Number = int | float | Float[Array, ""]
 """A count, which may be traced."""
 
 
-def matrix_weights(of: Architecture) -> int:
-    """Weights of the layers' matrices: all that are multiplied with every token."""
-    heads = of.width * of.head_width * (2 * of.heads + 2 * of.key_heads)
-    mlp = (3 if of.gated else 2) * of.width * of.hidden
-    return of.layers * (heads + mlp)
+def matrix_weights(architecture: Architecture) -> int:
+    """Number of weights in the layers' matrices, which are multiplied with every token."""
+    width, heads, key_heads = architecture.width, architecture.heads, architecture.key_heads
+    attention = width * architecture.head_width * (2 * heads + 2 * key_heads)
+    mlp = (3 if architecture.gated else 2) * width * architecture.hidden
+    return architecture.layers * (attention + mlp)
 
 
 def causal_pairs(length: int) -> int:
-    """Pairs of a token and one that it attends to, itself counted, in a sequence on its own."""
+    """Number of (query, key) pairs under a causal mask over `length` tokens."""
     return length * (length + 1) // 2
 
 
 def training_pairs(context: int, questions: int, question: int) -> int:
-    """Pairs attended to in one row: a context, and questions behind it that do not see each other.
+    """Number of (query, key) pairs in one row: a context, and questions that continue it.
 
     Args:
         context: tokens of the context.
-        questions: how many questions stand behind it.
+        questions: number of questions about it, which do not attend to each other.
         question: tokens of a question with its answer.
     """
-    behind = questions * (question * context + causal_pairs(question))
-    return causal_pairs(context) + behind
+    after = questions * (question * context + causal_pairs(question))
+    return causal_pairs(context) + after
 
 
-def training_flops(of: Architecture, tokens: Number, answered: Number, pairs: Number) -> Number:
-    """Floating-point operations of a training step, forward and backward, as the model FLOPs
-    utilisation (MFU) counts them: what rematerialisation computes again is left out. Chowdhery et
-    al. 2022 (arXiv:2204.02311), appendix B.
+def training_flops(
+    architecture: Architecture, tokens: Number, targets: Number, pairs: Number
+) -> Number:
+    """Floating-point operations of a training step, forward and backward.
+
+    As model FLOPs utilisation (MFU) counts them: what rematerialisation recomputes is left out.
+    Chowdhery et al. 2022 (arXiv:2204.02311), appendix B.
 
     Args:
-        of: the model.
-        tokens: read in the step, padding left out.
-        answered: tokens whose logits are computed.
-        pairs: of a token and one that it attends to, in all rows.
+        architecture: the model's.
+        tokens: tokens of the step, padding left out.
+        targets: tokens whose logits are computed.
+        pairs: (query, key) pairs in all rows.
     """
     # Floats: these numbers are too large for the integers of a traced computation.
-    layers = 6.0 * matrix_weights(of) * tokens
-    head = 6.0 * of.vocabulary * of.width * answered
-    attention = 12.0 * of.layers * of.heads * of.head_width * pairs
+    layers = 6.0 * matrix_weights(architecture) * tokens
+    head = 6.0 * architecture.vocabulary * architecture.width * targets
+    heads_width = architecture.heads * architecture.head_width
+    attention = 12.0 * architecture.layers * heads_width * pairs
     return layers + head + attention
 
 
-def answer_bytes(
-    of: Architecture, contexts: int, context: int, questions: int, own: int, bytes_each: int
-) -> int:
-    """Bytes that must be read to say one more token of each answer: the lower bound of its time is
-    this, divided by the memory's bandwidth.
+def count_work(architecture: Architecture, packed: Packed) -> dict[str, Float[Array, ""]]:
+    """Counts the tokens of a training step, padding left out, and its floating-point operations.
 
-    Weights are read once, and so is each context's cache, which its questions share.
+    A question's token attends to its context, and to its question up to itself.
 
     Args:
-        of: the model.
-        contexts: how many there are.
-        context: tokens of each.
-        questions: about each context.
-        own: tokens of a question and of what has been answered.
-        bytes_each: of a weight, a key's and a value's number: 2 for bfloat16.
+        architecture: the model's.
+        packed: the batch.
+
+    Returns:
+        "tokens" and "flops", to be logged as metrics.
     """
-    weights = matrix_weights(of) + of.vocabulary * of.width
-    token = 2 * of.layers * of.key_heads * of.head_width  # a key and a value
-    cache = contexts * token * (context + questions * own)
+    context = jnp.sum(packed.context != PADDING, axis=1, dtype=jnp.float32)
+    is_token = packed.tokens != PADDING
+    after = jnp.sum(is_token, axis=(1, 2), dtype=jnp.float32)
+    own_pairs = jnp.sum(packed.positions, where=is_token, dtype=jnp.float32)
+    pairs = jnp.sum(context * (context + 1) / 2 + after * context) + own_pairs
+    tokens = jnp.sum(context + after)
+    targets = jnp.sum(packed.targets != PADDING, dtype=jnp.float32)
+    work = training_flops(architecture, tokens, targets, pairs)
+    return {"tokens": tokens, "flops": jnp.asarray(work)}
+
+
+def decoding_bytes(
+    architecture: Architecture,
+    contexts: int,
+    context: int,
+    questions: int,
+    own: int,
+    bytes_each: int,
+) -> int:
+    """Bytes that must be read to decode one more token of each answer.
+
+    Divided by the memory bandwidth, this is a lower bound of the time. The weights are read once,
+    and so is each context's KV cache, which its questions share.
+
+    Args:
+        architecture: the model's.
+        contexts: number of contexts.
+        context: tokens of each.
+        questions: number of questions about each context.
+        own: tokens of a question and of its answer so far.
+        bytes_each: bytes of a number in weights and KV cache: 2 for bfloat16.
+    """
+    weights = matrix_weights(architecture) + architecture.vocabulary * architecture.width
+    per_token = 2 * architecture.layers * architecture.key_heads * architecture.head_width
+    cache = contexts * per_token * (context + questions * own)
     return bytes_each * (weights + cache)

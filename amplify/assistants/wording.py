@@ -1,42 +1,37 @@
-"""Which tokens of a language model say what a task says, and what stands between."""
+"""The prompt format of a pretrained model: token ids from its tokenizer and its chat template."""
 
 import datetime
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from amplify.assistants.pretrained import Pretrained, open_tokenizer
+from amplify.assistants.prompts import PromptFormat
 from amplify.control_tokens import control_tokens
 from amplify.errors import AmplifyError, first_line
 from amplify.types import Task
 
 TODAY = datetime.datetime(2025, 1, 1)
-"""What a chat template is told when it asks for the date: a round must not depend on its day."""
+"""The date that chat templates get: a round must not depend on the day it runs."""
 
 
-class Words(NamedTuple):
-    """Which token of the model stands for what."""
+def tokenizer_format(task: Task, checkpoint: Pretrained, chat: bool) -> PromptFormat:
+    """Makes the prompt format of a pretrained model from its tokenizer.
 
-    of_task: tuple[int, ...] | None  # for each token of the task; None: for t it is t - 1
-    end: int  # for token 0, which ends an answer
-    begin: tuple[int, ...]  # before a context
-    stop: tuple[int, ...]  # after each fact
-    answer: tuple[int, ...]  # between a question and its answer
+    Args:
+        task: the task, whose every word must be a single token of the tokenizer; or whose
+            vocabulary is the tokenizer's own.
+        checkpoint: the checkpoint folder.
+        chat: whether contexts and questions are framed by the chat template.
 
-
-def words_of_its_own(task: Task) -> Words:
-    """The task's tokens, and three more."""
-    size = len(task.vocabulary)
-    return Words(tuple(range(size)), 0, (size,), (size + 1,), (size + 2,))
-
-
-def words_of_tokenizer(task: Task, opened: Pretrained, chat: bool) -> Words:
-    """A token for each of the task's words. Raises AmplifyError if one takes several."""
-    tokenizer = open_tokenizer(opened)
+    Raises:
+        AmplifyError: if the tokenizer does not suit the task, or there is no usable template.
+    """
+    tokenizer = open_tokenizer(checkpoint)
     if tokenizer.eos_token_id is None:
-        raise AmplifyError(f"{opened.folder}: the tokenizer has no end-of-sequence token")
-    before, after = _frame(tokenizer, opened, chat)
+        raise AmplifyError(f"{checkpoint.folder}: the tokenizer has no end-of-sequence token")
+    before, after = _context_and_answer_prefix(tokenizer, checkpoint, chat)
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     control = control_tokens(backend) if isinstance(backend, Tokenizer) else {}
@@ -44,74 +39,82 @@ def words_of_tokenizer(task: Task, opened: Pretrained, chat: bool) -> Words:
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False))
 
-    def only(word: str) -> int:
+    def single_token(word: str) -> int:
         ids = encode(f" {word}")
-        if len(ids) != 1 or ids[0] >= opened.architecture.vocabulary:
+        if len(ids) != 1 or ids[0] >= checkpoint.architecture.vocabulary:
             raise AmplifyError(
-                f"{opened.folder}: the tokenizer has no single token for {' ' + word!r}, a word of"
-                " the task"
+                f"{checkpoint.folder}: the tokenizer has no single token for {' ' + word!r}, a word"
+                " of the task"
             )
         if ids[0] in control:
             raise AmplifyError(
-                f"{opened.folder}: {' ' + word!r}, a word of the task, is a control token of the"
-                " tokenizer"
+                f"{checkpoint.folder}: {' ' + word!r}, a word of the task, is a control token of"
+                " the tokenizer"
             )
         return ids[0]
 
-    of_task = None
+    vocabulary = None
     if list(task.vocabulary[1:]) != tokenizer.convert_ids_to_tokens(range(len(tokenizer))):
-        of_task = (tokenizer.eos_token_id, *map(only, task.vocabulary[1:]))
-        if len(set(of_task)) < len(of_task):
+        vocabulary = (tokenizer.eos_token_id, *map(single_token, task.vocabulary[1:]))
+        if len(set(vocabulary)) < len(vocabulary):
             raise AmplifyError(
-                f"{opened.folder}: the tokenizer has one token for several words of the task"
+                f"{checkpoint.folder}: the tokenizer has the same token for several words of the"
+                " task"
             )
-    elif len(tokenizer) > opened.architecture.vocabulary:
+    elif len(tokenizer) > checkpoint.architecture.vocabulary:
         raise AmplifyError(
-            f"{opened.folder}: the tokenizer has {len(tokenizer)} tokens, but the model"
-            f" {opened.architecture.vocabulary}"
+            f"{checkpoint.folder}: the tokenizer has {len(tokenizer)} tokens, but the model"
+            f" {checkpoint.architecture.vocabulary}"
         )
-    return Words(of_task, tokenizer.eos_token_id, encode(before), encode("\n"), encode(after))
+    return PromptFormat(
+        vocabulary, tokenizer.eos_token_id, encode(before), encode("\n"), encode(after)
+    )
 
 
-def _frame(tokenizer: Any, opened: Pretrained, chat: bool) -> tuple[str, str]:
-    """What stands before a context, and between a question and its answer."""
+def _context_and_answer_prefix(
+    tokenizer: Any, checkpoint: Pretrained, chat: bool
+) -> tuple[str, str]:
     if not chat:
         return tokenizer.bos_token or tokenizer.eos_token, ":"
     if tokenizer.chat_template is None:
         raise AmplifyError(
-            f"{opened.folder}: the tokenizer has no chat template; assistant.chat must be false"
+            f"{checkpoint.folder}: the tokenizer has no chat template; assistant.chat must be false"
         )
-    # Twice, with other words: what stands around them must not depend on them.
-    frames = {_around(tokenizer, opened, content) for content in ("[context]", "Who is x?\n1: y")}
+    # With two messages: what the template puts around them must not depend on them.
+    frames = {
+        _frame_of_message(tokenizer, checkpoint, content)
+        for content in ("[context]", "Who is x?\n1: y")
+    }
     if len(frames) > 1:
-        raise AmplifyError(f"{opened.folder}: the chat template depends on what a message says")
+        raise AmplifyError(f"{checkpoint.folder}: the chat template depends on what a message says")
     return frames.pop()
 
 
-def _around(tokenizer: Any, opened: Pretrained, content: str) -> tuple[str, str]:
-    """What a chat template puts before and after a message."""
+def _frame_of_message(tokenizer: Any, checkpoint: Pretrained, content: str) -> tuple[str, str]:
     message = [{"role": "user", "content": content}]
     try:
         framed = tokenizer.apply_chat_template(
             message,
-            chat_template=_on_one_day(tokenizer.get_chat_template()),
+            chat_template=_with_fixed_date(tokenizer.get_chat_template()),
             tokenize=False,
             add_generation_prompt=True,
         )
-    except Exception as error:  # a template is a program, and fails as it likes
-        raise AmplifyError(f"{opened.folder}: chat template: {first_line(error)}") from None
+    except Exception as error:  # a template is a program, and may raise anything
+        raise AmplifyError(f"{checkpoint.folder}: chat template: {first_line(error)}") from None
     if framed.count(content) != 1:
         how = "leaves out or changes" if content not in framed else "repeats"
-        raise AmplifyError(f"{opened.folder}: the chat template {how} what a message says")
+        raise AmplifyError(f"{checkpoint.folder}: the chat template {how} what a message says")
     before, _, after = framed.partition(content)
     return before, after
 
 
-def _on_one_day(template: str) -> str:
-    """A chat template whose `strftime_now`, which transformers gives it, always says `TODAY`. What
-    it is called with is nearly always a string; else the date comes in the form of the macro.
+def _with_fixed_date(template: str) -> str:
+    """Makes a chat template's `strftime_now`, which transformers provides, always return `TODAY`.
+
+    Calls with a literal format are replaced by the date in that format; any other call gets the
+    date in the macro's format.
     """
     call = r"""strftime_now\(\s*(["'])(?P<form>[^"'\\]*)\1\s*\)"""
-    dated = re.sub(call, lambda found: repr(TODAY.strftime(found["form"])), template)
+    dated = re.sub(call, lambda match: repr(TODAY.strftime(match["form"])), template)
     macro = "{% macro strftime_now(form='') %}" + f"{TODAY:%d %b %Y}" + "{% endmacro %}{{ '' }}"
     return macro + dated

@@ -18,11 +18,11 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from tokenizers import Tokenizer
 
 from amplify.assistants import decoding, pretrained
+from amplify.assistants.attention_parts import PADDING
 from amplify.assistants.causal_lm import CausalLM
-from amplify.assistants.packing import PADDING
 from amplify.control_tokens import control_tokens, without_control
 from amplify.errors import AmplifyError
-from amplify.hub import find
+from amplify.hub import find_folder
 from amplify.overseers.endpoint import Prompt, Read, Unusable
 from amplify.overseers.exchanges import Reply, current
 from amplify.types import Place
@@ -102,17 +102,16 @@ class Continuation:
     ) -> Int[Array, "texts line"]:
         """What the checkpoint says next: its tokens, counted from 1, and 0 behind them."""
         network = nnx.merge(_graph(self), params)
-        past = decoding.remember(network, jnp.asarray([_prefix(self)], jnp.int32))
-        say = functools.partial(_likeliest, network, network.head(), *_speech(self))
+        prefix = decoding.prefill(network, jnp.asarray([_prefix(self)], jnp.int32))
         is_end = jnp.asarray(_ends_line(self.checkpoint))
-        return decoding.speak(
+        return decoding.decode(
             network,
-            past,
+            prefix,
             tokens[None],
             self.line,
-            say,
-            spell=lambda token: jnp.maximum(token - 1, 0),
-            ends=lambda token: is_end[token],
+            functools.partial(_choose_token, network, network.head(), *_speech(self)),
+            to_model_ids=lambda token: jnp.maximum(token - 1, 0),
+            is_last=lambda token: is_end[token],
         ).tokens[0]
 
     def read(self, said: Int[np.ndarray, "texts line"]) -> list[str]:
@@ -128,24 +127,24 @@ class Continuation:
 _go_on = jax.jit(Continuation.go_on, static_argnums=0)
 
 
-def _likeliest(
+def _choose_token(
     network: CausalLM,
     head: Float[Array, "width tokens"],
     known: int,
     end: int,
-    place: int | Int[Array, ""],
+    step: int | Int[Array, ""],
     x: Float[Array, "batch texts width"],
-    speaks: Bool[Array, "batch texts"],
+    active: Bool[Array, "batch texts"],
 ) -> tuple[Int[Array, "batch texts"], Float[Array, "batch texts"]]:
-    """Of the tokens that the tokenizer knows, counted from 1; nobody asks for log-probabilities."""
+    """The likeliest of the tokenizer's tokens, counted from 1. Log-probabilities are not used."""
     token = jnp.argmax(network.logits(x, head)[..., :known], axis=-1)
-    said = jnp.where(speaks & (token != end), token + 1, 0)
-    return said, jnp.zeros(said.shape)
+    chosen = jnp.where(active & (token != end), token + 1, 0)
+    return chosen, jnp.zeros(chosen.shape)
 
 
 @functools.cache
 def _opened(checkpoint: str) -> tuple[pretrained.Pretrained, Any]:
-    opened = pretrained.open_folder(find(checkpoint))
+    opened = pretrained.open_folder(find_folder(checkpoint))
     return opened, pretrained.open_tokenizer(opened)
 
 

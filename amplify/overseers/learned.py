@@ -201,7 +201,7 @@ class Learned:
             told = yield Ask(question, asks)
             numbers = jnp.full((*shape, 1), 2 + number, questions.dtype)
             row = jnp.where(asks[..., None], jnp.concatenate([numbers, question, told], -1), 0)
-            memory = memory.with_more(network.encode(_items(row[..., None, :])))
+            memory = memory.append(network.encode(_items(row[..., None, :])))
         return answer
 
     def _say(self, network: Transformer, memory: Memory) -> Int[Array, "items utterance_length"]:

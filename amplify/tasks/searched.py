@@ -20,7 +20,7 @@ from pydantic import Field
 from amplify.answers import AnswerRule
 from amplify.errors import AmplifyError
 from amplify.host import on_host
-from amplify.hub import find
+from amplify.hub import find_folder
 from amplify.problems import is_held_out
 from amplify.tasks.collection import Collection
 from amplify.tasks.spelling import NOTHING, Spelling, learn_spelling, open_spelling
@@ -273,7 +273,7 @@ class Searched:
 
     def _spelling(self, texts: Iterable[str]) -> Spelling:
         if self.tokenizer:
-            return open_spelling(find(self.tokenizer))
+            return open_spelling(find_folder(self.tokenizer))
         return learn_spelling(texts, self.vocabulary_size)
 
     def _check_spelling(self, spelling: Spelling, written: Iterable[tuple[str, str]]) -> None:

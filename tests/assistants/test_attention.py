@@ -12,7 +12,7 @@ import pytest
 
 from amplify.assistants import blockwise, causal_lm, cudnn, scoring
 from amplify.assistants.attention import attend
-from amplify.assistants.attention_parts import NOWHERE, Part, Places, Rules
+from amplify.assistants.attention_parts import PADDING, AttentionOptions, KVBlock, TokenPositions
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.types import Task
 
@@ -27,7 +27,7 @@ class Case:
     window: int = 0
     segments: bool = False
     past: tuple[int, ...] | None = (5, 3)  # tokens of each row's past
-    in_order: bool = False
+    is_causal: bool = False
 
 
 CASES = {
@@ -38,34 +38,34 @@ CASES = {
     "cap": Case(cap=2.0),
     "window": Case(window=4),
     "all": Case(cap=2.0, window=4, segments=True),
-    "context": Case(past=None, in_order=True),
-    "context, cap and window": Case(past=None, in_order=True, cap=2.0, window=3),
+    "context": Case(past=None, is_causal=True),
+    "context, cap and window": Case(past=None, is_causal=True, cap=2.0, window=3),
 }
 
 
 def arrays(case: Case):
     """Random queries, keys and values; where they stand; and which queries are not padding."""
-    n = 1 if case.in_order else N
+    n = 1 if case.is_causal else N
     draw = iter(jax.random.split(jax.random.key(0), 5))
     query = 2 * jax.random.normal(next(draw), (BATCH, KEY_HEADS, n, LENGTH, GROUP, WIDTH))
     own = [jax.random.normal(next(draw), (BATCH, KEY_HEADS, n, LENGTH, WIDTH)) for _ in "kv"]
     old = [jax.random.normal(next(draw), (BATCH, KEY_HEADS, BEFORE, WIDTH)) for _ in "kv"]
     counts = np.array(case.past or (0, 0))
     there = np.ones((BATCH, n, LENGTH), bool)
-    if case.in_order:
+    if case.is_causal:
         there[1, 0, 5:] = False
     else:
         there[0, 1, :2] = there[1, 2, :4] = False
     positions = counts[:, None, None] + np.cumsum(there, -1) - 1
-    positions = jnp.asarray(np.where(there, positions, NOWHERE))
+    positions = jnp.asarray(np.where(there, positions, PADDING))
     segments = jnp.broadcast_to(jnp.arange(LENGTH) // 3, positions.shape)
-    places = Places(positions, segments if case.segments else None)
-    before = np.where(np.arange(BEFORE) < counts[:, None], np.arange(BEFORE), NOWHERE)
-    past_places = Places(jnp.asarray(before)[:, None])
-    return query, own, old if case.past else None, places, past_places, there
+    places = TokenPositions(positions, segments if case.segments else None)
+    before = np.where(np.arange(BEFORE) < counts[:, None], np.arange(BEFORE), PADDING)
+    prefix_positions = TokenPositions(jnp.asarray(before)[:, None])
+    return query, own, old if case.past else None, places, prefix_positions, there
 
 
-def reference(case: Case, query, own, old, places, past_places):
+def reference(case: Case, query, own, old, places, prefix_positions):
     """One softmax over everything, from the definition."""
     keys, values = own
     positions = jnp.broadcast_to(places.positions, query.shape[:1] + query.shape[2:4])
@@ -73,13 +73,13 @@ def reference(case: Case, query, own, old, places, past_places):
     if old is not None:
         wide = [jnp.repeat(part[:, :, None], query.shape[2], axis=2) for part in old]
         keys, values = (jnp.concatenate(both, axis=3) for both in zip(wide, own, strict=True))
-        before = jnp.broadcast_to(past_places.positions, (*positions.shape[:2], BEFORE))
+        before = jnp.broadcast_to(prefix_positions.positions, (*positions.shape[:2], BEFORE))
         seen = jnp.concatenate([before, positions], axis=-1)
     scores = jnp.einsum("bknlgw,bknsw->bknlgs", query, keys) * 0.3
     if case.cap:
         scores = case.cap * jnp.tanh(scores / case.cap)
     ages = positions[..., None] - seen[..., None, :]
-    sees = (ages >= 0) & (seen != NOWHERE)[..., None, :]
+    sees = (ages >= 0) & (seen != PADDING)[..., None, :]
     if case.window:
         sees &= ages < case.window
     if case.segments:
@@ -89,20 +89,20 @@ def reference(case: Case, query, own, old, places, past_places):
     return jnp.einsum("bknlgs,bknsw->bknlgw", jax.nn.softmax(scores, axis=-1), values)
 
 
-def ours(case: Case, query, own, old, places, past_places):
-    rules = Rules(0.3, case.cap, windowed=case.window > 0, in_order=case.in_order)
-    past = Part(*old, past_places) if old is not None else None
-    return attend(rules, query, places, Part(*own, places), past, case.window)
+def ours(case: Case, query, own, old, places, prefix_positions):
+    options = AttentionOptions(0.3, case.cap, windowed=case.window > 0, is_causal=case.is_causal)
+    past = KVBlock(*old, prefix_positions) if old is not None else None
+    return attend(options, query, places, KVBlock(*own, places), past, case.window)
 
 
 def assert_as_reference(case: Case) -> None:
     """Outputs, and gradients with respect to queries, keys and values."""
-    query, own, old, places, past_places, there = arrays(case)
+    query, own, old, places, prefix_positions, there = arrays(case)
     mask = there[:, None, :, :, None, None]
     weights = jnp.where(mask, jax.random.normal(jax.random.key(1), query.shape), 0)
 
     def total(function, query, own, old):
-        out = function(case, query, own, old, places, past_places)
+        out = function(case, query, own, old, places, prefix_positions)
         return jnp.sum(weights * out), out
 
     results = [
@@ -130,7 +130,7 @@ def test_queries_may_be_taken_in_blocks(name, monkeypatch):
     """Of three tokens, the last block smaller than the others."""
     case = CASES[name]
     monkeypatch.setattr(blockwise, "BLOCK", 3)
-    n = 1 if case.in_order else N
+    n = 1 if case.is_causal else N
     monkeypatch.setattr(blockwise, "MAX_SCORE_BYTES", 4 * BATCH * KEY_HEADS * GROUP * n * 7 * 3)
     assert_as_reference(case)
 

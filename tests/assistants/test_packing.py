@@ -7,10 +7,11 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amplify.assistants.attention_parts import PADDING
 from amplify.assistants.causal_lm import CausalLM
 from amplify.assistants.language_model import LanguageModelConfig
 from amplify.assistants.layers import Architecture
-from amplify.assistants.packing import PADDING, best_fit
+from amplify.assistants.packing import choose_packing
 from amplify.assistants.rotary import Rotary
 from amplify.problems import draw_problems
 from amplify.tasks.union_find import UnionFind
@@ -54,7 +55,7 @@ def test_a_segment_cannot_be_seen_from_another():
     tokens = jax.random.randint(jax.random.key(1), (2, 3, 12), 0, 11)
     segments = jnp.broadcast_to(jnp.repeat(jnp.arange(3), 4), tokens.shape)
     positions = jnp.broadcast_to(jnp.tile(jnp.arange(4), 3), tokens.shape)
-    read = jax.jit(lambda tokens: network.read(tokens, positions, segments=segments)[0])
+    read = jax.jit(lambda tokens: network.forward(tokens, positions, segments=segments)[0])
     before, after = read(tokens), read(tokens.at[:, :, 4:8].set((tokens[:, :, 4:8] + 1) % 11))
     assert (np.asarray(before == after)[:, :, [0, 1, 2, 3, 8, 9, 10, 11]]).all()
     assert not np.asarray(before == after)[:, :, 4:8].all(-1).any()
@@ -64,15 +65,15 @@ def test_a_segment_cannot_be_seen_from_another():
 @given(st.lists(st.lists(st.integers(1, 20), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_questions_lie_beside_each_other_and_fill_no_more_than_lines_of_their_own(lengths):
     lengths = np.array(lengths)
-    fit, room = best_fit(lengths)
-    for line, start, length in zip(fit.line, fit.start, lengths, strict=True):
+    placement, room = choose_packing(lengths)
+    for line, start, length in zip(placement.sequence, placement.start, lengths, strict=True):
         taken = [
             (n, at) for n, s, k in zip(line, start, length, strict=True) for at in range(s, s + k)
         ]
         assert len(set(taken)) == length.sum()
         assert all(at < room for _, at in taken)
     longest = -(-lengths.max() // 8) * 8
-    assert (fit.line.max() + 1) * room <= lengths.shape[1] * longest
+    assert (placement.sequence.max() + 1) * room <= lengths.shape[1] * longest
 
 
 def test_padding_is_left_out_wherever_it_stood():

@@ -91,7 +91,7 @@ def our_logits(opened, params) -> np.ndarray:
     @jax.jit
     def run(params, tokens):
         network = nnx.merge(graph, params)
-        x, _ = network.read(tokens[:, None], positions)
+        x, _ = network.forward(tokens[:, None], positions)
         return network.logits(x)[:, 0]
 
     return np.asarray(run(params, jnp.asarray(TOKENS, jnp.int32)))
@@ -197,7 +197,7 @@ NORM = "model.norm.weight"
         (lambda tensors: tensors.pop(NORM), "tensor norm.weight is missing"),
         (
             lambda tensors: tensors.update({NORM: np.zeros(31, np.float32)}),
-            r"tensor norm.weight has shape \[31\], but the configuration makes it \[32\]",
+            r"tensor norm.weight has shape \[31\], but the configuration requires \[32\]",
         ),
         (
             lambda tensors: tensors.update({"model.extra.weight": np.zeros(3, np.float32)}),
@@ -205,7 +205,7 @@ NORM = "model.norm.weight"
         ),
         (
             lambda tensors: tensors.update({"norm.weight": np.zeros(32, np.float32)}),
-            "tensor model.norm.weight is there twice|tensor norm.weight is there twice",
+            "tensor model.norm.weight is duplicated|tensor norm.weight is duplicated",
         ),
     ],
     ids=["missing", "shape", "unused", "twice"],
@@ -267,7 +267,7 @@ def test_an_export_never_writes_over_a_folder(tmp_path):
     written(tmp_path / "in")
     opened = pretrained.open_folder(tmp_path / "in")
     (tmp_path / "out").mkdir()
-    with pytest.raises(AmplifyError, match="is there already"):
+    with pytest.raises(AmplifyError, match="already exists"):
         pretrained.export(opened, pretrained.load(opened), tmp_path / "out")
 
 

@@ -30,7 +30,7 @@ def test_a_chat_template_is_told_one_date_whatever_day_it_is(tmp_path, monkeypat
         "\n {{ strftime_now('%d %b %Y') }}{% set form = '%Y' %}"
         "{% if strftime_now is defined %}{{ strftime_now(form) }}{% endif %}" + CHAT
     )
-    words = []
+    formats = []
     for day in (26, 27):
 
         class Now(datetime.datetime):
@@ -40,10 +40,10 @@ def test_a_chat_template_is_told_one_date_whatever_day_it_is(tmp_path, monkeypat
 
         monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Now)
         config = chat_folder(tmp_path / str(day), dated)
-        words.append(config.build(Permutation(3, 2)).words)
-    assert words[0] == words[1]
+        formats.append(config.build(Permutation(3, 2)).format)
+    assert formats[0] == formats[1]
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "27")
-    assert tokenizer.decode(words[0].begin) == "\n 01 Jan 202501 Jan 2025<|user|>"
+    assert tokenizer.decode(formats[0].context_prefix) == "\n 01 Jan 202501 Jan 2025<|user|>"
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,9 @@ def test_an_answer_that_cannot_be_said_is_reported_with_its_question(spelled):
     context = np.zeros((1, task.passages, task.passage_length), np.int32)
     rows = {"context": context, "questions": question, "answers": answers}
     model.lay_out(rows)
-    answers[0, 0, 1] = model.words.end + 1
-    with pytest.raises(AmplifyError, match=r"row 0: the answer .* to 'W.* has a control token"):
+    answers[0, 0, 1] = model.format.end + 1
+    message = r"row 0: the answer .* to 'W.* contains the end-of-sequence token"
+    with pytest.raises(AmplifyError, match=message):
         model.lay_out(rows)
 
 

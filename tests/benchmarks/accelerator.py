@@ -268,7 +268,7 @@ def _answer(
     all_ = _seconds(answer, params, memory, asked)
     reading = _seconds(answer, params, memory, jnp.zeros_like(asked))
     token = (all_ - reading) / max(steps - 1, 1)
-    bytes_ = flops.answer_bytes(
+    bytes_ = flops.decoding_bytes(
         model.architecture, contexts, length, questions, QUESTION + new // 2, 2
     )
     return {
@@ -306,8 +306,8 @@ def _llama(context: int, question: int, answer: int, small: bool) -> Any:
     """A Llama of 1.1 billion weights, computing in bf16; `small`: of the same kind, tiny."""
     from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
     from amplify.assistants.layers import Architecture
+    from amplify.assistants.prompts import PromptFormat
     from amplify.assistants.rotary import Rotary
-    from amplify.assistants.wording import Words
 
     layers, vocabulary = (2, 256) if small else (22, 32_000)
     sizes = (64, 8, 2, 8, 128) if small else (2048, 32, 4, 64, 5632)
@@ -328,27 +328,27 @@ def _llama(context: int, question: int, answer: int, small: bool) -> Any:
     # A token of the model for each of the task's, which counts them from 1; what begins a context,
     # ends it, and introduces an answer takes one each.
     task = Reading(1, context - 2, question - 1, answer, ("?",) * (vocabulary + 1))
-    words = Words(None, end=2, begin=(1,), stop=(3,), answer=(4,))
-    return LanguageModel(config, task, architecture, words)
+    form = PromptFormat(None, end=2, context_prefix=(1,), fact_separator=(3,), answer_prefix=(4,))
+    return LanguageModel(config, task, architecture, form)
 
 
 def _packed(shape: tuple[int, int, int, int], vocabulary: int) -> dict[str, Any]:
-    """A batch as `packing` lays it out, one question to a line, of tokens drawn at random."""
+    """A batch in the form of `packing.Packed`, one question per sequence, of random tokens."""
     import numpy as np
 
     contexts, context, questions, question = shape
     drawn = np.random.default_rng(0)
-    lines = (contexts, questions, question)
-    number = np.broadcast_to(np.arange(questions)[None, :, None], lines)
+    sequences = (contexts, questions, question)
+    number = np.broadcast_to(np.arange(questions)[None, :, None], sequences)
     last = np.arange(question - 1 - ANSWERED, question - 1)
     said = (contexts, questions, ANSWERED)
     batch = {
         "context": drawn.integers(5, vocabulary, (contexts, context)),
-        "tokens": drawn.integers(5, vocabulary, lines),
-        "distances": np.broadcast_to(np.arange(1, question + 1), lines),
+        "tokens": drawn.integers(5, vocabulary, sequences),
+        "positions": np.broadcast_to(np.arange(1, question + 1), sequences),
         "segments": number,
-        "places": np.broadcast_to(last, said),
-        "words": drawn.integers(5, vocabulary, said),
+        "target_indices": np.broadcast_to(last, said),
+        "targets": drawn.integers(5, vocabulary, said),
     }
     return {name: column.astype(np.int32) for name, column in batch.items()}
 

@@ -17,7 +17,7 @@ import transformers
 
 from amplify.assistants import pretrained
 from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
-from amplify.assistants.wording import Words
+from amplify.assistants.prompts import PromptFormat
 from amplify.training.options import Training
 from amplify.types import Task
 from tests.training import step_of, untrained
@@ -48,12 +48,10 @@ class Shapes(Task):
 
 def ours(folder, shapes: Shapes) -> tuple[LanguageModel, object]:
     opened = pretrained.open_folder(folder)
-    words = Words(
+    form = PromptFormat(
         tuple(range(VOCABULARY - 3)), 0, (VOCABULARY - 3,), (VOCABULARY - 2,), (VOCABULARY - 1,)
     )
-    model = LanguageModel(
-        LanguageModelConfig(sampling="greedy"), shapes, opened.architecture, words
-    )
+    model = LanguageModel(LanguageModelConfig(sampling="greedy"), shapes, opened.architecture, form)
     return model, pretrained.load(opened, dtype=jnp.float32)
 
 
