@@ -231,7 +231,7 @@ def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
             with work.watch(phase.name, phase.schedule.steps) as advance:
                 advance(steps_taken(state))
                 state = train(
-                    step, phase.schedule, state, look=look, save=save, log=log, advance=advance
+                    step, phase.schedule, state, evaluate=look, save=save, log=log, advance=advance
                 )
             write_lines(folder.metrics, log)
             return state

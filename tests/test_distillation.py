@@ -103,7 +103,7 @@ def test_logged_means_weigh_steps_by_their_answers():
         lambda state: (state, next(metrics)),
         training.schedule,
         state,
-        look=lambda state: {},
+        evaluate=lambda state: {},
         save=lambda state, log: None,
         log=logged,
         advance=lambda steps: None,

@@ -1,1 +1,1 @@
-"""Training: phases, their joint compiled step, and the loop that runs it."""
+"""Training: phases of a round, their compiled training step, and the training loop."""

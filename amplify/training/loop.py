@@ -1,4 +1,4 @@
-"""The training loop: steps, log rows, looks at held-out problems, and checkpoints on the way."""
+"""The training loop: steps, log rows, evaluation during training, and checkpoints."""
 
 import math
 import time
@@ -21,7 +21,7 @@ def train(
     schedule: Schedule,
     state: TrainState,
     *,
-    look: Callable[[TrainState], Mapping[str, Any]],
+    evaluate: Callable[[TrainState], Mapping[str, Any]],
     save: Callable[[TrainState, list[LogRow]], None],
     log: list[LogRow],
     advance: Callable[[int], Any],
@@ -29,30 +29,33 @@ def train(
     """Trains from `state.step` to the last step.
 
     Args:
-        step: what is done at each; donates its argument.
-        look: what else to log of a state; called every `look_every` steps.
-        save: called with the state and the log every `checkpoint_every` steps but the last, whose
-            state is returned.
-        log: rows `{"step", "loss", ..., "seconds"}`, one every `log_every` steps, appended to;
-            `seconds` are those that the row's steps took, without those that compiling them and
-            `look` took.
-        advance: told of every `log_every` steps, for a progress bar.
+        step: a training step, which donates its argument.
+        schedule: number of steps, and the intervals below, in steps.
+        state: the state to begin with.
+        evaluate: returns what else to log of a state; called every `look_every` steps.
+        save: saves the state and the log; called every `checkpoint_every` steps but the last.
+        log: appended to, a row `{"step", "loss", ..., "seconds"}` every `log_every` steps;
+            "seconds" leaves out compilation and evaluation.
+        advance: called with the number of steps after every log row, for a progress bar.
+
+    Returns:
+        The state after the last step.
 
     Raises:
-        AmplifyError: if the loss is no longer finite.
+        AmplifyError: if the loss is not finite.
     """
     interval: list[Metrics] = []
-    since = _clock()
+    began = _clock()
     with jax.transfer_guard("disallow"):
         for number in range(steps_taken(state) + 1, schedule.steps + 1):
             state, metrics = step(state)
             interval.append(metrics)
             if number % schedule.log_every == 0 or number == schedule.steps:
                 jax.block_until_ready(interval)
-                log.append(_log_row(number, interval, max(_clock() - since, 0.0)))
+                log.append(_log_row(number, interval, max(_clock() - began, 0.0)))
                 if number % schedule.look_every == 0 or number == schedule.steps:
-                    log[-1].update(look(state))
-                interval, since = [], _clock()
+                    log[-1].update(evaluate(state))
+                interval, began = [], _clock()
                 advance(schedule.log_every)
             if number % schedule.checkpoint_every == 0 and number < schedule.steps:
                 save(state, log)
@@ -60,19 +63,21 @@ def train(
 
 
 def _clock() -> float:
-    """Seconds, without those that this process spent on compiling."""
+    """Seconds of this process, without those spent on compilation."""
     return time.monotonic() - compile_seconds()
 
 
 def steps_taken(state: TrainState) -> int:
-    """How many steps a state has been trained for, read from its device."""
+    """Number of steps that a state has been trained for, copied from its device."""
     return int(jax.device_get(state.step))
 
 
 def _log_row(step: int, interval: list[Metrics], seconds: float) -> LogRow:
     counts, means = split_counts(_columns(jax.device_get(interval)))
     answered = counts[ANSWERED]
-    weights = answered if answered.any() else None  # without any answer every step counts alike
+    weights = (
+        answered if answered.any() else None
+    )  # without any answer, every step has the same weight
     row = {name: float(np.average(values, weights=weights)) for name, values in means.items()}
     if not math.isfinite(row["loss"]):
         raise AmplifyError(

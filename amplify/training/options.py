@@ -18,39 +18,42 @@ Positive = Annotated[float, Field(gt=0)]
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """`[training]`: how a round's answers are distilled into the next assistant."""
+    """`[training]` of an experiment file: how the next assistant is trained."""
 
     targets: Literal["stored", "streaming"] = "stored"
-    """The round's data set, written before; or made while training by the target network, from a
-    buffer of `questions.contexts`, about questions of all depths."""
+    """Where training targets come from: the round's data set, written before training; or amplified
+    answers of the target network, made while training, for a buffer of `questions.contexts`
+    contexts and questions of all depths."""
     amplify_every: Count = 1
-    """With streaming: training steps to a batch of newly amplified contexts."""
+    """With streaming: training steps per batch of newly amplified contexts."""
     steps: Count = 1000
     batch: Count = 32
     accumulate: Count = 1
-    """Parts that a batch is taken in, one after another, where it does not fit at once."""
+    """Microbatches that a batch is split into to save memory; gradients are accumulated."""
     optimizer: Literal["adam", "muon"] = "adam"
-    """Muon for the matrices inside layers, and Adam for the rest."""
+    """"muon": Muon for the matrices inside layers, and Adam for all other parameters."""
     learning_rate: Positive = 2e-3
     final_learning_rate: Share = 0.05
-    """The cosine schedule's end, as a share of `learning_rate`."""
+    """Learning rate at the end of the cosine schedule, as a share of `learning_rate`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     b2: Annotated[float, Field(gt=0, lt=1)] = 0.98
     gradient_clip: Positive = 1.0
     target_horizon: Count = 100
-    """Steps over which the target network averages the assistant's weights."""
+    """Steps over which the target network, a moving average of the weights, averages."""
     log_every: Count = 50
     look_every: Count = 100
-    """Steps between two looks at held-out problems, for the curves."""
+    """Steps between two evaluations on held-out problems during training."""
     checkpoint_every: Count = 500
 
     @property
     def schedule(self) -> Schedule:
+        """Steps, batch size and intervals."""
         return Schedule(
             self.steps, self.batch, self.log_every, self.look_every, self.checkpoint_every
         )
 
     def make_optimizer(self) -> optax.GradientTransformation:
+        """Makes the optimizer: clipped gradients, warmup and cosine decay of the learning rate."""
         schedule = optax.warmup_cosine_decay_schedule(
             init_value=0.0,
             peak_value=self.learning_rate,
@@ -71,8 +74,8 @@ class Training:
 
 
 def _matrices_of_layers(params: PyTree[Array]) -> PyTree[Any]:
-    """The axes of those parameters that Muon is for, stacked over layers; None for others. Jordan
-    et al. 2024 (kellerjordan.github.io/posts/muon).
+    """For matrices stacked over layers, the axes that Muon orthogonalises; None for parameters that
+    Adam trains. Jordan et al. 2024 (kellerjordan.github.io/posts/muon).
     """
     axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
 

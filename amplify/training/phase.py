@@ -1,7 +1,6 @@
-"""A phase of a round: it makes one training signal, and trains one role on it, several together, or
-none.
+"""Phases of a round: each makes one training signal and trains one role, several, or none on it.
 
-Everything here is frozen and hashable, so that equal phases of different rounds share one compiled
+Phases are frozen and hashable, so that equal phases of different rounds share one compiled training
 step.
 """
 
@@ -14,45 +13,50 @@ import optax
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 Roles = Mapping[str, PyTree[Array]]
-"""Parameters by role: "assistant", "overseer", ..."""
+"""Parameters of models, by role: "assistant", "overseer", ..."""
 Metrics = dict[str, Array]
 
 
 @runtime_checkable
 class Model(Protocol):
+    """A model as pure functions of its parameters."""
+
     def __hash__(self) -> int: ...
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
-        """Untrained parameters."""
+        """Draws untrained parameters."""
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """What training minimises."""
+    """A loss to be minimised."""
 
     def __hash__(self) -> int: ...
 
     def __call__(
         self, params: PyTree[Array], frozen: Roles, batch: Any
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss, and metrics to log.
+        """Computes the loss, and metrics to log.
 
         Args:
-            params: of the role that is trained.
+            params: parameters of the role that is trained.
             frozen: parameters of the roles that are not.
-            batch: rows with one leading axis.
+            batch: arrays with one leading axis of rows.
 
         Returns:
-            A mean over the answered questions of the batch, and metrics: "answered", their number,
-            and means over the same questions.
+            The mean loss over the answered questions of the batch; and metrics: "answered", the
+            number of these questions, and means over them.
         """
 
 
 @runtime_checkable
 class MakesOptimizer(Protocol):
+    """Hashable options of an optimizer."""
+
     def __hash__(self) -> int: ...
 
-    def make_optimizer(self) -> optax.GradientTransformation: ...
+    def make_optimizer(self) -> optax.GradientTransformation:
+        """Makes the optimizer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,36 +68,37 @@ class Trained:
     objective: Objective
     options: MakesOptimizer
     horizon: int = 1
-    """Steps over which the target network averages the weights; 1: there is no target network."""
+    """Steps over which the target network averages the weights; 1: no target network is kept."""
     accumulate: int = 1
-    """Microbatches that a batch is taken in, one after another."""
+    """Microbatches that a batch is split into; gradients are accumulated over them."""
     keeps_optimizer: bool = False
-    """Whether the optimizer goes on from where the role's last phase left it."""
+    """Whether training continues with the optimizer state of the role's last phase."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Steps of a phase, and between two log rows, looks at held-out problems, and checkpoints."""
+    """Number of steps of a phase, and intervals in steps."""
 
     steps: int
     batch: int
-    """Rows of a stored signal that a step takes."""
+    """Rows of a stored signal in a batch."""
     log_every: int
     look_every: int
+    """Steps between two evaluations on held-out problems."""
     checkpoint_every: int
 
 
 class RoleState(NamedTuple):
-    """A role in training."""
+    """The training state of a role."""
 
-    step: Int[Array, ""]  # updates taken
+    step: Int[Array, ""]  # number of updates
     params: PyTree[Array]
     target: PyTree[Array] | None  # moving average of params
     optimizer: PyTree[Array]
 
     @property
     def answering(self) -> PyTree[Array]:
-        """The parameters that answer questions: the target network's, if there is one."""
+        """The parameters that answer questions: those of the target network, if there is one."""
         return self.params if self.target is None else self.target
 
 
@@ -101,27 +106,30 @@ class Update(NamedTuple):
     """What a role is trained on in one step."""
 
     batch: Any
-    where: Bool[Array, ""] | None = None  # whether it is; None: it is
+    where: Bool[Array, ""] | None = None  # False: skip the update; None: never skip
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A training signal that is made while training. Kinds inherit what they do not say."""
+    """A training signal that is made while training.
+
+    Methods with a body are defaults, which implementations may inherit.
+    """
 
     traced: bool
-    """Whether `next` is compiled with the update; if not, it is called from Python before it."""
+    """Whether `next` is compiled with the update. False: it is called from Python before it."""
 
     def abstract(self) -> PyTree[Any]:
-        """Shapes and dtypes of its state, nothing allocated."""
+        """Returns the shapes and dtypes of the source's state, without allocating it."""
         return jax.eval_shape(lambda: self.begin(None, {}))
 
     def begin(self, work: Any, carried: Roles) -> PyTree[Array]:
-        """Its state before the first step.
+        """Makes the source's state before the first step.
 
         Args:
-            work: what the round has (see `oversight.work`); None where shapes are all that is asked
-                for.
-            carried: what sources before this one carried, by role.
+            work: what the round has (see `oversight.work`); None: only the shapes of the state are
+                needed.
+            carried: what `carry` of the last round returned, by role.
         """
 
     def next(
@@ -131,44 +139,57 @@ class Source(Protocol):
         state: PyTree[Array],
         key: Key[Array, ""],
     ) -> tuple[PyTree[Array], dict[str, Update], Metrics]:
-        """Its next state, what each role is trained on, and metrics to log. Consumes the key.
+        """Makes the batches of one step.
 
         Args:
             frozen: parameters of the roles that the phase does not train.
-            live: the roles that it trains, as they are before this step.
+            live: states of the roles that it trains, before this step.
+            state: the source's state.
+            key: consumed.
+
+        Returns:
+            The source's next state, the update of each trained role, and metrics to log.
         """
 
     def carry(self, state: PyTree[Array]) -> dict[str, PyTree[Array]]:
-        """What the next round's `begin` is given, by the role in whose checkpoint it is kept."""
+        """Returns what the next round's `begin` gets, by the role whose checkpoint stores it."""
         return {}
 
     def abstract_carry(self) -> dict[str, PyTree[Any]]:
-        """Shapes and dtypes of what it carries."""
+        """Returns the shapes and dtypes of what `carry` returns."""
         return jax.eval_shape(lambda: self.carry(self.begin(None, {})))
 
     def facts(
         self, carried: Roles, state: PyTree[Array], log: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        """What the record says when training has ended: counts since `carried` of what was asked
-        of whom, among them.
+        """Returns facts for the round's record, after training, such as counts of calls.
+
+        Args:
+            carried: what `begin` got.
+            state: the source's final state.
+            log: rows of the training log.
         """
         return {}
 
     def sample(self, work: Any, live: Mapping[str, RoleState], state: PyTree[Array]) -> Any:
-        """What the round's folder keeps of the signal, as `oversight.work.Made`; None: nothing."""
+        """Returns a sample of the signal for the round's folder, an `oversight.work.Made`; None:
+        nothing is kept.
+        """
         return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
+    """What one phase of a round trains, and on which signal."""
+
     name: str
-    """Unique in its round: it names stages, a folder, and a stream of random numbers."""
+    """Unique in its round: names its stages, its folder and its stream of random numbers."""
     trains: tuple[Trained, ...]
-    """The first one's metrics are logged."""
+    """The roles that are trained. The metrics of the first are logged."""
     schedule: Schedule
     source: Source | None = None
     """None: the signal is stored in a data set before training."""
     columns: tuple[str, ...] = ("context", "questions", "answers")
-    """Of a stored signal, those that are trained on; and `weight`, where the signal has it."""
+    """Columns of a stored signal that are trained on, beside `weight` where the signal has it."""
     frozen: tuple[tuple[str, Model], ...] = ()
-    """Roles, with their models, that its source and objectives read and that it does not train."""
+    """Roles that its source and objectives read but that it does not train, with their models."""

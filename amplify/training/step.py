@@ -1,9 +1,9 @@
-"""The JIT-compiled training step: it makes a batch, where the signal is made while training, and
-updates every role that the phase trains.
+"""The JIT-compiled training step, which updates every role that a phase trains.
 
-The step donates its state and makes no trip to the host; stored batches are put on the device while
-it runs. Beside a role's weights it may keep a target network, their exponential moving average.
-Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3.
+Where the signal is made while training, the step also makes its batch. It donates its state and
+does not wait for the host: stored batches are transferred to the device while it runs. A role may
+have a target network, an exponential moving average of its weights (Christiano, Shlegeris and
+Amodei 2018, arXiv:1810.08575, section 2.3).
 """
 
 import functools
@@ -22,30 +22,31 @@ from amplify.model_abilities import trainable_of
 from amplify.training.phase import Metrics, Phase, Roles, RoleState, Trained, Update
 
 ANSWERED = "answered"
-"""The metric that counts a batch's answered questions."""
+"""Metric: number of answered questions in a batch."""
 ASSISTANT_ANSWERS = "assistant_answers"
-"""The metric that counts sub-questions that the assistant answered for the overseer."""
+"""Metric: number of sub-questions that the assistant answered for the overseer."""
 COUNTS = (ANSWERED, ASSISTANT_ANSWERS, "tokens", "flops")
-"""Metrics that add up, beside those that count calls (see `calls.metric`); all others are means
+"""Metrics that are summed, as are those that count calls (see `calls.metric`); all others are means
 over the answered questions.
 """
 
 
 class TrainState(NamedTuple):
-    """A phase in training."""
+    """The training state of a phase."""
 
-    step: Int[Array, ""]  # steps taken
+    step: Int[Array, ""]  # number of steps taken
     roles: dict[str, RoleState]
-    source: PyTree[Array]  # of a signal that is made while training; else None
+    source: PyTree[Array]  # state of the phase's source; None: the signal is stored
 
 
 def begin(
     phase: Phase, before: Mapping[str, RoleState], source: PyTree[Array] = None
 ) -> TrainState:
-    """The state before a phase's first step.
+    """Makes the state before a phase's first step.
 
     Args:
-        before: the roles that it trains, as they were left; copied.
+        phase: the phase.
+        before: the roles that it trains, in the state that they were left in; copied.
         source: state of the phase's source; copied.
     """
     roles = {trained.role: begin_role(trained, before[trained.role]) for trained in phase.trains}
@@ -53,14 +54,14 @@ def begin(
 
 
 def begin_role(trained: Trained, before: RoleState) -> RoleState:
-    """The weights that answered before, copied, with a fresh optimizer unless it is kept."""
+    """Copies the weights that answered questions before, with a new optimizer unless it is kept."""
     if trained.keeps_optimizer:
         return _copy(before)
     return fresh_role(trained, before.answering)
 
 
 def fresh_role(trained: Trained, params: PyTree[Array]) -> RoleState:
-    """A role that begins with these parameters, copied."""
+    """Makes the state of a role that begins with these parameters, which are copied."""
     own, _ = trainable_of(trained.model).split(params)
     target = None if trained.horizon == 1 else _copy(params)
     optimizer = trained.options.make_optimizer().init(own)
@@ -73,12 +74,12 @@ def _copy(tree: PyTree[Array]) -> PyTree[Array]:
 
 @functools.cache
 def abstract_role(trained: Trained) -> RoleState:
-    """Shapes and dtypes of a role's state, nothing allocated."""
+    """Returns the shapes and dtypes of a role's state, without allocating it."""
     return jax.eval_shape(lambda: fresh_role(trained, trained.model.init(jax.random.key(0))))
 
 
 def abstract_state(phase: Phase) -> TrainState:
-    """Shapes and dtypes of the state, nothing allocated."""
+    """Returns the shapes and dtypes of a phase's state, without allocating it."""
     return TrainState(
         jax.eval_shape(lambda: jnp.zeros((), jnp.int32)),
         {trained.role: abstract_role(trained) for trained in phase.trains},
@@ -96,12 +97,15 @@ def make_step(
     batches: Iterator[dict[str, np.ndarray]] | None = None,
     mesh: Mesh = ONE_DEVICE,
 ) -> Step:
-    """The step of a phase. Donates the state.
+    """Makes the training step of a phase, which donates its state.
 
     Args:
+        phase: the phase.
         frozen: parameters of the roles that the phase does not train.
-        root: what a source is given keys from, one a step.
-        batches: of a stored signal, without end; taken one ahead of the device.
+        root: folded with the step's number into the key that a source gets.
+        batches: endless batches of a stored signal, each taken while the device computes the last;
+            None: the phase has a source.
+        mesh: the devices.
     """
     if batches is not None:
         stored = stored_step(phase, mesh)
@@ -115,7 +119,7 @@ def make_step(
 
 @functools.cache
 def stored_step(phase: Phase, mesh: Mesh = ONE_DEVICE) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The step on a stored batch, `(frozen, state, batch)`: compiled once, whatever the round."""
+    """Makes the step `(frozen, state, batch)` on a stored batch, compiled once for all rounds."""
 
     def step(
         frozen: Roles, state: TrainState, batch: dict[str, Array]
@@ -128,7 +132,7 @@ def stored_step(phase: Phase, mesh: Mesh = ONE_DEVICE) -> Callable[..., tuple[Tr
 
 @functools.cache
 def traced_step(phase: Phase, mesh: Mesh = ONE_DEVICE) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The step on what a traced source makes, `(root, frozen, state)`."""
+    """Makes the step `(root, frozen, state)` on batches of a traced source."""
 
     def step(root: Key[Array, ""], frozen: Roles, state: TrainState) -> tuple[TrainState, Metrics]:
         assert phase.source is not None
@@ -144,7 +148,7 @@ def traced_step(phase: Phase, mesh: Mesh = ONE_DEVICE) -> Callable[..., tuple[Tr
 def _driven_step(
     phase: Phase, mesh: Mesh, root: Key[Array, ""], frozen: Roles, state: TrainState
 ) -> tuple[TrainState, Metrics]:
-    """The step on what a source makes that is called from Python: it may ask servers and people."""
+    """A step whose source is called from Python, and may ask servers and people."""
     assert phase.source is not None
     with jax.transfer_guard("allow"), calls.counting(calls.SIGNAL) as asked:
         key = jax.random.fold_in(root, state.step)
@@ -164,7 +168,17 @@ def _compiled_update(phase: Phase, mesh: Mesh) -> Callable[..., tuple[TrainState
 def update_roles(
     phase: Phase, frozen: Roles, state: TrainState, updates: Mapping[str, Update]
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent of each role that the phase trains."""
+    """Takes one step of gradient descent for each role that the phase trains.
+
+    Args:
+        phase: the phase.
+        frozen: parameters of the roles that it does not train.
+        state: the state before.
+        updates: what each role is trained on, by role.
+
+    Returns:
+        The next state, and the metrics of the first role.
+    """
     roles, logged = dict(state.roles), []
     for trained in phase.trains:
         roles, updates = _in_order((roles, updates))
@@ -175,30 +189,40 @@ def update_roles(
 
 
 def _in_order(tree: PyTree[Any]) -> PyTree[Any]:
-    """The same tree, all of it computed before anything that depends on a part.
+    """Returns the tree, all of it computed before anything that depends on a part of it.
 
-    Where several processes work together, what they tell each other must have the same order in
-    all of them, and a program that does two unrelated things at a time has none.
+    All processes must run collectives in the same order; a program with independent parts has no
+    fixed order.
     """
     return jax.lax.optimization_barrier(tree) if processes.are_several() else tree
 
 
 def update_if(
-    trained: Trained, frozen: Roles, state: RoleState, wanted: Update
+    trained: Trained, frozen: Roles, state: RoleState, work: Update
 ) -> tuple[RoleState, Metrics]:
-    """`update`, or the same state and metrics of zero where it is not wanted."""
-    train = functools.partial(update, trained, frozen, state, wanted.batch)
-    if wanted.where is None:
+    """Applies `update`; where it is skipped, returns the same state, and metrics of zero."""
+    train = functools.partial(update, trained, frozen, state, work.batch)
+    if work.where is None:
         return train()
     _, shapes = jax.eval_shape(train)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.cond(wanted.where, train, lambda: (state, zeros))
+    return jax.lax.cond(work.where, train, lambda: (state, zeros))
 
 
 def update(
     trained: Trained, frozen: Roles, state: RoleState, batch: Any
 ) -> tuple[RoleState, Metrics]:
-    """One step of gradient descent, and of the target network after it."""
+    """Takes one step of gradient descent for a role, and updates its target network.
+
+    Args:
+        trained: how the role is trained.
+        frozen: parameters of the roles that are not trained.
+        state: the role's state before.
+        batch: arrays with one leading axis of rows.
+
+    Returns:
+        The role's next state, and metrics.
+    """
     trainable = trainable_of(trained.model)
     own, kept = trainable.split(state.params)
 
@@ -209,12 +233,11 @@ def update(
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
         updates, moments = trained.options.make_optimizer().update(gradients, state.optimizer, own)
     own = optax.apply_updates(own, updates)
-    target = _average(trained, state, own)
+    target = _next_target(trained, state, own)
     return RoleState(state.step + 1, trainable.join(own, kept), target, moments), metrics
 
 
-def _average(trained: Trained, state: RoleState, own: PyTree[Array]) -> PyTree[Array] | None:
-    """The target network after a step; None where there is none."""
+def _next_target(trained: Trained, state: RoleState, own: PyTree[Array]) -> PyTree[Array] | None:
     if state.target is None:
         return None
     rate = averaging_rate(state.step, trained.horizon)
@@ -229,17 +252,17 @@ def mean_gradients(
     batch: Any,
     parts: int,
 ) -> tuple[Metrics, PyTree[Array]]:
-    """Metrics and gradients of a batch, accumulated over microbatches.
+    """Computes metrics and gradients of a batch, accumulated over microbatches.
 
     Args:
-        loss: a mean over the answered questions of its rows, which its metrics count.
-        trained: what the gradients are of.
-        batch: columns with one leading axis of rows, a multiple of `parts`.
-        parts: how many microbatches.
+        loss: returns a mean over the answered questions of its rows, and metrics that count them.
+        trained: the parameters that gradients are taken of.
+        batch: arrays with one leading axis of rows, a multiple of `parts`.
+        parts: number of microbatches; 1 or more.
 
     Returns:
-        Means over the answered questions of the whole batch, however they are spread over the
-        microbatches.
+        Metrics and gradients, means over the answered questions of the whole batch, however these
+        are distributed over the microbatches.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -253,7 +276,7 @@ def mean_gradients(
         sums = jax.tree.map(lambda leaf: leaf * answered.astype(leaf.dtype), (means, gradients))
         return jax.tree.map(jnp.add, total, (counts, sums)), None
 
-    # Microbatch i takes rows i, i + parts, ...: wherever rows are spread over devices, it is too.
+    # Microbatch i takes rows i, i + parts, ..., so that it is spread over devices as the batch is.
     rows = jax.tree.map(
         lambda leaf: jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0), batch
     )
@@ -270,7 +293,7 @@ def mean_gradients(
 
 
 def split_counts(metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics that are added up, and those that are means."""
+    """Splits metrics into those that are summed and those that are means."""
     counts = {
         name: value
         for name, value in metrics.items()
@@ -280,7 +303,11 @@ def split_counts(metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def averaging_rate(step: Int[Array, ""], horizon: int) -> Float[Array, ""]:
-    """The new weights' share in the target network: 1 / horizon, more at first (a warm-started
-    counter).
+    """Returns the new weights' share in the target network: 1 / horizon, and more at first, so that
+    initial weights are soon forgotten.
+
+    Args:
+        step: updates before this one.
+        horizon: steps to average over.
     """
     return jnp.maximum(1 / horizon, 9 / (10 + step.astype(jnp.float32)))
