@@ -100,6 +100,7 @@ lint: $(DEV)
 	$(RUN_PYTHON) -m ruff check .
 	$(RUN_PYTHON) -m ruff format --check .
 	$(RUN_PYTHON) -m mypy
+	$(RUN_PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-cache --no-logo
 
 bench: $(DEV)
 	$(RUN_PYTHON) -m pytest tests/benchmarks -q -s

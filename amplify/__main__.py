@@ -1,4 +1,4 @@
-from amplify.cli import main
+from amplify.cli.commands import main
 
 if __name__ == "__main__":
     main()

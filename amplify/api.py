@@ -16,17 +16,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from amplify import words
-from amplify.answering import answer_alone
-from amplify.draws import draw_held_out
 from amplify.errors import AmplifyError
+from amplify.evaluation.answering import answer_alone
+from amplify.files.json_lines import read_lines
 from amplify.inspection import Found, training_tree
-from amplify.json_lines import read_lines
-from amplify.loading import load_assistant
-from amplify.problems import SPLITS
+from amplify.oversight.draws import draw_held_out
+from amplify.oversight.loading import load_assistant
+from amplify.records.round_folder import RoundFolder, read_evals
 from amplify.report import results, write_comparison
-from amplify.round_folder import RoundFolder, read_evals
 from amplify.store import Store
 from amplify.task_abilities import search_of
+from amplify.tasks.problems import SPLITS
 
 if TYPE_CHECKING:
     import pandas
@@ -150,7 +150,7 @@ class Experiment:
         Raises:
             AmplifyError: for what would end the command `amplify round` with a message.
         """
-        from amplify.running import running
+        from amplify.launch import running
 
         if n < 1:
             raise AmplifyError(f"a round number is 1 or more, got {n}")

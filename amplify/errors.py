@@ -1,6 +1,7 @@
-"""The one exception that is meant for the user."""
+"""The one exception that is meant for the user, and the commands that its messages suggest."""
 
 import contextlib
+import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,3 +28,14 @@ def naming(path: Path) -> Iterator[None]:
     except (AmplifyError, ValueError, OverflowError, MemoryError) as error:
         said = str(error) or "needs more memory than there is"
         raise AmplifyError(f"{path}: {said}") from None
+
+
+def quote(*paths: Path | str) -> str:
+    """Paths as a shell reads them."""
+    return " ".join(shlex.quote(str(path)) for path in paths)
+
+
+def again(experiment: Path, number: int, redo: str | None = None) -> str:
+    """The command that runs a round, or does one of its stages again."""
+    command = f"amplify round {quote(experiment)} --n {number}"
+    return command if redo is None else f"{command} --redo {redo}"

@@ -14,19 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from rich.tree import Tree as RichTree
 
-from amplify import dataset, report, words
-from amplify.answering import answer_alone
-from amplify.chunks import Amplified, chunk_size
-from amplify.draws import draw_held_out, draw_round
+from amplify import report, words
 from amplify.errors import AmplifyError
-from amplify.loading import load_assistant, load_weights
-from amplify.model_abilities import exporter_of
+from amplify.evaluation.answering import answer_alone
+from amplify.models.abilities import exporter_of
 from amplify.overseers.exchanges import consulting, recorded
+from amplify.oversight.draws import draw_held_out, draw_round
 from amplify.oversight.labels import amplify_as_in
-from amplify.oversight.people import recorded_by_people
-from amplify.round_folder import RoundFolder
+from amplify.oversight.loading import load_assistant, load_weights
+from amplify.oversight.people.collecting import recorded_by_people
+from amplify.records.round_folder import RoundFolder
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, search_of
+from amplify.training import dataset
+from amplify.trees.chunks import Amplified, chunk_size
 from amplify.types import Problems, Weights
 
 

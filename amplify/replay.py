@@ -15,23 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from amplify.amplification import over_questions
-from amplify.draws import draw_round
 from amplify.errors import AmplifyError
-from amplify.experiment import Experiment
-from amplify.loading import load_assistant, load_weights
+from amplify.experiment.sections import Experiment
 from amplify.overseers.exchanges import consulting, recorded
 from amplify.overseers.human import PassesOn
 from amplify.overseers.simulated import Simulated
-from amplify.oversight.answerer import Answerer
+from amplify.oversight.draws import draw_round
 from amplify.oversight.labels import amplified_answers
-from amplify.oversight.people import Gathered, recorded_by_people
+from amplify.oversight.loading import load_assistant, load_weights
+from amplify.oversight.people.answerer import Answerer
+from amplify.oversight.people.collecting import Gathered, recorded_by_people
 from amplify.oversight.work import Made
-from amplify.progress import Watch
-from amplify.round_folder import RoundFolder
+from amplify.records.round_folder import RoundFolder
+from amplify.runtime.progress import Watch
 from amplify.stages import write_data
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, strategy_of
+from amplify.trees.amplification import over_questions
 from amplify.types import OverseerKind, Problems, Weights
 
 OtherOverseer = Literal["simulated", "nobody"]

@@ -12,10 +12,11 @@ that was killed goes on where it was and ends as if it had not been. What the st
 `stages`; `running` writes the round's report.
 """
 
-from amplify import provenance, stages
+from amplify import stages
 from amplify.oversight.work import Work
-from amplify.progress import Watch
-from amplify.round_folder import RoundFolder
+from amplify.records import provenance
+from amplify.records.round_folder import RoundFolder
+from amplify.runtime.progress import Watch
 from amplify.store import Store
 
 

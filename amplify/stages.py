@@ -14,15 +14,17 @@ import grain
 import jax
 from jaxtyping import Array, PyTree
 
-from amplify import calls, checkpoint, constants, dataset, evaluation
-from amplify.calls import Call
-from amplify.draws import draw_held_out
 from amplify.errors import AmplifyError
-from amplify.evaluation import evaluate, is_costly
-from amplify.experiment import Experiment
-from amplify.items import SELECT, Items, both_measured, is_share
-from amplify.json_lines import read_lines, write_lines
-from amplify.loading import (
+from amplify.evaluation import measuring
+from amplify.evaluation.items import SELECT, Items, both_measured, is_share
+from amplify.evaluation.measuring import evaluate, is_costly
+from amplify.evaluation.statistics import carried_error_rate, judge
+from amplify.experiment.sections import Experiment
+from amplify.files.json_lines import read_lines, write_lines
+from amplify.models.abilities import layout_of, loader_of
+from amplify.overseers.exchanges import Exchanges, recording
+from amplify.oversight.draws import draw_held_out
+from amplify.oversight.loading import (
     load,
     load_carried,
     load_overseer,
@@ -32,14 +34,15 @@ from amplify.loading import (
     phase_key,
     role_key,
 )
-from amplify.model_abilities import layout_of, loader_of
-from amplify.overseers.exchanges import Exchanges, recording
 from amplify.oversight.work import WEIGHT, Made, Work, without_ones
-from amplify.problems import SPLITS, at_a_time
-from amplify.progress import Watch
-from amplify.record import ASSISTANT
-from amplify.round_folder import Handle, RoundFolder, read_items
-from amplify.statistics import carried_error_rate, judge
+from amplify.records import constant_measures
+from amplify.records.record import ASSISTANT
+from amplify.records.round_folder import Handle, RoundFolder, read_items
+from amplify.runtime import calls
+from amplify.runtime.calls import Call
+from amplify.runtime.progress import Watch
+from amplify.tasks.problems import SPLITS, at_a_time
+from amplify.training import checkpoint, dataset
 from amplify.training.loop import LogRow, steps_taken, train
 from amplify.training.phase import Phase, Roles, RoleState, Trained
 from amplify.training.step import TrainState, abstract_state, begin, fresh_role, make_step
@@ -244,7 +247,7 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
     something is asked only if the experiment file says so.
     """
     experiment, mesh = work.experiment, work.experiment.mesh
-    looked_at = at_a_time(experiment.evals.select, evaluation.CHUNK, mesh.here.of_rows)
+    looked_at = at_a_time(experiment.evals.select, measuring.CHUNK, mesh.here.of_rows)
     problems = draw_held_out(experiment, "select", looked_at)
     problems = jax.device_put(problems, mesh.here.of_rows)
     root = mesh.here.place(jax.random.key(experiment.seed))
@@ -260,7 +263,7 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
         team = (experiment.task, experiment.assistant, experiment.overseer)
         weights = Weights(assistant, params)
         with calls.counting(calls.LOOKS) as asked:
-            seen = evaluation.look(*team, weights, student, problems, root, asks=asks)
+            seen = measuring.look(*team, weights, student, problems, root, asks=asks)
         return {**seen, "look_calls": dict(asked.parts)}
 
     return look
@@ -272,7 +275,7 @@ def evaluate_held_out(
     """Evaluation: the same held-out questions in every round, in two splits that never mix."""
     evals = experiment.evals
     weights = load_weights(experiment, roles)
-    known = constants.find(experiment, this)
+    known = constant_measures.find(experiment, this)
     items = []
     with (
         recording(this.path, "evals") as exchanges,
@@ -297,7 +300,7 @@ def evaluate_held_out(
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),
         "items": len(items),
-        **constants.sources(experiment, this, known, exchanges.unanswered()),
+        **constant_measures.sources(experiment, this, known, exchanges.unanswered()),
         **_costs(exchanges, asked.calls("evals")),
     }
 

@@ -9,16 +9,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from amplify import identity, lineage, processes
 from amplify.errors import AmplifyError
-from amplify.experiment import Experiment
-from amplify.experiment_file import has_own_code, read_experiment
-from amplify.locks import ProcessLock
-from amplify.record import (
+from amplify.experiment import identity
+from amplify.experiment.sections import Experiment
+from amplify.files.locks import ProcessLock
+from amplify.reading.experiment_file import has_own_code, read_experiment
+from amplify.records import lineage
+from amplify.records.record import (
     ASSISTANT,
 )
-from amplify.recorded import recorded_experiment
-from amplify.round_folder import Handle, RoundFolder
+from amplify.records.recorded import recorded_experiment
+from amplify.records.round_folder import Handle, RoundFolder
+from amplify.runtime import processes
 
 
 class Store:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from amplify.tasks.encyclopedia import ask, chains, generate
+from amplify.tasks.text.encyclopedia import ask, chains, generate
 
 WORLD = generate(64, 0)
 DOCUMENTS = list(WORLD.documents)

@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 
 from amplify.answers import EXACT, AnswerRule
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.assistants.language_model import LanguageModelConfig
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
-from amplify.model_abilities import (
+from amplify.models.abilities import (
     EVERYTHING,
     exporter_of,
     layout_of,
@@ -20,8 +17,11 @@ from amplify.model_abilities import (
     preparer_of,
     trainable_of,
 )
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.language_model import LanguageModelConfig
 from amplify.overseers.learned import LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
+from amplify.reading.experiment_file import read_experiment
 from amplify.task_abilities import (
     answer_parser_of,
     choices_of,
@@ -32,9 +32,9 @@ from amplify.task_abilities import (
     sizes_of,
     strategy_of,
 )
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.text.search import Search
 from tests.malformed import TASK
 from tests.tiny import TOML, tiny_experiment
 

@@ -8,8 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import chunks
-from amplify.amplification import (
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.overseers.learned import LearnedConfig
+from amplify.overseers.simulated import Simulated
+from amplify.tasks.algorithmic.assignments import Assignments
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.shortest_path import ShortestPath
+from amplify.tasks.algorithmic.union_find import UnionFind
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
+from amplify.tasks.text.search import Search
+from amplify.trees import chunks
+from amplify.trees.amplification import (
     amplified,
     assistant_alone,
     count_assistant_answers,
@@ -17,18 +27,8 @@ from amplify.amplification import (
     over_questions,
     skip_if_none,
 )
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.chunks import amplify_problems
-from amplify.overseers.learned import LearnedConfig
-from amplify.overseers.simulated import Simulated
-from amplify.problems import draw_problems
-from amplify.scanning import by_scan
-from amplify.tasks.assignments import Assignments
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.shortest_path import ShortestPath
-from amplify.tasks.union_find import UnionFind
-from amplify.tasks.wildcard import Wildcard
+from amplify.trees.chunks import amplify_problems
+from amplify.trees.scanning import by_scan
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,

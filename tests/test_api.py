@@ -9,7 +9,7 @@ import pytest
 
 import amplify
 from amplify import api
-from amplify.cli import main
+from amplify.cli.commands import main
 from tests.tiny import tiny_experiment
 
 

@@ -17,8 +17,8 @@ import pytest
 from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from amplify import checkpoint
 from amplify.errors import AmplifyError
+from amplify.training import checkpoint
 
 
 class State(NamedTuple):
@@ -344,7 +344,7 @@ def test_a_save_that_fails_is_heard_of_at_the_next_or_at_the_end(tmp_path, monke
 SAVE_UNTIL_KILLED = """if True:
     import os, shutil, signal, sys
     from pathlib import Path
-    from amplify import checkpoint
+    from amplify.training import checkpoint
     from tests.test_checkpoint import a_state, numbers
     place, directory = sys.argv[1], Path(sys.argv[2])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from amplify import cli
+from amplify.cli import commands
 from tests.tiny import TOML, tiny_experiment
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def amplify(*arguments: str, **options) -> subprocess.CompletedProcess:
 def refused(capsys, *arguments: str) -> str:
     """The one line that a command is refused with."""
     with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
+        commands.main(arguments)
     assert end.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -53,7 +53,7 @@ def test_a_round_prints_its_table_and_its_verdict(ran):
 
 
 def test_results_for_programs_have_the_promised_keys(ran, capsys):
-    cli.main(["compare", str(ran), "--json"])
+    commands.main(["compare", str(ran), "--json"])
     rows = json.loads(capsys.readouterr().out)
     measures = {"alone", "amplified", "ceiling"}
     keys = {"experiment", "round", "split", "class", "n", "contexts", "interval"} | measures
@@ -112,7 +112,7 @@ def test_rounds_stop_by_themselves(tmp_path):
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("amplify.cli", {"jax", "flax", "scipy", "transformers", "matplotlib", "altair"}),
+        ("amplify.cli.commands", {"jax", "flax", "scipy", "transformers", "matplotlib", "altair"}),
         ("amplify.round", {"transformers", "torch", "matplotlib", "altair", "tensorflow"}),
     ],
 )
@@ -122,10 +122,10 @@ def test_what_is_imported_is_needed_by_every_command(module, heavy):
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
+@pytest.mark.parametrize("command", [[], *([name] for name in commands.COMMANDS)])
 def test_help_is_for_people(command, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main([*command, "--help"])
+        commands.main([*command, "--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
     assert "usage: amplify" in said
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_rounds_before_whole(ran, tmp_pat
     program = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from amplify.cli import main
+from amplify.cli.commands import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 main(["round", {str(folder)!r}, "--n", "2"])
 """

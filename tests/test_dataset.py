@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from orbax.checkpoint import v1 as ocp
 from tensorflow_datasets.proto import tf_example_pb2
 
-from amplify import dataset
 from amplify.errors import AmplifyError
+from amplify.training import dataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -185,7 +185,7 @@ def test_a_killed_write_leaves_no_data_set_and_the_next_clears_up(tmp_path):
     code = """if True:
         import os, signal, sys
         from pathlib import Path
-        from amplify import dataset
+        from amplify.training import dataset
         from tests.test_dataset import some_columns, write
         def records(columns):
             yield b"half a data set"

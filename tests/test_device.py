@@ -3,10 +3,11 @@
 import jax
 import pytest
 
-from amplify import device, provenance
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.tasks.wildcard import Wildcard
-from amplify.transformer import forward_flops
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.transformer import forward_flops
+from amplify.records import provenance
+from amplify.runtime import device
+from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.types import FAILED
 from tests.test_distillation import batch
 

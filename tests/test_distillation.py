@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
-from amplify.assistants.lora import LoRA, with_lora_merged
-from amplify.problems import draw_problems
-from amplify.tasks.wildcard import Wildcard
+from amplify.models.decoder.lora import LoRA, with_lora_merged
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.language_model import LanguageModel, LanguageModelConfig
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 from amplify.training.loop import train
 from amplify.training.options import Training
 from amplify.training.step import mean_gradients

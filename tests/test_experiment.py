@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
-from amplify.experiment import Questions
-from amplify.experiment_file import read_experiment
+from amplify.experiment.sections import Questions
+from amplify.reading.experiment_file import read_experiment
 from tests.tiny import TOML, tiny_experiment
 
 
@@ -145,7 +145,9 @@ def test_depths_by_round_can_be_said_in_the_file():
 
 
 def test_a_task_beside_the_experiment_file_is_found_and_is_part_of_the_identity(tmp_path):
-    task = "from amplify.tasks.wildcard import Wildcard\nclass Mine(Wildcard):\n    pass\n"
+    task = (
+        "from amplify.tasks.algorithmic.wildcard import Wildcard\nclass Mine(Wildcard):\n    pass\n"
+    )
     toml = TOML.replace('"wildcard"', '"mine.py:Mine"')
     folder = tiny_experiment(tmp_path / "tiny", toml)
     (folder / "mine.py").write_text(task)
@@ -170,7 +172,7 @@ def test_a_task_file_that_does_not_work_is_named(tmp_path, source, said):
 def test_choices_that_look_the_same_are_refused(tmp_path):
     (tmp_path / "asked.py").write_text(
         "import dataclasses\n"
-        "from amplify.tasks.wildcard import Wildcard\n"
+        "from amplify.tasks.algorithmic.wildcard import Wildcard\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class Asked(Wildcard):\n"
         "    choices = ('0', ' 0')\n"
@@ -185,7 +187,7 @@ def test_choices_that_look_the_same_are_refused(tmp_path):
 def test_a_choice_that_can_never_be_chosen_is_refused(choice, tmp_path):
     (tmp_path / "asked.py").write_text(
         "import dataclasses\n"
-        "from amplify.tasks.wildcard import Wildcard\n"
+        "from amplify.tasks.algorithmic.wildcard import Wildcard\n"
         "@dataclasses.dataclass(frozen=True)\n"
         "class Asked(Wildcard):\n"
         f"    choices = ('0', {choice!r})\n"

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amplify import cli, dataset, files
+from amplify.cli import commands
+from amplify.cli.failures import explained
 from amplify.errors import AmplifyError
-from amplify.failures import explained
+from amplify.files import writing
 from amplify.store import Store
+from amplify.training import dataset
 from tests.tiny import TOML, tiny_experiment
 
 pytestmark = pytest.mark.slow
@@ -31,7 +33,7 @@ QUICK += "\n[gate]\nworthwhile = 0.5\n"  # so few contexts tell nothing smaller:
 def ran(tmp_path_factory) -> Path:
     """A round, in a folder whose name a shell would take apart."""
     folder = tiny_experiment(tmp_path_factory.mktemp("failures") / "a tiny one", QUICK)
-    cli.main(["round", str(folder), "--n", "1"])
+    commands.main(["round", str(folder), "--n", "1"])
     return folder
 
 
@@ -43,7 +45,7 @@ def copied(ran, tmp_path) -> Path:
 def refused(capsys, *arguments: str) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        cli.main(arguments)
+        commands.main(arguments)
     assert end.value.code == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1, captured.err
@@ -79,7 +81,11 @@ def test_a_mistake_of_ours_is_not_taken_for_one_of_the_system():
     assert explained(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
 
 
-WRITERS = ["amplify.files.write_atomically", "amplify.dataset.write", "amplify.checkpoint._write"]
+WRITERS = [
+    "amplify.files.writing.write_atomically",
+    "amplify.training.dataset.write",
+    "amplify.training.checkpoint._write",
+]
 
 
 @pytest.mark.parametrize("number", NUMBERS[:4], ids=errno.errorcode.get)
@@ -112,10 +118,10 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    files.write_atomically(path, "old")
+    writing.write_atomically(path, "old")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(OSError, match="full") as error:
-        files.write_atomically(path, "new")
+        writing.write_atomically(path, "new")
     assert error.value.filename == str(path)
     assert [path] == list(tmp_path.iterdir())
     assert path.read_text() == "old"
@@ -126,9 +132,10 @@ import jax.numpy as jnp
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from amplify import checkpoint, dataset
+from amplify.training import checkpoint
+from amplify.training import dataset
 from amplify.people.log import Log
-from amplify.failures import explained
+from amplify.cli.failures import explained
 
 def data(folder):
     columns = {"x": np.zeros((400, 1000), np.float32)}
@@ -194,7 +201,7 @@ def test_a_round_on_a_full_disk_is_one_line_and_goes_on_when_there_is_room(small
     assert full.stderr.count("\n") == 1, full.stderr
     assert "No space left on device; make room on the disk" in full.stderr
     subprocess.run(["mount", "-o", "remount,size=50m", str(folder.parent)], check=True)
-    cli.main(command[3:])
+    commands.main(command[3:])
     assert Store(folder).round(1).complete
 
 
@@ -222,7 +229,7 @@ def follow(line: str) -> None:
     for part in command.split(" && "):
         name, *arguments = shlex.split(part)
         if name == "amplify":
-            cli.main(arguments)
+            commands.main(arguments)
         else:
             subprocess.run([name, *arguments], check=True)
 
@@ -247,14 +254,14 @@ def test_what_an_error_says_to_do_about_damage_mends_it(copied, capsys, number, 
     follow(str(error.value))
     capsys.readouterr()
     assert path.exists()
-    cli.main(["compare", str(copied)])
+    commands.main(["compare", str(copied)])
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_an_error_says_to_do_about_a_damaged_record_mends_it(copied, capsys, number):
     (copied / f"{number:03d}/record.json").write_text("{")
     follow(refused(capsys, "compare", str(copied)))
-    cli.main(["compare", str(copied)])
+    commands.main(["compare", str(copied)])
 
 
 def test_what_an_error_says_to_do_about_a_parent_that_is_gone_mends_it(copied, capsys):

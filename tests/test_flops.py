@@ -3,10 +3,10 @@
 import jax
 import pytest
 
-from amplify.assistants import flops
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.assistants.layers import Architecture
-from amplify.tasks.wildcard import Wildcard
+from amplify.models.decoder import flops
+from amplify.models.decoder.layers import Architecture
+from amplify.models.language_model import LanguageModelConfig
+from amplify.tasks.algorithmic.wildcard import Wildcard
 from tests.test_distillation import batch
 
 TINY = Architecture(

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import checkpoint
-from amplify.cli import main
-from amplify.json_lines import read_lines
-from amplify.round_folder import read_evals
+from amplify.cli.commands import main
+from amplify.files.json_lines import read_lines
+from amplify.records.round_folder import read_evals
 from amplify.store import Store
+from amplify.training import checkpoint
 from tests import host_reads, test_searched, test_streaming
 from tests.tiny import TOML, tiny_experiment
 
@@ -108,7 +108,7 @@ def test_rounds_read_only_through_device_get(kind, tmp_path, monkeypatch, killed
         main(["round", folder, "--n", str(last)])
         main(["compare", folder])
         typed = iter([*questions_to_type(Store(tmp_path / "tiny")), ""])
-        monkeypatch.setattr("amplify.terminal.output.input", lambda *_: next(typed))
+        monkeypatch.setattr("amplify.report.terminal.output.input", lambda *_: next(typed))
         main(["ask", folder, "--round", "1", "--amplify"])
         if kind != "streaming":
             main(["tree", folder, "--round", "1", "--row", "1"])

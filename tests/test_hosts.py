@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amplify import dataset
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
-from amplify.mesh import Mesh
+from amplify.reading.experiment_file import read_experiment
 from amplify.store import Store
+from amplify.training import dataset
+from amplify.training.mesh import Mesh
 from tests.test_mesh import THREADS, losses, record
 from tests.tiny import TOML, tiny_experiment
 

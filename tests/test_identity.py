@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from amplify import cli, content, provenance
+from amplify.cli import commands
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
+from amplify.reading import content
+from amplify.reading.experiment_file import read_experiment
+from amplify.records import provenance
 from amplify.store import Store
 from tests.tiny import TOML, tiny_experiment
 
-TASK = "from amplify.tasks.wildcard import Wildcard\nfrom helper import NAME\n"
+TASK = "from amplify.tasks.algorithmic.wildcard import Wildcard\nfrom helper import NAME\n"
 TASK += "class Mine(Wildcard):\n    name = NAME\n"
 OWN = TOML.replace('"wildcard"', '"mine.py:Mine"')
 
@@ -250,7 +252,7 @@ def test_postponed_annotations_work_in_a_task_file(tmp_path):
     (folder / "mine.py").write_text(
         "from __future__ import annotations\nimport dataclasses\n"
         "from typing import Annotated\nfrom pydantic import Field\n"
-        "from amplify.tasks.wildcard import Wildcard\n"
+        "from amplify.tasks.algorithmic.wildcard import Wildcard\n"
         "@dataclasses.dataclass(frozen=True)\nclass Mine(Wildcard):\n"
         "    more: Annotated[int, Field(ge=1)] = 1\n"
     )
@@ -324,7 +326,7 @@ def test_a_parent_that_is_not_the_recorded_one_is_noticed_by_every_command(
     else:
         edit(folder / "001/record.json", "digest of 1", "digest of X")
     with pytest.raises(SystemExit) as end:
-        cli.main([part.format(folder) for part in command])
+        commands.main([part.format(folder) for part in command])
     assert end.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"{folder}: round 2 was trained from round 1, which" in line
@@ -355,7 +357,7 @@ def claimed(folder: Path) -> bool:
 def test_a_training_state_belongs_to_its_experiment_parent_and_data(
     tmp_path, capsys, monkeypatch, change
 ):
-    monkeypatch.setattr("amplify.lineage.check_parents", lambda *_: None)
+    monkeypatch.setattr("amplify.records.lineage.check_parents", lambda *_: None)
     folder = tiny_experiment(tmp_path / "tiny")
 
     def begin(learning_rate: str = "1e-2", parent: str = "one", data: str = "one") -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from amplify import report, stages
 from amplify.errors import AmplifyError
-from amplify.evaluation import context_digest
-from amplify.statistics.gate import spent_error_rate
+from amplify.evaluation.measuring import context_digest
+from amplify.evaluation.statistics.gate import spent_error_rate
 from amplify.store import Store
 from tests.test_report import CLASSES, Page, item, learning, printed, write_experiment
 

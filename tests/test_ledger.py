@@ -15,19 +15,21 @@ import jax
 import numpy as np
 import pytest
 
-from amplify import calls, constants, evaluation, provenance, round_folder
-from amplify.assistants.packing import PADDING
-from amplify.calls import Call
-from amplify.chunks import amplify_problems
-from amplify.cli import main
-from amplify.draws import draw_held_out
-from amplify.evaluation import evaluate
-from amplify.json_lines import read_lines
+from amplify.cli.commands import main
+from amplify.evaluation import measuring
+from amplify.evaluation.measuring import evaluate
+from amplify.files.json_lines import read_lines
+from amplify.models.packing import PADDING
 from amplify.overseers import continuation
 from amplify.overseers.exchanges import FILE, recorded, recording
+from amplify.oversight.draws import draw_held_out
+from amplify.records import constant_measures, provenance, round_folder
+from amplify.records.round_folder import RoundFolder
 from amplify.report import costs
-from amplify.round_folder import RoundFolder
+from amplify.runtime import calls
+from amplify.runtime.calls import Call
 from amplify.store import Store
+from amplify.trees.chunks import amplify_problems
 from amplify.types import Weights
 from tests.checkpoints import checkpoint_folder
 from tests.overseers.test_language_model import continued, overseen
@@ -367,11 +369,11 @@ def test_a_measure_is_not_copied_from_other_code_or_another_machine(
 ):
     copied = Path(shutil.copytree(two_rounds, tmp_path / "tiny"))
     store = Store(copied)
-    assert constants.find(store.experiment, store.round(1)).names == ("ceiling",)
+    assert constant_measures.find(store.experiment, store.round(1)).names == ("ceiling",)
     told = store.round(0).record
     told["stages"]["evals"] |= change
     (copied / "000/record.json").write_text(json.dumps(told), encoding="utf-8")
-    assert constants.find(store.experiment, store.round(1)) == constants.Known()
+    assert constant_measures.find(store.experiment, store.round(1)) == constant_measures.Known()
 
 
 @pytest.mark.parametrize("change", [{"experiment_digest": "another"}, {"identity": 1}])
@@ -380,32 +382,32 @@ def test_a_measure_is_not_copied_from_another_experiment(two_rounds, tmp_path, c
     store = Store(copied)
     told = store.round(0).record | change
     (copied / "000/record.json").write_text(json.dumps(told), encoding="utf-8")
-    assert constants.find(store.experiment, store.round(1)) == constants.Known()
+    assert constant_measures.find(store.experiment, store.round(1)) == constant_measures.Known()
 
 
 def test_nothing_is_copied_to_code_that_was_changed(two_rounds, monkeypatch):
     store = Store(two_rounds)
     monkeypatch.setattr(provenance, "commit", lambda package: {"commit": "c", "dirty": True})
-    assert constants.find(store.experiment, store.round(1)) == constants.Known()
+    assert constant_measures.find(store.experiment, store.round(1)) == constant_measures.Known()
 
 
 def test_what_some_requests_got_no_answer_to_is_measured_again(two_rounds):
     store = Store(two_rounds)
-    nothing = constants.Known()
-    assert constants.sources(store.experiment, store.round(0), nothing, 3) == {}
-    known = constants.sources(store.experiment, store.round(0), nothing, 0)
+    nothing = constant_measures.Known()
+    assert constant_measures.sources(store.experiment, store.round(0), nothing, 3) == {}
+    known = constant_measures.sources(store.experiment, store.round(0), nothing, 0)
     assert known == {"measured_in": {"ceiling": 0}}
 
 
 def test_an_overseer_that_learns_has_no_constant_measure(tmp_path):
     learned = TOML.replace('kind = "simulated"', 'kind = "learned"\nsteps = 63')
     experiment = Store(tiny_experiment(tmp_path / "tiny", learned)).experiment
-    assert constants.constant_names(experiment) == []
+    assert constant_measures.constant_names(experiment) == []
 
 
 def test_measures_of_other_questions_are_refused(two_rounds, clean):
     store = Store(two_rounds)
-    known = constants.find(store.experiment, store.round(1))
+    known = constant_measures.find(store.experiment, store.round(1))
     weights = Weights(store.experiment.assistant.init(jax.random.key(0)))
     problems = draw_held_out(store.experiment, "final", 4)
     experiment = store.experiment
@@ -424,7 +426,7 @@ def test_a_look_while_training_measures_what_the_same_weights_measure(tmp_path):
     one, two = (assistant.init(jax.random.key(number)) for number in (1, 2))
     problems, root = draw_held_out(experiment, "select", 8), jax.random.key(experiment.seed)
     with calls.counting(calls.LOOKS) as asked:
-        seen = evaluation.look(*team, Weights(one), two, problems, root)["accuracy"]
+        seen = measuring.look(*team, Weights(one), two, problems, root)["accuracy"]
     [chunk] = amplify_problems(*team, Weights(one), problems, experiment.seed, size=8)
     answers = {"amplified": chunk.answers}
     for name, params in (("alone", one), ("live", two)):
@@ -463,16 +465,16 @@ def test_a_look_that_asks_nobody_measures_what_costs_nothing(tmp_path):
     params = experiment.assistant.init(jax.random.key(1))
     problems, root = draw_held_out(experiment, "select", 8), jax.random.key(experiment.seed)
     team = (experiment.task, experiment.assistant, NeverAsked())
-    seen = evaluation.look(*team, Weights(params), params, problems, root, asks=False)
+    seen = measuring.look(*team, Weights(params), params, problems, root, asks=False)
     assert set(seen["accuracy"]) == {"alone", "live"}
     assert seen["accuracy"]["alone"] == seen["accuracy"]["live"]
     with pytest.raises(AssertionError, match="it was asked"):
-        evaluation.look(*team, Weights(params), params, problems, root)
+        measuring.look(*team, Weights(params), params, problems, root)
 
 
 def test_only_overseers_that_run_in_python_are_costly(tmp_path):
     experiment = Store(tiny_experiment(tmp_path / "tiny")).experiment
-    assert not evaluation.is_costly(experiment.overseer)
+    assert not measuring.is_costly(experiment.overseer)
     assert not any(measure.costly for measure in experiment.measures)
 
 

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from amplify import files
-from amplify.locks import ProcessLock
+from amplify.files import writing
+from amplify.files.locks import ProcessLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from amplify.locks import ProcessLock
+from amplify.files.locks import ProcessLock
 lock = ProcessLock(Path(sys.argv[1]))
 print(lock.take("somebody else"), flush=True)
 time.sleep(600)
@@ -73,8 +73,8 @@ def test_a_lock_that_nobody_ever_took_has_no_holder(path):
 
 def test_a_file_that_could_not_be_replaced_stays_as_it_was(tmp_path):
     path = tmp_path / "file"
-    files.write_atomically(path, "old", private=True)
-    with pytest.raises(TypeError), files.replacing(path, "wb") as file:
+    writing.write_atomically(path, "old", private=True)
+    with pytest.raises(TypeError), writing.replacing(path, "wb") as file:
         file.write("no bytes")
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]

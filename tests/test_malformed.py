@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from amplify import cli
+from amplify.cli import commands
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
+from amplify.reading.experiment_file import read_experiment
 from tests.malformed import Malformed, malformed
 from tests.tiny import TOML, tiny_experiment
 
@@ -50,7 +50,7 @@ def test_a_command_refuses_a_malformed_file_with_exit_code_two(tmp_path, capsys,
     folder = written(tmp_path / "bad", made)
     there = sorted(folder.rglob("*"))
     with pytest.raises(SystemExit) as end:
-        cli.main(["round", str(folder), "--n", "1"])
+        commands.main(["round", str(folder), "--n", "1"])
     assert end.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""

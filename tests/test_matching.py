@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.answers import AnswerRule
-from amplify.matching import bare
+from amplify.answers import AnswerRule, bare
 
 same_answer = AnswerRule("normalized").same
 

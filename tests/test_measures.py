@@ -11,12 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.errors import AmplifyError
-from amplify.evaluation import evaluate, measures_of
-from amplify.experiment_file import read_experiment
-from amplify.items import Items, both_measured, difference
-from amplify.measures import (
+from amplify.evaluation.items import Items, both_measured, difference
+from amplify.evaluation.measures import (
     ALONE,
     ALONE_IF_FOUND,
     AMPLIFIED,
@@ -29,12 +26,15 @@ from amplify.measures import (
     recorded,
     undeclared,
 )
+from amplify.evaluation.measuring import evaluate, measures_of
+from amplify.evaluation.statistics import average
+from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.overseers.language_model import LanguageModelOverseer
 from amplify.overseers.learned import LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
-from amplify.problems import draw_problems
-from amplify.statistics import average
-from amplify.tasks.wildcard import Wildcard
+from amplify.reading.experiment_file import read_experiment
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 from amplify.types import Weights
 from tests.malformed import TASK
 from tests.tiny import TOML, tiny_experiment

@@ -17,13 +17,13 @@ import jax
 import numpy as np
 import pytest
 
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.cli import main
-from amplify.experiment_file import read_experiment
-from amplify.mesh import Mesh
+from amplify.cli.commands import main
+from amplify.models.language_model import LanguageModelConfig
 from amplify.oversight.amplification import streaming
+from amplify.reading.experiment_file import read_experiment
 from amplify.store import Store
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.training.mesh import Mesh
 from amplify.training.options import Training
 from amplify.training.step import abstract_state, traced_step
 from tests.tiny import TOML, tiny_experiment

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from amplify.tasks.encyclopedia import generate
+from amplify.tasks.text.encyclopedia import generate
 from tests.checkpoints import checkpoint_folder
 from tests.tiny import tiny_experiment
 

@@ -63,11 +63,14 @@ OPEN = """
 import sys
 from pathlib import Path
 
-from amplify.device import compile_seconds
+from amplify.runtime.device import compile_seconds
 from amplify.overseers import continuation
 from amplify.store import Store
-from amplify.assistants import pretrained, wording
-from amplify.tasks import documents, search, searched
+from amplify.models.pretrained import pretrained
+from amplify.models.pretrained import wording
+from amplify.tasks.text import documents
+from amplify.tasks.text import search
+from amplify.tasks.text import searched
 
 def heavy(*arguments, **options):
     raise AssertionError("something was built")
@@ -96,11 +99,11 @@ ROUND = """
 import contextlib
 import sys
 
-from amplify import cli
+from amplify.cli import commands
 
 for folder in sys.argv[1:]:
     with contextlib.suppress(SystemExit):
-        cli.main(["round", folder, "--n", "1"])
+        commands.main(["round", folder, "--n", "1"])
         print("a round was run")
 """
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amplify import dataset, stages
-from amplify.cli import main
-from amplify.json_lines import read_lines
+from amplify import stages
+from amplify.cli.commands import main
+from amplify.files.json_lines import read_lines
 from amplify.oversight.amplification import distillation
 from amplify.oversight.work import without_ones
 from amplify.store import Store
+from amplify.training import dataset
 from amplify.training.step import make_step
 from tests.tiny import TOML, tiny_experiment
 

@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 import pytest
 
-from amplify import cli, own_tasks
+from amplify.cli import commands
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
-from amplify.own_code import load
-from amplify.own_tasks import check_functions
-from amplify.probing import Trial
+from amplify.reading import own_tasks
+from amplify.reading.experiment_file import read_experiment
+from amplify.reading.own_code import load
+from amplify.reading.own_tasks import check_functions
+from amplify.reading.probing import Trial
 from amplify.store import Store
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.text.search import Search
 
 ROOT = Path(__file__).parents[1]
 TALLY = (ROOT / "rounds/tally/tally.py").read_text(encoding="utf-8")
@@ -387,7 +388,7 @@ def test_a_command_says_it_in_one_line_before_anything_is_written(what, tmp_path
     (tmp_path / "experiment.toml").write_text(TOML, encoding="utf-8")
     there = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as end:
-        cli.main(["round", str(tmp_path), "--n", "1"])
+        commands.main(["round", str(tmp_path), "--n", "1"])
     assert end.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -404,7 +405,7 @@ def test_an_error_in_own_code_that_nothing_foresaw_is_one_line_too(tmp_path, cap
 
     monkeypatch.setattr(Store, "__init__", fails)
     with pytest.raises(SystemExit) as end:
-        cli.main(["compare", str(tmp_path)])
+        commands.main(["compare", str(tmp_path)])
     assert end.value.code == 2
     where = f"{tmp_path}/tally.py:{FIRST_LINES['show'] + 1}"
     assert capsys.readouterr().err == f"amplify: {where}: IndexError: list index out of range\n"

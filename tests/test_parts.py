@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from amplify import words
-from amplify.amplification import amplified, count_calls, told_the_truth
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.driving import driven
 from amplify.errors import AmplifyError
-from amplify.problems import draw_problems
-from amplify.scanning import by_scan
-from amplify.tasks.wildcard import WILDCARD, A, Wildcard
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.tasks.algorithmic.wildcard import WILDCARD, A, Wildcard
+from amplify.tasks.problems import draw_problems
+from amplify.trees.amplification import amplified, count_calls, told_the_truth
+from amplify.trees.driving import driven
+from amplify.trees.scanning import by_scan
 from amplify.types import OTHERS, Ask, Interaction
 
 TASK = Wildcard(3)

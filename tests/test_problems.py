@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
-from amplify.mesh import Mesh
-from amplify.problems import (
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import (
     _bucket,
     answer_keys,
     at_a_time,
@@ -15,7 +15,7 @@ from amplify.problems import (
     draw_problems,
     in_chunks,
 )
-from amplify.tasks.wildcard import Wildcard
+from amplify.training.mesh import Mesh
 
 TASK = Wildcard(3)  # 256 different contexts: draws are bound to repeat some
 

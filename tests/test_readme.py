@@ -7,11 +7,11 @@ import huggingface_hub
 import pytest
 
 from amplify import round as page
-from amplify.experiment_file import read_experiment
 from amplify.overseers.language_model import LanguageModelOverseer
-from amplify.progress import unwatched
+from amplify.reading.experiment_file import read_experiment
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
-from amplify.tasks.encyclopedia import generate
+from amplify.tasks.text.encyclopedia import generate
 from amplify.words import read_answer, read_question
 from tests.checkpoints import checkpoint_folder
 from tests.tasks import test_conformance as conformance

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from amplify.cli import main
-from amplify.record import digest_of, phases, read_record, stage_named, trained_in
+from amplify.cli.commands import main
+from amplify.records.record import digest_of, phases, read_record, stage_named, trained_in
 from amplify.store import Store
 from tests.tiny import tiny_experiment
 

@@ -17,14 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from amplify import figures, files, report
+from amplify import report
 from amplify.errors import AmplifyError
-from amplify.items import ALL, Difference, Items, difference
-from amplify.measures import ALONE, KNOWN
-from amplify.report import formats, pages, plots
+from amplify.evaluation.items import ALL, Difference, Items, difference
+from amplify.evaluation.measures import ALONE, KNOWN
+from amplify.evaluation.statistics import Proportion, compare, judge
+from amplify.files import writing
+from amplify.report import figures, formats, pages, plots
 from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve, measured
 from amplify.report.results import Score, best, finished_rounds, read_results
-from amplify.statistics import Proportion, compare, judge
 from amplify.store import Store
 
 CLASSES = ("1 wildcard", "2 wildcards", "3 wildcards")
@@ -851,7 +852,7 @@ def test_a_page_that_cannot_be_finished_leaves_the_one_before_as_it_was(store, m
         raise KeyboardInterrupt
 
     def write_picture():
-        with files.replacing(store.path / "compare.png", "wb") as file:
+        with writing.replacing(store.path / "compare.png", "wb") as file:
             file.write(b"another")
 
     monkeypatch.setattr(type(store.path), "rename", killed)

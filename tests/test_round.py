@@ -13,14 +13,14 @@ import pytest
 
 from amplify import inspection
 from amplify import round as page
-from amplify.assistants.fact_transformer import FactTransformer
-from amplify.cli import main
-from amplify.draws import draw_round
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.json_lines import read_lines
-from amplify.loading import load_assistant
-from amplify.progress import unwatched
-from amplify.round_folder import read_evals
+from amplify.files.json_lines import read_lines
+from amplify.models.fact_transformer import FactTransformer
+from amplify.oversight.draws import draw_round
+from amplify.oversight.loading import load_assistant
+from amplify.records.round_folder import read_evals
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.training.step import stored_step
 from tests.tiny import TOML, tiny_experiment

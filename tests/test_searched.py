@@ -7,11 +7,11 @@ import pytest
 import torch
 import transformers
 
-from amplify import dataset
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.store import Store
-from amplify.tasks.encyclopedia import generate
-from amplify.tasks.search import Search
+from amplify.tasks.text.encyclopedia import generate
+from amplify.tasks.text.search import Search
+from amplify.training import dataset
 from amplify.words import shown
 from tests.checkpoints import checkpoint_folder
 
@@ -114,7 +114,7 @@ def test_trees_and_questions_by_hand_are_read_in_words(searched, capsys, monkeyp
     tree = json.loads(capsys.readouterr().out)
     assert tree["steps"][0]["question"].startswith("search:")
     asked = iter([tree["question"], "what?", ""])
-    monkeypatch.setattr("amplify.terminal.output.input", lambda *_: next(asked))
+    monkeypatch.setattr("amplify.report.terminal.output.input", lambda *_: next(asked))
     main(["ask", str(searched), "--amplify"])
     said = capsys.readouterr()
     assert "Questions such as" in said.out

@@ -9,20 +9,20 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from amplify import mesh
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
-from amplify.assistants.layers import Architecture
-from amplify.assistants.lora import LoRA
-from amplify.assistants.prompts import default_format
-from amplify.assistants.rotary import Rotary
-from amplify.axes import axes
-from amplify.mesh import Mesh
+from amplify.models.attention.rotary import Rotary
+from amplify.models.axes import axes
+from amplify.models.decoder.layers import Architecture
+from amplify.models.decoder.lora import LoRA
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.language_model import LanguageModel, LanguageModelConfig
+from amplify.models.prompts import default_format
 from amplify.overseers.learned import Learned, LearnedConfig
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.imitation import trained_overseer
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.training import mesh
+from amplify.training.mesh import Mesh
 from amplify.training.options import Training
 from amplify.training.step import abstract_role
 from tests.training import untrained

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from amplify.errors import AmplifyError
-from amplify.files import write_atomically
-from amplify.json_lines import read_lines, write_lines
+from amplify.files.json_lines import read_lines, write_lines
+from amplify.files.writing import write_atomically
 from amplify.store import Store
 from tests.tiny import TOML, tiny_experiment
 

@@ -9,25 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import loading, stages
 from amplify import round as page
-from amplify.chunks import amplify_problems
-from amplify.cli import main
+from amplify import stages
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.experiment import Curriculum
-from amplify.experiment_file import read_experiment
+from amplify.experiment.sections import Curriculum
+from amplify.files.json_lines import read_lines
 from amplify.inspection import training_tree
-from amplify.json_lines import read_lines
-from amplify.oversight import amplification, streaming
+from amplify.oversight import amplification, loading, streaming
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.imitation import trained_overseer
 from amplify.oversight.streaming import Streaming
 from amplify.oversight.work import draw_batch
-from amplify.progress import unwatched
+from amplify.reading.experiment_file import read_experiment
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
-from amplify.tasks.permutation import Permutation
+from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.training.options import Training
 from amplify.training.step import fresh_role, make_step, traced_step
+from amplify.trees.chunks import amplify_problems
 from amplify.types import DONT_KNOW, Problems, Weights
 from tests import tiny
 from tests.tiny import tiny_experiment

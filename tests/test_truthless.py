@@ -11,20 +11,20 @@ import pytest
 from rich.console import Console
 
 from amplify.answers import AnswerRule
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.evaluation import same_answers
-from amplify.experiment_file import read_experiment
+from amplify.evaluation.measuring import same_answers
+from amplify.files.json_lines import read_lines
 from amplify.inspection import Session
-from amplify.json_lines import read_lines
-from amplify.own_tasks import check_functions
 from amplify.people import round_loop
 from amplify.people.log import EVENTS, Log
 from amplify.people.results import uplift
 from amplify.people.rules import Queue
 from amplify.people.trees import read_trees
+from amplify.reading.experiment_file import read_experiment
+from amplify.reading.own_tasks import check_functions
 from amplify.store import Store
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.types import DONT_KNOW, FAILED
 from tests.people.session import people_at_work
 from tests.test_measures import TRUTHLESS

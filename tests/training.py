@@ -1,7 +1,7 @@
 """An assistant's training without a round: its state before the first step, and the step."""
 
-from amplify.mesh import ONE_DEVICE
 from amplify.oversight.amplification import distillation, trained_assistant
+from amplify.training.mesh import ONE_DEVICE
 from amplify.training.step import begin, fresh_role, stored_step
 
 

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import tyro
 
-from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, run_crowd
 from amplify.errors import AmplifyError
+from amplify.overseers.habits import CrowdConfig
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import end_with_parent
 from amplify.task_abilities import strategy_of
@@ -34,7 +34,7 @@ def serve_crowd(
     address: Annotated[str, tyro.conf.arg(help="of its web server")] = "http://127.0.0.1:8000",
 ) -> None:
     """Let simulated people answer an experiment's questions on its web pages."""
-    from amplify.experiment_file import read_experiment
+    from amplify.reading.experiment_file import read_experiment
 
     chosen = read_experiment(experiment / "experiment.toml")
     if strategy_of(chosen.task) is None:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import httpx
 
-from amplify.crowd.habits import CrowdConfig, Habits
 from amplify.crowd.page_reader import Page, read_page
 from amplify.crowd.simulated_policy import Action, decide
 from amplify.errors import AmplifyError
+from amplify.overseers.habits import CrowdConfig, Habits
 from amplify.people.roster import Member
 from amplify.types import Task
 

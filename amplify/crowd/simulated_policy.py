@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from amplify.crowd.habits import CAREFUL, GUESS, SKIP, Habits
 from amplify.crowd.page_reader import Page, ReadExchange
 from amplify.errors import AmplifyError
+from amplify.overseers.habits import CAREFUL, GUESS, SKIP, Habits
 from amplify.overseers.learned import count_asks
 from amplify.people.text import shows_something, why_not_kept
 from amplify.task_abilities import rule_of, strategy_of

@@ -17,12 +17,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from tokenizers import Tokenizer
 
-from amplify.assistants import decoding, pretrained
-from amplify.assistants.attention_parts import PADDING
-from amplify.assistants.causal_lm import CausalLM
-from amplify.control_tokens import control_tokens, without_control
 from amplify.errors import AmplifyError
-from amplify.hub import find_folder
+from amplify.models.attention.attention_parts import PADDING
+from amplify.models.decoder import decoding
+from amplify.models.decoder.causal_lm import CausalLM
+from amplify.models.pretrained import pretrained
+from amplify.models.pretrained.control_tokens import control_tokens, without_control
+from amplify.models.pretrained.hub import find_folder
 from amplify.overseers.endpoint import Prompt, Read, Unusable
 from amplify.overseers.exchanges import Reply, current
 from amplify.types import Place

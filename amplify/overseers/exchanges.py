@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from amplify import calls, processes
-from amplify.calls import Call
 from amplify.errors import AmplifyError, first_line
+from amplify.runtime import calls, processes
+from amplify.runtime.calls import Call
 
 FILE = "exchanges.jsonl"
 """Of the first process; process n writes `exchanges-n.jsonl`."""

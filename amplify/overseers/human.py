@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from jaxtyping import Array, Int, Key
 from pydantic import Field
 
-from amplify.crowd.habits import CrowdConfig
 from amplify.errors import AmplifyError
+from amplify.overseers.habits import CrowdConfig
 from amplify.overseers.learned import Learned, LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
 from amplify.types import Ask, Overseer, OverseerKind, Strategy, Task

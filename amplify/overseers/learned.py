@@ -18,9 +18,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
+from amplify.models.transformer import Memory, Size, Transformer
 from amplify.overseers.noisy import with_noise
 from amplify.task_abilities import strategy_of
-from amplify.transformer import Memory, Size, Transformer
 from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, Strategy, Task
 
 NOTHING, ASK, ANSWER = 0, 1, 2

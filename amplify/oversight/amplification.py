@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 
 from jaxtyping import Array, PyTree
 
-from amplify.draws import draw_round
-from amplify.experiment import Experiment
-from amplify.loading import load_weights
+from amplify.experiment.sections import Experiment
+from amplify.oversight.draws import draw_round
 from amplify.oversight.imitation import Lessons, trained_overseer
 from amplify.oversight.labels import amplified_answers, ask_people
+from amplify.oversight.loading import load_weights
 from amplify.oversight.streaming import Streaming
 from amplify.oversight.work import Made, Work
-from amplify.round_folder import RoundFolder
+from amplify.records.round_folder import RoundFolder
 from amplify.training.options import Training
 from amplify.training.phase import Metrics, Phase, Roles, Trained
 from amplify.types import Assistant

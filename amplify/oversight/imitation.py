@@ -13,17 +13,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from amplify import calls
-from amplify.amplification import amplified, assistant_alone, count_calls, helping
-from amplify.experiment import Experiment
-from amplify.mesh import ONE_DEVICE, Mesh
+from amplify.experiment.sections import Experiment
 from amplify.overseers.human import Human
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
 from amplify.overseers.simulated import Simulated
 from amplify.oversight.labels import ask_people
 from amplify.oversight.work import Work, draw_batch
+from amplify.runtime import calls
+from amplify.training.mesh import ONE_DEVICE, Mesh
 from amplify.training.phase import Metrics, Roles, RoleState, Source, Trained, Update
 from amplify.training.step import ANSWERED
+from amplify.trees.amplification import amplified, assistant_alone, count_calls, helping
 from amplify.types import Interaction, Respond
 
 HELD_OUT = 10

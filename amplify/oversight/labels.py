@@ -11,18 +11,19 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from amplify import calls, words
-from amplify.chunks import Amplified, amplify_problems
-from amplify.draws import draw_round
-from amplify.experiment import Experiment
-from amplify.loading import load_weights
+from amplify import words
+from amplify.experiment.sections import Experiment
 from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_failed
-from amplify.oversight.answerer import Answerer
-from amplify.oversight.people import Gathered, collect
-from amplify.oversight.people_questions import human
+from amplify.oversight.draws import draw_round
+from amplify.oversight.loading import load_weights
+from amplify.oversight.people.answerer import Answerer
+from amplify.oversight.people.collecting import Gathered, collect
+from amplify.oversight.people.questions import human
 from amplify.oversight.work import Made, Work
-from amplify.progress import Watch
+from amplify.runtime import calls
+from amplify.runtime.progress import Watch
+from amplify.trees.chunks import Amplified, amplify_problems
 from amplify.types import FAILED, Problems, Weights
 
 SAMPLED_TREES = 50

@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.amplification import over_questions, read_for
 from amplify.errors import AmplifyError
 from amplify.task_abilities import knows_truth
 from amplify.training.phase import Roles
+from amplify.trees.amplification import over_questions, read_for
 from amplify.types import Assistant, Task
 
 

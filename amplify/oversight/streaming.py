@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify import calls
-from amplify.amplification import amplified, assistant_alone, count_calls, helping
-from amplify.experiment import Curriculum, Experiment
+from amplify.experiment.sections import Curriculum, Experiment
 from amplify.oversight import imitation
 from amplify.oversight.imitation import Demonstrations
 from amplify.oversight.labels import amplify_as_in, sample_trees
 from amplify.oversight.work import Made, Work, draw_batch
+from amplify.runtime import calls
 from amplify.task_abilities import Sizes, sizes_of
 from amplify.training.phase import Metrics, Roles, RoleState, Source, Update
 from amplify.training.step import ASSISTANT_ANSWERS
+from amplify.trees.amplification import amplified, assistant_alone, count_calls, helping
 from amplify.types import DONT_KNOW, Interaction, Problems, Weights
 
 HELD_OUT = 10

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from amplify.experiment import Experiment
-from amplify.problems import draw_for_training
-from amplify.progress import Watch
-from amplify.round_folder import Handle, RoundFolder
+from amplify.experiment.sections import Experiment
+from amplify.records.round_folder import Handle, RoundFolder
+from amplify.runtime.progress import Watch
+from amplify.tasks.problems import draw_for_training
 from amplify.training.phase import Phase, Trained
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, first_line
-from amplify.files import make_private, open_private, replacing
+from amplify.files.writing import make_private, open_private, replacing
 from amplify.people.events import UNREADABLE, Event, New, check_new
 from amplify.people.text import without_surrogates
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from amplify.evaluation.statistics import accuracy
+from amplify.evaluation.statistics.agreement import agreement_interval
 from amplify.people.items import SKIPPED, Assignment, Item, canonical, is_gold
 from amplify.people.rules import Queue
-from amplify.statistics import accuracy
-from amplify.statistics.agreement import agreement_interval
 
 CARELESS = 0.05
 """Probability that anybody is called careless although nobody is worse than the others."""

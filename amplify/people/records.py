@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
-from amplify.items import FINAL, Items
-from amplify.measures import Measure, gate_measure, in_order, recorded
-from amplify.record import digest_of, read_record
-from amplify.statistics import Proportion
+from amplify.evaluation.items import FINAL, Items
+from amplify.evaluation.measures import Measure, gate_measure, in_order, recorded
+from amplify.evaluation.statistics import Proportion
+from amplify.records.record import digest_of, read_record
 
 
 class Record(NamedTuple):

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from amplify.evaluation.statistics.arms import difference_of_means, difference_of_shares
 from amplify.people.items import Assignment, Item, chosen, is_gold
 from amplify.people.records import Record
 from amplify.people.rules import Queue
-from amplify.statistics.arms import difference_of_means, difference_of_shares
 
 Judge = Callable[[Item, Assignment], bool | None]
 """Says whether an answer is right; None if that is not known."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amplify.errors import AmplifyError
-from amplify.files import make_private_folder, open_private, write_atomically
-from amplify.locks import ProcessLock
+from amplify.files.locks import ProcessLock
+from amplify.files.writing import make_private_folder, open_private, write_atomically
 from amplify.people.text import LINES, shown, why_not_kept
 
 ADMIN = "admin"

@@ -17,7 +17,7 @@ from amplify.people.log import Log
 from amplify.people.roster import Member, Roster
 from amplify.people.rules import Queue
 from amplify.people.serving import Served, Where, serving
-from amplify.progress import Advance, Watch, say
+from amplify.runtime.progress import Advance, Watch, say
 
 POLL = 0.02
 """Seconds between two reads of the log while nothing happens."""

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
-from amplify.files import make_private_folder
-from amplify.locks import ProcessLock
+from amplify.files.locks import ProcessLock
+from amplify.files.writing import make_private_folder
 from amplify.people.log import EVENTS, Log
-from amplify.progress import say
+from amplify.runtime.progress import say
 
 HOST, PORT = "127.0.0.1", 8765
 """Default address of the pages; those of simulated people are on any free port."""

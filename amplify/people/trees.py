@@ -16,10 +16,10 @@ from markupsafe import Markup
 
 from amplify.answers import CASELESS, AnswerRule
 from amplify.errors import AmplifyError, first_line
-from amplify.files import write_atomically
+from amplify.files.writing import write_atomically
 from amplify.people.records import Record, read_records
 from amplify.people.text import without_surrogates
-from amplify.record import main_folder
+from amplify.records.record import main_folder
 
 Node = Mapping[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Node, ...]}`; the root of a person's tree also

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from amplify import calls, figures
-from amplify.calls import Call
+from amplify.report import figures
+from amplify.runtime import calls
+from amplify.runtime.calls import Call
 
 EXTRA = ("reused", "tokens")
 """What else is known of a part's calls."""

@@ -6,13 +6,13 @@ Plain numbers are formatted by `figures`, for the pages of people, too.
 from collections.abc import Mapping
 from typing import Any
 
-from amplify import figures
-from amplify.figures import MISSING, count
-from amplify.items import ALL, Difference
-from amplify.measures import Measure
+from amplify.evaluation.items import ALL, Difference
+from amplify.evaluation.measures import Measure
+from amplify.evaluation.statistics import Proportion
+from amplify.evaluation.statistics.intervals import TOO_FEW
+from amplify.report import figures
+from amplify.report.figures import MISSING, count
 from amplify.report.results import Results
-from amplify.statistics import Proportion
-from amplify.statistics.intervals import TOO_FEW
 
 COUNTED = (
     "A question about a context counts once, however often it was drawn. Intervals are of 95% and"

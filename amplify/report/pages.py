@@ -13,12 +13,14 @@ from typing import Any
 
 import jinja2
 
-from amplify import figures, files, processes
-from amplify.items import ALL, FINAL, SELECT
-from amplify.json_lines import write_atomically
-from amplify.measures import LIVE, Measure, in_order
+from amplify.evaluation.items import ALL, FINAL, SELECT
+from amplify.evaluation.measures import LIVE, Measure, in_order
+from amplify.evaluation.statistics.clusters import FEWEST
+from amplify.files import writing
+from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
-from amplify.report import costs, formats, plots
+from amplify.records.round_folder import RoundFolder
+from amplify.report import costs, figures, formats, plots
 from amplify.report.curve import curve, looked, measured
 from amplify.report.results import (
     across,
@@ -28,8 +30,7 @@ from amplify.report.results import (
     read_results,
     read_round,
 )
-from amplify.round_folder import RoundFolder
-from amplify.statistics.clusters import FEWEST
+from amplify.runtime import processes
 from amplify.store import Store
 
 SHOWN_TREES = 12
@@ -96,7 +97,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
         vega=plots.vega(),
     )
     write_atomically(page, text)
-    with files.replacing(picture, "wb") as file:
+    with writing.replacing(picture, "wb") as file:
         file.write(plots.png(experiments))
     return [page, picture]
 

@@ -12,11 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amplify.errors import AmplifyError
-from amplify.items import ALL, FINAL, Difference, Items, both_measured, difference, is_share
-from amplify.measures import Measure, gate_measure, in_order, recorded, undeclared
+from amplify.evaluation.items import (
+    ALL,
+    FINAL,
+    Difference,
+    Items,
+    both_measured,
+    difference,
+    is_share,
+)
+from amplify.evaluation.measures import Measure, gate_measure, in_order, recorded, undeclared
+from amplify.evaluation.statistics import Proportion, compare
+from amplify.records.round_folder import RoundFolder, read_items
 from amplify.report import costs
-from amplify.round_folder import RoundFolder, read_items
-from amplify.statistics import Proportion, compare
 from amplify.store import Store
 
 Means = Mapping[str, Proportion]

@@ -10,14 +10,13 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from amplify import figures
-from amplify.items import ALL, FINAL, SELECT, Difference
-from amplify.measures import Measure
-from amplify.report import costs, formats
+from amplify.evaluation.items import ALL, FINAL, SELECT, Difference
+from amplify.evaluation.measures import Measure
+from amplify.evaluation.statistics import Proportion
+from amplify.evaluation.statistics.clusters import FEWEST
+from amplify.evaluation.statistics.intervals import TOO_FEW
+from amplify.report import costs, figures, formats
 from amplify.report.results import Results, Round, Score, across, half_done, read_results
-from amplify.statistics import Proportion
-from amplify.statistics.clusters import FEWEST
-from amplify.statistics.intervals import TOO_FEW
 from amplify.store import Store
 
 STYLES = {

@@ -1,12 +1,12 @@
 """Tasks: one file each. `TASKS` names those that an experiment file may choose."""
 
-from amplify.tasks.assignments import Assignments
-from amplify.tasks.documents import Documents
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.shortest_path import ShortestPath
-from amplify.tasks.union_find import UnionFind
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.assignments import Assignments
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.shortest_path import ShortestPath
+from amplify.tasks.algorithmic.union_find import UnionFind
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.text.documents import Documents
+from amplify.tasks.text.search import Search
 
 TASKS = {
     "assignments": Assignments,

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from amplify.device import compile_seconds
 from amplify.errors import AmplifyError
+from amplify.runtime.device import compile_seconds
 from amplify.training.phase import Metrics, Schedule
 from amplify.training.step import ANSWERED, TrainState, split_counts
 

@@ -16,9 +16,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify import calls, processes
-from amplify.mesh import ONE_DEVICE, Mesh
-from amplify.model_abilities import trainable_of
+from amplify.models.abilities import trainable_of
+from amplify.runtime import calls, processes
+from amplify.training.mesh import ONE_DEVICE, Mesh
 from amplify.training.phase import Metrics, Phase, Roles, RoleState, Trained, Update
 
 ANSWERED = "answered"

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Form, Request
 
-from amplify.files import make_private_folder, open_private
+from amplify.files.writing import make_private_folder, open_private
 from amplify.people.roster import Member, NotAllowedError, Roster
 
 RATE, BURST = 50.0, 300.0

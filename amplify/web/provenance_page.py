@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from amplify.errors import AmplifyError
 from amplify.people.items import SUBMITTED, Assignment
 from amplify.people.rules import RefusedError
-from amplify.record import digest_of, read_record
+from amplify.records.record import digest_of, read_record
 from amplify.web import pages, view_models
 from amplify.web.answer_page import Answerer, Posted, basis_of, carried_out, mine_of, service_of
 from amplify.web.forms import FormRoute

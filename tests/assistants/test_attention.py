@@ -10,10 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.assistants import blockwise, causal_lm, cudnn, scoring
-from amplify.assistants.attention import attend
-from amplify.assistants.attention_parts import PADDING, AttentionOptions, KVBlock, TokenPositions
-from amplify.assistants.language_model import LanguageModelConfig
+from amplify.models import scoring
+from amplify.models.attention import blockwise, cudnn
+from amplify.models.attention.attention import attend
+from amplify.models.attention.attention_parts import (
+    PADDING,
+    AttentionOptions,
+    KVBlock,
+    TokenPositions,
+)
+from amplify.models.decoder import causal_lm
+from amplify.models.language_model import LanguageModelConfig
 from amplify.types import Task
 
 BATCH, KEY_HEADS, N, LENGTH, GROUP, WIDTH, BEFORE = 2, 2, 3, 7, 2, 8, 5

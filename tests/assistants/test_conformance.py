@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.assistants.fact_transformer import FactTransformer, FactTransformerConfig
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.problems import draw_problems
-from amplify.tasks.wildcard import Wildcard
+from amplify.models.fact_transformer import FactTransformer, FactTransformerConfig
+from amplify.models.language_model import LanguageModelConfig
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 from amplify.types import Answers, Assistant
 
 TASK = Wildcard(3)

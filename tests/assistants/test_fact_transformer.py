@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.assistants.fact_transformer import FactTransformerConfig
 from amplify.errors import AmplifyError
-from amplify.experiment_file import parse_experiment
-from amplify.problems import draw_problems
-from amplify.tasks.wildcard import Wildcard
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.reading.experiment_file import parse_experiment
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 
 CONFIG = FactTransformerConfig(width=16, heads=2)
 

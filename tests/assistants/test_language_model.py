@@ -10,12 +10,12 @@ import pytest
 import torch
 import transformers
 
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.problems import draw_problems
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.wildcard import Wildcard
+from amplify.models.language_model import LanguageModelConfig
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 from tests.checkpoints import checkpoint_folder
 
 SMALL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)

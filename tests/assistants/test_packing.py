@@ -7,14 +7,14 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amplify.assistants.attention_parts import PADDING
-from amplify.assistants.causal_lm import CausalLM
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.assistants.layers import Architecture
-from amplify.assistants.packing import choose_packing
-from amplify.assistants.rotary import Rotary
-from amplify.problems import draw_problems
-from amplify.tasks.union_find import UnionFind
+from amplify.models.attention.attention_parts import PADDING
+from amplify.models.attention.rotary import Rotary
+from amplify.models.decoder.causal_lm import CausalLM
+from amplify.models.decoder.layers import Architecture
+from amplify.models.language_model import LanguageModelConfig
+from amplify.models.packing import choose_packing
+from amplify.tasks.algorithmic.union_find import UnionFind
+from amplify.tasks.problems import draw_problems
 
 TASK = UnionFind(4)
 MODEL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2, reach=3).build(TASK)

@@ -13,10 +13,10 @@ import transformers
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from amplify.assistants import pretrained
-from amplify.assistants.causal_lm import CausalLM
 from amplify.errors import AmplifyError
-from amplify.mesh import Mesh
+from amplify.models.decoder.causal_lm import CausalLM
+from amplify.models.pretrained import pretrained
+from amplify.training.mesh import Mesh
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,

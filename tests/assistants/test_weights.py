@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.problems import draw_problems
-from amplify.tasks.union_find import UnionFind
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.language_model import LanguageModelConfig
+from amplify.tasks.algorithmic.union_find import UnionFind
+from amplify.tasks.problems import draw_problems
 from amplify.training.step import mean_gradients
 from amplify.types import FAILED
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import transformers
 
-from amplify.assistants import wording
-from amplify.assistants.language_model import LanguageModelConfig
 from amplify.errors import AmplifyError
-from amplify.tasks.documents import Documents
-from amplify.tasks.permutation import Permutation
+from amplify.models.language_model import LanguageModelConfig
+from amplify.models.pretrained import wording
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.text.documents import Documents
 from amplify.words import read_answer, shown
 from tests.checkpoints import CHAT, checkpoint_folder
 from tests.documents import written

@@ -46,7 +46,7 @@ def machine(small: bool) -> Facts:
     import jax
     import jax.numpy as jnp
 
-    from amplify import device
+    from amplify.runtime import device
 
     side = 512 if small else 8192
     square = jnp.ones((side, side), jnp.bfloat16)
@@ -143,8 +143,8 @@ class TimeIsUpError(Exception):
 
 def _stream_for(experiment: Path, limit: float) -> float:
     """Runs round 1 for so long, counted from its first step; returns seconds of compiling."""
-    from amplify import device
     from amplify import round as page
+    from amplify.runtime import device
     from amplify.store import Store
 
     began: list[float] = []
@@ -183,9 +183,9 @@ ANSWERED = 8
 def _train(shape: tuple[int, int, int, int], small: bool) -> Facts:
     import jax
 
-    from amplify import device
-    from amplify.assistants import flops
+    from amplify.models.decoder import flops
     from amplify.oversight.amplification import distillation
+    from amplify.runtime import device
     from amplify.training.options import Training
     from amplify.training.step import stored_step
     from tests.training import untrained
@@ -249,8 +249,8 @@ def _answer(
     import jax
     import jax.numpy as jnp
 
-    from amplify import device
-    from amplify.assistants import flops
+    from amplify.models.decoder import flops
+    from amplify.runtime import device
 
     model = _llama(length, QUESTION, new, small)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -304,10 +304,10 @@ class Reading:
 
 def _llama(context: int, question: int, answer: int, small: bool) -> Any:
     """A Llama of 1.1 billion weights, computing in bf16; `small`: of the same kind, tiny."""
-    from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
-    from amplify.assistants.layers import Architecture
-    from amplify.assistants.prompts import PromptFormat
-    from amplify.assistants.rotary import Rotary
+    from amplify.models.attention.rotary import Rotary
+    from amplify.models.decoder.layers import Architecture
+    from amplify.models.language_model import LanguageModel, LanguageModelConfig
+    from amplify.models.prompts import PromptFormat
 
     layers, vocabulary = (2, 256) if small else (22, 32_000)
     sizes = (64, 8, 2, 8, 128) if small else (2048, 32, 4, 64, 5632)
@@ -387,7 +387,7 @@ def _run_rounds(folder: Path, last: int, environment: dict[str, str]) -> subproc
 def run_rounds(folder: Path, last: int) -> None:
     """Rounds up to this one, those that are there left out."""
     from amplify import round as page
-    from amplify.progress import unwatched
+    from amplify.runtime.progress import unwatched
     from amplify.store import Store
 
     store = Store(folder)
@@ -412,7 +412,7 @@ def _digests(record: Facts) -> dict[str, str]:
 
 
 def _peak_memory() -> int:
-    from amplify import device
+    from amplify.runtime import device
 
     return device.peak_memory()
 

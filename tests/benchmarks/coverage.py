@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
-from amplify.statistics import smallest_gain
-from amplify.statistics.gate import STAKES, spent_error_rate
-from amplify.statistics.intervals import paired_difference, proportion_bounds
+from amplify.evaluation.statistics import smallest_gain
+from amplify.evaluation.statistics.gate import STAKES, spent_error_rate
+from amplify.evaluation.statistics.intervals import paired_difference, proportion_bounds
 from tests.statistics import simulation
 
 RUNS = 3000

@@ -17,7 +17,7 @@ from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # quick to compile
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.store import Store
 from tests import test_host_reads, test_searched, test_streaming
 from tests.overseers import test_language_model

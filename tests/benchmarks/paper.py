@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from amplify import round as page
+from amplify.launch import keep_compiled_code
 from amplify.report.results import FINAL, best, finished_rounds
-from amplify.running import keep_compiled_code
+from amplify.report.terminal import progress_bars
 from amplify.store import Store
-from amplify.terminal import progress_bars
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = {

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from amplify import report
 from amplify import round as page
-from amplify.running import keep_compiled_code
+from amplify.launch import keep_compiled_code
+from amplify.report.terminal import progress_bars
 from amplify.store import Store
-from amplify.terminal import progress_bars
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)

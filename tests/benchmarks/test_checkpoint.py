@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from amplify import checkpoint
+from amplify.training import checkpoint
 
 LLAMA = 4 * 4 * 1_100_048_384
 """Bytes in training of a Llama of 1.1 B parameters: weights, target network, Adam's two moments."""

@@ -15,9 +15,9 @@ import pytest
 import torch
 import transformers
 
-from amplify.assistants import pretrained
-from amplify.assistants.language_model import LanguageModel, LanguageModelConfig
-from amplify.assistants.prompts import PromptFormat
+from amplify.models.language_model import LanguageModel, LanguageModelConfig
+from amplify.models.pretrained import pretrained
+from amplify.models.prompts import PromptFormat
 from amplify.training.options import Training
 from amplify.types import Task
 from tests.training import step_of, untrained

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.crowd.__main__ import invite_crowd
-from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, run_crowd
+from amplify.overseers.habits import CrowdConfig
 from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster
 from amplify.people.rules import Queue

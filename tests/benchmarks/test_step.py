@@ -11,11 +11,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from amplify.chunks import CHUNK, amplify_chunk
-from amplify.experiment_file import read_experiment
-from amplify.problems import draw_problems
+from amplify.reading.experiment_file import read_experiment
+from amplify.tasks.problems import draw_problems
 from amplify.training.phase import RoleState
 from amplify.training.step import averaging_rate
+from amplify.trees.chunks import CHUNK, amplify_chunk
 from amplify.types import Weights
 from tests.training import step_of, untrained
 

@@ -7,10 +7,10 @@ import jax
 import pytest
 
 from amplify import round as page
-from amplify.experiment_file import parse_experiment, read_experiment
-from amplify.json_lines import read_lines
+from amplify.files.json_lines import read_lines
 from amplify.oversight import amplification, imitation, streaming
-from amplify.progress import unwatched
+from amplify.reading.experiment_file import parse_experiment, read_experiment
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.training.step import begin, fresh_role, make_step, update
 from tests.benchmarks.test_step import in_turn

@@ -13,9 +13,9 @@ from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseer, Utterance
 from amplify.overseers.learned import LearnedConfig
 from amplify.overseers.simulated import Simulated, SimulatedConfig
-from amplify.problems import draw_problems
-from amplify.tasks.union_find import UnionFind
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.union_find import UnionFind
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 from amplify.types import FAILED, Ask, OverseerKind
 from amplify.words import read_answer, read_question
 

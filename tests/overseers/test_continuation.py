@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.overseers.continuation import Continuation, _prefix, _whole
 from tests.checkpoints import checkpoint_folder
 from tests.tiny import TOML, tiny_experiment

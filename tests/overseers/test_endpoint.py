@@ -432,7 +432,7 @@ def test_an_extra_body_that_cannot_be_sent_is_refused(extra, said, tmp_path):
     config = LanguageModelOverseerConfig(
         prompt=str(tmp_path / "prompt.txt"), endpoint="http://localhost/v1", extra_body=extra
     )
-    from amplify.tasks.wildcard import Wildcard
+    from amplify.tasks.algorithmic.wildcard import Wildcard
 
     with pytest.raises(AmplifyError, match=said):
         config.build(Wildcard(3))
@@ -440,13 +440,13 @@ def test_an_extra_body_that_cannot_be_sent_is_refused(extra, said, tmp_path):
 
 def test_several_processes_write_a_file_each_and_read_all(server, tmp_path, monkeypatch):
     server.respond = lambda body, n: completion("yes")
-    monkeypatch.setattr("amplify.processes.number", lambda: 1)
+    monkeypatch.setattr("amplify.runtime.processes.number", lambda: 1)
     ask(at(server), tmp_path, "a")
     theirs = tmp_path / "exchanges-1.jsonl"
     theirs.write_bytes(theirs.read_bytes() + b'{"half of a li')
     before = theirs.read_bytes()
-    monkeypatch.setattr("amplify.processes.number", lambda: 0)
-    monkeypatch.setattr("amplify.processes.are_several", lambda: True)
+    monkeypatch.setattr("amplify.runtime.processes.number", lambda: 0)
+    monkeypatch.setattr("amplify.runtime.processes.are_several", lambda: True)
     said, exchanges = ask(at(server), tmp_path, "a", "b")
     assert said == ["yes", "yes"]
     assert server.asked == 2

@@ -14,16 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from amplify import dataset
-from amplify.assistants.fact_transformer import FactTransformerConfig
-from amplify.assistants.language_model import LanguageModelConfig
-from amplify.cli import main
+from amplify.cli.commands import main
+from amplify.launch import running
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.language_model import LanguageModelConfig
 from amplify.overseers.exchanges import FILE
-from amplify.problems import draw_problems
-from amplify.running import running
 from amplify.store import Store
-from amplify.tasks.search import ask_inside, ask_last_hop, conclude
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
+from amplify.tasks.text.search import ask_inside, ask_last_hop, conclude
+from amplify.training import dataset
 from amplify.types import FAILED
 from amplify.words import shown
 from tests import host_reads

@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.amplification import amplified, told_the_truth
 from amplify.errors import AmplifyError
-from amplify.experiment_file import parse_experiment
 from amplify.overseers.learned import ANSWER, ASK, LearnedConfig, count_asks
 from amplify.overseers.simulated import Simulated
 from amplify.oversight import imitation
 from amplify.oversight.imitation import trained_overseer
-from amplify.problems import draw_problems
-from amplify.tasks.assignments import Assignments
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.shortest_path import ShortestPath
-from amplify.tasks.wildcard import Wildcard
+from amplify.reading.experiment_file import parse_experiment
+from amplify.tasks.algorithmic.assignments import Assignments
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.shortest_path import ShortestPath
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
 from amplify.training.step import fresh_role, update_if
+from amplify.trees.amplification import amplified, told_the_truth
 from amplify.words import read_question
 
 TASK = Permutation(4, 3)
@@ -189,7 +189,8 @@ def test_bad_settings_are_one_clear_line(tmp_path, overseer, said):
 @pytest.mark.parametrize("kind", ["simulated", "learned"])
 def test_there_must_be_somebody_to_follow_or_to_learn_from(tmp_path, kind):
     (tmp_path / "mine.py").write_text(
-        "from amplify.tasks.wildcard import Wildcard\nclass Mine(Wildcard):\n    strategy = None\n"
+        "from amplify.tasks.algorithmic.wildcard import Wildcard\n"
+        "class Mine(Wildcard):\n    strategy = None\n"
     )
     table = {
         "task": {"kind": "mine.py:Mine"},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from tests.tiny import TOML, tiny_experiment
 
 OWN = '''

@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 
-from amplify.chunks import amplify_problems
-from amplify.draws import draw_round
-from amplify.loading import load_weights
 from amplify.oversight.amplification import distillation, trained_assistant
+from amplify.oversight.draws import draw_round
+from amplify.oversight.loading import load_weights
 from amplify.oversight.work import Made
 from amplify.training.phase import Phase
+from amplify.trees.chunks import amplify_problems
 from amplify.words import is_right
 
 

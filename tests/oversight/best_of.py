@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amplify.amplification import read_for
-from amplify.draws import draw_round
-from amplify.loading import load_assistant
 from amplify.oversight.amplification import distillation, trained_assistant
+from amplify.oversight.draws import draw_round
+from amplify.oversight.loading import load_assistant
 from amplify.oversight.scorers import Gold
 from amplify.oversight.work import Made
-from amplify.problems import answer_keys, in_chunks
+from amplify.tasks.problems import answer_keys, in_chunks
+from amplify.trees.amplification import read_for
 
 
 @dataclasses.dataclass(frozen=True)

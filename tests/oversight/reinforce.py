@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from amplify.amplification import over_questions
-from amplify.calls import metric
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.work import draw_batch
+from amplify.runtime.calls import metric
 from amplify.training.phase import Phase, Source, Trained, Update
+from amplify.trees.amplification import over_questions
 
 
 @dataclasses.dataclass(frozen=True)

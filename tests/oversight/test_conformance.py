@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from amplify import stages
-from amplify.amplification import over_questions
 from amplify.oversight import OVERSIGHT
 from amplify.oversight.amplification import Amplification
 from amplify.oversight.work import WEIGHT, Made, Work
-from amplify.progress import unwatched
-from amplify.round_folder import RoundFolder
+from amplify.records.round_folder import RoundFolder
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.training.phase import Phase, Source, Update
 from amplify.training.step import begin, fresh_role
+from amplify.trees.amplification import over_questions
 from amplify.types import FAILED
 from tests.servers import completion, fake_server
 from tests.tiny import TOML, tiny_experiment

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.experiment_file import read_experiment
+from amplify.reading.experiment_file import read_experiment
 from amplify.store import Store
 from tests.servers import completion, fake_server
 from tests.test_identity import begun
@@ -95,7 +95,7 @@ def test_true_sub_answers_need_a_task_that_knows_the_truth(tmp_path):
     own = TOML.replace('"wildcard"', '"mine.py:Mine"') + overseen("truth")
     folder = tiny_experiment(tmp_path / "tiny", own)
     (folder / "mine.py").write_text(
-        "import dataclasses\nfrom amplify.tasks.wildcard import Wildcard\n"
+        "import dataclasses\nfrom amplify.tasks.algorithmic.wildcard import Wildcard\n"
         "@dataclasses.dataclass(frozen=True)\nclass Mine(Wildcard):\n"
         "    truth = None\n    is_right = None\n"
     )

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.amplification import over_questions
-from amplify.assistants.fact_transformer import FactTransformerConfig
+from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.oversight.scorers import Gold, Likelihood, Scorer, Scores
-from amplify.problems import draw_problems
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
+from amplify.trees.amplification import over_questions
 
 TASK = Wildcard(3)
 MODEL = FactTransformerConfig(width=16, heads=2).build(TASK)

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from amplify.crowd.__main__ import invite_crowd
-from amplify.crowd.habits import CrowdConfig
 from amplify.crowd.simulated import Diary, Done, run_crowd
+from amplify.overseers.habits import CrowdConfig
 from amplify.people.log import Log
 from amplify.people.roster import Roster
 from amplify.people.rules import Queue
-from amplify.tasks.permutation import Permutation
+from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.web.service import EVENTS
 from tests.people.worker import ROUND, SYMBOLS
 

@@ -8,16 +8,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from amplify import dataset, inspection, words
-from amplify.cli import main
-from amplify.draws import draw_round
-from amplify.oversight.answerer import Answerer
-from amplify.oversight.people import helper_of
-from amplify.oversight.people_questions import choose_places, open_round, work_rules
+from amplify import inspection, words
+from amplify.cli.commands import main
+from amplify.oversight.draws import draw_round
+from amplify.oversight.people.answerer import Answerer
+from amplify.oversight.people.collecting import helper_of
+from amplify.oversight.people.questions import choose_places, open_round, work_rules
 from amplify.people import round_loop
 from amplify.people.log import EVENTS, Log
 from amplify.people.rules import Queue
 from amplify.store import Store
+from amplify.training import dataset
 from amplify.types import FAILED, Weights
 from tests.people.session import people_at_work
 from tests.tiny import TOML, tiny_experiment

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.people import serving
 from amplify.people.log import EVENTS, Log

@@ -16,16 +16,16 @@ import pytest
 import scipy.stats
 
 from amplify.crowd.__main__ import invite_crowd
-from amplify.crowd.habits import CAREFUL, GUESS, LAZY, SKIP, TRUST, CrowdConfig, Habits
 from amplify.crowd.page_reader import Page, ReadExchange, read_page
 from amplify.crowd.simulated import Diary, run_crowd
 from amplify.crowd.simulated_policy import Action, decide
 from amplify.errors import AmplifyError
+from amplify.overseers.habits import CAREFUL, GUESS, LAZY, SKIP, TRUST, CrowdConfig, Habits
 from amplify.people.log import Log
 from amplify.people.roster import Member, Roster
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.text.search import Search
 from amplify.words import read_answer, read_question, shown
 from tests.people.staff import Round, check_nothing_is_lost, let_people_work
 from tests.people.worker import truth

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from amplify import words
-from amplify.cli import main
-from amplify.draws import draw_round
-from amplify.oversight.answerer import Answerer
-from amplify.oversight.people import gather, helper_of
-from amplify.oversight.people_questions import open_round, work_rules
+from amplify.cli.commands import main
+from amplify.oversight.draws import draw_round
+from amplify.oversight.people.answerer import Answerer
+from amplify.oversight.people.collecting import gather, helper_of
+from amplify.oversight.people.questions import open_round, work_rules
 from amplify.people import round_loop as loops
 from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster

@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify import words
-from amplify.amplification import over_questions
 from amplify.answers import AnswerRule
-from amplify.oversight.parsing import read_answer
-from amplify.oversight.people_questions import right_words
+from amplify.oversight.people.parsing import read_answer
+from amplify.oversight.people.questions import right_words
 from amplify.people.items import answer_of, chosen, is_gold, same
 from amplify.people.quality import agreement, disagreements
 from amplify.people.quality import people as quality_of_people
 from amplify.people.results import uplift
 from amplify.people.rules import RefusedError
-from amplify.problems import draw_problems
 from amplify.task_abilities import rule_of
-from amplify.tasks.documents import Documents
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
+from amplify.tasks.text.documents import Documents
+from amplify.tasks.text.search import Search
+from amplify.trees.amplification import over_questions
 from tests.documents import asked_rows, jsonl, written
 from tests.people.story import Story
 from tests.tasks.test_shortest_path import TASK as TWO_WAYS_TASK

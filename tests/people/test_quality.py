@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amplify.evaluation.statistics import accuracy
 from amplify.people.quality import (
     Tally,
     agreement,
@@ -16,7 +17,6 @@ from amplify.people.quality import (
     ratings,
     tally,
 )
-from amplify.statistics import accuracy
 from tests.people.story import Story
 
 # Krippendorff 2011, section C: four observers, twelve units, missing values; nominal alpha 0.743.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from amplify.errors import AmplifyError
+from amplify.evaluation.statistics import accuracy
 from amplify.people.records import read_records
-from amplify.statistics import accuracy
 
 
 def write_round(folder, number, facts, rows=()):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from amplify.cli import main
+from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.people.serving import ATTACHED, Borrowed, Where, serving
 from tests.people.test_collection import people_experiment

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from amplify.evaluation.statistics.arms import difference_of_means, difference_of_shares
 from amplify.people.results import Arm, by_item, uplift
-from amplify.statistics.arms import difference_of_means, difference_of_shares
 from tests.people.story import Story
 
 ANSWERS = st.lists(

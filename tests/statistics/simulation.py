@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from amplify.statistics.clusters import FEWEST, Clusters
-from amplify.statistics.gate import spent_error_rate, wealth_of
+from amplify.evaluation.statistics.clusters import FEWEST, Clusters
+from amplify.evaluation.statistics.gate import spent_error_rate, wealth_of
 
 CLUSTERS = (5, 20, 100, 500)
 CORRELATIONS = (0.0, 0.3, 0.8)

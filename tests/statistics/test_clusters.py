@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.statistics import accuracy, compare, judge
-from amplify.statistics.clusters import Clusters, collapse, spread, tabulate
+from amplify.evaluation.statistics import accuracy, compare, judge
+from amplify.evaluation.statistics.clusters import Clusters, collapse, spread, tabulate
 from tests.statistics.simulation import Cell, right, sizes_of
 
 ROWS = st.lists(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.statistics import carried_error_rate, judge, smallest_gain
-from amplify.statistics.clusters import Clusters
-from amplify.statistics.gate import log_wealth, lower_bound, spent_error_rate, wealth_of
+from amplify.evaluation.statistics import carried_error_rate, judge, smallest_gain
+from amplify.evaluation.statistics.clusters import Clusters
+from amplify.evaluation.statistics.gate import log_wealth, lower_bound, spent_error_rate, wealth_of
 from tests.statistics.simulation import (
     POLICIES,
     assistants,
@@ -35,7 +35,7 @@ def verdict(before, after, **changed):
 
 
 def test_the_wealth_is_the_mean_over_stakes_of_the_product_over_contexts():
-    from amplify.statistics.gate import STAKES
+    from amplify.evaluation.statistics.gate import STAKES
 
     random = np.random.default_rng(0)
     sizes = random.integers(1, 6, 30).astype(float)

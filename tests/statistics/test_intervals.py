@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from amplify.statistics import Proportion, accuracy, compare, unpaired_difference
-from amplify.statistics.clusters import Clusters
-from amplify.statistics.intervals import paired_difference, proportion_bounds
+from amplify.evaluation.statistics import Proportion, accuracy, compare, unpaired_difference
+from amplify.evaluation.statistics.clusters import Clusters
+from amplify.evaluation.statistics.intervals import paired_difference, proportion_bounds
 from tests.statistics.simulation import Cell, changed, coverage, grid, right
 
 RUNS = 1500

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amplify.amplification import amplified, over_questions, told_the_truth
 from amplify.overseers.simulated import Simulated
-from amplify.problems import draw_problems
+from amplify.tasks.problems import draw_problems
+from amplify.trees.amplification import amplified, over_questions, told_the_truth
 from amplify.types import Interaction, Task
 from amplify.words import read_question, shown
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.tasks.assignments import Assignments
+from amplify.tasks.algorithmic.assignments import Assignments
 from amplify.words import shown
 from tests.tasks.common import overseen, play, say
 

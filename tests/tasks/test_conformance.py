@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.amplification import amplified, over_questions, read_for, told_the_truth
 from amplify.overseers.simulated import Simulated
-from amplify.problems import draw_problems
-from amplify.tasks.assignments import Assignments
-from amplify.tasks.documents import Documents
-from amplify.tasks.permutation import Permutation
-from amplify.tasks.search import Search
-from amplify.tasks.shortest_path import ShortestPath
-from amplify.tasks.union_find import UnionFind
-from amplify.tasks.wildcard import Wildcard
+from amplify.tasks.algorithmic.assignments import Assignments
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.shortest_path import ShortestPath
+from amplify.tasks.algorithmic.union_find import UnionFind
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.problems import draw_problems
+from amplify.tasks.text.documents import Documents
+from amplify.tasks.text.search import Search
+from amplify.trees.amplification import amplified, over_questions, read_for, told_the_truth
 from amplify.types import Task
 from amplify.words import read_answer, read_question, shown
 from tests.documents import asked_rows, jsonl, written

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify import dataset
-from amplify.amplification import over_questions, read_for
 from amplify.answers import bare
 from amplify.errors import AmplifyError
-from amplify.problems import draw_problems
-from amplify.tasks.collection import Document
-from amplify.tasks.documents import Documents
-from amplify.tasks.encyclopedia import SIZE
-from amplify.tasks.sources import read_documents, read_questions
-from amplify.tasks.spelling import learn_spelling
-from amplify.tasks.splitting import split_up
+from amplify.tasks.problems import draw_problems
+from amplify.tasks.text.collection import Document
+from amplify.tasks.text.documents import Documents
+from amplify.tasks.text.encyclopedia import SIZE
+from amplify.tasks.text.sources import read_documents, read_questions
+from amplify.tasks.text.spelling import learn_spelling
+from amplify.tasks.text.splitting import split_up
+from amplify.training import dataset
+from amplify.trees.amplification import over_questions, read_for
 from amplify.words import read_question, shown
 from tests.documents import DOCUMENTS, WORLD, asked_rows, jsonl, written
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from amplify.tasks.permutation import Permutation
+from amplify.tasks.algorithmic.permutation import Permutation
 from tests.tasks.common import play, say
 
 TASK = Permutation(symbols=7, bits=4)

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.amplification import amplified, over_questions, read_for, told_the_truth
 from amplify.overseers.simulated import Simulated
-from amplify.problems import answer_keys, draw_problems
-from amplify.tasks.collection import Collection, Document
-from amplify.tasks.encyclopedia import (
+from amplify.tasks.problems import answer_keys, draw_problems
+from amplify.tasks.text.collection import Collection, Document
+from amplify.tasks.text.encyclopedia import (
     KINDS,
     NEW,
     RELATIONS,
@@ -27,9 +26,10 @@ from amplify.tasks.encyclopedia import (
     generate,
     parse,
 )
-from amplify.tasks.search import WAY, Search, ask_inside, ask_last_hop, conclude
-from amplify.tasks.searched import SEARCH
-from amplify.tasks.spelling import learn_spelling
+from amplify.tasks.text.search import WAY, Search, ask_inside, ask_last_hop, conclude
+from amplify.tasks.text.searched import SEARCH
+from amplify.tasks.text.spelling import learn_spelling
+from amplify.trees.amplification import amplified, over_questions, read_for, told_the_truth
 from amplify.words import read_answer, read_question, shown, tree
 
 TASK = Search(regions=128)

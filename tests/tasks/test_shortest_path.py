@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import shortest_path
 
-from amplify.tasks.shortest_path import ShortestPath
+from amplify.tasks.algorithmic.shortest_path import ShortestPath
 from tests.tasks.common import overseen, play, say
 
 TASK = ShortestPath(vertices=7, edges=12)

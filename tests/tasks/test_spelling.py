@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from amplify.control_tokens import control_tokens
 from amplify.errors import AmplifyError
-from amplify.tasks.documents import Documents
-from amplify.tasks.search import Search
-from amplify.tasks.spelling import Spelling, learn_spelling
+from amplify.models.pretrained.control_tokens import control_tokens
+from amplify.tasks.text.documents import Documents
+from amplify.tasks.text.search import Search
+from amplify.tasks.text.spelling import Spelling, learn_spelling
 from tests.checkpoints import checkpoint_folder
 from tests.documents import written
 

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.tasks.collection import Collection, Document
-from amplify.tasks.documents import Documents
-from amplify.tasks.spelling import learn_spelling
-from amplify.tasks.splitting import sentences, split_up, words_of
+from amplify.tasks.text.collection import Collection, Document
+from amplify.tasks.text.documents import Documents
+from amplify.tasks.text.spelling import learn_spelling
+from amplify.tasks.text.splitting import sentences, split_up, words_of
 from tests.documents import written
 
 JAPANESE = (
@@ -73,7 +73,7 @@ def test_documents_without_spaces_are_read_whole_and_found(tmp_path):
         documents=str(written(tmp_path / "d.jsonl", rows)),
         questions=str(written(tmp_path / "q.jsonl", asked)),
     )
-    from amplify.tasks.searched import library_of
+    from amplify.tasks.text.searched import library_of
 
     library = library_of(task)
     texts = library.spelling.read(library.passages)

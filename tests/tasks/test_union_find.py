@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.tasks.union_find import UnionFind
+from amplify.tasks.algorithmic.union_find import UnionFind
 from amplify.words import shown
 from tests.tasks.common import overseen, play, say
 

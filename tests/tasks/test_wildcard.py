@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.amplification import amplified, told_the_truth, with_environment
 from amplify.errors import AmplifyError
 from amplify.overseers.simulated import Simulated
-from amplify.tasks.wildcard import FIRST_NUMBER, Wildcard
+from amplify.tasks.algorithmic.wildcard import FIRST_NUMBER, Wildcard
+from amplify.trees.amplification import amplified, told_the_truth, with_environment
 from amplify.types import DONT_KNOW
 from amplify.words import read_question, shown
 

@@ -1,0 +1,1 @@
+"""Measures of a round, item by item, and what follows from them."""

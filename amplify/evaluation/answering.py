@@ -1,0 +1,63 @@
+"""An assistant's own answers to any number of questions, without its overseer."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from amplify.tasks.problems import TOGETHER, at_a_time, in_chunks
+from amplify.trees.amplification import read_for
+from amplify.types import Answers, Assistant, Task
+
+
+class Answered(NamedTuple):
+    """Answers as numpy arrays."""
+
+    read: Int[np.ndarray, "batch facts fact_length"]  # the contexts, given or found
+    tokens: Int[np.ndarray, "batch questions answer_length"]
+    log_prob: Float[np.ndarray, "batch questions"]  # of the whole answer, in nats
+
+
+def answer_alone(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    contexts: Int[Array | np.ndarray, "batch facts fact_length"],
+    questions: Int[Array | np.ndarray, "batch questions question_length"],
+    keys: Key[Array, "batch questions"] | None = None,
+    *,
+    place: Sharding | None = None,
+) -> Answered:
+    """The assistant's answers, a chunk of contexts at a time, as evals ask for them.
+
+    Args:
+        params: the assistant's.
+        keys: answers are sampled with them; None: the likeliest token at each place.
+        place: where contexts lie; None: on the default device.
+    """
+    columns = (contexts, questions) if keys is None else (contexts, questions, keys)
+    chunks = in_chunks(
+        functools.partial(_answer_alone, task, assistant, params),
+        at_a_time(len(contexts), TOGETHER, place),
+        *columns,
+        advance=lambda rows: None,
+        place=place,
+    )
+    read, answers = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    return Answered(read, answers.tokens, answers.log_prob)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _answer_alone(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    contexts: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    keys: Key[Array, "batch questions"] | None = None,
+) -> tuple[Int[Array, "batch facts fact_length"], Answers]:
+    read = read_for(task, contexts, questions)
+    return read, assistant.answer(params, assistant.encode(params, read), questions, keys)

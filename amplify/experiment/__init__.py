@@ -1,0 +1,1 @@
+"""What an experiment is: the sections of its file as dataclasses, and its identity."""

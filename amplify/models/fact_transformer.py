@@ -1,0 +1,195 @@
+"""The fact transformer: encodes a set of facts once, then answers many questions about them.
+
+Facts attend to each other without position embeddings, so that their order cannot matter. Questions
+attend to the encoded facts only, so that one encoding serves every question about a context.
+Answers are decoded token by token: a question with the tokens so far is one query. Christiano,
+Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.3 and appendix, use 6 encoder and 3 decoder
+layers of width 512.
+"""
+
+import dataclasses
+import functools
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from pydantic import Field
+
+from amplify.models.transformer import Memory, Size, Transformer, forward_flops, sample_token
+from amplify.task_abilities import sizes_of
+from amplify.types import DONT_KNOW, FAILED, Answers, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class FactTransformerConfig:
+    """`[assistant]` of an experiment file."""
+
+    width: Size = 64
+    heads: Size = 4
+    encoder_layers: Annotated[int, Field(ge=0)] = 1
+    decoder_layers: Size = 2
+    mlp_ratio: Size = 4
+    copies: bool = True
+    """Whether an answer's token may be copied from a fact, by a pointer network."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    sampling: Literal["sampled", "greedy"] = "sampled"
+    """How the assistant answers sub-questions: by sampling, or with its likeliest tokens."""
+
+    def build(self, task: Task) -> "FactTransformer":
+        """Builds the assistant for a task.
+
+        Raises:
+            ValueError: if the sizes do not fit together.
+        """
+        if self.width % self.heads:
+            raise ValueError(
+                f"assistant.heads must divide assistant.width ({self.width}), got {self.heads}"
+            )
+        return FactTransformer(self, task)
+
+
+@dataclasses.dataclass(frozen=True)
+class FactTransformer:
+    """The assistant, as pure functions of its parameters (see `types.Assistant`)."""
+
+    config: FactTransformerConfig
+    task: Task
+
+    def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        """Draws untrained parameters; see `types.Assistant`."""
+        return nnx.state(_network(self.config, self.task, nnx.Rngs(params=key)), nnx.Param)
+
+    def encode(
+        self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
+    ) -> Memory:
+        """Encodes the facts of contexts; see `types.Assistant`."""
+        return self._merge(params).encode(contexts, self._fact_mask(contexts))
+
+    def answer(
+        self,
+        params: PyTree[Array],
+        memory: Memory,
+        questions: Int[Array, "batch questions question_length"],
+        keys: Key[Array, "batch questions"] | None,
+    ) -> Answers:
+        """Decodes answers token by token; see `types.Assistant`.
+
+        Log-probabilities are those of the distribution sampled from.
+        """
+        network, mask = self._merge(params), self._fact_mask(memory.rows)
+        keys = None if self.config.sampling == "greedy" else keys
+        tokens = jnp.zeros((*questions.shape[:-1], self.task.answer_length), questions.dtype)
+        log_prob = jnp.zeros(questions.shape[:-1])
+        for step in range(self.task.answer_length):
+            log_probs = network.log_probs(memory, self._query(questions, tokens, step), mask)
+            log_probs = self._apply_temperature(log_probs)
+            if keys is None:
+                token = jnp.argmax(log_probs, -1)
+            else:
+                token = sample_token(keys, step, log_probs)
+            tokens = tokens.at[..., step].set(token.astype(tokens.dtype))
+            log_prob += jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+        return Answers(tokens, log_prob)
+
+    def log_prob(
+        self,
+        params: PyTree[Array],
+        memory: Memory,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions answer_length"]:
+        """Log-probability of each answer token, given those before it; see `types.Assistant`.
+
+        In the distribution that `answer` samples from, and differentiable in the parameters.
+        """
+        network, mask = self._merge(params), self._fact_mask(memory.rows)
+
+        def of_token(step: int) -> Float[Array, "batch questions"]:
+            log_probs = network.log_probs(memory, self._query(questions, answers, step), mask)
+            token = answers[..., step, None]
+            return jnp.take_along_axis(self._apply_temperature(log_probs), token, axis=-1)[..., 0]
+
+        return jnp.stack([of_token(step) for step in range(self.task.answer_length)], axis=-1)
+
+    def _apply_temperature(self, log_probs: Float[Array, "*b vocabulary"]) -> Array:
+        return jax.nn.log_softmax(log_probs / self.config.temperature)
+
+    def loss(
+        self, params: PyTree[Array], batch: dict[str, Array]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy of the answers in nats, summed over their tokens; see `types.Assistant`.
+
+        "agreement" is the share of answers whose every token is the most likely one.
+        """
+        network, answers = self._merge(params), batch["answers"]
+        mask = self._fact_mask(batch["context"])
+        memory = network.encode(batch["context"], mask)
+        answered, weight = answers[..., 0] != FAILED, batch.get("weight")
+        if weight is not None:
+            answered &= weight != 0
+        number = jnp.sum(answered).astype(jnp.float32)
+        count = jnp.maximum(number, 1)
+        answers = jnp.maximum(answers, 0)
+        loss, right = jnp.zeros(()), answered
+        for step in range(self.task.answer_length):
+            query = self._query(batch["questions"], answers, step)
+            log_probs, token = network.log_probs(memory, query, mask), answers[..., step]
+            log_prob = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+            log_prob = log_prob if weight is None else weight * log_prob
+            loss -= jnp.sum(log_prob, where=answered) / count
+            right &= jnp.argmax(log_probs, -1) == token
+        agreement = jnp.sum(right).astype(loss.dtype) / count
+        counts = {"answered": number, "flops": jnp.float32(self._training_flops(answers.shape))}
+        return loss, {"loss": loss, "agreement": agreement} | counts
+
+    def _training_flops(self, answers: tuple[int, ...]) -> int:
+        # The backward pass takes twice as many as the forward pass.
+        batch, questions, length = answers
+        task = self.task
+        vocabulary, queries = len(task.vocabulary), questions * length
+        return 3 * batch * forward_flops(self.config, task.facts, queries, vocabulary)
+
+    def _merge(self, params: PyTree[Array]) -> Transformer:
+        return nnx.merge(_graph(self.config, self.task), params)
+
+    def _fact_mask(
+        self, contexts: Int[Array, "batch facts fact_length"]
+    ) -> Bool[Array, "batch 1 facts"] | None:
+        """True where a row is a fact, not padding; None for a task without padding."""
+        if sizes_of(self.task) is None:
+            return None
+        return jnp.any(contexts != 0, axis=-1)[:, None]
+
+    def _query(
+        self,
+        questions: Int[Array, "*b question_length"],
+        answers: Int[Array, "*b answer_length"],
+        step: int,
+    ) -> Int[Array, "*b query_length"]:
+        """The question and the first `step` tokens of its answer, each raised by one: 0 stands for
+        tokens that are not decoded yet.
+        """
+        is_decoded = jnp.arange(self.task.answer_length - 1) < step
+        so_far = jnp.where(is_decoded, answers[..., :-1] + 1, DONT_KNOW)
+        return jnp.concatenate([questions, so_far], axis=-1)
+
+
+def _network(config: FactTransformerConfig, task: Task, rngs: nnx.Rngs) -> Transformer:
+    vocabulary = len(task.vocabulary)
+    return Transformer(
+        config,
+        row_length=task.fact_length,
+        row_vocabulary=vocabulary,
+        query_length=task.question_length + task.answer_length - 1,
+        query_vocabulary=vocabulary + 1,
+        vocabulary=vocabulary,
+        rngs=rngs,
+    )
+
+
+@functools.cache
+def _graph(config: FactTransformerConfig, task: Task) -> nnx.GraphDef:
+    """The network's structure, without parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: _network(config, task, nnx.Rngs(0))))

@@ -1,0 +1,251 @@
+"""Answers people's sub-questions with the weights of the best assistant, in batches.
+
+Unlike people, it sees the contexts. A primitive question is answered by the environment. A request
+to expand on an answer becomes a question of its own: if a part is marked and the task has a
+question for it (`task_abilities.expander_of`), that one; otherwise the overseer that works beside
+people answers the same question again, and its decomposition is shown.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from amplify import words
+from amplify.errors import first_line
+from amplify.experiment.sections import Experiment
+from amplify.oversight.people.parsing import read_question
+from amplify.people.events import New, Told, new_event
+from amplify.people.items import Assignment, Exchange, Item
+from amplify.task_abilities import expander_of, search_of
+from amplify.tasks.problems import answer_keys
+from amplify.trees.amplification import over_questions, read_for
+from amplify.trees.chunks import amplify_chunk
+from amplify.types import Assistant, Problems, Task, Weights
+
+SIZES = (1, 8, 64)
+"""Questions answered at a time: the program is compiled for these numbers and no others."""
+
+Pending = tuple[Item, Assignment, Exchange]
+
+
+class Answered(NamedTuple):
+    """Answers to n questions, by the assistant or the environment."""
+
+    answers: Int[Array, "n answer_length"]
+    probability: Float[Array, " n"]
+    primitive: Bool[Array, " n"]
+    read: Int[Array, "n facts fact_length"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answerer:
+    """The assistant of one round, for people who ask it."""
+
+    experiment: Experiment
+    weights: Weights
+    digest: str  # of the assistant's weights
+    problems: Problems
+
+    def answer(self, pending: Sequence[Pending]) -> list[New]:
+        """Returns a `told` event for each sub-question, in order.
+
+        Args:
+            pending: each with its item and assignment. One that cannot be answered gets a problem
+                in place of an answer, whatever the task's own code raised.
+        """
+        asked: dict[int, Int[np.ndarray, " question_length"]] = {}
+        bodies: dict[int, dict[str, Any]] = {}
+        for place, (item, assignment, exchange) in enumerate(pending):
+            try:
+                text = self._question(assignment, exchange)
+            except Exception as error:  # of a task's own code
+                bodies[place] = {"problem": f"this cannot be expanded on ({first_line(error)})"}
+                continue
+            if text is None:
+                bodies[place] = self._one_by_one(self._taken_apart, item, assignment, exchange)
+                continue
+            tokens, problem = read_question(self.experiment.task, text)
+            if tokens is None:
+                bodies[place] = {"problem": problem}
+            else:
+                asked[place] = tokens
+        rows = [pending[place][0].row for place in asked]
+        bodies |= dict(zip(asked, self._told_or_why_not(rows, list(asked.values())), strict=True))
+        return [
+            new_event(
+                Told(number=exchange.number, **bodies[place]),
+                item.round,
+                item=item.id,
+                person=assignment.person,
+                checkpoint=self.digest,
+                request=f"told:{exchange.event}",
+            )
+            for place, (item, assignment, exchange) in enumerate(pending)
+        ]
+
+    def warm_up(self) -> None:
+        """Compiles for every batch size, so that the first person need not wait."""
+        blank = jax.device_get(self.problems.questions)[0, 0]
+        for size in SIZES:
+            self._told([0] * size, [blank] * size)
+
+    def ask_again(self, asked: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+        """Returns the answers to questions about the contexts of these rows.
+
+        Args:
+            asked: row and text of each question.
+
+        Returns:
+            Bodies of `told` events, each with whether the answer is "right" where the task knows.
+        """
+        task, rows = self.experiment.task, [row for row, _ in asked]
+        questions = [words.read_question(task, text) for _, text in asked]
+        bodies = self._told(rows, questions)
+        contexts = jax.device_get(self.problems.contexts)
+        for row, question, body in zip(rows, questions, bodies, strict=True):
+            answer = np.array(body["tokens"]["answer"], np.int32)
+            body |= words.judged(task, contexts[row], question, answer)
+        return bodies
+
+    def _question(self, assignment: Assignment, exchange: Exchange) -> str | None:
+        """The question to ask; None if the overseer is to take an answer's question apart."""
+        if exchange.about is None:
+            return exchange.text
+        part = exchange.about.get("part")
+        expand = expander_of(self.experiment.task)
+        if part and expand is not None:
+            return expand(part)
+        return None
+
+    def _told_or_why_not(
+        self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
+    ) -> list[dict[str, Any]]:
+        """Answers questions together, or one by one if that fails: a question that cannot be
+        answered must not keep others from an answer.
+        """
+        try:
+            return self._told(rows, questions)
+        except Exception:
+            return [
+                self._one_by_one(lambda *one: self._told(*one)[0], [row], [question])
+                for row, question in zip(rows, questions, strict=True)
+            ]
+
+    def _one_by_one(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Returns what `work` returns, or else a problem. If not even a known question can be
+        answered, the fault is not this question's, and is raised.
+        """
+        try:
+            return work(*arguments)
+        except Exception as error:
+            self.warm_up()
+            return {"problem": f"this cannot be answered ({first_line(error)})"}
+
+    def _told(
+        self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
+    ) -> list[dict[str, Any]]:
+        bodies = []
+        for start in range(0, len(rows), SIZES[-1]):
+            some = slice(start, start + SIZES[-1])
+            bodies += self._told_together(rows[some], questions[some])
+        return bodies
+
+    def _told_together(
+        self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
+    ) -> list[dict[str, Any]]:
+        experiment = self.experiment
+        size = next(size for size in SIZES if size >= len(rows))
+        places = jnp.asarray([*rows, *[rows[0]] * (size - len(rows))])
+        asked = jnp.asarray(np.stack([*questions, *[questions[0]] * (size - len(rows))]))
+        told = _tell(
+            experiment.task,
+            experiment.assistant,
+            self.weights.assistant,
+            jax.random.key(experiment.seed),
+            jax.tree.map(lambda column: column[places], self.problems),
+            asked[:, None],
+        )
+        told = jax.device_get(told)
+        return [self._body(question, told, n) for n, question in enumerate(questions)]
+
+    def _body(self, question: Int[np.ndarray, " question_length"], told: Answered, n: int) -> Any:
+        task = self.experiment.task
+        body: dict[str, Any] = {
+            "question": words.shown(task, question),
+            "text": words.shown(task, np.asarray(told.answers[n])),
+            "by": "environment" if told.primitive[n] else "assistant",
+            "tokens": {"question": question.tolist(), "answer": told.answers[n].tolist()},
+        }
+        if not told.primitive[n]:
+            body["confidence"] = round(float(told.probability[n]), 4)
+            if search_of(task):
+                read = [fact for fact in told.read[n] if fact.any()]
+                body["passages"] = [words.shown(task, fact) for fact in read]
+        return body
+
+    def _taken_apart(self, item: Item, assignment: Assignment, exchange: Exchange) -> Any:
+        """The decomposition of an answer's question by the overseer that works beside people."""
+        assert exchange.about is not None
+        task, about = self.experiment.task, exchange.about["number"]
+        text = assignment.exchanges[about - 1].text
+        question = words.read_question(task, text)
+        problem = jax.tree.map(lambda column: column[item.row][None], self.problems)
+        problem = problem._replace(questions=jnp.asarray(question)[None, None])
+        chunk = amplify_chunk(
+            task,
+            self.experiment.assistant,
+            self.experiment.overseer,
+            1,
+            self.experiment.sub_answers,
+            self.weights,
+            jax.random.key(self.experiment.seed),
+            problem,
+        )
+        trees = jax.device_get(chunk.trees)
+        tree = words.tree(task, jax.device_get(problem.contexts)[0], trees, 0, 0)
+        return {
+            "question": tree["question"],
+            "text": tree["answer"],
+            "by": "overseer",
+            "steps": [_without_truth(step) for step in tree["steps"]],
+            "tokens": {
+                "question": question.tolist(),
+                "answer": chunk.answers[0, 0].tolist(),
+            },
+        }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _tell(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+    questions: Int[Array, "n 1 question_length"],
+) -> Answered:
+    """The likeliest answer to one question of each problem, or the environment's."""
+    contexts = problems.contexts
+    primitive = task.is_primitive(questions)
+    keys = answer_keys(root, problems.seeds, 1)
+    known = over_questions(task.environment)(contexts, questions, keys)
+    read = read_for(task, contexts, jnp.where(primitive[..., None], 0, questions))
+    answers = assistant.answer(params, assistant.encode(params, read), questions, None)
+    tokens = jnp.where(primitive[..., None], known, answers.tokens)
+    return Answered(tokens[:, 0], jnp.exp(answers.log_prob[:, 0]), primitive[:, 0], read)
+
+
+def _without_truth(tree: words.Tree) -> words.Tree:
+    """The tree as people may see it."""
+    return {
+        "question": tree["question"],
+        "answer": tree["answer"],
+        "by": tree["by"],
+        "steps": [_without_truth(step) for step in tree["steps"]],
+    }

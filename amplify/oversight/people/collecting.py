@@ -1,0 +1,298 @@
+"""People's part of a round: their answers as rows of the data set.
+
+`collect` waits until people have answered every question, and answers their sub-questions
+meanwhile. Then the round is closed in the log: what people say afterwards no longer changes it.
+`gather` is a pure function of the log up to that event, so a round can be replayed from it bit for
+bit. `people` knows the log and the pages; what needs the task or a model is here.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from amplify import words
+from amplify.errors import AmplifyError
+from amplify.experiment.sections import Experiment
+from amplify.overseers.human import Human
+from amplify.oversight.people.answerer import Answerer
+from amplify.oversight.people.parsing import read_answer
+from amplify.oversight.people.questions import human, open_round, work_rules
+from amplify.people.events import Closed, Event, new_event
+from amplify.people.items import SUBMITTED, Assignment, Item, answer_of, chosen
+from amplify.people.log import EVENTS, Log
+from amplify.people.quality import agreement
+from amplify.people.results import uplift
+from amplify.people.round_loop import Helper, set_aside, wait_for_people
+from amplify.people.rules import Queue
+from amplify.people.stale import decided_since_closing
+from amplify.records.round_folder import RoundFolder
+from amplify.runtime.progress import Watch
+from amplify.task_abilities import knows_truth
+from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
+
+
+class Gathered(NamedTuple):
+    """People's answers to a round's questions, in the order of rows and columns."""
+
+    rows: Int[np.ndarray, " items"]
+    columns: Int[np.ndarray, " items"]
+    answers: Int[np.ndarray, "items answer_length"]
+    trees: list[dict[str, Any]]  # one for each answer, as in interactions.jsonl
+    demonstrated: Interaction | None  # for an overseer to imitate; None if there is nothing
+    facts: dict[str, Any]  # for the record
+
+
+def collect(
+    experiment: Experiment,
+    this: RoundFolder,
+    problems: Problems,
+    answerer: Callable[[], Answerer],
+    watch: Watch,
+) -> Gathered:
+    """Returns people's answers to a round's questions, at once if the round was closed before.
+
+    Args:
+        experiment: overseen by people.
+        this: the round's folder.
+        problems: of the round.
+        answerer: loads what answers people's sub-questions; called only if they are to be asked.
+        watch: shows how many questions have been answered.
+
+    Raises:
+        AmplifyError: the round has too few different questions, the pages cannot be served, or no
+            question has an answer that counts.
+    """
+    folder, number = this.path.parent, this.number
+    log = Log(folder / EVENTS)
+    try:
+        if not _is_closed(Queue(log.since()), number):
+            log.append(*open_round(experiment, number, problems, this.record["parent"]["digest"]))
+            helper = helper_of(experiment, answerer())
+            wait_for_people(work_rules(experiment), folder, number, log, helper, watch)
+            _close(experiment, log, number, f"closed:{number}")
+        elif (decided := decided_since_closing(log.since(), number)) is not None:
+            # The data is made again: what was changed since the round was closed counts now.
+            _close(experiment, log, number, f"closed:{number}:{decided}")
+        closed = Queue(log.since()).rounds[number].closed
+        assert closed is not None
+        return gather(experiment, number, problems, log.since(), closed)
+    finally:
+        log.close()
+
+
+def helper_of(experiment: Experiment, answerer: Answerer) -> Helper:
+    """What a round that waits for people needs a model and the task for."""
+    return Helper(answerer.answer, functools.partial(_why_unreadable, experiment), answerer.warm_up)
+
+
+def _why_unreadable(experiment: Experiment, answer: str) -> str:
+    return read_answer(experiment.task, answer).problem
+
+
+def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
+    """Closes a round in the log: what people do afterwards does not change it. Adjudicated answers
+    that the task cannot read are set aside first.
+    """
+    queue = Queue(log.since())
+    items = [queue.items[name] for name in queue.rounds[number].items]
+    why_unreadable = functools.partial(_why_unreadable, experiment)
+    log.append(
+        *(event for item in items for event in set_aside(item, why_unreadable)),
+        new_event(Closed(), number, request=request),
+    )
+
+
+def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str, int]:
+    """Items whose answer cannot be read; left out if there are none, as in older records."""
+    unread = sum(item.withdrawn is None and item.id not in read for item in roots)
+    return {"set_aside": unread} if unread else {}
+
+
+def recorded_by_people(
+    experiment: Experiment, this: RoundFolder, problems: Problems
+) -> Gathered | None:
+    """Returns what people had answered when a round's data was made, from the log.
+
+    None if no people oversee the experiment.
+    """
+    if not isinstance(experiment.overseer, Human):
+        return None
+    log = Log(this.path.parent / EVENTS)
+    try:
+        closed = next(e["closed"] for e in this.record["stages"].values() if "closed" in e)
+        return gather(experiment, this.number, problems, log.since(), closed)
+    finally:
+        log.close()
+
+
+def gather(
+    experiment: Experiment, number: int, problems: Problems, events: Iterable[Event], closed: int
+) -> Gathered:
+    """Returns what people answered before a round was closed: a pure function of its arguments.
+
+    Args:
+        experiment: overseen by people.
+        number: of the round.
+        problems: of the round.
+        events: the log.
+        closed: id of the event that closed the round.
+
+    Raises:
+        AmplifyError: no question has an answer that counts.
+    """
+    queue = Queue(itertools.takewhile(lambda event: event.id <= closed, events))
+    items = [queue.items[name] for name in queue.rounds[number].items]
+    roots = [item for item in items if item.review_of is None]
+    task = experiment.task
+    read = {
+        item.id: tokens
+        for item in roots
+        if (answer := answer_of(item)) is not None
+        and (tokens := read_answer(task, answer).tokens) is not None
+    }
+    kept = sorted(
+        ((item, assignment) for item in roots if item.id in read and (assignment := chosen(item))),
+        key=lambda pair: (pair[0].row, pair[0].column),
+    )
+    if not kept:
+        raise AmplifyError(
+            f"round {number}: no question has an answer: all were withdrawn or set aside; see"
+            " /admin/set-aside on the pages, and decide on some answers there"
+        )
+    answers = [read[item.id] for item, _ in kept]
+    contexts = jax.device_get(problems.contexts)
+    trees = [
+        _tree(experiment, contexts[item.row], problems, item, assignment, answer)
+        for (item, assignment), answer in zip(kept, answers, strict=True)
+    ]
+    everyone = [a for item in items for a in item.assignments.values()]
+    return Gathered(
+        np.array([item.row for item, _ in kept]),
+        np.array([item.column for item, _ in kept]),
+        np.stack(answers),
+        trees,
+        _demonstrated(experiment, problems, kept, np.stack(answers)),
+        {
+            "human_answers": sum(a.state == SUBMITTED for a in everyone),
+            "human_seconds": round(sum(a.seconds for a in everyone), 1),
+            "people": len({a.person for a in everyone}),
+            "withdrawn": sum(item.withdrawn is not None for item in roots),
+            **_count_set_aside(roots, read),
+            "sub_questions": sum(e.by == "assistant" for a in everyone for e in a.kept),
+            "agreement": agreement(queue, number).alpha,
+            "uplift": _uplift(experiment, queue, number, problems),
+            "closed": closed,
+        },
+    )
+
+
+def _uplift(
+    experiment: Experiment, queue: Queue, number: int, problems: Problems
+) -> dict[str, Any] | None:
+    """The effect of the assistant's help, for the record; None if there was no trial. Where the
+    task knows no truth, the effect is the time that it saves.
+    """
+    questions = jax.device_get(problems.questions)
+
+    def is_right(item: Item, assignment: Assignment) -> bool | None:
+        answer = read_answer(experiment.task, assignment.answer or "").tokens
+        if answer is None:
+            return None
+        context = jax.device_get(problems.contexts[item.row])
+        return words.is_right(experiment.task, context, questions[item.row, item.column], answer)
+
+    judges = knows_truth(experiment.task)
+    found = uplift(queue, is_right if judges else None, number)
+    trial = found.accuracy if judges else found.seconds
+    if not (trial.alone.answers and trial.helped.answers):
+        return None
+    return {
+        name: {
+            "helped": effect.helped._asdict(),
+            "alone": effect.alone._asdict(),
+            "difference": effect.difference,
+            "interval": effect.interval,
+        }
+        for name, effect in found._asdict().items()
+        if judges or name == "seconds"
+    }
+
+
+def _tree(
+    experiment: Experiment,
+    context: Int[np.ndarray, "facts fact_length"],
+    problems: Problems,
+    item: Item,
+    assignment: Assignment,
+    answer: Int[np.ndarray, " answer_length"],
+) -> dict[str, Any]:
+    task = experiment.task
+    question = jax.device_get(problems.questions)[item.row, item.column]
+    return {
+        "row": item.row,
+        "column": item.column,
+        "class": item.label,
+        "item": item.id,
+        "person": assignment.person,
+        "event": assignment.submitted,
+        "question": item.question,
+        "answer": words.shown(task, answer),
+        "by": "human",
+        **words.judged(task, context, question, answer),
+        "steps": [
+            {
+                "question": exchange.text,
+                "answer": exchange.answer,
+                "by": exchange.by,
+                **words.judged(
+                    task,
+                    context,
+                    np.array(exchange.tokens["question"], np.int32),
+                    np.array(exchange.tokens["answer"], np.int32),
+                ),
+                "event": exchange.told,
+                "steps": list(exchange.steps),
+            }
+            for exchange in assignment.kept
+            if exchange.tokens
+        ],
+    }
+
+
+def _demonstrated(
+    experiment: Experiment,
+    problems: Problems,
+    kept: Sequence[tuple[Item, Assignment]],
+    answers: Int[np.ndarray, "items answer_length"],
+) -> Interaction | None:
+    """People's work as interactions that an overseer can imitate."""
+    task, steps = experiment.task, []
+    shape = (len(kept), task.question_length), (len(kept), task.answer_length)
+    for number in range(human(experiment).config.asks):
+        asked = np.zeros(len(kept), bool)
+        question, answer = np.zeros(shape[0], np.int32), np.zeros(shape[1], np.int32)
+        for row, (_, assignment) in enumerate(kept):
+            told = [exchange.tokens for exchange in assignment.kept if exchange.tokens]
+            if number < len(told):
+                asked[row] = True
+                question[row], answer[row] = told[number]["question"], told[number]["answer"]
+        by = jnp.full(len(kept), ASSISTANT)
+        sub = Interaction(jnp.asarray(question), jnp.asarray(answer), by)
+        steps.append(Step(jnp.asarray(asked), sub))
+    if not steps:
+        return None
+    questions = jnp.asarray(problems.questions)[
+        jnp.asarray([item.row for item, _ in kept]), jnp.asarray([item.column for item, _ in kept])
+    ]
+    by = jnp.full(len(kept), OVERSEER)
+    return Interaction(questions, jnp.asarray(answers), by, tuple(steps))
+
+
+def _is_closed(queue: Queue, number: int) -> bool:
+    return number in queue.rounds and queue.rounds[number].closed is not None

@@ -1,0 +1,145 @@
+"""Chooses the questions of a round that people answer, and writes them as text.
+
+Everything follows from the experiment and the round's problems, so a round that was stopped puts up
+the same items under the same names.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from amplify import words
+from amplify.errors import AmplifyError
+from amplify.experiment.sections import Experiment
+from amplify.overseers.human import Human
+from amplify.people import assignment
+from amplify.people.assignment import Question, WorkRules
+from amplify.people.events import New
+from amplify.task_abilities import choices_of, knows_truth, rule_of
+from amplify.trees.amplification import over_questions
+from amplify.types import Problems, Task
+
+
+def human(experiment: Experiment) -> Human:
+    """The experiment's overseer, who must be people."""
+    assert isinstance(experiment.overseer, Human)
+    return experiment.overseer
+
+
+def work_rules(experiment: Experiment) -> WorkRules:
+    """How people work on the questions of an experiment's rounds, as plain values."""
+    config, task = human(experiment).config, experiment.task
+    return WorkRules(
+        experiment=experiment.digest,
+        choices=choices_of(task),
+        rule=rule_of(task),
+        lease=config.lease,
+        guide=Path(config.guide).read_text(encoding="utf-8") if config.guide else "",
+        team=config.team,
+        budget=config.asks,
+        overlap=config.overlap,
+        gold=config.gold if knows_truth(task) else 0.0,
+        withheld=config.withheld,
+        reviewed=config.reviewed,
+        reviewers=config.reviewers,
+        skips=config.skips,
+        simulated_people=config.crowd.people if config.people == "simulated" else None,
+    )
+
+
+def open_round(
+    experiment: Experiment, number: int, problems: Problems, checkpoint: str
+) -> list[New]:
+    """Returns the events that put a round's questions up to people; the same every time.
+
+    Args:
+        experiment: overseen by people.
+        number: of the round.
+        problems: of the round; questions are chosen among all of theirs.
+        checkpoint: digest of the weights that will help people.
+
+    Raises:
+        AmplifyError: the round has too few different questions.
+    """
+    rules, task = work_rules(experiment), experiment.task
+    places = choose_places(experiment, number, problems)
+    rows, columns = np.array(places).T
+    questions = jax.device_get(problems.questions)[rows, columns]
+    contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
+    classes = jax.device_get(over_questions(task.class_of)(contexts, asked))[:, 0]
+    names = [assignment.identify(rules, number, *place) for place in places]
+    is_gold = np.array([assignment.is_gold(rules, name) for name in names])
+    gold_items: Iterator[tuple[str, list[str]]] = iter(())
+    if is_gold.any():
+        truths = jax.device_get(over_questions(task.truth)(contexts[is_gold], asked[is_gold]))[:, 0]
+        right = right_words(task, contexts[is_gold], questions[is_gold])
+        gold_items = zip((words.shown(task, true) for true in truths), right, strict=True)
+    put = []
+    for place, (row, column) in enumerate(places):
+        gold, accepted = next(gold_items) if is_gold[place] else (None, [])
+        put.append(
+            Question(
+                name=names[place],
+                row=row,
+                column=column,
+                text=words.shown(task, questions[place]),
+                label=task.classes[classes[place]],
+                gold=gold,
+                also_right=[word for word in accepted if word != gold],
+            )
+        )
+    return assignment.put_up(rules, number, put, checkpoint)
+
+
+def choose_places(experiment: Experiment, number: int, problems: Problems) -> list[tuple[int, int]]:
+    """Returns row and column of the questions that people answer, drawn among those that differ.
+
+    Raises:
+        AmplifyError: there are fewer of them than people should answer.
+    """
+    wanted = human(experiment).config.items
+    questions = jax.device_get(problems.questions)
+    primitive = jax.device_get(experiment.task.is_primitive(problems.questions))
+    places = [
+        (row, int(column))
+        for row, asked in enumerate(questions)
+        for column in np.sort(np.unique(asked, axis=0, return_index=True)[1])
+        if not primitive[row, column]
+    ]
+    if len(places) < wanted:
+        raise AmplifyError(
+            f"overseer.items must be at most {len(places)}, the different questions of round"
+            f" {number}; got {wanted}"
+        )
+    bits = np.random.Philox(key=np.array([experiment.seed, number], np.uint64))
+    order = np.argsort(bits.random_raw(len(places)), kind="stable")
+    return [places[place] for place in order[:wanted]]
+
+
+def right_words(
+    task: Task,
+    contexts: Array | np.ndarray,
+    questions: Int[np.ndarray, "items question_length"],
+) -> Iterator[list[str]]:
+    """Yields the words that the task calls right for each question: there may be several, such as
+    the first steps of equally short paths. Yields none where an answer is more than one word.
+
+    Args:
+        task: judges the words of its vocabulary.
+        contexts: one for each question.
+        questions: in tokens.
+    """
+    if task.answer_length > 1 or not len(questions):
+        yield from ([] for _ in questions)
+        return
+    tokens = jnp.arange(1, len(task.vocabulary))[:, None]
+    of_question = jax.vmap(task.is_right, (None, None, 0))
+    is_right = jax.device_get(
+        jax.jit(jax.vmap(of_question, (0, 0, None)))(contexts, questions, tokens)
+    )
+    for row in is_right:
+        yield [task.vocabulary[token] for token in 1 + np.flatnonzero(row)]

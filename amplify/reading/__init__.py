@@ -1,0 +1,1 @@
+"""Reads experiment files: what they name is found, checked and built."""

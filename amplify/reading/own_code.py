@@ -1,0 +1,263 @@
+"""Code in an experiment's folder: the class that `kind = "file.py:Name"` names.
+
+Reading an experiment runs this code, with all rights of whoever reads it. It must lie in the
+experiment's folder or in one of its bases'. The file and the modules that it imports from there are
+part of the experiment's identity, so they are always compiled from their source: Python's bytecode
+cache compares sizes and whole seconds, and would run what was there before.
+"""
+
+import ast
+import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from amplify.errors import AmplifyError, first_line
+from amplify.reading.content import sha256_of
+
+PREFIX = "experiment_code_"
+"""Of the names under which Python knows such files."""
+
+
+class OwnCode(NamedTuple):
+    kind: Any  # what the file calls by the name: a class, if it is as it should be
+    folder: Path
+    source: Path
+    hashes: dict[str, str]  # SHA-256 of the file and its modules, by path seen from the folder
+
+
+def is_own_code(kind: Any) -> bool:
+    """Whether a kind has the form `file.py:Name`."""
+    file, _, attribute = kind.partition(":") if isinstance(kind, str) else ("", "", "")
+    return file.endswith(".py") and bool(attribute)
+
+
+def load(kind: str, folders: Sequence[Path], named: str) -> OwnCode:
+    """Runs the file and returns what it calls by that name.
+
+    Args:
+        kind: "file.py:Name".
+        folders: the experiment's and those of its bases, nearest first.
+        named: how errors begin, such as "experiment.toml: task.kind".
+
+    Raises:
+        AmplifyError: if the file is not in one of the folders, fails, or lacks the name.
+    """
+    file, _, attribute = kind.partition(":")
+    folder, source = _find(file, folders, named)
+    with _importing_from(dict.fromkeys((source.parent, folder))) as finder:
+        module = _run(source)
+    if not hasattr(module, attribute):
+        raise AmplifyError(f"{named} names {attribute}, which is not in {source}")
+    with failing_as(source, "imports a module that cannot be read"):
+        parts = sorted({source.resolve(), *_imported(source, folder), *finder.read})
+    hashes = {path.relative_to(folder.resolve()).as_posix(): sha256_of(path) for path in parts}
+    return OwnCode(getattr(module, attribute), folder, source, hashes)
+
+
+@contextlib.contextmanager
+def failing_as(source: Path, doing: str) -> Iterator[None]:
+    """Whatever an experiment's own code raises, sys.exit included, becomes one line, which begins
+    with the file and the line number where it happened.
+    """
+    try:
+        yield
+    except AmplifyError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise AmplifyError(f"{place_of(error) or source}: {doing}: {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """An error's type and first line; of one in a callback of a compiled function, which arrives
+    as the text of a traceback, those that it ends with.
+    """
+    _, _, text = str(error).partition("Traceback (most recent call last):")
+    ends = [
+        line
+        for line in text.splitlines()
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exit|Exception)\b", line)
+    ]
+    return (
+        first_line(Exception(ends[-1])) if ends else f"{type(error).__name__}: {first_line(error)}"
+    )
+
+
+def place_of(error: BaseException) -> str | None:
+    """Where in an experiment's own code an error happened, as "file.py:12".
+
+    Returns:
+        the innermost such place; None if the error has nothing to do with such code.
+    """
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if isinstance(frame.f_globals.get("__loader__"), _FromSource)
+    ]
+    # What fails in a callback of a compiled function arrives as text alone.
+    for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', str(error)):
+        if _is_own(file):
+            places.append(f"{file}:{line}")
+    return places[-1] if places else None
+
+
+def place_of_definition(function: Any) -> str | None:
+    """Where in an experiment's own code a function is defined; None if it is elsewhere."""
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    if code is None or not _is_own(code.co_filename):
+        return None
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _is_own(file: str) -> bool:
+    files = (str(module.__file__) for module in _own_modules().values())
+    return Path(file).resolve() in {Path(own).resolve() for own in files}
+
+
+def _find(file: str, folders: Sequence[Path], named: str) -> tuple[Path, Path]:
+    """The folder that the file is in, and the file."""
+    parts = Path(file).parts
+    if Path(file).is_absolute() or ".." in parts:
+        raise AmplifyError(
+            f"{named} must name a file in the experiment's folder or its base's, got {file!r}"
+        )
+    for folder in folders:
+        source = folder / file
+        if source.is_file():
+            if not source.resolve().is_relative_to(folder.resolve()):
+                raise AmplifyError(
+                    f"{named} must name a file in the experiment's folder or its base's, and"
+                    f" {source} leads to {source.resolve()}"
+                )
+            return folder, source
+    raise AmplifyError(f"{named} names {folders[0] / file}, which is not there")
+
+
+def _run(source: Path) -> ModuleType:
+    name = f"{PREFIX}{sha256_of(source)[:12]}_{source.stem}"
+    spec = importlib.util.spec_from_file_location(name, source, loader=_FromSource(name, source))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look annotations up there
+    with failing_as(source, "cannot be imported"):
+        spec.loader.exec_module(module)
+    return module
+
+
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Neither reads nor writes bytecode."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(name, str(path))
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _own_modules() -> dict[str, ModuleType]:
+    """Modules that were read from an experiment's folder, by name."""
+    return {
+        name: module
+        for name, module in list(sys.modules.items())
+        if isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _FromSource)
+    }
+
+
+class _Beside(importlib.abc.MetaPathFinder):
+    """Finds modules in an experiment's folder, and remembers which were read."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = tuple(folder.resolve() for folder in folders)
+        self.read: set[Path] = set()
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        find = importlib.machinery.PathFinder.find_spec
+        inside = [str(folder) for folder in self.folders]
+        if path is not None and not any(self._has(Path(place)) for place in path):
+            return None
+        spec = find(fullname, inside if path is None else list(path))
+        if spec is None:
+            return None
+        if spec.origin is None:  # a folder without __init__.py, unless there is a package elsewhere
+            return spec if path is not None or find(fullname) is None else None
+        origin = Path(spec.origin).resolve()
+        if not self._has(origin) or origin.suffix != ".py":
+            return None
+        self.read.add(origin)
+        return importlib.util.spec_from_file_location(
+            fullname,
+            origin,
+            loader=_FromSource(fullname, origin),
+            submodule_search_locations=spec.submodule_search_locations,
+        )
+
+    def _has(self, path: Path) -> bool:
+        return any(path.resolve().is_relative_to(folder) for folder in self.folders)
+
+
+@contextlib.contextmanager
+def _importing_from(folders: Any) -> Iterator[_Beside]:
+    """Modules of these folders come first while their code is run. Later, when a function of it
+    imports, they come last.
+    """
+    finder = _Beside(tuple(folders))
+    for known in [one for one in sys.meta_path if isinstance(one, _Beside)]:
+        if known.folders == finder.folders:
+            sys.meta_path.remove(known)
+    for name in _own_modules():  # another experiment's, or from before an edit
+        if not name.startswith(PREFIX):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield finder
+    finally:
+        sys.meta_path.remove(finder)
+        sys.meta_path.append(finder)
+
+
+def _imported(source: Path, folder: Path) -> set[Path]:
+    """The modules of the folder that a file imports somewhere in its text, and those that they
+    import.
+    """
+    found: set[Path] = set()
+    left = [source.resolve()]
+    while left:
+        path = left.pop()
+        places = (path.parent, source.resolve().parent, folder.resolve())
+        for names in _imports(path):
+            for place in places:
+                for module in _files_of(place, names):
+                    if module not in found and module.is_relative_to(folder.resolve()):
+                        found.add(module)
+                        left.append(module)
+    return found
+
+
+def _imports(path: Path) -> Iterator[list[str]]:
+    """What stands in the import statements of a file, as lists of names: a.b is ["a", "b"]."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = [".."] * (node.level - 1) + (node.module or "").split(".") * bool(node.module)
+            yield from ([*above, alias.name] for alias in node.names)
+
+
+def _files_of(place: Path, names: list[str]) -> Iterator[Path]:
+    """The files that importing `a.b.c` would run, of those that are there."""
+    for depth in range(1, len(names) + 1):
+        stem = place.joinpath(*names[:depth])
+        for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
+            if names[depth - 1] != ".." and file.is_file():
+                yield file.resolve()

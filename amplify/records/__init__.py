@@ -1,0 +1,1 @@
+"""What a round leaves on disk, and what its record says."""

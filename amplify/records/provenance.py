@@ -1,0 +1,168 @@
+"""What a record says so that it can be understood on its own: code, versions, device, parent, and
+what it cost.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from amplify.experiment.sections import IDENTITY, Experiment
+from amplify.records.record import ASSISTANT
+from amplify.runtime import calls, device, processes
+
+PACKAGES = (
+    "amplify",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+)
+
+LISTED = 100
+"""Files that a record names one by one, for each key that names a folder."""
+
+
+def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The part of a record that is known before a round begins; `parent` is its round and
+    checkpoint digest. Each stage says again what code made it, which may be another by then.
+    """
+    return {
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parent": parent,
+        "experiment": experiment.values,
+        "experiment_digest": experiment.digest,
+        "identity": IDENTITY,
+        "files": {key: files for key, files in experiment.files.items() if len(files) <= LISTED},
+        "task": {"classes": list(experiment.task.classes)},
+        "measures": [dataclasses.asdict(measure) for measure in experiment.measures],
+        **made_by(),
+        "mesh": dataclasses.asdict(experiment.mesh),
+    }
+
+
+def made_by() -> dict[str, Any]:
+    """The code, versions and devices of this process: what a record says of whatever it makes."""
+    return {
+        **commit(Path(__file__).parent),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "processes": processes.count(),
+        "device": device.describe(),
+    }
+
+
+@functools.cache
+def commit(package: Path) -> dict[str, Any]:
+    """The commit of a package's code, and whether it was changed since, as this process found it.
+
+    Both are None unless the package lies directly in a git work tree of this project: a package
+    that is installed may lie in somebody else's repository.
+    """
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != package.resolve().parent or not _is_ours(Path(top)):
+        return {"commit": None, "dirty": None}
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no")
+    added = _git(package, "ls-files", "--others", "--exclude-standard", ".")
+    return {"commit": _git(package, "rev-parse", "HEAD"), "dirty": bool(changed or added)}
+
+
+def _is_ours(checkout: Path) -> bool:
+    try:
+        project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return project.get("project", {}).get("name") == "amplify"
+
+
+def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How fast a round trained, and how much memory its device took.
+
+    Args:
+        rows: the training curve, `metrics.jsonl`; what a row does not count is left out.
+
+    Returns:
+        "peak_memory_gib" of the process that finished the round; and, of the time after
+        compilation, "pairs_per_second" (questions with their answers), "tokens_per_second" (of a
+        language model, padding left out), and "mfu": model FLOP/s as a share of the devices' dense
+        bf16 peak, if that is known (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+    """
+    seconds = sum(row["seconds"] for row in rows)
+
+    def rate(count: str) -> float:
+        return sum(row.get(count, 0) for row in rows) / seconds if seconds else 0.0
+
+    peak = device.peak_flops()
+    found = {
+        "pairs_per_second": round(rate("answered"), 1),
+        "tokens_per_second": round(rate("tokens"), 1),
+        "mfu": round(rate("flops") / peak, 4) if peak else 0.0,
+    }
+    memory = {"peak_memory_gib": round(device.peak_memory() / 2**30, 3)}
+    return {"performance": memory | {name: value for name, value in found.items() if value}}
+
+
+def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a round cost.
+
+    Args:
+        record: of a round whose stages are done.
+
+    Returns:
+        "ledger": sums over stages, where seconds are those of the process that finished each stage,
+        and under "calls" who was called how often, by stage, purpose and part (see `calls`).
+    """
+    stages = record["stages"].values()
+
+    def total(key: str) -> Any:
+        return sum(stage.get(key, 0) for stage in stages)
+
+    return {
+        "ledger": {
+            "human_seconds": total("human_seconds"),
+            "human_answers": total("human_answers"),
+            "demonstrations": total("demonstrations"),
+            "overseer_answers": total("overseer_answers"),
+            "assistant_answers": total("assistant_answers"),
+            "overseer_requests": total("overseer_requests"),
+            "overseer_tokens": total("overseer_tokens"),
+            "training_steps": sum(
+                stage.get("steps", 0) for stage in stages if ASSISTANT in stage.get("digests", {})
+            ),
+            "seconds": round(total("seconds"), 3),
+            "compile_seconds": round(total("compile_seconds"), 3),
+            "calls": [call.as_row() for call in calls.of_record(record)],
+        }
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says in a folder; None where there is no git or no repository."""
+    # Variables such as GIT_DIR, which git sets for its hooks, would name another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, check=True, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,95 @@
+"""What commands show on a terminal: tables and links on stdout, progress and warnings on stderr."""
+
+import contextlib
+import json as json_format
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from amplify.runtime.progress import Advance
+
+# What imports jax is imported where it is needed: `--help` and bad arguments answer at once.
+
+output, messages = Console(), Console(stderr=True)
+
+
+def progress_bars(prefix: str) -> Callable[[str, int], Any]:
+    """A `Watch` that draws a bar on stderr for every piece of work."""
+
+    @contextlib.contextmanager
+    def watch(what: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        # Where nobody sees it, a bar would leave an empty line behind.
+        hidden = not (messages.is_interactive or messages.is_jupyter)
+        with Progress(*columns, console=messages, transient=True, disable=hidden) as progress:
+            bar = progress.add_task(f"{prefix}: {what}", total=total)
+            yield lambda done: progress.advance(bar, done)
+
+    return watch
+
+
+def show_rounds(store: Any, json: bool) -> None:
+    from amplify import report
+
+    if json and not output.quiet:
+        print(json_format.dumps(report.results(store), indent=1))
+    elif not json:
+        output.print(report.rounds_table(store))
+    for line in (store.experiment.gate_warning(), stale_line(store.path)):
+        if line:
+            messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def stale_line(experiment: Path) -> str | None:
+    """What people have corrected since a round was made from it; None if nothing."""
+    from amplify.people import stale
+    from amplify.people.log import EVENTS, Log
+
+    if not (experiment / EVENTS).is_file():
+        return None
+    log = Log(experiment / EVENTS)
+    try:
+        return stale.summary(stale.stale(log, experiment), experiment)
+    finally:
+        log.close()
+
+
+def show_links(experiment: Path, address: str) -> None:
+    from amplify.people.roster import Roster
+
+    roster = Roster(experiment)
+    roster.admin()
+    for member in roster.members():
+        expired = member.expires is not None and member.expires <= time.time()
+        if not member.simulated:
+            link = "link no longer works" if expired else f"{address}/in/{member.token}"
+            print(f"{member.person}: {link}")
+
+
+def show_set_aside(experiment: Path) -> None:
+    """What people said that could not be used, and why; nothing if all could."""
+    from amplify.people.log import EVENTS, Log
+    from amplify.people.rules import Queue
+
+    if not (experiment / EVENTS).is_file():
+        return
+    log = Log(experiment / EVENTS)
+    try:
+        found = Queue(log.since()).set_aside.values()
+    finally:
+        log.close()
+    for one in found:
+        about = [f"round {one.round}"] if one.round >= 0 else []
+        about += [f"question {one.item}"] if one.item else []
+        about += [one.person] if one.person else []
+        line = f"set aside: {', '.join([*about, f'event {one.event}'])}: {one.reason}"
+        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Tasks about symbols: the five of Christiano, Shlegeris and Amodei 2018."""

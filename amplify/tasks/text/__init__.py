@@ -1,0 +1,1 @@
+"""Tasks in plain language, whose contexts a search finds."""

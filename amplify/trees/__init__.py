@@ -1,0 +1,1 @@
+"""Decomposition trees: an overseer takes questions apart, and an assistant answers the pieces."""
