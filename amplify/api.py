@@ -291,7 +291,7 @@ class Policy:
         keys = None
         if seed is not None:
             keys = jax.random.split(jax.random.key(seed), asked.shape[:2])
-        place = self._experiment.mesh.here.of_rows
+        place = self._experiment.mesh.here.row_sharding
         model = self._experiment.assistant
         found = answer_alone(task, model, self._params, given, asked, keys, place=place)
         return Answers(found.tokens, _shown(task, found.tokens), np.exp(found.log_prob))

@@ -74,7 +74,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             return Found(this, title, tree)
     weights = load_weights(experiment, store.roles_of_signal(this))
     # The same whole chunk as in the round: another shape might round another way.
-    size = chunk_size(asked.contexts, experiment.mesh.of_rows)
+    size = chunk_size(asked.contexts, experiment.mesh.row_sharding)
     start = row - row % size
     problems = jax.tree.map(
         lambda column: column[start : start + size], draw_round(experiment, number)
@@ -171,7 +171,7 @@ class Session:
 def _amplify(
     store: Store, weights: Weights, problems: Problems, depth: int, size: int | None = None
 ) -> Iterator[Amplified]:
-    place = store.experiment.mesh.of_rows
+    place = store.experiment.mesh.row_sharding
     return amplify_as_in(store.experiment, weights, problems, depth=depth, size=size, place=place)
 
 

@@ -31,7 +31,7 @@ def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[in
     keep_compiled_code()
     processes.join(cluster)
     output.quiet = messages.quiet = not processes.is_first()
-    with processes.together(), (store := _opened(experiment)).lock():
+    with processes.exit_on_failure(), (store := _opened(experiment)).lock():
         store.check_current()
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())

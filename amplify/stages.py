@@ -66,11 +66,11 @@ def initialise_roles(
 def _initial_params(experiment: Experiment, trained: Trained) -> PyTree[Array]:
     model, mesh = trained.model, experiment.mesh
     load_given = loader_of(model)
-    params = load_given(mesh.of_tree) if load_given else None
+    params = load_given(mesh.shardings) if load_given else None
     if params is not None:
         return params
     key = mesh.place(role_key(experiment, trained.role))
-    there = mesh.of_tree(jax.eval_shape(model.init, key))  # no device draws them all
+    there = mesh.shardings(jax.eval_shape(model.init, key))  # no device draws them all
     return jax.jit(model.init, out_shardings=there)(key)
 
 
@@ -195,7 +195,7 @@ def describe_shares(experiment: Experiment, state: PyTree[Array]) -> dict[str, A
     return {
         "state_bytes": shares.all,
         "state_bytes_per_device": shares.per_device,
-        "replicated_axes": mesh.undivided(state),
+        "replicated_axes": mesh.replicated_axes(state),
     }
 
 
@@ -247,9 +247,9 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
     something is asked only if the experiment file says so.
     """
     experiment, mesh = work.experiment, work.experiment.mesh
-    looked_at = at_a_time(experiment.evals.select, measuring.CHUNK, mesh.here.of_rows)
+    looked_at = at_a_time(experiment.evals.select, measuring.CHUNK, mesh.here.row_sharding)
     problems = draw_held_out(experiment, "select", looked_at)
-    problems = jax.device_put(problems, mesh.here.of_rows)
+    problems = jax.device_put(problems, mesh.here.row_sharding)
     root = mesh.here.place(jax.random.key(experiment.seed))
     learns = any(trained.role == "overseer" for trained in phase.trains)
     asks = experiment.evals.ask_during_training or not is_costly(experiment.overseer)
@@ -294,7 +294,7 @@ def evaluate_held_out(
                 split=split,
                 known=known.names,
                 advance=advance,
-                place=experiment.mesh.here.of_rows,
+                place=experiment.mesh.here.row_sharding,
             )
     items = known.fill_in(items)
     return {

@@ -159,7 +159,9 @@ def test_the_digest_changes_with_any_value(data, tmp_path):
     "columns", [{}, {"a": np.zeros((0, 2))}, {"a": np.zeros(2), "b": np.zeros(3)}]
 )
 def test_columns_without_rows_or_of_different_lengths_are_refused(columns, tmp_path):
-    with pytest.raises(ValueError, match="expected as many rows, and at least one"):
+    with pytest.raises(
+        ValueError, match="every column must have the same number of rows, at least 1"
+    ):
         write(tmp_path / "data", columns)
 
 

@@ -103,7 +103,7 @@ def test_few_rows_come_in_a_chunk_that_is_hardly_larger(rows, most):
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_each_device_has_a_row_of_a_chunk(rows):
-    place = Mesh(data=2).of_rows
+    place = Mesh(data=2).row_sharding
     assert jax.device_put(np.zeros(at_a_time(rows, 64, place)), place).sharding == place
 
 

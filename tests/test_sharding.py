@@ -137,27 +137,27 @@ def test_a_learned_overseer_is_spread_with_its_moments():
 
 def test_axes_of_a_parameter_go_where_the_rules_say():
     spread = Mesh(tensor=2, fsdp=4)
-    assert spread.of_parameter(("embed", "mlp"), (16, 8)) == PartitionSpec("fsdp", "tensor")
-    assert spread.of_parameter(("layers", "mlp", "embed"), (3, 8, 16)) == PartitionSpec(
+    assert spread.partition_spec(("embed", "mlp"), (16, 8)) == PartitionSpec("fsdp", "tensor")
+    assert spread.partition_spec(("layers", "mlp", "embed"), (3, 8, 16)) == PartitionSpec(
         None, "tensor", "fsdp"
     )
-    assert spread.of_parameter(("embed", "rank"), (16, 8)) == PartitionSpec("fsdp", "tensor")
-    assert spread.of_parameter(("rank", "mlp"), (8, 16)) == PartitionSpec("fsdp", "tensor")
-    assert spread.of_parameter(("norm",), (8,)) == PartitionSpec(None)
+    assert spread.partition_spec(("embed", "rank"), (16, 8)) == PartitionSpec("fsdp", "tensor")
+    assert spread.partition_spec(("rank", "mlp"), (8, 16)) == PartitionSpec("fsdp", "tensor")
+    assert spread.partition_spec(("norm",), (8,)) == PartitionSpec(None)
 
 
 def test_an_axis_that_does_not_divide_evenly_is_replicated_and_said_to_be():
     spread = Mesh(tensor=2, fsdp=4)
-    assert spread.of_parameter(("vocabulary", "embed"), (11, 8)) == PartitionSpec(None, "fsdp")
+    assert spread.partition_spec(("vocabulary", "embed"), (11, 8)) == PartitionSpec(None, "fsdp")
     table, low = (jax.ShapeDtypeStruct((length, 8), jnp.float32) for length in (11, 2))
     tree = {
         "table": nnx.Param(table, **axes("vocabulary", "embed")),
         "low": nnx.Param(low, **axes("rank", "mlp")),
         "step": jax.ShapeDtypeStruct((), jnp.int32),
     }
-    assert spread.undivided(tree) == ["vocabulary 11"]  # the rank goes to tensor instead
-    assert Mesh(fsdp=4).undivided(tree) == ["rank 2"]
-    assert Mesh().undivided(tree) == []
+    assert spread.replicated_axes(tree) == ["vocabulary 11"]  # the rank goes to tensor instead
+    assert Mesh(fsdp=4).replicated_axes(tree) == ["rank 2"]
+    assert Mesh().replicated_axes(tree) == []
 
 
 def test_devices_hold_what_was_worked_out_from_shapes():

@@ -80,7 +80,7 @@ def amplify_as_in(
     """
     usual: dict[str, Any] = {
         "sub_answers": experiment.sub_answers,
-        "place": experiment.mesh.here.of_rows,
+        "place": experiment.mesh.here.row_sharding,
     }
     return amplify_problems(
         experiment.task,

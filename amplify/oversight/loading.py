@@ -34,7 +34,7 @@ def load_overseer(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree
         params = load(experiment, experiment.learner, role_of(roles, "overseer"))
         return experiment.mesh.bring_here(params)
     if (load_given := loader_of(experiment.overseer)) is not None:
-        return load_given(experiment.mesh.here.of_tree)
+        return load_given(experiment.mesh.here.shardings)
     return None
 
 

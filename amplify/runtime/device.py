@@ -1,7 +1,6 @@
-"""The devices that a process computes on: what they are, what they can do, and what they spent.
+"""The devices that a process computes on: their kind, peak FLOP/s and memory, and compile time.
 
-Reads jax and the operating system, and nothing of what is computed. A record of a round says what
-this module says, so that figures from two machines can be told apart.
+A round's record contains these values, so that figures from different machines can be told apart.
 """
 
 import functools
@@ -24,18 +23,18 @@ PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
 }
-"""Dense bf16 FLOP/s of one device, by how its `device_kind` begins: makers' data sheets (NVIDIA's
-without sparsity; cloud.google.com/tpu/docs). The longest beginning that fits counts.
+"""Dense bf16 FLOP/s of one device, by prefix of its `device_kind`; the longest matching prefix
+counts. From the makers' data sheets (NVIDIA's without sparsity; cloud.google.com/tpu/docs).
 """
 
 
 def describe() -> str:
-    """How many devices all processes have together, and of which kind: "8 x TPU v5 lite"."""
+    """Returns the number of devices of all processes, and their kind: "8 x TPU v5 lite"."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def peak_flops() -> float | None:
-    """Dense bf16 FLOP/s of all devices together; None if the kind is not known."""
+    """Returns the dense bf16 FLOP/s of all devices together; None: their kind is not known."""
     return _peak_flops(jax.devices()[0].device_kind, jax.device_count())
 
 
@@ -45,8 +44,9 @@ def _peak_flops(kind: str, count: int) -> float | None:
 
 
 def peak_memory() -> int:
-    """Bytes that one device held at most since the process began, of the device that held most. On
-    a CPU, whose memory is the host's: what the process held at most.
+    """Returns the peak memory of a local device since the process began, in bytes.
+
+    Of several devices, the largest peak counts. On CPUs, this is the peak memory of the process.
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peak = max(one.get("peak_bytes_in_use", 0) for one in stats)
@@ -57,15 +57,15 @@ def peak_memory() -> int:
 
 
 def compile_seconds() -> float:
-    """Seconds that jax has spent so far in this process on tracing, lowering, compiling and loading
-    compiled code.
+    """Returns the seconds that jax has spent in this process on tracing, lowering, compiling and
+    loading compiled code, since the first call.
     """
     return _compile_clock()[0]
 
 
 @functools.cache
 def _compile_clock() -> list[float]:
-    """Starts listening at the first call."""
+    """A total that a listener adds to, registered at the first call."""
     total = [0.0]
 
     def add(event: str, duration_secs: float, **_: str | int) -> None:

@@ -1,8 +1,8 @@
-"""Several processes that run a round together, one a host or more, on a folder that all see.
+"""Multi-process execution: one or more processes per host, with a shared folder.
 
-Every process runs the same program; what they compute together is spread by `mesh`. The first one
-owns the folder: it alone writes, and the others wait until that is done. Whoever fails leaves at
-once, so that the others notice, rather than wait for a farewell. Knows nothing of rounds.
+Every process runs the same program; `mesh` shards what they compute together. The first process
+owns the folder: only it writes, and the others wait until it has. A process that fails exits at
+once, without jax's shutdown barrier, so that the others notice. Knows nothing of rounds.
 """
 
 import atexit
@@ -20,36 +20,42 @@ from jaxtyping import PyTree
 from amplify.errors import AmplifyError, first_line
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-"""Environment variables: host:port of the first process, how many there are, and which this is."""
-SILENCE = 30
-"""Seconds after which a process that is not heard from is taken for dead. Its peers may wait in a
-computation that its end does not interrupt, and their devices with them; jax would wait for 100.
+"""Environment variables: host:port of the first process, number of processes, this one's index."""
+HEARTBEAT_TIMEOUT = 30
+"""Seconds without a heartbeat after which a process counts as dead (jax's default is 100). Until
+then, its peers may hang in a collective.
 """
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
-"""What is in the error of a process whose peer is gone."""
+"""Substrings of the errors that a process gets when another one has died."""
 
 
 def join(cluster: bool = False) -> None:
-    """Joins the other processes, if the environment says that there are any, or if this is one of a
-    `cluster` that jax knows by itself. To be called before jax is used.
+    """Initialises jax's distributed runtime if there are other processes.
+
+    Must be called before jax is used. There are others if the environment variables say so.
+
+    Args:
+        cluster: whether this is one of several processes of a cluster that jax can detect by
+            itself.
 
     Raises:
-        AmplifyError: if the environment says too little, or the others are not met.
+        AmplifyError: if environment variables are missing, or the others cannot be reached.
     """
-    told = ADDRESS in os.environ
-    if not (told or cluster):
+    is_configured = ADDRESS in os.environ
+    if not (is_configured or cluster):
         return
-    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
+    jax.config.update("jax_enable_preemption_service", False)  # it would intercept SIGTERM
     try:
-        # What is not told, jax asks the cluster.
-        of, this = (_whole_number(COUNT), _whole_number(NUMBER)) if told else (None, None)
+        total, index = None, None  # jax asks the cluster
+        if is_configured:
+            total, index = _whole_number(COUNT), _whole_number(NUMBER)
         jax.distributed.initialize(
-            os.environ.get(ADDRESS), of, this, heartbeat_timeout_seconds=SILENCE
+            os.environ.get(ADDRESS), total, index, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
         )
     except (ValueError, RuntimeError) as error:
         raise AmplifyError(f"cannot join the other processes: {first_line(error)}") from None
-    with together():
-        meet()
+    with exit_on_failure():
+        barrier()
 
 
 def _whole_number(variable: str) -> int:
@@ -60,36 +66,44 @@ def _whole_number(variable: str) -> int:
 
 
 def count() -> int:
+    """Number of processes."""
     return jax.process_count()
 
 
 def number() -> int:
-    """Which this is, from 0."""
+    """Index of this process, from 0."""
     return jax.process_index()
 
 
 def devices() -> int:
-    """Of all processes together."""
+    """Number of devices of all processes together."""
     return jax.device_count()
 
 
 def are_several() -> bool:
+    """Whether there is more than one process."""
     return count() > 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that owns the folder."""
+    """Whether this is the first process, which owns the folder."""
     return number() == 0
 
 
-def meet() -> None:
-    """Waits until all processes are here."""
+def barrier() -> None:
+    """Waits until all processes have called it."""
     gather(np.zeros(1, np.int32))
 
 
 def first(work: Callable[[], Any]) -> None:
-    """The first process does some work, and the others wait until it is done. If it fails there,
-    it fails everywhere.
+    """Runs a function in the first process only; the others wait until it has returned.
+
+    Args:
+        work: the function.
+
+    Raises:
+        AmplifyError: in the other processes, if it failed in the first.
+        Exception: in the first process, the one that it raised.
     """
     failure: BaseException | None = None
     if is_first():
@@ -101,17 +115,17 @@ def first(work: Callable[[], Any]) -> None:
     if failure is not None:
         raise failure
     if not done:
-        raise AmplifyError("the first process failed, and says why")
+        raise AmplifyError("the first process failed; its own error message says why")
 
 
-def compiled_together(function: Any) -> Any:
-    """A compiled function that no process runs before all have compiled it.
+def compile_before_running(function: Any) -> Any:
+    """Wraps a jitted function so that no process runs it before all have compiled it.
 
-    Whoever finds it in the cache of compiled code is minutes ahead of the others, and on CPUs the
-    first collective of a program waits for half a minute only.
+    A process that finds it in the compilation cache would be minutes ahead of the others, and on
+    CPUs the first collective of a program times out after 30 seconds.
 
     Args:
-        function: what `jax.jit` returned. It is always called with the same shapes.
+        function: the result of `jax.jit`, always called with the same shapes.
     """
     if not are_several():
         return function
@@ -121,20 +135,26 @@ def compiled_together(function: Any) -> Any:
         nonlocal compiled
         if compiled is None:
             compiled = function.lower(*arguments).compile()
-            meet()
+            barrier()
         return compiled(*arguments)
 
     return run
 
 
 def gather(tree: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
-    """The tree of every process, in their order, everywhere. They must have the same shapes."""
+    """Returns the trees of all processes, in their order, in every process.
+
+    Args:
+        tree: arrays of the same shapes in all processes.
+    """
     if not are_several():
         return [tree]
     leaves, structure = jax.tree.flatten(tree)
     flat = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves]
     with jax.transfer_guard("allow"):
-        rows = multihost_utils.process_allgather(np.concatenate(flat))  # all at once: one program
+        rows = multihost_utils.process_allgather(
+            np.concatenate(flat)
+        )  # one collective for all leaves
 
     def unpack(row: np.ndarray) -> PyTree[np.ndarray]:
         parts = np.split(row, np.cumsum([part.size for part in flat])[:-1])
@@ -149,8 +169,8 @@ def gather(tree: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
     return [unpack(row) for row in rows]
 
 
-def whole(leaf: Any) -> np.ndarray:
-    """An array's numbers, which may lie on devices of several processes."""
+def to_numpy(leaf: Any) -> np.ndarray:
+    """Copies an array, which may be sharded over several processes, to the host."""
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.asarray(jax.device_get(leaf))
     with jax.transfer_guard("allow"):
@@ -158,28 +178,30 @@ def whole(leaf: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """What processes do together: one that fails here leaves the others without a farewell.
+def exit_on_failure() -> Iterator[None]:
+    """Makes a process that fails in the block exit without jax's shutdown barrier.
+
+    The other processes then notice at once.
 
     Raises:
-        AmplifyError: if another process is gone.
+        AmplifyError: if another process has died.
     """
     try:
         yield
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if not are_several():
             raise
-        atexit.register(_leave)
+        atexit.register(_exit_now)
         if isinstance(error, (ValueError, RuntimeError)) and any(w in str(error) for w in LOST):
             raise AmplifyError(
-                f"another process is gone ({first_line(error)}); the same command, in every"
-                " process, goes on from there"
+                f"another process has died ({first_line(error)}); run the same command again in"
+                " every process to continue"
             ) from None
         raise
 
 
-def _leave() -> None:
-    """Ends the process before jax waits minutes for others that wait for this one."""
+def _exit_now() -> None:
+    """Ends the process before jax waits minutes at its shutdown barrier."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(2)

@@ -1,8 +1,8 @@
-"""Checkpoints, by Orbax: a round's finished one, and those of a training that is under way.
+"""Orbax checkpoints: a round's final one, and those saved during training.
 
 Knows trees of arrays and folders, and nothing of what is trained. A checkpoint is an ordinary Orbax
-one (`ocp.load(folder)` reads it) with the checksums of its files beside them: TensorStore returns
-flipped bits without a word, and Orbax meets a missing file with pages of text. `round` calls it.
+checkpoint (`ocp.load(folder)` reads it) with a file of checksums: TensorStore does not detect
+flipped bits, and Orbax reports a missing file in pages of text.
 """
 
 import contextlib
@@ -22,21 +22,25 @@ from orbax.checkpoint import v1 as ocp
 
 from amplify.errors import AmplifyError
 from amplify.runtime import processes
-from amplify.training.dataset import clear, put_in_place, whole_folder, workplace_of
+from amplify.training.dataset import atomic_folder, make_empty, move_into_place, staging_folder
 
 CHECKSUMS = "SHA256SUMS"
-"""A checkpoint's list of its files; `sha256sum --check SHA256SUMS` reads it."""
+"""Name of the file of checksums, which `sha256sum --check SHA256SUMS` can verify."""
 NONE = -1
-"""The step of no checkpoint."""
+"""Stands for a step where there is no checkpoint."""
 
 
 def save(
     directory: Path, state: PyTree[Array], batches: grain.DatasetIterator | None = None
 ) -> None:
-    """Saves a finished checkpoint, with the data iterator's place if there is one.
+    """Saves a final checkpoint.
 
-    The folder appears whole or not at all and replaces what is there. Leaves are arrays of any
-    dtype but without empty axes, or typed random keys.
+    The folder is written atomically and replaces an existing one.
+
+    Args:
+        directory: becomes the checkpoint's folder.
+        state: arrays of any dtype without empty axes, or typed random keys.
+        batches: data iterator whose position is saved too; None: there is none.
     """
     _write(directory, state, None if batches is None else batches.get_state())
 
@@ -44,41 +48,44 @@ def save(
 def restore(
     directory: Path, like: PyTree[Any], batches: grain.DatasetIterator | None = None
 ) -> PyTree[Array]:
-    """The state of a finished checkpoint; puts the data iterator, if given, where it was then.
+    """Restores the state of a final checkpoint.
 
     Args:
-        like: a tree of arrays or `jax.ShapeDtypeStruct`: structure, shapes, dtypes, and where they
-            say so shardings. Without a sharding a leaf goes to the first device.
+        directory: the checkpoint's folder.
+        like: a tree of arrays or `jax.ShapeDtypeStruct` with the expected structure, shapes and
+            dtypes, and possibly shardings. A leaf without a sharding goes to the first device.
+        batches: data iterator whose position is restored too; None: there is none.
 
     Raises:
-        AmplifyError: if the checkpoint is missing or damaged, or if a leaf is not as in `like`.
+        AmplifyError: if the checkpoint is missing or damaged, or differs from `like`.
     """
     processes.first(lambda: _verify(directory))
     return _read(directory, like, batches)
 
 
 def restore_first(directory: Path, parts: Mapping[str, PyTree[Any]]) -> PyTree[Array]:
-    """The first of these parts of a finished checkpoint that is there, and nothing else of it.
+    """Restores one part of a final checkpoint: the first of `parts` that it has.
 
     Args:
-        parts: by key of the checkpoint's tree, what each is like, as in `restore`.
+        directory: the checkpoint's folder.
+        parts: maps top-level keys of the checkpoint's tree to what they are like, as in `restore`.
 
     Raises:
-        AmplifyError: as `restore` does, or if none of them is there.
+        AmplifyError: as in `restore`, or if the checkpoint has none of the parts.
     """
     processes.first(lambda: _verify(directory))
-    there = _describe(ocp.metadata(directory.resolve()).metadata)
+    stored = _describe(ocp.metadata(directory.resolve()).metadata)
     for part, like in parts.items():
-        if any(name.startswith(f"{part}/") for name in there):
+        if any(name.startswith(f"{part}/") for name in stored):
             return _read(directory, {part: like}, None, partial=True)[part]
     raise AmplifyError(f"{directory}: has none of {', '.join(parts)}")
 
 
 def digest(state: PyTree[Array]) -> str:
-    """SHA-256 of every leaf's path, dtype, shape and bytes: a state's identity, wherever it is."""
+    """SHA-256 of every leaf's path, dtype, shape and bytes, wherever the leaves are stored."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, state)):
-        array = processes.whole(leaf)
+        array = processes.to_numpy(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()
@@ -86,31 +93,35 @@ def digest(state: PyTree[Array]) -> str:
 
 @contextlib.contextmanager
 def training_checkpoints(directory: Path) -> Iterator["TrainingCheckpoints"]:
-    """Opens the checkpoints of a training under way; waits for the last to be saved at the end.
+    """Opens the folder of checkpoints saved during training; waits for the last one at the end.
 
-    One round at a time: what it finds half-written was left by one that was killed, and goes.
+    Removes unfinished checkpoints, which a killed process left behind: only one process, or group
+    of processes, may use the folder at a time.
+
+    Args:
+        directory: the folder; made if it does not exist.
     """
-    processes.first(lambda: _make_room(directory))
+    processes.first(lambda: _remove_unfinished(directory))
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint") as worker:
         checkpoints = TrainingCheckpoints(directory, worker)
         yield checkpoints
         checkpoints.wait()
 
 
-def _make_room(directory: Path) -> None:
+def _remove_unfinished(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for left_behind in directory.glob(".*.tmp"):
         shutil.rmtree(left_behind)
 
 
 class TrainingCheckpoints:
-    """The newest complete checkpoint of a training under way, in a folder named for its step.
+    """Checkpoints saved during training, each in a folder named by its step.
 
-    Orbax saves asynchronously: training is held up while the state is copied from the devices to
-    host memory, each process its own shards, and no device holds a copy. Writing, checksums and
-    putting the folder in place follow on background threads, where processes meet at barriers of
-    the coordination service and not in computations, whose order must be the same in all. A
-    checkpoint is removed once a later one is complete.
+    Orbax saves asynchronously: training waits only while each process copies its shards from the
+    devices to host memory, and no device holds a second copy. Writing, checksums and renaming run
+    on background threads, where processes synchronise by barriers of the coordination service, and
+    not by collectives, which all processes must run in the same order. A checkpoint is removed once
+    a later one is complete.
     """
 
     def __init__(self, directory: Path, worker: ThreadPoolExecutor) -> None:
@@ -120,57 +131,71 @@ class TrainingCheckpoints:
     def save(
         self, step: int, state: PyTree[Array], batches: grain.DatasetIterator | None = None
     ) -> None:
-        """Begins to save; waits only for the one before, and raises what went wrong with it.
+        """Starts to save a checkpoint, after waiting for the previous one.
 
-        The state may be donated and the iterator moved on as soon as this returns.
+        The state may be donated and the iterator advanced as soon as this returns.
+
+        Args:
+            step: number of training steps taken.
+            state: the state.
+            batches: data iterator whose position is saved too; None: there is none.
+
+        Raises:
+            Exception: the one that saving the previous checkpoint raised, if it did.
         """
         self.wait()
         directory = self._directory / str(step)
         if processes.is_first():
-            clear(workplace_of(directory))  # Orbax has the others wait for its folder
-        place = None if batches is None else batches.get_state()
-        wait = _begin_to_write(workplace_of(directory) / "new", state, place)
+            make_empty(staging_folder(directory))  # Orbax makes the others wait for it
+        position = None if batches is None else batches.get_state()
+        wait = _begin_to_write(staging_folder(directory) / "new", state, position)
         self._saving = self._worker.submit(self._finish, wait, directory)
 
     def restore(
         self, like: PyTree[Any], batches: grain.DatasetIterator | None = None
     ) -> PyTree[Array] | None:
-        """The newest complete state, the iterator put where it was then; None if there is none.
+        """Restores the newest complete checkpoint.
 
-        A damaged one counts as none: training goes on from an earlier step and ends the same.
+        A damaged one is skipped: training continues from an earlier step with the same result.
+
+        Args:
+            like, batches: as in `checkpoint.restore`.
+
+        Returns:
+            The state; None: there is no complete checkpoint.
 
         Raises:
-            AmplifyError: if a leaf is not as in `like`.
+            AmplifyError: if the checkpoint differs from `like`.
         """
-        # All processes go on from the same one; the first has read every byte of it.
+        # All processes use the checkpoint that the first one has verified.
         step = processes.gather(np.array(self._newest() if processes.is_first() else NONE))[0]
         return None if step == NONE else _read(self._directory / f"{step}", like, batches)
 
     @property
     def under_way(self) -> bool:
-        """Whether what was begun is still being saved."""
+        """Whether a checkpoint is still being saved."""
         return self._saving is not None and not self._saving.done()
 
     def wait(self) -> None:
-        """Waits until what was begun is saved; raises what went wrong with it."""
+        """Waits until the last checkpoint is saved; raises what saving it raised."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
 
     def _finish(self, wait: Callable[[], None], directory: Path) -> None:
-        """What follows once Orbax, in all processes, has written: the first does it alone."""
-        workplace = workplace_of(directory)
+        """Waits until all processes have written; the first then adds checksums and renames."""
+        staging = staging_folder(directory)
         try:
             wait()
             if not processes.is_first():
                 return
-            _write_checksums(workplace / "new")
-            put_in_place(workplace, directory)
+            _write_checksums(staging / "new")
+            move_into_place(staging, directory)
             for other in self._steps() - {int(directory.name)}:
                 shutil.rmtree(self._directory / str(other))
         finally:
             if processes.is_first():
-                shutil.rmtree(workplace)
+                shutil.rmtree(staging)
 
     def _newest(self) -> int:
         for step in sorted(self._steps(), reverse=True):
@@ -182,24 +207,23 @@ class TrainingCheckpoints:
         return {int(path.name) for path in self._directory.iterdir() if path.name.isdecimal()}
 
 
-def _write(directory: Path, state: PyTree[Array], place: dict[str, Any] | None) -> None:
-    with whole_folder(directory) as folder:
-        _begin_to_write(folder, state, place)()
+def _write(directory: Path, state: PyTree[Array], position: dict[str, Any] | None) -> None:
+    with atomic_folder(directory) as folder:
+        _begin_to_write(folder, state, position)()
         processes.first(lambda: _write_checksums(folder))
 
 
 def _begin_to_write(
-    folder: Path, state: PyTree[Array], place: dict[str, Any] | None
+    folder: Path, state: PyTree[Array], position: dict[str, Any] | None
 ) -> Callable[[], None]:
-    """Returns as soon as the state is in host memory, with what waits until it is written."""
-    # Orbax takes no relative paths, and jax does not know its copies to the host as explicit ones.
-    # `place` is plain data and goes where such goes.
+    """Copies the state to host memory; returns a function that waits until it is written."""
+    # Orbax needs absolute paths, and the transfer guard would reject its copies to the host.
     with _uncompressed(), jax.transfer_guard("allow"):
-        return ocp.save_async(folder.resolve(), state, custom_metadata={"batches": place}).result
+        return ocp.save_async(folder.resolve(), state, custom_metadata={"batches": position}).result
 
 
 def _uncompressed() -> Any:
-    """Weights shrink by a fourteenth for a fifth more work."""
+    # Compression would make weights smaller by a fourteenth, for a fifth more time.
     context = ocp.Context()
     context.array_options.saving.use_compression = False
     return context
@@ -214,15 +238,15 @@ def _read(
 ) -> PyTree[Array]:
     stored = ocp.metadata(directory.resolve())
     found, expected = _describe(stored.metadata), _describe(like)
-    # Orbax itself casts to another dtype without a word.
+    # Orbax itself silently casts to another dtype.
     for name in expected if partial else expected | found:
-        was, wanted = found.get(name, "missing"), expected.get(name, "nothing of that name")
-        if was != wanted:
-            raise AmplifyError(f"{directory}: {name} is {was}, expected {wanted}")
+        stored_as, wanted = found.get(name, "missing"), expected.get(name, "nothing of that name")
+        if stored_as != wanted:
+            raise AmplifyError(f"{directory}: {name} is {stored_as}, expected {wanted}")
     context = ocp.Context()
     context.pytree_options.loading.partial_load = partial
     with context:
-        state = ocp.load(directory.resolve(), jax.tree.map(_placed, like))
+        state = ocp.load(directory.resolve(), jax.tree.map(_with_sharding, like))
     if batches is not None:
         batches.set_state(stored.custom_metadata["batches"])
     return state
@@ -234,7 +258,7 @@ def _verify(directory: Path) -> None:
 
 
 def _damage(directory: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
+    """Describes what is wrong with a checkpoint's files; None: nothing."""
     if not (directory / CHECKSUMS).is_file():
         return f"no complete checkpoint here (no {CHECKSUMS})"
     written = (directory / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
@@ -250,7 +274,7 @@ def _write_checksums(directory: Path) -> None:
 
 
 def _checksums(directory: Path) -> Iterator[str]:
-    """A line for each file, in order. Files are read in blocks, and several at a time."""
+    """Yields a line for each file, in order. Files are read in blocks, several at a time."""
     paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     paths = [path for path in paths if path.name != CHECKSUMS]
     with ThreadPoolExecutor(thread_name_prefix="checksum") as workers:
@@ -264,7 +288,7 @@ def _sha256(path: Path) -> str:
 
 
 def _describe(tree: PyTree[Any]) -> dict[str, str]:
-    """Every leaf's path, dtype and shape, as stored, in the tree's order."""
+    """Maps the path of every leaf to its stored dtype and shape, in the tree's order."""
     plain = jax.tree_util.tree_leaves_with_path(jax.tree.map(_abstract, tree))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype} {leaf.shape}"
@@ -277,7 +301,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(leaf: Any) -> Any:
-    """A leaf's numbers: a typed random key's data, anything else as it is."""
+    """The data of a typed random key; any other leaf as it is."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
@@ -285,6 +309,8 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(_plain, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
 
 
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    here = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(
+        jax.devices()[0]
+    )
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,13 +1,13 @@
 """A round's data as a TFDS data set, and the Grain pipeline that feeds it to training.
 
-Knows arrays and files and nothing of what they mean. The files are an ordinary TFDS data set in
-ArrayRecord format: `tfds.builder_from_directory(folder).as_data_source("train")` reads them
-anywhere, without this package and without TensorFlow. `round` calls it.
+Knows arrays and files, and nothing of what they mean. The files are an ordinary TFDS data set in
+ArrayRecord format: `tfds.builder_from_directory(folder).as_data_source("train")` reads them without
+this package and without TensorFlow.
 
-A row is a whole context with all its questions: `context` int32 [facts, fact_length], `questions`
+A row is a context with all its questions: `context` int32 [facts, fact_length], `questions`
 int32 [questions, question_length], `answers` int32 [questions, answer_length], `classes` int32
 [questions], `problem_seed` int64, and `parent`, the digest of the checkpoint that answered. Nothing
-here depends on that set.
+here depends on these columns.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from amplify.errors import AmplifyError, first_line
 from amplify.files import writing
 from amplify.runtime import processes
 
-# tensorflow_datasets takes a third of a second to import: only who touches a data set pays for it.
+# tensorflow_datasets takes a third of a second to import, so it is imported where it is needed.
 
 MODULE = "amplify.dataset"
 """What data sets say made them. It is a part of their digests, so it stays the same."""
@@ -38,27 +38,34 @@ Columns = Mapping[str, Shaped[np.ndarray, "rows ..."]]
 def write(
     directory: Path, columns: Columns, *, name: str, description: str, version: str = "1.0.0"
 ) -> str:
-    """Writes columns as the split `train`, in the order of their rows. Returns the files' digest.
+    """Writes columns as the split `train`, in the order of their rows.
 
-    The folder appears whole or not at all and replaces what is there. The same columns give the
-    same bytes, in any process on any day. Several processes write a shard each: then the files, and
-    so their digest, are others, and the rows and their order the same.
+    The folder is written atomically and replaces an existing one. The same columns always give the
+    same bytes. Several processes write one shard each: the files and their digest then differ, but
+    the rows and their order are the same.
 
     Args:
-        directory: becomes the data set's folder, with `dataset_info.json` in it.
-        columns: numbers of any dtype and further shape, or one string a row.
-        name: what TFDS calls it: lower case, words joined by underscores.
+        directory: becomes the data set's folder, which contains `dataset_info.json`.
+        columns: for each row, an array of numbers of any dtype and shape, or a string.
+        name: the data set's name in TFDS: lower case, words joined by underscores.
+        description: the data set's description in TFDS.
+        version: the data set's version in TFDS.
+
+    Returns:
+        The digest of the files, see `digest`.
 
     Raises:
-        ValueError: if there are no rows, or not as many in every column.
+        ValueError: if there are no rows, or columns differ in their number of rows.
     """
     import tensorflow_datasets as tfds
 
     lengths = {key: len(column) for key, column in columns.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"expected as many rows, and at least one, in every column: got {lengths}")
+        raise ValueError(
+            f"every column must have the same number of rows, at least 1: got {lengths}"
+        )
     [rows] = set(lengths.values())
-    with whole_folder(directory) as folder:
+    with atomic_folder(directory) as folder:
         processes.first(folder.mkdir)
         file = tfds.core.ShardedFileTemplate(
             data_dir=folder, dataset_name=name, split="train", filetype_suffix="array_record"
@@ -86,7 +93,7 @@ def write(
 def read(directory: Path) -> Sequence[dict[str, Any]]:
     """The rows of a data set, decoded as they are asked for: arrays, and text as UTF-8 bytes.
 
-    Every record's checksum is verified first, which takes 15 microseconds a row.
+    Every record's checksum is verified first, which takes 15 microseconds per row.
 
     Raises:
         AmplifyError: if the data set is missing or damaged.
@@ -99,7 +106,7 @@ def read(directory: Path) -> Sequence[dict[str, Any]]:
         source = tfds.builder_from_directory(directory).as_data_source(split="train")
         source.data_source.__getitems__(range(len(source)))
         source[0]
-    except Exception as error:  # TFDS and ArrayRecord report damage as whatever they stumble over
+    except Exception as error:  # damage makes TFDS and ArrayRecord raise many kinds
         raise AmplifyError(f"{directory}: damaged data set ({first_line(error)})") from error
     return source
 
@@ -113,21 +120,27 @@ def batches(
     optional: Sequence[str] = (),
     lay_out: Callable[[Columns], Columns] = dict,
 ) -> grain.DatasetIterator:
-    """Endless batches of what `write` wrote, every epoch in a new order, what is left over dropped.
+    """Iterates endlessly over batches of a data set, shuffled anew in every epoch.
 
-    The iterator goes on exactly where it was after `set_state(get_state())`, or when saved beside a
-    model. Batch i is a pure function of data, seed and i: the state is the number i, and there is
-    no thread that could run ahead of it.
+    Rows that are left over at the end of an epoch are dropped. Batch i is a pure function of data,
+    seed and i. The iterator's state is the number i, so that it continues exactly where it was
+    after `set_state(get_state())`, or when saved with a checkpoint.
 
-    The rows are decoded once, before the first batch, for a round's fit in memory many times over.
-    A batch is then one gather of 20 microseconds. Grain's own shuffling, batching and prefetching
-    of rows takes 900, and 16 threads from the training step.
+    All rows are decoded once, before the first batch: a round's data fits in memory many times
+    over. A batch is then one gather of 20 microseconds. Grain's own shuffling, batching and
+    prefetching takes 900 microseconds, and 16 threads that the training step could use.
 
     Args:
-        columns: of numbers; each becomes an array [batch_size, ...].
-        optional: columns that are read too where the data set has them.
-        seed: 0 to 2**64 - 1.
-        lay_out: makes the columns that batches are taken from, of those read, row by row.
+        directory: the data set's folder.
+        columns: names of columns of numbers; each becomes an array [batch_size, ...].
+        batch_size: rows in a batch; 1 or more.
+        seed: seed of the shuffling; 0 to 2**64 - 1.
+        optional: names of columns that are read too if the data set has them.
+        lay_out: maps the columns that were read to those that batches are taken from, with the same
+            rows.
+
+    Returns:
+        A Grain iterator of dicts of arrays.
 
     Raises:
         AmplifyError: if the data set is missing or damaged, lacks a column, or is too small.
@@ -141,23 +154,39 @@ def batches(
     order = functools.lru_cache(maxsize=1)(functools.partial(epoch_order, seed, count))
 
     def batch(number: int) -> dict[str, Shaped[np.ndarray, "batch ..."]]:
-        epoch, place = divmod(number, epoch_batches)
-        taken = order(epoch)[place * batch_size : (place + 1) * batch_size]
+        epoch, position = divmod(number, epoch_batches)
+        taken = order(epoch)[position * batch_size : (position + 1) * batch_size]
         return {name: column[taken] for name, column in rows.items()}
 
-    numbers = grain.MapDataset.range(sys.maxsize)  # as good as endless
-    unhurried = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    return iter(numbers.map(batch).to_iter_dataset(unhurried))
+    numbers = grain.MapDataset.range(sys.maxsize)  # practically endless
+    no_threads = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return iter(numbers.map(batch).to_iter_dataset(no_threads))
 
 
 def epoch_order(seed: int, rows: int, epoch: int) -> Int[np.ndarray, " rows"]:
-    """The order of an epoch's rows. From raw random bits, which NumPy promises never to change."""
+    """Returns the order of an epoch's rows.
+
+    It is computed from raw random bits, which are the same in all versions of NumPy.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        rows: number of rows.
+        epoch: number of the epoch, from 0.
+    """
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(rows)
     return np.argsort(bits, kind="stable")
 
 
 def verify(directory: Path, expected: str) -> None:
-    """Raises AmplifyError unless the data set's files are those of the digest."""
+    """Checks the files of a data set.
+
+    Args:
+        directory: the data set's folder.
+        expected: its digest, as `write` returned it.
+
+    Raises:
+        AmplifyError: if the data set is missing or damaged.
+    """
     if not directory.is_dir():
         raise AmplifyError(f"{directory}: missing data set")
     if digest(directory) != expected:
@@ -165,7 +194,7 @@ def verify(directory: Path, expected: str) -> None:
 
 
 def digest(directory: Path) -> str:
-    """SHA-256 of a data set's files and their names."""
+    """Returns the SHA-256 of a data set's files and their names."""
     total = hashlib.sha256()
     for path in sorted(directory.iterdir()):
         total.update(f"{path.name} {path.stat().st_size}\n".encode())
@@ -174,7 +203,7 @@ def digest(directory: Path) -> str:
 
 
 def features(columns: Columns) -> Any:
-    """The TFDS features of a row of these columns."""
+    """Returns the TFDS features of a row of these columns."""
     import tensorflow_datasets as tfds
 
     def feature(column: Shaped[np.ndarray, "rows ..."]) -> Any:
@@ -189,7 +218,7 @@ def features(columns: Columns) -> Any:
 
 
 def _shards(rows: int) -> list[range]:
-    """The rows that each process writes: one shard a process, for a round's rows are few."""
+    """The rows that each process writes: one shard per process."""
     count = min(rows, processes.count())
     return [range(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
@@ -218,9 +247,9 @@ def _write_records(path: str, columns: Columns) -> int:
 
 
 def _records(columns: Columns) -> Iterator[bytes]:
-    """Rows as TFDS itself would serialize them, but deterministically and three times as fast.
+    """Serializes rows as TFDS does, but deterministically and three times as fast.
 
-    TFDS leaves the order of a record's columns to protobuf's hash map, another in every process.
+    TFDS writes a record's columns in the order of protobuf's hash map, which differs by process.
     """
     from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
@@ -242,7 +271,7 @@ def _records(columns: Columns) -> Iterator[bytes]:
 def _decode(
     directory: Path, columns: Sequence[str], optional: Sequence[str]
 ) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
-    """What `_records` made of columns of numbers: as TFDS decodes it, but six times as fast."""
+    """Decodes columns of numbers as TFDS does, but six times as fast."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     source: Any = read(directory)
@@ -267,46 +296,54 @@ def _decode(
 
 
 @contextlib.contextmanager
-def whole_folder(directory: Path) -> Iterator[Path]:
-    """Yields a path to make a folder at; it becomes `directory` when the block ends well.
+def atomic_folder(directory: Path) -> Iterator[Path]:
+    """Yields the path of a new folder, which becomes `directory` when the block succeeds.
 
-    Until then `directory` is what it was, whatever happens. What a killed process left behind is
-    cleared away by the next that writes to the same `directory`. Several processes fill the folder
-    together; the first makes and renames it.
+    Until then `directory` is unchanged, whatever happens. What a killed process leaves behind is
+    removed by the next one that writes to the same `directory`. Several processes may fill the
+    folder together; the first makes and renames it.
+
+    Args:
+        directory: replaced if it exists.
     """
-    workplace = workplace_of(directory)
-    processes.first(lambda: clear(workplace))
+    staging = staging_folder(directory)
+    processes.first(lambda: make_empty(staging))
     try:
-        yield workplace / "new"
-        processes.meet()
-        processes.first(lambda: put_in_place(workplace, directory))
+        yield staging / "new"
+        processes.barrier()
+        processes.first(lambda: move_into_place(staging, directory))
     finally:
         if processes.is_first():
-            shutil.rmtree(workplace)
+            shutil.rmtree(staging)
 
 
-def workplace_of(directory: Path) -> Path:
-    """Where a folder is made before it is put in place."""
+def staging_folder(directory: Path) -> Path:
+    """Returns the folder in which `directory` is prepared."""
     return directory.with_name(f".{directory.name}.tmp")
 
 
-def clear(workplace: Path) -> None:
-    """Makes an empty folder, whatever is there."""
-    if workplace.exists():
-        shutil.rmtree(workplace)
-    workplace.mkdir(parents=True)
+def make_empty(staging: Path) -> None:
+    """Makes an empty folder, and removes an existing one."""
+    if staging.exists():
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
 
 
-def put_in_place(workplace: Path, directory: Path) -> None:
-    """Renames the finished `workplace / "new"` to `directory`, once all of it is on disk."""
-    for path in workplace.rglob("*"):
+def move_into_place(staging: Path, directory: Path) -> None:
+    """Renames `staging / "new"` to `directory`, once all its files are on disk.
+
+    Args:
+        staging: the folder that `staging_folder` names.
+        directory: replaced if it exists.
+    """
+    for path in staging.rglob("*"):
         writing.sync(path)
     if directory.exists():
-        directory.rename(workplace / "old")
+        directory.rename(staging / "old")
     try:
-        (workplace / "new").rename(directory)
+        (staging / "new").rename(directory)
     except OSError:
-        if (workplace / "old").exists():
-            (workplace / "old").rename(directory)
+        if (staging / "old").exists():
+            (staging / "old").rename(directory)
         raise
     writing.sync(directory.parent)

@@ -1,10 +1,9 @@
-"""Where arrays lie when there are several devices: contexts are spread over `data` and `fsdp`, and
-weights over `fsdp` and `tensor`.
+"""Sharding: contexts over the mesh axes `data` and `fsdp`, weights over `fsdp` and `tensor`.
 
-Parameters name their axes where they are created (see `axes`), and one table here says over which
-mesh axis each name is spread. Functions are written as for one device, and the compiler partitions
-them (GSPMD, Xu et al. 2021, arXiv:2105.04663). A mesh changes results by rounding alone, so it is
-no part of an experiment's identity, and what was saved on one is restored onto another.
+Parameters name their axes where they are created (see `axes`), and `RULES` maps these names to mesh
+axes. Functions are written as for one device, and the compiler partitions them (GSPMD, Xu et al.
+2021, arXiv:2105.04663). A mesh changes results only by rounding, so it is not part of an
+experiment's identity, and a checkpoint that was saved on one mesh can be restored on another.
 """
 
 import dataclasses
@@ -32,7 +31,7 @@ from amplify.errors import AmplifyError
 from amplify.runtime import processes
 
 ROWS = ("data", "fsdp")
-"""The mesh axes that a batch's contexts are spread over."""
+"""The mesh axes that a batch's contexts are sharded over."""
 RULES = (
     ("vocabulary", "tensor"),
     ("heads", "tensor"),
@@ -44,69 +43,79 @@ RULES = (
     ("rank", "fsdp"),
     ("rank", "tensor"),
 )
-"""Logical axis of a parameter -> mesh axis, in order of precedence. A rule applies if its mesh axis
-divides the length evenly and is not taken by another axis of the same parameter. An axis to which
-no rule applies is replicated: layers, which are scanned, and norms, which are small, have none.
+"""Maps logical axes of parameters to mesh axes, in order of precedence. A rule applies if the mesh
+axis divides the axis's length evenly and no other axis of the parameter uses it. An axis to which
+no rule applies is replicated: there are none for layers, which are scanned, and norms, which are
+small.
 """
 
 Names = tuple[str | None, ...]
-"""Of a parameter's axes."""
+"""Logical names of a parameter's axes."""
 Devices = Annotated[int, Field(ge=1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """`[mesh]` of an experiment file: devices along each axis."""
+    """`[mesh]` of an experiment file: the number of devices along each mesh axis."""
 
     data: Devices = 1
-    """Each works on a share of the contexts."""
+    """Data parallelism: each device takes a share of the contexts."""
     fsdp: Devices = 1
-    """Each works on a share of the contexts and keeps a share of the weights, which others ask for
-    layer by layer."""
+    """Fully sharded data parallelism: each device takes a share of the contexts and stores a share
+    of the weights, which are gathered layer by layer."""
     tensor: Devices = 1
-    """Each works on a share of every layer."""
+    """Tensor parallelism: each device computes a share of every layer."""
 
     @property
     def size(self) -> int:
+        """Number of devices."""
         return self.data * self.fsdp * self.tensor
 
     @property
     def row_shares(self) -> int:
-        """How many parts a batch of contexts is spread over: they must divide it."""
+        """Number of shards of a batch of contexts, which must divide the batch size."""
         return self.data * self.fsdp
 
     @property
-    def of_rows(self) -> Sharding:
-        """Where a batch lies whose first axis counts contexts."""
+    def row_sharding(self) -> Sharding:
+        """Sharding of arrays whose first axis counts contexts."""
         return self._sharding(PartitionSpec(ROWS))
 
-    def of_parameter(self, names: Names, shape: tuple[int, ...]) -> PartitionSpec:
-        """Over which mesh axes a parameter of that shape is spread, by the names of its axes."""
+    def partition_spec(self, names: Names, shape: tuple[int, ...]) -> PartitionSpec:
+        """Returns the mesh axes that a parameter is sharded over.
+
+        Args:
+            names: logical names of its axes.
+            shape: its shape.
+        """
         lengths = dict(zip(names, shape, strict=True))
         applying = tuple(
             (name, axis)
             for name, axis in RULES
-            if name in lengths and self._spreads(lengths[name], axis)
+            if name in lengths and self._divides(lengths[name], axis)
         )
         return logical_to_mesh_axes(names, applying) or PartitionSpec()
 
     def specs(self, tree: PyTree[Any]) -> PyTree[PartitionSpec]:
-        """Over which mesh axes each leaf of a state is spread; moments and averages are like their
-        parameter. What names no axes is replicated.
+        """Returns the partition spec of each leaf of a state.
+
+        Optimizer moments and moving averages are sharded like their parameter. Leaves without
+        logical axis names are replicated.
         """
 
         def of(names: Names | None, leaf: Any) -> PartitionSpec:
-            return PartitionSpec() if names is None else self.of_parameter(names, leaf.shape)
+            return PartitionSpec() if names is None else self.partition_spec(names, leaf.shape)
 
         return _map_named(of, tree)
 
-    def of_tree(self, tree: PyTree[Any]) -> PyTree[Sharding]:
-        """Where each leaf of a state lies."""
+    def shardings(self, tree: PyTree[Any]) -> PyTree[Sharding]:
+        """Returns the sharding of each leaf of a state."""
         return jax.tree.map(self._sharding, self.specs(tree))
 
     def shares(self, tree: PyTree[Any]) -> "Shares":
-        """How much of a state each device holds, by shapes alone: nothing is allocated, and the
-        devices need not be there.
+        """Computes how much of a state each device holds.
+
+        Only shapes are used: nothing is allocated, and the devices need not exist.
         """
         sizes = dataclasses.asdict(self)
         mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
@@ -121,38 +130,38 @@ class Mesh:
             sum(share(leaf, spec) * leaf.dtype.itemsize for leaf, spec in held),
         )
 
-    def undivided(self, tree: PyTree[Any]) -> list[str]:
-        """The axes of parameters, as `name length`, that are replicated although there are rules
-        for them, because no rule's mesh axis divides them evenly.
+    def replicated_axes(self, tree: PyTree[Any]) -> list[str]:
+        """Returns the axes of parameters, as `name length`, that are replicated because no mesh
+        axis divides them evenly, although there are rules for them.
         """
         found = set()
 
         def of(names: Names | None, leaf: Any) -> None:
             for name, length in zip(names or (), leaf.shape, strict=bool(names)):
                 over = [axis for rule, axis in RULES if rule == name and getattr(self, axis) > 1]
-                if over and not any(self._spreads(length, axis) for axis in over):
+                if over and not any(self._divides(length, axis) for axis in over):
                     found.add(f"{name} {length}")
 
         _map_named(of, tree)
         return sorted(found)
 
     def place(self, tree: PyTree[Any]) -> PyTree[Any]:
-        """The tree's leaves in their places; of shapes alone, shapes that say where they lie."""
-        return jax.tree.map(_put, tree, self.of_tree(tree))
+        """Puts each leaf of a state where its sharding says; adds shardings to abstract leaves."""
+        return jax.tree.map(_put, tree, self.shardings(tree))
 
     def place_rows(self, batch: PyTree[Any]) -> PyTree[Any]:
-        """A batch in its place: each process puts what lies on its own devices."""
-        return jax.tree.map(lambda leaf: _put(leaf, self.of_rows), batch)
+        """Puts a batch on the devices; each process transfers only the shards of its own."""
+        return jax.tree.map(lambda leaf: _put(leaf, self.row_sharding), batch)
 
     def spread_rows(self, batch: PyTree[Any]) -> PyTree[Any]:
-        """The same inside a compiled function. Rows that do not divide evenly stay as they are."""
+        """Shards a batch inside a compiled function, unless its rows do not divide evenly."""
         if self.size == 1 or any(len(leaf) % self.row_shares for leaf in jax.tree.leaves(batch)):
             return batch
-        return jax.lax.with_sharding_constraint(batch, self.of_rows)
+        return jax.lax.with_sharding_constraint(batch, self.row_sharding)
 
     @property
     def here(self) -> "Mesh":
-        """The part of this process, for what each does by itself: the same mesh if there is one."""
+        """The mesh of this process's devices, for what each process computes alone."""
         if not processes.are_several():
             return self
         devices = jax.local_device_count()
@@ -161,29 +170,31 @@ class Mesh:
         return Mesh(devices // tensor // fsdp, fsdp, tensor)
 
     def bring_here(self, tree: PyTree[Any]) -> PyTree[Any]:
-        """A tree that is spread over all processes, on the devices of this one."""
+        """Gathers a tree that is sharded over all processes onto the devices of this one."""
         if not processes.are_several():
             return tree
-        return self.here.place(jax.tree.map(processes.whole, tree))
+        return self.here.place(jax.tree.map(processes.to_numpy, tree))
 
     def compile_step(
         self, step: Callable[..., Any], *, donates: int, returns: Callable[[], PyTree[Any]]
     ) -> Callable[..., Any]:
-        """Compiles a step from a state to the next, which comes out in the places where it went in:
-        the next call runs the same program.
+        """Compiles a step from a state to the next, with the same sharding, so that the next call
+        runs the same program.
 
         Args:
-            step: called with the same shapes every time.
-            donates: which of its arguments is the state.
-            returns: what has the shapes that it returns, None where the place does not matter.
-                Called only where states are spread.
+            step: a function that is always called with the same shapes.
+            donates: index of the argument that is the state.
+            returns: makes a tree with the shapes that the step returns, None where the sharding
+                does not matter. Called only if states are sharded.
         """
         if self == ONE_DEVICE:
             return jax.jit(step, donate_argnums=donates)
-        out = self.of_tree(returns())
-        return processes.compiled_together(jax.jit(step, donate_argnums=donates, out_shardings=out))
+        out = self.shardings(returns())
+        return processes.compile_before_running(
+            jax.jit(step, donate_argnums=donates, out_shardings=out)
+        )
 
-    def _spreads(self, length: int, axis: str) -> bool:
+    def _divides(self, length: int, axis: str) -> bool:
         devices = getattr(self, axis)
         return devices > 1 and length % devices == 0
 
@@ -194,15 +205,15 @@ class Mesh:
 
 
 class Shares(NamedTuple):
-    """Bytes of a state."""
+    """Size of a state in bytes, in total and on each device."""
 
     all: int
     per_device: int
 
 
 def _map_named(function: Any, tree: PyTree[Any]) -> PyTree[Any]:
-    """`function(names, leaf)` of each leaf; names are None where it is no parameter, nor of the
-    shape of one.
+    """Maps each leaf by `function(names, leaf)`. Names are None where a leaf has none, or where it
+    has more or fewer axes than names.
     """
 
     def of(node: Any) -> Any:
@@ -229,8 +240,8 @@ def _put(leaf: Any, sharding: Sharding) -> Any:
         return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding))
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
-    numbers = processes.whole(leaf)
-    with jax.transfer_guard("allow"):  # this puts shares where they go, and jax knows it as no put
+    numbers = processes.to_numpy(leaf)
+    with jax.transfer_guard("allow"):  # jax does not count this as an explicit transfer
         return jax.make_array_from_callback(numbers.shape, sharding, lambda index: numbers[index])
 
 
@@ -239,14 +250,13 @@ ONE_DEVICE = Mesh()
 
 @functools.cache
 def _devices(mesh: Mesh) -> jax.sharding.Mesh:
-    """All of them, or so many of this process. Raises AmplifyError if there are not enough."""
+    """The mesh over all devices, or over the first devices of this process."""
     sizes = dataclasses.asdict(mesh)
     if mesh.size > jax.device_count():
         product = " x ".join(f"{name} {size}" for name, size in sizes.items())
         raise AmplifyError(
-            f"the experiment's mesh takes {mesh.size} devices ({product}), and there are"
-            f" {jax.device_count()} here: change [mesh], which is no part of the experiment's"
-            " identity"
+            f"the experiment's mesh needs {mesh.size} devices ({product}), but there are"
+            f" {jax.device_count()}: change [mesh], which is not part of the experiment's identity"
         )
     everywhere = mesh.size == jax.device_count()
     return jax.make_mesh(
