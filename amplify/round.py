@@ -9,7 +9,7 @@ What kind of oversight an experiment has decides which phases a round has; a pha
 what those before it left, and is asked for only then. Each stage leaves its
 result in the round's folder before the next begins, and what is there is not done again: a round
 that was killed goes on where it was and ends as if it had not been. What the stages do is in
-`stages`; `running` writes the round's report.
+`stages`; `launch` writes the round's report.
 """
 
 from amplify import stages

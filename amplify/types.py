@@ -3,7 +3,7 @@ between them.
 
 This module knows shapes and three protocols and nothing else; every other module imports it, and it
 imports none of ours. What a task or a model may have beside that is in `task_abilities` and
-`model_abilities`. Everything here is a pytree of JAX arrays or a pure function over them, so any of
+`models.abilities`. Everything here is a pytree of JAX arrays or a pure function over them, so any of
 it may be jitted and vmapped.
 
 Shapes used throughout:
@@ -222,7 +222,7 @@ class Task(Protocol):
 @runtime_checkable
 class Assistant(Protocol):
     """The model being trained: reads a context once, answers many questions about it. A frozen
-    dataclass. What it may have beside this is in `model_abilities`.
+    dataclass. What it may have beside this is in `models.abilities`.
     """
 
     def __hash__(self) -> int: ...

@@ -1,7 +1,7 @@
 """Errors of the operating system, as one line: which path, why, and what can be done about it.
 
 Libraries that write for us report a full disk in their own ways: Orbax and ArrayRecord as text
-inside an error of another type, SQLite in words of its own. Called by `cli`.
+inside an error of another type, SQLite in words of its own. Called by `commands`.
 """
 
 import errno

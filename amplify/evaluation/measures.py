@@ -2,7 +2,7 @@
 
 A measure is declared once, with the words that tables, pictures and pages show. Evals rows hold the
 measures that apply to them: right or wrong is 1 or 0, and a value that is missing is left out, so
-it is never NaN and never a 0 that nobody measured. `evaluation.measures_of` says which measures an
+it is never NaN and never a 0 that nobody measured. `measuring.measures_of` says which measures an
 experiment has; rounds record their declarations, so that reports need none of the experiment's
 code. Knows names and words, and neither jax nor files: pages for people import it.
 """

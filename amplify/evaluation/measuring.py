@@ -133,7 +133,7 @@ def evaluate(
 
     Args:
         split: what the items' rows say of it.
-        known: measures that are not taken, because another round has them (see `constants`).
+        known: measures that are not taken, because another round has them (see `constant_measures`).
         advance: is told of contexts that were evaluated, for a progress bar.
         place: where contexts lie.
 

@@ -134,7 +134,7 @@ class LanguageModel:
         return pretrained.open_folder(find_folder(self.config.pretrained))
 
     def prepare(self) -> None:
-        """Opens the tokenizer; see `model_abilities.preparer_of`.
+        """Opens the tokenizer; see `models.abilities.preparer_of`.
 
         Raises:
             AmplifyError: if the tokenizer does not suit the task, or the task's contexts are too
@@ -147,7 +147,7 @@ class LanguageModel:
         return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
 
     def load(self, place: Place | None = None) -> PyTree[Array] | None:
-        """Loads the checkpoint's weights, and draws LoRA adapters; see `model_abilities`.
+        """Loads the checkpoint's weights, and draws LoRA adapters; see `models.abilities`.
 
         Args:
             place: the sharding of each parameter; None: all on the default device.
@@ -329,7 +329,7 @@ class LanguageModel:
         return log_prob, right, jnp.take_along_axis(packed.segments, indices, axis=2)
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Packs a data set's rows into sequences, as `loss` takes them; see `model_abilities`.
+        """Packs a data set's rows into sequences, as `loss` takes them; see `models.abilities`.
 
         Raises:
             AmplifyError: if an answer contains a token that the model can never generate.

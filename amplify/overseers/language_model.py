@@ -151,7 +151,7 @@ class LanguageModelOverseer:
 
     def prepare(self) -> None:
         """Opens the tokenizer of a checkpoint that speaks in this process; see
-        `model_abilities.preparer_of`.
+        `models.abilities.preparer_of`.
 
         Raises:
             AmplifyError: if the prompt and a transcript are too long for the checkpoint.
@@ -161,7 +161,7 @@ class LanguageModelOverseer:
 
     def load(self, place: Place) -> PyTree[Array] | None:
         """The weights of a checkpoint that speaks in this process; see
-        `model_abilities.loader_of`.
+        `models.abilities.loader_of`.
         """
         return self.speaker.load(place)
 

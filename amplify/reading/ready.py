@@ -2,7 +2,7 @@
 
 Reading an experiment file must cost next to nothing, so whatever builds a search index, opens a
 tokenizer or compiles something is done here: once, before round 0 and before anything is written.
-Later rounds are not checked again: what they read cannot have changed since. `running` calls it.
+Later rounds are not checked again: what they read cannot have changed since. `launch` calls it.
 """
 
 from pathlib import Path

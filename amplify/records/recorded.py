@@ -1,6 +1,6 @@
 """An experiment as its records tell it, for comparisons: no code of its folder is run.
 
-Stands in for `experiment.Experiment` where only its values, its measures and its task's classes are
+Stands in for `sections.Experiment` where only its values, its measures and its task's classes are
 read.
 """
 

@@ -80,7 +80,7 @@ class Searched:
     answer_rule = AnswerRule()
 
     def prepare(self) -> None:
-        """Builds the library; see `model_abilities.preparer_of`.
+        """Builds the library; see `models.abilities.preparer_of`.
 
         Raises:
             AmplifyError: if texts do not fit into the lengths that the task gives them, or cannot
