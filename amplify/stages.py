@@ -263,7 +263,9 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
         team = (experiment.task, experiment.assistant, experiment.overseer)
         weights = Weights(assistant, params)
         with calls.counting(calls.LOOKS) as asked:
-            seen = measuring.look(*team, weights, student, problems, root, asks=asks)
+            seen = measuring.evaluate_during_training(
+                *team, weights, student, problems, root, asks=asks
+            )
         return {**seen, "look_calls": dict(asked.parts)}
 
     return look

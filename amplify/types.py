@@ -3,8 +3,8 @@ between them.
 
 This module knows shapes and three protocols and nothing else; every other module imports it, and it
 imports none of ours. What a task or a model may have beside that is in `task_abilities` and
-`models.abilities`. Everything here is a pytree of JAX arrays or a pure function over them, so any of
-it may be jitted and vmapped.
+`models.abilities`. Everything here is a pytree of JAX arrays or a pure function over them, so any
+of it may be jitted and vmapped.
 
 Shapes used throughout:
     batch            problems

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
+from amplify.evaluation.judging import OVERSEEN, Team, count, judge, right_alone
 from amplify.evaluation.measures import (
     ALONE,
     ALONE_IF_FOUND,
@@ -32,24 +32,13 @@ from amplify.overseers.human import learner_of
 from amplify.overseers.language_model import check_failed
 from amplify.runtime import calls
 from amplify.task_abilities import knows_truth, rule_of, search_of
-from amplify.tasks.problems import TOGETHER, answer_keys, at_a_time, in_chunks
-from amplify.trees.amplification import (
-    amplified,
-    assistant_alone,
-    count_calls,
-    over_questions,
-    read_for,
-    told_the_truth,
-)
-from amplify.trees.driving import ask_everything, driven
+from amplify.tasks.problems import TOGETHER, at_a_time, in_chunks
 from amplify.types import (
     DONT_KNOW,
     FAILED,
     Assistant,
-    Interaction,
     OverseerKind,
     Problems,
-    Respond,
     Task,
     Weights,
 )
@@ -133,7 +122,8 @@ def evaluate(
 
     Args:
         split: what the items' rows say of it.
-        known: measures that are not taken, because another round has them (see `constant_measures`).
+        known: measures that are not taken, because another round has them (see
+            `constant_measures`).
         advance: is told of contexts that were evaluated, for a progress bar.
         place: where contexts lie.
 
@@ -143,11 +133,12 @@ def evaluate(
     root = jax.random.key(seed)
     names = [measure.name for measure in measures_of(task, assistant, overseer)]
     wanted = [name for name in OVERSEEN if name not in known]
-    function = functools.partial(_judge, task, assistant, overseer, wanted, weights, root)
+    team = Team(task, assistant, overseer)
+    function = functools.partial(judge, team, wanted, weights, root)
     size = at_a_time(len(problems.seeds), CHUNK, place)
     chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
     judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
-    _count(judged)
+    count(judged)
     judged |= _compared(task, judged)
     check_failed(overseer, judged["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))
@@ -178,168 +169,6 @@ def context_digest(context: Int[np.ndarray, "facts fact_length"]) -> str:
     facts = np.ascontiguousarray(context, dtype=np.int64)
     ordered = facts[np.lexsort(facts.T[::-1])]
     return hashlib.sha256(repr(facts.shape).encode() + ordered.tobytes()).hexdigest()[:16]
-
-
-OVERSEEN = (AMPLIFIED.name, CEILING.name)
-"""Measures for which the overseer is asked."""
-CALLS = "calls"
-"""Of what was judged: answers behind each row, by what they were for and by who gave them."""
-
-
-def _judge(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    wanted: Collection[str],
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> dict[str, Any]:
-    """How each question is answered by the assistant and by the overseer, and what is right.
-
-    Two programs: the second, of what does not change from round to round, is seldom needed.
-
-    Args:
-        wanted: which of OVERSEEN are taken; the overseer is not asked for the others.
-    """
-    asks = AMPLIFIED.name in wanted
-    judge = _judge_driven if asks and not overseer.traced else _judge_compiled
-    judged = judge(task, assistant, overseer, asks, weights, root, problems)
-    if CEILING.name in wanted and knows_truth(task):
-        reach = _ceiling_compiled if overseer.traced else _ceiling_driven
-        ceiling = reach(task, assistant, overseer, weights, root, problems)
-        judged = {**judged, **ceiling, CALLS: {**judged[CALLS], **ceiling[CALLS]}}
-    return judged
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _judge_compiled(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    asks: bool,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> dict[str, Any]:
-    tree = None
-    if asks:
-        alone = assistant_alone(task, assistant, weights.assistant, problems.contexts)
-        tree = _oversee(task, overseer, alone, weights, root, problems)
-    return _results(task, assistant, weights.assistant, problems, tree)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _ceiling_compiled(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> dict[str, Any]:
-    helper = told_the_truth(task, problems.contexts)
-    return _reached(task, problems, _oversee(task, overseer, helper, weights, root, problems))
-
-
-def _oversee(
-    task: Task,
-    overseer: OverseerKind,
-    helper: Respond,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> Interaction:
-    """The problems' questions, answered by the overseer with a helper."""
-    contexts, questions = problems.contexts, problems.questions
-    keys = answer_keys(root, problems.seeds, questions.shape[1])
-    tree = amplified(task, overseer.using(weights.overseer), helper, contexts, depth=1)
-    return tree(questions, jnp.ones(questions.shape[:2], bool), keys)
-
-
-def _judge_driven(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    asks: bool,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> dict[str, Any]:
-    tree = _drive(task, assistant, overseer, weights, root, problems, "assistant")
-    return _compiled_results(task, assistant, weights.assistant, problems, tree)
-
-
-def _ceiling_driven(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> dict[str, Any]:
-    tree = _drive(task, assistant, overseer, weights, root, problems, "truth")
-    return _compiled_reached(task, problems, tree)
-
-
-def _drive(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-    sub_answers: str,
-) -> Interaction:
-    """As `_oversee`, for an overseer that runs in Python."""
-    everywhere, keys = ask_everything(root, problems)
-    bound, params = overseer.using(weights.overseer), weights.assistant
-    tree = driven(task, assistant, bound, params, problems.contexts, 1, sub_answers)
-    return tree(problems.questions, everywhere, keys)
-
-
-def _results(
-    task: Task,
-    assistant: Assistant,
-    params: PyTree[Array],
-    problems: Problems,
-    helped: Interaction | None,
-) -> dict[str, Any]:
-    """What is right of the assistant's own likeliest answers and of the overseer's.
-
-    Args:
-        params: the assistant's.
-        helped: what the overseer made of the questions with the assistant's sampled sub-answers;
-            None if it was not asked.
-    """
-    contexts, questions = problems.contexts, problems.questions
-    read = read_for(task, contexts, questions)
-    memory = assistant.encode(params, read)
-    alone = assistant.answer(params, memory, questions, None)
-    measured: dict[str, Any] = {}
-    if knows_truth(task):
-        if (search := search_of(task)) and search.supports:
-            measured[FOUND.name] = over_questions(search.supports)(read, questions)
-        measured |= {
-            "truth": over_questions(task.truth)(contexts, questions),
-            ALONE.name: _right(task, problems, alone.tokens),
-        }
-    rows, columns = questions.shape[:2]
-    counts = {ALONE.name: {calls.ASSISTANT: jnp.full(rows, columns)}}
-    if helped is not None:
-        if knows_truth(task):
-            measured[AMPLIFIED.name] = _right(task, problems, helped.answer)
-        measured["amplified_answer"] = helped.answer
-        counts[AMPLIFIED.name] = _calls_behind(helped)
-    return measured | {
-        "class": over_questions(task.class_of)(contexts, questions),
-        "answer": alone.tokens,
-        "probability": jnp.exp(alone.log_prob),
-        CALLS: counts,
-    }
-
-
-_compiled_results = jax.jit(_results, static_argnums=(0, 1))
 
 
 def _compared(
@@ -380,35 +209,7 @@ def same_answers(
     return np.array([same(*pair) for pair in pairs]).reshape(alone.shape[:-1])
 
 
-def _reached(task: Task, problems: Problems, told: Interaction) -> dict[str, Any]:
-    """What is right of the overseer's answers with true sub-answers."""
-    return {
-        CEILING.name: _right(task, problems, told.answer),
-        CALLS: {CEILING.name: _calls_behind(told)},
-    }
-
-
-_compiled_reached = jax.jit(_reached, static_argnums=0)
-
-
-def _right(
-    task: Task, problems: Problems, tokens: Int[Array, "batch questions answer_length"]
-) -> Bool[Array, "batch questions"]:
-    return over_questions(task.is_right)(problems.contexts, problems.questions, tokens)
-
-
-def _calls_behind(tree: Interaction) -> dict[str, Int[Array, " batch"]]:
-    counts = count_calls(tree, jnp.ones(tree.question.shape[:2], bool))
-    return {part: jnp.sum(number, axis=1) for part, number in counts.items()}
-
-
-def _count(judged: dict[str, Any]) -> None:
-    """Adds what was asked to the ledger of the stage that runs."""
-    for counts in judged[CALLS].values():
-        calls.count_all(counts)
-
-
-def look(
+def evaluate_during_training(
     task: Task,
     assistant: Assistant,
     overseer: OverseerKind,
@@ -429,14 +230,14 @@ def look(
         The names are those of `measures_of` and, where there is a truth, LIVE. Classes without
         values are left out.
     """
-    wanted = OVERSEEN if asks else ()
-    judged = jax.device_get(_judge(task, assistant, overseer, wanted, weights, root, problems))
-    _count(judged)
+    wanted, team = OVERSEEN if asks else (), Team(task, assistant, overseer)
+    judged = jax.device_get(judge(team, wanted, weights, root, problems))
+    count(judged)
     judged |= _compared(task, judged)
     names = [measure.name for measure in measures_of(task, assistant, overseer)]
     seen = {name: judged[name] for name in names if name in judged}
     if knows_truth(task):
-        seen[LIVE.name] = jax.device_get(_alone(task, assistant, student, problems))
+        seen[LIVE.name] = jax.device_get(right_alone(team, student, problems))
         calls.count(calls.ASSISTANT, seen[LIVE.name].size)
     return {
         "accuracy": {
@@ -448,15 +249,6 @@ def look(
             for name, values in seen.items()
         }
     }
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _alone(
-    task: Task, assistant: Assistant, params: PyTree[Array], problems: Problems
-) -> Bool[Array, "batch questions"]:
-    memory = assistant.encode(params, read_for(task, problems.contexts, problems.questions))
-    answers = assistant.answer(params, memory, problems.questions, None)
-    return _right(task, problems, answers.tokens)
 
 
 def _different(

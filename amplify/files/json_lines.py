@@ -11,7 +11,7 @@ from amplify.runtime import processes
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """As in `writing`; where several processes call it together, the text of the first is written."""
+    """As in `writing`; of several processes that call it together, the first one writes."""
     processes.first(lambda: writing.write_atomically(path, text))
 
 

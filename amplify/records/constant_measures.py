@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amplify.errors import AmplifyError
-from amplify.evaluation.measuring import OVERSEEN, Item
+from amplify.evaluation.judging import OVERSEEN
+from amplify.evaluation.measuring import Item
 from amplify.experiment.sections import IDENTITY, Experiment
 from amplify.records.provenance import made_by
 from amplify.records.round_folder import RoundFolder, read_evals
