@@ -15,9 +15,8 @@ import jax
 from jaxtyping import Array, PyTree
 
 from amplify.errors import AmplifyError
-from amplify.evaluation import measuring
 from amplify.evaluation.items import SELECT, Items, both_measured, is_share
-from amplify.evaluation.measuring import evaluate, is_costly
+from amplify.evaluation.measuring import CHUNK, evaluate, evaluate_during_training, is_costly
 from amplify.evaluation.statistics import carried_error_rate, judge
 from amplify.experiment.sections import Experiment
 from amplify.files.json_lines import read_lines, write_lines
@@ -247,7 +246,7 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
     something is asked only if the experiment file says so.
     """
     experiment, mesh = work.experiment, work.experiment.mesh
-    looked_at = at_a_time(experiment.evals.select, measuring.CHUNK, mesh.here.row_sharding)
+    looked_at = at_a_time(experiment.evals.select, CHUNK, mesh.here.row_sharding)
     problems = draw_held_out(experiment, "select", looked_at)
     problems = jax.device_put(problems, mesh.here.row_sharding)
     root = mesh.here.place(jax.random.key(experiment.seed))
@@ -263,9 +262,7 @@ def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, 
         team = (experiment.task, experiment.assistant, experiment.overseer)
         weights = Weights(assistant, params)
         with calls.counting(calls.LOOKS) as asked:
-            seen = measuring.evaluate_during_training(
-                *team, weights, student, problems, root, asks=asks
-            )
+            seen = evaluate_during_training(*team, weights, student, problems, root, asks=asks)
         return {**seen, "look_calls": dict(asked.parts)}
 
     return look

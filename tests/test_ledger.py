@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from amplify.cli.commands import main
-from amplify.evaluation import measuring
-from amplify.evaluation.measuring import evaluate
+from amplify.evaluation.measuring import evaluate, evaluate_during_training, is_costly
 from amplify.files.json_lines import read_lines
 from amplify.models.packing import PADDING
 from amplify.overseers import continuation
@@ -426,9 +425,7 @@ def test_a_look_while_training_measures_what_the_same_weights_measure(tmp_path):
     one, two = (assistant.init(jax.random.key(number)) for number in (1, 2))
     problems, root = draw_held_out(experiment, "select", 8), jax.random.key(experiment.seed)
     with calls.counting(calls.LOOKS) as asked:
-        seen = measuring.evaluate_during_training(*team, Weights(one), two, problems, root)[
-            "accuracy"
-        ]
+        seen = evaluate_during_training(*team, Weights(one), two, problems, root)["accuracy"]
     [chunk] = amplify_problems(*team, Weights(one), problems, experiment.seed, size=8)
     answers = {"amplified": chunk.answers}
     for name, params in (("alone", one), ("live", two)):
@@ -467,18 +464,16 @@ def test_a_look_that_asks_nobody_measures_what_costs_nothing(tmp_path):
     params = experiment.assistant.init(jax.random.key(1))
     problems, root = draw_held_out(experiment, "select", 8), jax.random.key(experiment.seed)
     team = (experiment.task, experiment.assistant, NeverAsked())
-    seen = measuring.evaluate_during_training(
-        *team, Weights(params), params, problems, root, asks=False
-    )
+    seen = evaluate_during_training(*team, Weights(params), params, problems, root, asks=False)
     assert set(seen["accuracy"]) == {"alone", "live"}
     assert seen["accuracy"]["alone"] == seen["accuracy"]["live"]
     with pytest.raises(AssertionError, match="it was asked"):
-        measuring.evaluate_during_training(*team, Weights(params), params, problems, root)
+        evaluate_during_training(*team, Weights(params), params, problems, root)
 
 
 def test_only_overseers_that_run_in_python_are_costly(tmp_path):
     experiment = Store(tiny_experiment(tmp_path / "tiny")).experiment
-    assert not measuring.is_costly(experiment.overseer)
+    assert not is_costly(experiment.overseer)
     assert not any(measure.costly for measure in experiment.measures)
 
 
