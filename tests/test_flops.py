@@ -37,7 +37,7 @@ def test_pairs_attended_to():
 
 def test_flops_of_a_training_step():
     # 6 x 360 x 7 + 6 x 10 x 4 x 2 + 12 x 3 x 4 x 24
-    assert flops.training_flops(TINY, tokens=7, answered=2, pairs=24) == 15_120 + 480 + 3_456
+    assert flops.training_flops(TINY, tokens=7, targets=2, pairs=24) == 15_120 + 480 + 3_456
 
 
 def test_bytes_of_an_answered_token():
