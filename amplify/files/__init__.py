@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and locks."""
+"""Atomic file writes, JSON lines, and locks between processes."""

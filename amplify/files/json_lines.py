@@ -1,4 +1,4 @@
-"""Files of JSON lines, written whole or not at all."""
+"""JSON Lines files, written atomically."""
 
 import hashlib
 import json
@@ -11,20 +11,42 @@ from amplify.runtime import processes
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """As in `writing`; of several processes that call it together, the first one writes."""
+    """Writes a text file atomically; of several processes that call this, only the first writes.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     processes.first(lambda: writing.write_atomically(path, text))
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> str:
-    """Writes JSON lines atomically; returns their SHA-256."""
+    """Writes rows as JSON Lines, atomically.
+
+    Args:
+        path: the file.
+        rows: one JSON object a line.
+
+    Returns:
+        The SHA-256 of the file.
+    """
     text = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomically(path, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_lines(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
-    """Reads JSON lines. Raises AmplifyError if they are missing, damaged or not those of the
-    digest.
+    """Reads a JSON Lines file.
+
+    Args:
+        path: the file.
+        digest: the expected SHA-256; None: it is not checked.
+
+    Raises:
+        AmplifyError: if the file is missing or damaged, or has another digest.
     """
     try:
         text = path.read_text(encoding="utf-8")

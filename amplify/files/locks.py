@@ -1,7 +1,7 @@
-"""A lock that one process holds at a time, and that says who holds it.
+"""Locks between processes that name their holder.
 
-The kernel frees it with the process, so no lock is ever stale. The holder's text is in the lock's
-file, which stays when the lock is released.
+The kernel releases a lock when its process ends, so locks are never stale. The lock file contains
+the holder's text and is kept after release.
 """
 
 import os
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 
 class ProcessLock:
-    """A lock between processes on one file. Released at the end of a `with` block."""
+    """A file lock between processes; a context manager that releases it at the end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,13 +23,13 @@ class ProcessLock:
         )
 
     def take(self, holder: str) -> bool:
-        """Takes the lock, if no other process has it.
+        """Tries to acquire the lock without waiting.
 
         Args:
-            holder: what others are told of whoever holds it, in one line.
+            holder: one line that identifies the holder to others.
 
         Returns:
-            Whether this process has it now.
+            Whether this process now holds the lock.
         """
         self._text = holder
         try:
@@ -39,12 +39,16 @@ class ProcessLock:
         return True
 
     def wait(self, holder: str = "") -> None:
-        """Takes the lock once no other process has it."""
+        """Waits until the lock is free, and acquires it.
+
+        Args:
+            holder: one line that identifies the holder to others.
+        """
         self._text = holder
         self._lock.acquire()
 
     def holder(self) -> str:
-        """What the process that holds the lock, or held it last, says of itself; "" if nothing."""
+        """Returns the text of the current or last holder; "" if there is none."""
         try:
             return self.path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:

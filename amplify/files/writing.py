@@ -1,7 +1,4 @@
-"""Files that are whole or not there at all, and files that only their owner may read.
-
-Knows nothing of what is in them.
-"""
+"""Atomic and private file writes."""
 
 import contextlib
 import os
@@ -15,15 +12,15 @@ FILE, FOLDER = 0o600, 0o700
 
 
 def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
-    """Writes a text file; whatever happens meanwhile, the file is whole, as before, or not there.
+    """Writes a text file atomically: afterwards it is complete, or as it was before.
 
     Args:
-        path: of the file.
-        text: is written as UTF-8.
-        private: only its owner may read it.
+        path: the file.
+        text: its content, written as UTF-8.
+        private: whether only the owner may read it.
 
     Raises:
-        OSError: it cannot be written; names the file.
+        OSError: if it cannot be written; names the file.
     """
     with replacing(path, private=private) as file:
         file.write(text)
@@ -33,16 +30,17 @@ def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
 def replacing(
     path: Path, mode: Literal["w", "wb"] = "w", *, private: bool = False
 ) -> Iterator[IO[Any]]:
-    """Yields an open file that takes the place of `path` once the block is done and all of it is
-    on disk. If the block raises, `path` stays as it was.
+    """Yields an open file that replaces `path` once the block ends and its content is on disk.
+
+    If the block raises, `path` stays as it was.
 
     Args:
-        path: of the file.
+        path: the file.
         mode: "w" for UTF-8 text, "wb" for bytes.
-        private: only its owner may read it.
+        private: whether only the owner may read it.
 
     Raises:
-        OSError: it cannot be written; names the file.
+        OSError: if it cannot be written; names the file.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     encoding, opener = "utf-8" if mode == "w" else None, open_private if private else None
@@ -61,7 +59,7 @@ def replacing(
 
 
 def sync(path: Path) -> None:
-    """Waits until a file is on disk; of a folder, which files are in it."""
+    """Flushes a file, or a folder's list of entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -70,10 +68,7 @@ def sync(path: Path) -> None:
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """An `opener` for `open` that makes the file private, whether it is new or not.
-
-    The umask makes no difference, nor do the permissions of a file that is there.
-    """
+    """An `opener` for `open` that makes a file private, new or not, regardless of the umask."""
     descriptor = os.open(path, flags, mode=FILE)
     with contextlib.suppress(PermissionError):  # another user owns it
         os.fchmod(descriptor, FILE)
@@ -81,13 +76,13 @@ def open_private(path: str | Path, flags: int) -> int:
 
 
 def make_private_folder(path: Path) -> None:
-    """Creates a folder if need be, and makes it and the files in it private."""
+    """Creates a folder if it does not exist, and makes it and the files in it private."""
     path.mkdir(mode=FOLDER, exist_ok=True)
     make_private(path, *(entry for entry in path.iterdir() if entry.is_file()))
 
 
 def make_private(*paths: Path) -> None:
-    """Makes files and folders private; those that do not exist are skipped."""
+    """Makes files and folders private. Skips those that do not exist."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             mode = stat.S_IMODE(path.stat().st_mode)

@@ -233,7 +233,7 @@ class Exchanges:
             row.get("prompt_tokens", 0) + row.get("completion_tokens", 0),
         )
         with self._lock:
-            self._calls = calls.added_up([*self._calls, call])
+            self._calls = calls.summed([*self._calls, call])
 
     def __enter__(self) -> "Exchanges":
         _open.append(self)

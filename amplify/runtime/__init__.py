@@ -1,1 +1,1 @@
-"""What a running process knows of itself: its peers, its device, its progress, what it asked."""
+"""The running program: its processes and devices, progress reports, and counts of calls."""

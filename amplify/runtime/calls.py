@@ -1,13 +1,12 @@
-"""Who was asked how often, and what for: the counts behind a round's ledger.
+"""Counts of calls to overseers, people and models: the source of a round's ledger.
 
-A *call* is one answer of one part: of the overseer, the assistant, the environment, a person. Of a
-language model it is one prompt that was sent. While a stage runs, a tally is open; code that asks
-somebody calls `count`, which adds to the innermost tally and does nothing where none is open, as in
-a replay. Whatever makes a signal inside a compiled training step returns a metric under the name
-that `metric` gives it, since nothing can be counted there.
+A *call* is one answer by one part: the overseer, the assistant, the environment or a person. For a
+language model, it is one prompt sent. Each stage opens a tally. Code that makes calls reports them
+to `count`, which adds to the innermost open tally, and does nothing if none is open, as in a
+replay. Calls inside a compiled training step are returned as metrics instead, see `metric`.
 
-A tally is state of the process because every function between a stage and those whom it asks would
-have to hand it on. Knows neither jax nor files.
+The open tallies are global because every function between a stage and the parts that it calls would
+otherwise have to pass them on.
 """
 
 from collections import Counter
@@ -15,24 +14,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 SIGNAL, EVALS, LOOKS = "signal", "evals", "looks"
-"""Purposes: making what is trained on, evaluating a round, and evaluating while it trains."""
+"""Purposes of calls: to make a training signal, to evaluate a round, to evaluate during training.
+"""
 
 OVERSEER, ASSISTANT, ENVIRONMENT = "overseer", "assistant", "environment"
 DEMONSTRATOR, PEOPLE = "demonstrator", "people"
 SERVER, LANGUAGE_MODEL = "server", "language model"
-"""Parts. Prompts of a language model that oversees count for the last two: for the server that it
-is behind, or for the model itself if it runs in this process.
+"""Parts that stand for the prompts of a language model as overseer: on a server, or in this
+process.
 """
 
 METRIC = "calls/"
-"""How the names of metrics begin that count calls."""
+"""Prefix of the metrics that count calls."""
 
 STATED = {"overseer_answers": OVERSEER, "assistant_answers": ASSISTANT, "human_answers": PEOPLE}
-"""Facts of a stage that say how often a part was called in making a signal."""
+"""Facts of a stage in the record that count calls for its signal, and the parts that were called.
+"""
 
 
 class Call(NamedTuple):
-    """How often one part was called in one stage, for one purpose."""
+    """Number of calls to one part, in one stage, for one purpose."""
 
     stage: str
     purpose: str
@@ -42,14 +43,14 @@ class Call(NamedTuple):
     tokens: int = 0  # that a server counted, of prompts and replies
 
     def as_row(self) -> dict[str, Any]:
-        """For JSON, without what is 0."""
+        """Returns the fields for JSON, without counts that are 0."""
         fields = self._asdict()
         extra = {key: fields[key] for key in ("reused", "tokens") if fields[key]}
         return {key: fields[key] for key in ("stage", "purpose", "part", "calls")} | extra
 
 
 class Tally:
-    """Counts of one purpose, open between `with counting(purpose) as tally:` and its end."""
+    """Counts of calls for one purpose, collected while the context manager is open."""
 
     def __init__(self, purpose: str) -> None:
         self.purpose = purpose
@@ -63,7 +64,11 @@ class Tally:
         _open.remove(self)
 
     def calls(self, stage: str) -> list[Call]:
-        """What was counted, in the order in which parts were first called."""
+        """Returns the counts, in the order in which parts were first called.
+
+        Args:
+            stage: the stage's name, such as "distillation/data".
+        """
         return [Call(stage, self.purpose, part, n) for part, n in self.parts.items() if n]
 
 
@@ -71,7 +76,7 @@ _open: list[Tally] = []
 
 
 def counting(purpose: str) -> Tally:
-    """A tally for what is asked while it is open; the innermost one counts.
+    """Returns a new tally; while it is the innermost open one, it receives all counts.
 
     Args:
         purpose: SIGNAL, EVALS or LOOKS.
@@ -80,51 +85,60 @@ def counting(purpose: str) -> Tally:
 
 
 def count(part: str, calls: int) -> None:
-    """Adds calls of a part to the stage that runs; outside of stages does nothing.
+    """Adds calls to the innermost open tally, if there is one.
 
     Args:
-        part: who was called; one of the parts above, or any other name.
-        calls: 0 or more.
+        part: who was called; one of the parts above, or another name.
+        calls: number of calls, 0 or more.
     """
     if _open:
         _open[-1].parts[part] += int(calls)
 
 
 def count_all(calls: Mapping[str, Any]) -> None:
-    """`count` for several parts. Each value is a number, or an array of numbers that are added."""
+    """Adds calls of several parts, as `count` does.
+
+    Args:
+        calls: for each part, a number or an array of numbers to be summed.
+    """
     for part, numbers in calls.items():
         count(part, numbers if isinstance(numbers, int) else int(numbers.sum()))
 
 
 def current_purpose() -> str | None:
-    """What is asked for at the moment; None outside of stages."""
+    """Returns the purpose of the innermost open tally; None if there is none."""
     return _open[-1].purpose if _open else None
 
 
 def purpose_of(stage: str) -> str:
-    """What a stage asks for where nothing else is said, as in files of earlier versions."""
+    """Returns the default purpose of a stage's calls, for records that do not contain one."""
     last = stage.rpartition("/")[2]
     return {"evals": EVALS, "checkpoint": LOOKS}.get(last, SIGNAL)
 
 
 def metric(part: str) -> str:
-    """Name of the metric by which a training step says how often it called a part.
+    """Returns the name of the metric that counts calls to a part in a training step.
 
-    Values are integers, and are added up over steps.
+    Values are integers; they are summed over steps.
     """
     return METRIC + part
 
 
 def as_metrics(calls: Mapping[str, Any]) -> dict[str, Any]:
-    """Calls by part as metrics of a training step."""
+    """Returns calls by part as metrics of a training step."""
     return {metric(part): number for part, number in calls.items()}
 
 
 def of_training(stage: str, log: Iterable[Mapping[str, Any]]) -> list[Call]:
-    """Calls that the rows of a training log count: by the steps, for the signal, and by looks.
+    """Returns the calls that a training log counts: of its steps, and of evaluations during
+    training.
 
-    The log is restored with the training state, so the calls of steps that a killed process took
-    and that had to be taken again count once.
+    The log is restored together with the training state, so steps that are repeated after a kill
+    are counted once.
+
+    Args:
+        stage: the stage's name.
+        log: rows of `metrics.jsonl`.
     """
     signal, looks = Tally(SIGNAL), Tally(LOOKS)
     for row in log:
@@ -135,8 +149,8 @@ def of_training(stage: str, log: Iterable[Mapping[str, Any]]) -> list[Call]:
     return signal.calls(stage) + looks.calls(stage)
 
 
-def added_up(calls: Iterable[Call]) -> list[Call]:
-    """One entry for each stage, purpose and part, in the order in which they first appear."""
+def summed(calls: Iterable[Call]) -> list[Call]:
+    """Sums calls by stage, purpose and part, in the order in which these first appear."""
     found: dict[tuple[str, str, str], Call] = {}
     for call in calls:
         before = found.get(call[:3], Call(*call[:3], 0))
@@ -146,10 +160,10 @@ def added_up(calls: Iterable[Call]) -> list[Call]:
 
 
 def of_record(record: Mapping[str, Any]) -> list[Call]:
-    """All calls of a round, by stage, purpose and part.
+    """Returns all calls of a round, by stage, purpose and part.
 
-    Where a stage's `calls` do not mention a part, as in records of earlier versions and for kinds
-    of oversight that count by themselves, what its other facts state is taken.
+    For parts that a stage's `calls` do not contain, as in records of earlier versions and for
+    oversight that counts its own calls, the stage's other facts are used.
     """
     return [
         call
@@ -175,6 +189,6 @@ def _of_stage(stage: str, entry: Mapping[str, Any]) -> list[Call]:
 
 
 def facts(calls: Iterable[Call]) -> dict[str, Any]:
-    """What the record's entry of a stage says: `{"calls": [...]}`, without the stage."""
-    rows = [call.as_row() for call in added_up(calls)]
+    """Returns the summed calls of a stage as its record entry contains them: `{"calls": [...]}`."""
+    rows = [call.as_row() for call in summed(calls)]
     return {"calls": [{k: v for k, v in row.items() if k != "stage"} for row in rows]}

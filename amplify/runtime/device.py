@@ -23,18 +23,19 @@ PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
 }
-"""Dense bf16 FLOP/s of one device, by prefix of its `device_kind`; the longest matching prefix
-counts. From the makers' data sheets (NVIDIA's without sparsity; cloud.google.com/tpu/docs).
+"""Dense bf16 FLOP/s of one device, by prefix of its `device_kind`; the longest match wins.
+
+From the manufacturers' data sheets (NVIDIA's without sparsity; cloud.google.com/tpu/docs).
 """
 
 
 def describe() -> str:
-    """Returns the number of devices of all processes, and their kind: "8 x TPU v5 lite"."""
+    """Returns the number of devices of all processes, and their kind, such as "8 x TPU v5 lite"."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def peak_flops() -> float | None:
-    """Returns the dense bf16 FLOP/s of all devices together; None: their kind is not known."""
+    """Returns the dense bf16 FLOP/s of all devices together; None if their kind is unknown."""
     return _peak_flops(jax.devices()[0].device_kind, jax.device_count())
 
 
@@ -57,15 +58,16 @@ def peak_memory() -> int:
 
 
 def compile_seconds() -> float:
-    """Returns the seconds that jax has spent in this process on tracing, lowering, compiling and
-    loading compiled code, since the first call.
+    """Returns the seconds that jax has spent on compilation in this process since the first call.
+
+    This includes tracing, lowering, and loading compiled programs from the cache.
     """
     return _compile_clock()[0]
 
 
 @functools.cache
 def _compile_clock() -> list[float]:
-    """A total that a listener adds to, registered at the first call."""
+    """A running total, updated by a listener that the first call registers."""
     total = [0.0]
 
     def add(event: str, duration_secs: float, **_: str | int) -> None:

@@ -1,4 +1,4 @@
-"""How long work reports its progress: `with watch("distillation", 100) as advance: advance(5)`."""
+"""Progress reports: `with watch("distillation", 100) as advance: advance(5)`."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ Watch = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 def say(line: str) -> None:
-    """Tells whoever started the program what they need to know while it runs."""
+    """Prints a line to stderr for whoever started the program."""
     print(line, file=sys.stderr, flush=True)
 
 
