@@ -1,8 +1,8 @@
-"""The Python interface, which is all that `import amplify` offers.
+"""The Python interface: everything that `import amplify` offers.
 
-It reads experiments and their rounds, runs rounds, asks their assistants, and compares experiments;
-what it says is what the tables, pages and records of the commands say. Arrays are numpy's, tables
-are pandas data frames.
+It reads experiments and their rounds, runs rounds, asks assistants questions and compares
+experiments. Its numbers are those of the commands. Arrays are numpy arrays, tables are pandas data
+frames.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from amplify import words
 from amplify.errors import AmplifyError
 from amplify.evaluation.answering import answer_alone
 from amplify.files.json_lines import read_lines
-from amplify.inspection import Found, training_tree
+from amplify.inspection import FoundTree, training_tree
 from amplify.oversight.draws import draw_held_out
 from amplify.oversight.loading import load_assistant
 from amplify.records.round_folder import RoundFolder, read_evals
@@ -42,24 +42,24 @@ def open(path: str | Path) -> "Experiment":  # noqa: A001 (as in PIL.Image.open:
     Experiment('rounds/wildcard', 3 rounds)
 
     Args:
-        path: the folder, with an `experiment.toml` in it. Code of the experiment's own is run.
+        path: a folder with an `experiment.toml`. Code in it is run.
 
     Raises:
-        AmplifyError: if there is none, or it cannot be read.
+        AmplifyError: if there is no experiment, or it cannot be read.
     """
     return Experiment(Path(path))
 
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-    """Contexts, and questions about each."""
+    """Contexts with questions about each."""
 
     contexts: Int[np.ndarray, "batch facts fact_length"]
     questions: Int[np.ndarray, "batch questions question_length"]
     names: list[str]
-    """Of each context: the column `problem` of `Round.evals`."""
+    """Name of each context, as in the column `problem` of `Round.evals`."""
     texts: Texts
-    """The questions as a person types them."""
+    """The questions as people type them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Answers:
     tokens: Int[np.ndarray, "batch questions answer_length"]
     texts: Texts
     probabilities: Float[np.ndarray, "batch questions"]
-    """That the assistant gave each whole answer."""
+    """Probability that the assistant gives each whole answer."""
 
 
 class Experiment:
-    """An experiment's folder: its rounds, what they measured, and what they cost."""
+    """An experiment: its rounds, their results and their cost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,10 +108,10 @@ class Experiment:
         return [Round(self, folder) for folder in found if folder.complete]
 
     def round(self, number: int) -> "Round":
-        """One finished round.
+        """Returns a finished round.
 
         Raises:
-            AmplifyError: if there is none of this number.
+            AmplifyError: if there is no finished round of this number.
         """
         for found in self.rounds:
             if found.number == number:
@@ -121,7 +121,7 @@ class Experiment:
 
     @property
     def best(self) -> "Round":
-        """The last promoted round; round 0 if none was.
+        """The last promoted round; round 0 if none was promoted.
 
         Raises:
             AmplifyError: if no round is finished.
@@ -131,7 +131,7 @@ class Experiment:
 
     @property
     def results(self) -> "pandas.DataFrame":
-        """Means of all measures by round, split and class: the numbers of `amplify compare --json`.
+        """Means of all measures by round, split and class, as in `amplify compare --json`.
 
         >>> list(experiment.results.columns)[:5]
         ['experiment', 'round', 'split', 'class', 'alone']
@@ -140,35 +140,35 @@ class Experiment:
 
     @property
     def ledger(self) -> "pandas.DataFrame":
-        """What each round cost, in answers of people and models, and seconds; a row a round."""
+        """The cost of each round, one a row: answers of people and models, and seconds."""
         rows = [{"round": one.number, **one.ledger} for one in self.rounds]
         return _frame(rows)
 
     def run(self, n: int) -> "Experiment":
-        """Makes sure that round `n` exists, and those before it; a round half done goes on.
+        """Runs rounds up to `n`; finished rounds are kept, an unfinished one is resumed.
 
         Raises:
-            AmplifyError: for what would end the command `amplify round` with a message.
+            AmplifyError: for the user errors of the command `amplify round`.
         """
-        from amplify.launch import running
+        from amplify.launch import launch
 
         if n < 1:
             raise AmplifyError(f"a round number is 1 or more, got {n}")
-        with running(self.path, cluster=False) as (_, go):
+        with launch(self.path, cluster=False) as (_, run_round):
             for number in range(n + 1):
-                go(number)
+                run_round(number)
         return self
 
     def held_out(self, split: str = "final", contexts: int | None = None) -> Problems:
-        """The problems of an eval split, the same for every round.
+        """Returns the problems of an eval split, which are the same in every round.
 
         >>> problems = experiment.held_out("final", contexts=10)
         >>> problems.questions.shape
         (10, 6, 3)
 
         Args:
-            split: "select", which the gate decides by, or "final", which is only reported.
-            contexts: how many; None: as many as evals have.
+            split: "select", which the gate reads, or "final", which is only reported.
+            contexts: number of contexts; None: as many as evals use.
         """
         experiment = self._store.experiment
         if split not in SPLITS:
@@ -193,6 +193,7 @@ class Round:
 
     @property
     def number(self) -> int:
+        """Its number; round 0 is the untrained assistant."""
         return self._folder.number
 
     @property
@@ -202,23 +203,25 @@ class Round:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """All that `record.json` says: versions, device, stages with their seconds and digests."""
+        """The contents of `record.json`: versions, device, and each stage with its seconds and
+        digests.
+        """
         return self._folder.record
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
-        """What the gate decided, with its interval; None for round 0."""
+        """The gate's decision, with its interval; None for round 0."""
         return self._folder.verdict
 
     @property
     def ledger(self) -> Mapping[str, Any]:
-        """What the round cost, by who did it."""
+        """The cost of the round: answers of people and models, and seconds."""
         ledger: Mapping[str, Any] = self.record.get("ledger", {})
         return ledger
 
     @property
     def evals(self) -> "pandas.DataFrame":
-        """One row for each held-out question: how it was answered, and what was measured.
+        """Held-out questions, one a row, with the assistant's answers and all measures.
 
         Measures are floats, 1.0 for right and 0.0 for wrong, and NaN where there is no value.
 
@@ -231,31 +234,31 @@ class Round:
 
     @property
     def metrics(self) -> "pandas.DataFrame":
-        """The training curve of the phase that trained the assistant last: a row a log step."""
+        """The training curve of the phase that last trained the assistant: one row a log step."""
         return _frame(self._folder.training_curve())
 
     @property
     def trees(self) -> list[dict[str, Any]]:
-        """The decomposition trees that the round kept: all that people made, a sample of others."""
+        """The decomposition trees that the round stored: all of people's, a sample of others."""
         path = self._folder.main.interactions
         return list(read_lines(path)) if path.exists() else []
 
-    def tree(self, row: int, question: int = 0, depth: int = 1) -> Found:
-        """The tree behind one answer of the round's training signal, recomputed.
+    def tree(self, row: int, question: int = 0, depth: int = 1) -> FoundTree:
+        """Recomputes the tree behind one answer of the round's training signal.
 
         Raises:
-            AmplifyError: if there is no such row, or it cannot be recomputed on this machine.
+            AmplifyError: if there is no such row, or it cannot be reproduced on this machine.
         """
         return training_tree(self.experiment._store, self.number, row, question, depth)
 
     @functools.cached_property
     def assistant(self) -> "Policy":
-        """The assistant as the round left it."""
+        """The assistant at the end of the round."""
         return Policy(self.experiment, self._folder)
 
 
 class Policy:
-    """A round's assistant, to be asked."""
+    """A round's assistant, which answers questions."""
 
     def __init__(self, experiment: Experiment, folder: RoundFolder) -> None:
         self._experiment = experiment._store.experiment
@@ -270,20 +273,20 @@ class Policy:
         *,
         seed: int | None = None,
     ) -> Answers:
-        """The assistant's own answers, without an overseer's help.
+        """Returns the assistant's own answers, without the overseer.
 
         >>> answers = experiment.best.assistant.answer(problems.contexts, problems.questions)
         >>> answers.tokens.shape, answers.probabilities.shape
         ((10, 6, 1), (10, 6))
 
         Args:
-            contexts: tokens of the task, whole numbers [batch, facts, fact_length]; None where the
-                task finds them by a search.
-            questions: about each context: tokens [batch, questions, question_length], or texts.
-            seed: samples the answers; None: the likeliest token at each place, as in evals.
+            contexts: tokens, integers of shape [batch, facts, fact_length]; None if the task
+                searches for contexts.
+            questions: tokens, integers of shape [batch, questions, question_length], or texts.
+            seed: seed for sampling; None: the most likely token at each position, as in evals.
 
         Raises:
-            AmplifyError: if shapes do not fit the task, or a text is no question.
+            AmplifyError: if shapes do not match the task, or a text is not a question.
         """
         task = self._experiment.task
         asked = self._read(questions)
@@ -301,7 +304,7 @@ class Policy:
         if not isinstance(questions, np.ndarray | jax.Array):
             lengths = {len(row) for row in questions}
             if len(lengths) != 1:
-                raise AmplifyError("questions must be as many about each context, and at least one")
+                raise AmplifyError("each context must have the same number of questions, 1 or more")
             questions = [[words.read_question(task, text) for text in row] for row in questions]
         tokens = np.asarray(jax.device_get(questions))
         _check_tokens("questions", tokens, ("batch", "questions", task.question_length), task)
@@ -312,12 +315,13 @@ def _contexts(task: Any, contexts: Any, batch: int) -> Int[np.ndarray, "batch fa
     shape = ("batch", task.facts, task.fact_length)
     if contexts is None:
         if search_of(task) is None:
-            raise AmplifyError("contexts are needed: this task does not search for them")
+            raise AmplifyError("contexts must be given: this task does not search for them")
         contexts = np.zeros((batch, *shape[1:]), np.int32)
     tokens = np.asarray(jax.device_get(contexts))
     _check_tokens("contexts", tokens, shape, task)
     if len(tokens) != batch:
-        raise AmplifyError(f"contexts and questions must be as many, got {len(tokens)} and {batch}")
+        lengths = f"{len(tokens)} and {batch}"
+        raise AmplifyError(f"contexts and questions must have equal length, got {lengths}")
     return tokens.astype(np.int32)
 
 
@@ -328,10 +332,8 @@ def _check_tokens(what: str, tokens: np.ndarray, shape: Sequence[str | int], tas
         for want, have in zip(shape, tokens.shape, strict=True)
     )
     if not fits or tokens.dtype.kind not in "iu" or not tokens.size:
-        raise AmplifyError(
-            f"{what} must be whole numbers of shape ({wanted}), got {tokens.dtype} of shape"
-            f" {tokens.shape}"
-        )
+        found = f"{tokens.dtype} of shape {tokens.shape}"
+        raise AmplifyError(f"{what} must be integers of shape ({wanted}), got {found}")
     most = len(task.vocabulary) - 1
     if tokens.min() < 0 or tokens.max() > most:
         raise AmplifyError(
@@ -346,25 +348,25 @@ def _shown(task: Any, tokens: Int[np.ndarray, "batch questions length"]) -> Text
 def compare(
     experiments: "str | Path | Experiment | Sequence[str | Path | Experiment]",
 ) -> "Comparison":
-    """Compares the rounds of experiments: a table, and a figure that notebooks display.
+    """Compares the rounds of experiments: a table, and a figure in notebooks.
 
     >>> comparison = amplify.compare(["rounds/wildcard"])
     >>> sorted(set(comparison.table.split))
     ['final', 'select']
 
     Raises:
-        AmplifyError: if one has no finished round.
+        AmplifyError: if an experiment has no finished round.
     """
     several = [experiments] if isinstance(experiments, str | Path | Experiment) else experiments
     if not several:
-        raise AmplifyError("there is nothing to compare: name at least one experiment")
+        raise AmplifyError("nothing to compare: name at least one experiment")
     return Comparison(
         [one if isinstance(one, Experiment) else Experiment(Path(one)) for one in several]
     )
 
 
 class Comparison:
-    """Experiments side by side. In a notebook it displays as the picture `compare.png`."""
+    """Experiments side by side. Notebooks display it as the figure `compare.png`."""
 
     def __init__(self, experiments: Sequence[Experiment]) -> None:
         self.experiments = list(experiments)
@@ -385,7 +387,9 @@ class Comparison:
         return png([read_results(one._store) for one in self.experiments])
 
     def save(self) -> list[Path]:
-        """Writes `compare.html` and `compare.png` into the first experiment's folder."""
+        """Writes `compare.html` and `compare.png` to the first experiment's folder; returns their
+        paths.
+        """
         return list(write_comparison([one._store for one in self.experiments]))
 
 

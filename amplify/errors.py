@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user, and the commands that its messages suggest."""
+"""The exception for user errors, and the commands that its messages suggest."""
 
 import contextlib
 import shlex
@@ -8,19 +8,27 @@ from pathlib import Path
 
 
 class AmplifyError(Exception):
-    """A user's error: what is wrong, where, and what is allowed. The commands show it as one line,
-    exit code 2.
+    """A user error: what is wrong, where, and what is allowed.
+
+    Commands print it as one line and exit with code 2.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's exception says, in one line that fits a screen."""
+    """Returns the first line of an exception's message, shortened to fit a screen."""
     return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """While what an experiment file asks for is built: an error's line begins with the file."""
+def prefix_errors(path: Path) -> Iterator[None]:
+    """Turns errors raised in the block into AmplifyErrors that begin with a file's path.
+
+    Args:
+        path: the experiment file whose contents are being built.
+
+    Raises:
+        AmplifyError: for an AmplifyError, OSError, ValueError, OverflowError or MemoryError.
+    """
     try:
         yield
     except OSError as error:
@@ -31,11 +39,17 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def quote(*paths: Path | str) -> str:
-    """Paths as a shell reads them."""
+    """Returns paths, quoted for a shell and separated by spaces."""
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
-def again(experiment: Path, number: int, redo: str | None = None) -> str:
-    """The command that runs a round, or does one of its stages again."""
+def round_command(experiment: Path, number: int, redo: str | None = None) -> str:
+    """Returns the command that runs a round, or that redoes one of its stages.
+
+    Args:
+        experiment: the experiment's folder.
+        number: the round's number.
+        redo: the stage to redo; None: the round is resumed.
+    """
     command = f"amplify round {quote(experiment)} --n {number}"
     return command if redo is None else f"{command} --redo {redo}"

@@ -1,8 +1,7 @@
-"""Looking at one answer: questions asked by hand, and the tree behind a training row, recomputed
-exactly.
+"""Inspects single answers: questions asked by hand, and the trees behind training rows.
 
-A simulated overseer's trees are not stored: the same problems, overseer and checkpoint in the same
-chunk give the same tree again, bit for bit, and what comes out is held against the data set's row.
+The trees of a simulated overseer are not stored. They are recomputed bit for bit from the same
+problems, overseer, checkpoint and chunk size, and checked against the rows of the data set.
 """
 
 import dataclasses
@@ -32,29 +31,42 @@ from amplify.types import Problems, Weights
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """A decomposition tree and where it came from."""
+class FoundTree:
+    """A decomposition tree and the round that it belongs to."""
 
     round_: RoundFolder
     title: str
     tree: words.Tree
 
     def render(self) -> RichTree:
+        """Returns the tree for the terminal."""
         return report.rich_tree(self.tree, self.title)
 
     def write_html(self) -> Path:
+        """Writes the tree as an HTML page into the round's folder; returns the page's path."""
         return report.write_tree(self.round_.path, self.title, self.tree)
 
 
-def training_tree(store: Store, number: int, row: int, question: int, depth: int) -> Found:
-    """The tree behind one question of one training row. Raises AmplifyError if there is no such
-    row, or if the tree that comes out at depth 1 is not the one that the row was made from.
+def training_tree(store: Store, number: int, row: int, question: int, depth: int) -> FoundTree:
+    """Recomputes the tree behind one question of a training row.
+
+    Args:
+        store: the experiment's folder.
+        number: the round whose data set contains the row.
+        row: index of the row.
+        question: index of the question in the row.
+        depth: levels of the tree, 1 or more. At depth 1, the result is checked against the data
+            set; at greater depths, sub-questions are decomposed too.
+
+    Raises:
+        AmplifyError: if there is no such row, the signal was streamed, or the tree at depth 1 does
+            not have the answer in the data set.
     """
     experiment = store.experiment
     if experiment.training.targets == "streaming":
         raise AmplifyError(
-            f"{store.path}: streamed answers come from weights that were not kept; some trees are"
-            f" in {store.round(number).main.interactions}"
+            f"{store.path}: streamed answers come from weights that were not kept; a sample of"
+            f" their trees is in {store.round(number).main.interactions}"
         )
     this = store.finished(number, "data")
     title = f"round {number}, row {row}, question {question}"
@@ -66,14 +78,14 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
         if not 0 <= value < count:
             raise AmplifyError(f"--{name}: must be 0 to {count - 1} in round {number}, got {value}")
     if depth < 1:
-        raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
+        raise AmplifyError(f"--depth: must be 1 or more, got {depth}")
     people = recorded_by_people(experiment, this, draw_round(experiment, number))
     theirs = [] if people is None else people.trees
     for tree in theirs:
         if (tree["row"], tree["column"]) == (row, question):
-            return Found(this, title, tree)
+            return FoundTree(this, title, tree)
     weights = load_weights(experiment, store.roles_of_signal(this))
-    # The same whole chunk as in the round: another shape might round another way.
+    # The whole chunk is recomputed: other shapes may be rounded differently.
     size = chunk_size(asked.contexts, experiment.mesh.row_sharding)
     start = row - row % size
     problems = jax.tree.map(
@@ -81,30 +93,40 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     )
     with (recorded if depth == 1 else consulting)(this.path, "distillation/data"):
         [chunk] = _amplify(store, weights, problems, depth, size)
-    with this.intact("distillation/data"):
+    with this.redo_hint("distillation/data"):
         dataset.verify(this.main.data, this.record["stages"]["distillation/data"]["digest"])
         stored = dataset.read(this.main.data)[row]["answers"][question]
     recomputed = np.asarray(chunk.answers)[row - start, question]
     if depth == 1 and not np.array_equal(recomputed, stored):
         was, now = (words.shown(experiment.task, answer) for answer in (stored, recomputed))
         raise AmplifyError(
-            f"{this.main.data}: row {row} cannot be recomputed on this machine: the answer was"
-            f" {was} and is {now}"
+            f"{this.main.data}: row {row} cannot be reproduced on this machine: the recorded"
+            f" answer is {was}, the recomputed one {now}"
         )
     context = jax.device_get(problems.contexts)[row - start]
     tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
-    return Found(this, title, tree)
+    return FoundTree(this, title, tree)
 
 
 def export_weights(store: Store, number: int | None, out: Path) -> int:
-    """Writes a round's assistant, the best one's if `number` is None, as a folder that
-    transformers opens. Returns the round's number.
+    """Exports a language model's weights in the format of transformers.
+
+    Args:
+        store: the experiment's folder.
+        number: the round whose assistant is exported; None: the best round.
+        out: a new folder.
+
+    Returns:
+        The round's number.
+
+    Raises:
+        AmplifyError: if the assistant is not a language model, or the round has no checkpoint.
     """
     assistant = store.experiment.assistant
     export = exporter_of(assistant)
     if export is None:
         raise AmplifyError(
-            f"{store.path}: only a language model can be exported, and the assistant is none"
+            f"{store.path}: only a language model can be exported; this assistant is not one"
         )
     number = _best(store) if number is None else number
     roles = store.roles(store.finished(number, "checkpoint"))
@@ -114,10 +136,20 @@ def export_weights(store: Store, number: int | None, out: Path) -> int:
 
 
 class Session:
-    """Where a person asks a checkpoint questions about one held-out problem."""
+    """Answers questions that a person asks a checkpoint about one held-out problem."""
 
     def __init__(self, store: Store, number: int | None, problem: int, depth: int) -> None:
-        """`number` None asks the best checkpoint; `depth` 0 asks the assistant alone."""
+        """Loads a checkpoint and draws a problem.
+
+        Args:
+            store: the experiment's folder.
+            number: the round whose checkpoint is asked; None: the best round.
+            problem: index of the held-out problem in the split `select`.
+            depth: levels of the overseer's tree; 0: only the assistant is asked.
+
+        Raises:
+            AmplifyError: if there is no such round, or `problem` is negative.
+        """
         number = _best(store) if number is None else number
         if problem < 0:
             raise AmplifyError(f"--problem: must be 0 or more, got {problem}")
@@ -128,6 +160,7 @@ class Session:
         self.problem: Problems = jax.tree.map(lambda column: column[problem : problem + 1], drawn)
 
     def introduction(self) -> str:
+        """Returns the problem's facts or, if the task searches for contexts, its questions."""
         task = self.store.experiment.task
         if search_of(task):
             questions = jax.device_get(self.problem.questions)[0]
@@ -138,16 +171,25 @@ class Session:
         return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
 
     def ask(self, text: str) -> str | RichTree:
-        """The assistant's answer with its probability, and the truth where the task knows it; or
-        the overseer's tree. With the passages that were found for the question, if they were.
+        """Answers one question.
+
+        Args:
+            text: the question, as the task's people type it.
+
+        Returns:
+            The assistant's answer with its probability, the truth if the task knows it, and the
+            passages found, if any; or, at depth 1 or more, the overseer's tree with that line as
+            its title.
+
+        Raises:
+            AmplifyError: if the text is not a question of the task.
         """
         experiment = self.store.experiment
         task, assistant = experiment.task, experiment.assistant
         context, question = self.problem.contexts[0], jnp.asarray(words.read_question(task, text))
         if jax.device_get(task.is_primitive(question)):
-            told = jax.device_get(task.environment(context, question, jax.random.key(0)))
-            shown = words.shown(task, told)
-            return f"{shown}   (a primitive question: the environment answers it)"
+            answer = jax.device_get(task.environment(context, question, jax.random.key(0)))
+            return f"{words.shown(task, answer)}   (a primitive question, for the environment)"
         problem = self.problem._replace(questions=question[None, None])
         params = self.weights.assistant
         read, tokens, log_prob = answer_alone(

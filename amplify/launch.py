@@ -1,5 +1,6 @@
-"""Runs rounds of an experiment: with its folder locked, alone or as one of several processes, and
-with compiled code kept.
+"""Runs rounds of an experiment: locks its folder, joins other processes and handles Ctrl-C.
+
+Called by the commands and the Python interface.
 """
 
 import contextlib
@@ -17,52 +18,59 @@ from amplify.errors import AmplifyError
 from amplify.report.terminal import messages, output, progress_bars
 from amplify.runtime.progress import Advance, Watch
 
-# What imports jax is imported where it is needed: `--help` and bad arguments answer at once.
+# Modules that import jax are imported where needed, so that `--help` stays fast.
 
 
 @contextlib.contextmanager
-def running(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """An experiment, locked, and what runs a round of it unless it is done. Of several processes
-    only the first says anything but what is wrong.
+def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """Locks an experiment and yields its store and a function that runs or resumes one round.
+
+    The function takes a round's number and does nothing to a finished round except to write a
+    missing report. Of several processes, only the first prints anything but errors.
+
+    Args:
+        experiment: the experiment's folder.
+        cluster: whether this is one of several processes of a cluster that jax detects.
+
+    Raises:
+        AmplifyError: if the experiment cannot be run, is locked, or is interrupted by Ctrl-C.
     """
     from amplify import round as page
     from amplify.runtime import processes
 
-    keep_compiled_code()
+    enable_compilation_cache()
     processes.join(cluster)
     output.quiet = messages.quiet = not processes.is_first()
-    with processes.exit_on_failure(), (store := _opened(experiment)).lock():
+    with processes.exit_on_failure(), (store := _open_store(experiment)).lock():
         store.check_current()
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
         number = 0
-        pressed: list[int] = []
+        interrupts: list[int] = []
 
-        def go(n: int) -> None:
+        def run_round(n: int) -> None:
             nonlocal number
             number = n
             runs = not store.round(n).complete
             if not runs and n:
                 store.parent_of(store.round(n))
             if runs:
-                page.run(store, n, stopping(progress_bars(f"round {n}"), pressed))
+                page.run(store, n, stop_if_interrupted(progress_bars(f"round {n}"), interrupts))
             _write_report(store, n, only_if_missing=not runs)
 
-        with interrupts(pressed):
+        with record_interrupts(interrupts):
             try:
-                yield store, go
+                yield store, run_round
             except (Exception, KeyboardInterrupt) as error:
-                if not (pressed or isinstance(error, KeyboardInterrupt)):
+                if not (interrupts or isinstance(error, KeyboardInterrupt)):
                     raise
                 raise AmplifyError(
-                    f"stopped in round {number}; the same command goes on from there"
+                    f"stopped in round {number}; run the same command again to resume"
                 ) from None
 
 
-def _opened(experiment: Path) -> Any:
-    """The experiment's folder. Before its first round, and before anything is written, it is found
-    out whether rounds can be run at all.
-    """
+def _open_store(experiment: Path) -> Any:
+    """Opens an experiment; before round 0, checks that rounds can be run at all."""
     from amplify.reading.ready import check_ready
     from amplify.store import Store
 
@@ -73,34 +81,44 @@ def _opened(experiment: Path) -> Any:
 
 
 @contextlib.contextmanager
-def interrupts(pressed: list[int]) -> Iterator[None]:
-    """Notes in a list that Ctrl-C was pressed. A library may swallow the KeyboardInterrupt, and go
-    on with half of what it was reading: what fails after it failed because of it.
+def record_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Appends to a list whenever Ctrl-C is pressed in the block, and raises KeyboardInterrupt.
+
+    A library may swallow the KeyboardInterrupt and fail later for that reason; the list tells
+    whether it was raised.
+
+    Args:
+        interrupts: the list; signal numbers are appended to it.
     """
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
+    if threading.current_thread() is not threading.main_thread():  # only it receives signals
         yield
         return
 
-    def note(number: int, frame: Any) -> None:
-        pressed.append(number)
+    def handle(number: int, frame: Any) -> None:
+        interrupts.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def stopping(watch: Watch, pressed: list[int]) -> Watch:
-    """The same, but that work ends at its next report of progress once Ctrl-C was pressed."""
+def stop_if_interrupted(watch: Watch, interrupts: list[int]) -> Watch:
+    """Wraps a `Watch` so that its next progress report raises KeyboardInterrupt after Ctrl-C.
+
+    Args:
+        watch: reports progress.
+        interrupts: the list that `record_interrupts` appends to.
+    """
 
     @contextlib.contextmanager
     def watched(what: str, total: int) -> Iterator[Advance]:
         with watch(what, total) as advance:
 
             def advance_or_stop(done: int) -> None:
-                if pressed:
+                if interrupts:
                     raise KeyboardInterrupt
                 advance(done)
 
@@ -110,25 +128,23 @@ def stopping(watch: Watch, pressed: list[int]) -> Watch:
 
 
 def _write_report(store: Any, number: int, only_if_missing: bool) -> None:
-    """The page of a finished round; the untrained assistant has none."""
+    """Writes the HTML page of a finished round; round 0 has none."""
     from amplify import report
     from amplify.runtime import processes
 
     this = store.round(number)
-    # All processes must decide alike, and the first may have written the page by now.
+    # All processes must decide alike, but the first may already have written the page.
     is_there = bool(processes.gather(np.array([this.report.exists()]))[0])
     if number and not (only_if_missing and is_there):
         report.write_round_page(store, this)
 
 
-def keep_compiled_code() -> None:
-    """Compiled code outlives the process: a later round, or the same one resumed, need not compile
-    again.
-    """
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that later processes need not compile them again."""
     import jax
 
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     jax.config.update("jax_compilation_cache_dir", str(home / "amplify" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    # Where it cannot be written, as on a full disk, code is compiled again, and that is all.
+    # If the cache cannot be written, as on a full disk, programs are compiled again.
     warnings.filterwarnings("ignore", message="Error .* persistent compilation cache")

@@ -1,8 +1,8 @@
-"""A round's data set made again: from what was recorded, or with somebody else in the recording.
+"""Rebuilds a round's data set from its records, or shows what another overseer would change.
 
-What people said is in the log, and what a server replied in the round's exchanges; a simulated or
-learned overseer's answers are recomputed. A replay asks nobody anything, and nothing in the round's
-folder is touched.
+Answers of people are taken from the log, replies of a server from the round's exchanges; answers of
+a simulated or learned overseer are recomputed. A replay asks nobody and changes nothing in the
+round's folder.
 """
 
 import dataclasses
@@ -37,41 +37,51 @@ from amplify.types import OverseerKind, Problems, Weights
 OtherOverseer = Literal["simulated", "nobody"]
 
 
-class Replayed(NamedTuple):
-    """A data set made again from what was recorded."""
+class ReplayResult(NamedTuple):
+    """A data set rebuilt from a round's records."""
 
     round: int
     answers: int  # in the data set
-    by_people: int
-    recorded: str  # the data set's digest, in the round's record
-    replayed: str
+    by_people: int  # of these
+    recorded: str  # digest of the data set in the round's record
+    replayed: str  # digest of the rebuilt data set
 
     @property
     def same(self) -> bool:
-        """Whether every byte is."""
+        """Whether the rebuilt data set is identical to the recorded one, byte for byte."""
         return self.recorded == self.replayed
 
     def as_row(self) -> dict[str, Any]:
+        """Returns the fields and `same`, for tables and JSON."""
         return {**self._asdict(), "same": self.same}
 
 
 class Change(NamedTuple):
-    """What became of some of a round's answers when somebody else gave them."""
+    """How a group of a round's answers changed with another checkpoint or overseer."""
 
     what: str
     answers: int
     changed: int
-    right_before: int | None = None  # None where the task knows no truth
+    right_before: int | None = None  # None: the task knows no truth
     right_after: int | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """For tables and JSON, without what is not known."""
+        """Returns the fields that are known, for tables and JSON."""
         return {key: value for key, value in self._asdict().items() if value is not None}
 
 
-def replay(store: Store, number: int, watch: Watch) -> Replayed:
-    """Makes a round's data set again. Raises AmplifyError if the round has none."""
-    this = _recorded(store, number)
+def replay(store: Store, number: int, watch: Watch) -> ReplayResult:
+    """Rebuilds a round's data set and compares it with the recorded one.
+
+    Args:
+        store: the experiment's folder.
+        number: the round's number.
+        watch: reports progress.
+
+    Raises:
+        AmplifyError: if the round has no data set, or it was streamed.
+    """
+    this = _replayable_round(store, number)
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
@@ -80,7 +90,7 @@ def replay(store: Store, number: int, watch: Watch) -> Replayed:
     with tempfile.TemporaryDirectory() as folder:
         replayed = write_data(Path(folder) / "data", made)
     answers = made.columns["answers"]
-    return Replayed(
+    return ReplayResult(
         number,
         answers[..., 0].size,
         0 if people is None else len(people.rows),
@@ -92,13 +102,26 @@ def replay(store: Store, number: int, watch: Watch) -> Replayed:
 def swap(
     store: Store, number: int, checkpoint: int | None, overseer: OtherOverseer | None, watch: Watch
 ) -> list[Change]:
-    """What changes in a round's answers with another round's checkpoint, or another overseer.
+    """Compares a round's answers with those of another checkpoint or another overseer.
 
-    People cannot be asked again: with another checkpoint only what the assistant told them is made
-    again; with another overseer, their answers are, by it. A language model behind a server is
-    asked what the round did not ask it. Raises AmplifyError if there is no such round or overseer.
+    People cannot be asked again. With another checkpoint, only the sub-answers that the assistant
+    gave them are recomputed; another overseer answers in their place. A language model on a server
+    is sent only the prompts that the round has not recorded.
+
+    Args:
+        store: the experiment's folder.
+        number: the round's number.
+        checkpoint: the round whose assistant answers; None: the round's parent, as recorded.
+        overseer: who answers; "nobody" asks the assistant alone; None: the recorded overseer.
+        watch: reports progress.
+
+    Returns:
+        Changes of people's answers, of all other answers, and of the sub-answers given to people.
+
+    Raises:
+        AmplifyError: if the round has no data set, or there is no such checkpoint or overseer.
     """
-    this = _recorded(store, number)
+    this = _replayable_round(store, number)
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
@@ -115,11 +138,11 @@ def swap(
         after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:
-        rows.append(_told_again(Answerer(experiment, others, digest, problems), people))
+        rows.append(_reask_assistant(Answerer(experiment, others, digest, problems), people))
     return rows
 
 
-def _recorded(store: Store, number: int) -> RoundFolder:
+def _replayable_round(store: Store, number: int) -> RoundFolder:
     if store.experiment.training.targets == "streaming":
         raise AmplifyError(
             f"{store.path}: streamed answers come from weights that were not kept; only rounds"
@@ -129,7 +152,7 @@ def _recorded(store: Store, number: int) -> RoundFolder:
 
 
 def _signal_weights(store: Store, this: RoundFolder) -> tuple[Weights, str]:
-    """Those who answered in a round, and the digest of the assistant's weights."""
+    """Weights that made a round's signal, and the digest of the assistant's."""
     roles = store.roles_of_signal(this)
     return load_weights(store.experiment, roles), roles["assistant"].digest
 
@@ -178,8 +201,8 @@ def _right(
     return jax.device_get(is_right(problems.contexts, problems.questions, jnp.asarray(answers)))
 
 
-def _told_again(answerer: Answerer, people: Gathered) -> Change:
-    """What people asked the assistant, asked again."""
+def _reask_assistant(answerer: Answerer, people: Gathered) -> Change:
+    """Asks the assistant again what people asked it."""
     asked: list[tuple[int, dict[str, Any]]] = [
         (tree["row"], step)
         for tree in people.trees

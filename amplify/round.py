@@ -1,15 +1,22 @@
-"""One round, from checkpoint to checkpoint: read this first.
+"""One round, from checkpoint to checkpoint. Read this file first.
 
-    signal        models that the best round left, overseen  ->  rows to train on
-    training      a phase's signal                           ->  the roles that it trains
-    evaluation    the new assistant, on held-out problems    ->  what it gets right, item by item
-    comparison    the new assistant against the best         ->  promoted, rejected, inconclusive
+A round makes the assistant of round n into that of round n+1:
 
-What kind of oversight an experiment has decides which phases a round has; a phase may depend on
-what those before it left, and is asked for only then. Each stage leaves its
-result in the round's folder before the next begins, and what is there is not done again: a round
-that was killed goes on where it was and ends as if it had not been. What the stages do is in
-`stages`; `launch` writes the round's report.
+    phases        an experiment's oversight divides the round into phases; each phase has
+      data          a signal: overseers, helped by the best models so far, turn questions into rows
+      checkpoint    training: the phase's roles (models with their own weights) train on the signal
+    evals         the new assistant answers held-out questions; every item is kept
+    verdict       a paired test against the best round so far: promoted, rejected or inconclusive
+
+In iterated amplification, the default, the assistant of the best round answers the overseer's
+sub-questions, and the next assistant is trained to give the overseer's answers by itself. Other
+kinds of oversight have other phases, but this page stays the same. Phases are requested one at a
+time, so a phase may depend on the results of earlier ones.
+
+Each stage writes its results to the round's folder and records them before the next stage begins. A
+stage that is recorded is not run again, so a killed round resumes where it stopped and ends with
+the same result. `stages` implements the stages, `store` finds the rounds of an experiment, and
+`launch` calls `run`.
 """
 
 from amplify import stages
@@ -21,7 +28,19 @@ from amplify.store import Store
 
 
 def run(store: Store, number: int, watch: Watch) -> RoundFolder:
-    """Round `number`; the rounds before it are there."""
+    """Runs round `number`, or resumes it.
+
+    Args:
+        store: the experiment's folder, which must contain all earlier rounds.
+        number: 0 or more; round 0 is the untrained one, see `start`.
+        watch: reports progress.
+
+    Returns:
+        The finished round.
+
+    Raises:
+        AmplifyError: if an earlier round is missing or has changed.
+    """
     if number == 0:
         return start(store, watch)
     experiment, best, this = store.experiment, store.best_before(number), store.round(number)
@@ -36,19 +55,24 @@ def run(store: Store, number: int, watch: Watch) -> RoundFolder:
             this.stage(f"{phase.name}/checkpoint", stages.train_roles, phase, work)
         roles |= this.roles()
     this.stage("evals", stages.evaluate_held_out, experiment, this, roles, watch)
-    this.stage("verdict", stages.judge_child, experiment, best, this)
-    this.note(provenance.ledger(this.record) | provenance.performance(this.training_curve()))
+    this.stage("verdict", stages.judge_round, experiment, best, this)
+    this.update_record(
+        provenance.ledger(this.record) | provenance.performance(this.training_curve())
+    )
     this.finish()
     return this
 
 
 def start(store: Store, watch: Watch) -> RoundFolder:
-    """Round 0: the untrained roles, of which the first round trains some further."""
+    """Runs round 0: initialises every role and evaluates the untrained assistant.
+
+    Round 0 has no parent and no verdict. Returns the finished round.
+    """
     experiment, this = store.experiment, store.round(0)
     this.begin(provenance.describe(experiment, parent=None))
     trained = experiment.oversight.roles(experiment)
     this.stage("initial/checkpoint", stages.initialise_roles, experiment, this, trained)
     this.stage("evals", stages.evaluate_held_out, experiment, this, this.roles(), watch)
-    this.note(provenance.ledger(this.record))
+    this.update_record(provenance.ledger(this.record))
     this.finish()
     return this

@@ -1,7 +1,8 @@
-"""The stages of a round: each leaves its result in the round's folder, and returns what goes into
-the record.
+"""The stages of a round, in the order in which `round` runs them.
 
-`round` says in which order they are done; what they do is said by the modules that they call.
+Each stage writes its results to the folder of the round in progress, `this` or `work.this`, and
+returns what the round's record says about them: digests, facts, and the calls to overseers and
+models that it took. The work itself is done in `oversight`, `training` and `evaluation`.
 """
 
 import contextlib
@@ -51,7 +52,7 @@ from amplify.types import Weights
 def initialise_roles(
     experiment: Experiment, this: RoundFolder, trained: Sequence[Trained]
 ) -> dict[str, Any]:
-    """Round 0: untrained weights of every role, or those that its model was given."""
+    """Initialises the roles of round 0, or loads the weights that their models were given."""
     digests = {}
     for one in trained:
         params = _initial_params(experiment, one)
@@ -69,12 +70,12 @@ def _initial_params(experiment: Experiment, trained: Trained) -> PyTree[Array]:
     if params is not None:
         return params
     key = mesh.place(role_key(experiment, trained.role))
-    there = mesh.shardings(jax.eval_shape(model.init, key))  # no device draws them all
-    return jax.jit(model.init, out_shardings=there)(key)
+    shardings = mesh.shardings(jax.eval_shape(model.init, key))  # no device holds all weights
+    return jax.jit(model.init, out_shardings=shardings)(key)
 
 
 def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
-    """The signal of a phase, as a data set."""
+    """Makes the signal of a phase before its training and stores it as a data set."""
     stage = f"{phase.name}/data"
     with recording(work.this.path, stage) as exchanges, calls.counting(calls.SIGNAL) as asked:
         made: Made = work.experiment.oversight.signal(phase, work)
@@ -82,7 +83,6 @@ def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
 
 
 def _costs(exchanges: Exchanges, asked: Iterable[Call]) -> dict[str, Any]:
-    """What the record says of whom a stage asked."""
     return exchanges.spent() | calls.facts([*asked, *exchanges.counted()])
 
 
@@ -94,13 +94,15 @@ def _write_signal(phase: Phase, work: Work, made: Made) -> dict[str, Any]:
 
 
 def write_data(folder: Any, made: Made) -> str:
-    """Writes a signal's data set; returns its digest, the same for the same rows."""
+    """Writes a signal's data set to a new folder; returns its digest, which depends on the rows."""
     columns = without_ones(made.columns)
     return dataset.write(folder, columns, name="amplified_answers", description=made.description)
 
 
 def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
-    """Training: the roles of a phase, on its signal."""
+    """Trains the roles of a phase on its signal, resuming from a training checkpoint if there is
+    one.
+    """
     experiment, this, mesh = work.experiment, work.this, work.experiment.mesh
     batches = _stored_batches(phase, work) if phase.source is None else None
     root = mesh.place(phase_key(experiment, phase.name, this.number))
@@ -120,14 +122,13 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
             role: checkpoint.digest(trained.answering) for role, trained in state.roles.items()
         },
         "steps": phase.schedule.steps,
-        **describe_shares(experiment, state),
+        **describe_sharding(experiment, state),
         **facts,
         **_costs(exchanges, [*counted, *asked.calls(stage)]),
     }
 
 
 def _first_state(phase: Phase, work: Work) -> TrainState:
-    """The state before the first step: roles as they were left, and a source that begins."""
     experiment, mesh = work.experiment, work.experiment.mesh
     before = {one.role: load_role(experiment, one, work.roles[one.role]) for one in phase.trains}
     source = None
@@ -137,12 +138,11 @@ def _first_state(phase: Phase, work: Work) -> TrainState:
 
 
 def _frozen(phase: Phase, work: Work) -> Roles:
-    """Weights of the roles that the phase reads and does not train."""
     return {role: load(work.experiment, model, work.roles[role]) for role, model in phase.frozen}
 
 
 def _carried(phase: Phase, work: Work) -> Roles:
-    """What sources before this one carried, for the roles that the phase trains."""
+    """Source state that earlier phases saved with the roles that this phase trains."""
     if phase.source is None:
         return {}
     return {
@@ -153,10 +153,9 @@ def _carried(phase: Phase, work: Work) -> Roles:
 
 
 def _stored_batches(phase: Phase, work: Work) -> grain.DatasetIterator:
-    """Endless batches of a stored signal."""
     experiment, this = work.experiment, work.this
     folder, model = this.phase(phase.name).data, phase.trains[0].model
-    with this.intact(f"{phase.name}/data"):
+    with this.redo_hint(f"{phase.name}/data"):
         dataset.verify(folder, this.record["stages"][f"{phase.name}/data"]["digest"])
         return dataset.batches(
             folder,
@@ -169,7 +168,7 @@ def _stored_batches(phase: Phase, work: Work) -> grain.DatasetIterator:
 
 
 def _describe_source(phase: Phase, work: Work, state: TrainState) -> dict[str, Any]:
-    """Saves what a source carries, and a sample of its signal; returns what the record says."""
+    """Saves a source's carried state and a sample of its signal; returns facts for the record."""
     source = phase.source
     if source is None:
         return {}
@@ -185,9 +184,10 @@ def _describe_source(phase: Phase, work: Work, state: TrainState) -> dict[str, A
     return facts | {"data_digest": written.pop("digest")} | written
 
 
-def describe_shares(experiment: Experiment, state: PyTree[Array]) -> dict[str, Any]:
-    """How much of the state a device held, and which axes of parameters the mesh does not divide
-    and so replicated, as `name length`.
+def describe_sharding(experiment: Experiment, state: PyTree[Array]) -> dict[str, Any]:
+    """Returns bytes of the training state, in all and on one device, and replicated axes.
+
+    A parameter axis, given as "NAME LENGTH", is replicated if the mesh does not divide it.
     """
     mesh = experiment.mesh
     shares = mesh.shares(state)
@@ -203,14 +203,16 @@ Run = Callable[..., TrainState]
 
 @contextlib.contextmanager
 def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
-    """`run(step, like, start, batches)` trains, and goes on where a killed process was.
+    """Yields a function that trains a phase, resuming from its last training checkpoint.
 
-    `like` has the shapes of the state that `start` makes.
+    The function is `run(step, like, start, batches)`: the training step, the shapes of the training
+    state, a function that makes the first state, and the batches of a stored signal (None: the step
+    makes its own). It raises AmplifyError if the log of a killed run is damaged.
     """
     this, folder = work.this, work.this.phase(phase.name)
     this.claim_training(work.experiment, phase.name)
     trains_assistant = any(trained.role == ASSISTANT for trained in phase.trains)
-    look = _make_look(phase, work) if trains_assistant else lambda state: {}
+    evaluate_now = _evaluator_during_training(phase, work) if trains_assistant else lambda _: {}
     with checkpoint.training_checkpoints(folder.training) as saved:
 
         def run(
@@ -228,12 +230,18 @@ def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
             if state is None:
                 state = start()
             elif taken := steps_taken(state):
-                with this.intact(f"{phase.name}/checkpoint"):
+                with this.redo_hint(f"{phase.name}/checkpoint"):
                     log = [row for row in read_lines(folder.metrics) if row["step"] <= taken]
             with work.watch(phase.name, phase.schedule.steps) as advance:
                 advance(steps_taken(state))
                 state = train(
-                    step, phase.schedule, state, evaluate=look, save=save, log=log, advance=advance
+                    step,
+                    phase.schedule,
+                    state,
+                    evaluate=evaluate_now,
+                    save=save,
+                    log=log,
+                    advance=advance,
                 )
             write_lines(folder.metrics, log)
             return state
@@ -241,37 +249,40 @@ def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
         yield run
 
 
-def _make_look(phase: Phase, work: Work) -> Callable[[TrainState], Mapping[str, Any]]:
-    """Looks at held-out problems of `select`, each process by itself. An overseer that costs
-    something is asked only if the experiment file says so.
+def _evaluator_during_training(
+    phase: Phase, work: Work
+) -> Callable[[TrainState], Mapping[str, Any]]:
+    """Evaluates the assistant on held-out problems of `select`, in each process separately.
+
+    A costly overseer is asked only if the experiment file says so.
     """
     experiment, mesh = work.experiment, work.experiment.mesh
-    looked_at = at_a_time(experiment.evals.select, CHUNK, mesh.here.row_sharding)
-    problems = draw_held_out(experiment, "select", looked_at)
+    count = at_a_time(experiment.evals.select, CHUNK, mesh.here.row_sharding)
+    problems = draw_held_out(experiment, "select", count)
     problems = jax.device_put(problems, mesh.here.row_sharding)
     root = mesh.here.place(jax.random.key(experiment.seed))
     learns = any(trained.role == "overseer" for trained in phase.trains)
     asks = experiment.evals.ask_during_training or not is_costly(experiment.overseer)
     overseer = load_overseer(experiment, work.roles) if asks and not learns else None
 
-    def look(state: TrainState) -> Mapping[str, Any]:
+    def evaluate_now(state: TrainState) -> Mapping[str, Any]:
         roles: dict[str, RoleState] = state.roles
-        found = (roles[ASSISTANT].answering, roles[ASSISTANT].params)
-        assistant, student = mesh.bring_here(found)
+        both = (roles[ASSISTANT].answering, roles[ASSISTANT].params)
+        assistant, student = mesh.bring_here(both)
         params = mesh.bring_here(roles["overseer"].answering) if learns else overseer
         team = (experiment.task, experiment.assistant, experiment.overseer)
         weights = Weights(assistant, params)
         with calls.counting(calls.LOOKS) as asked:
-            seen = evaluate_during_training(*team, weights, student, problems, root, asks=asks)
-        return {**seen, "look_calls": dict(asked.parts)}
+            means = evaluate_during_training(*team, weights, student, problems, root, asks=asks)
+        return {**means, "look_calls": dict(asked.parts)}
 
-    return look
+    return evaluate_now
 
 
 def evaluate_held_out(
     experiment: Experiment, this: RoundFolder, roles: Mapping[str, Handle], watch: Watch
 ) -> dict[str, Any]:
-    """Evaluation: the same held-out questions in every round, in two splits that never mix."""
+    """Evaluates the assistant on the held-out problems, which are the same in every round."""
     evals = experiment.evals
     weights = load_weights(experiment, roles)
     known = constant_measures.find(experiment, this)
@@ -304,9 +315,11 @@ def evaluate_held_out(
     }
 
 
-def judge_child(experiment: Experiment, best: RoundFolder, this: RoundFolder) -> dict[str, Any]:
-    """Comparison: the child against the best assistant, by the gate's measure on the same items of
-    `select`.
+def judge_round(experiment: Experiment, best: RoundFolder, this: RoundFolder) -> dict[str, Any]:
+    """Compares a round with the best earlier one by the gate's measure, on items of `select`.
+
+    Raises:
+        AmplifyError: as in `comparable`.
     """
     measure = experiment.gate.measure
     before, after = comparable(best, this, measure)
@@ -326,16 +339,25 @@ def judge_child(experiment: Experiment, best: RoundFolder, this: RoundFolder) ->
 
 
 def comparable(best: RoundFolder, this: RoundFolder, measure: str) -> tuple[Items, Items]:
-    """The items of `select` for which both rounds have a value of a measure, row by row the same.
+    """Returns the items of `select` that have a value of a measure in both rounds, in pairs.
 
-    Raises AmplifyError if there are none, or values that are no shares.
+    Args:
+        best: the best round so far.
+        this: the round to judge.
+        measure: name of a measure with values in 0..1.
+
+    Returns:
+        The items of each round; row i of both is the same question about the same context.
+
+    Raises:
+        AmplifyError: if there are no such items, or a value is outside 0..1.
     """
     before, after = (read_items(round_).only(SELECT) for round_ in (best, this))
     pairs = both_measured(before, after, measure)
     if pairs is None:
         raise AmplifyError(
-            f"{this.evals}: there is no question for which this round and round {best.number} both"
-            f" have the measure that the gate compares, {measure}"
+            f"{this.evals}: no question has a value of {measure}, the measure that the gate"
+            f" compares, both in this round and in round {best.number}"
         )
     if not all(is_share(items.column(measure)) for items in pairs):
         raise AmplifyError(f"{this.evals}: {measure} must be 0 to 1 for the gate to compare it")
@@ -343,6 +365,8 @@ def comparable(best: RoundFolder, this: RoundFolder, measure: str) -> tuple[Item
 
 
 def training_agreement(this: RoundFolder) -> float | None:
-    """Share of its training answers that the assistant reproduced when training ended."""
+    """Returns the share of its training answers that the assistant reproduced at the end of
+    training.
+    """
     last = this.training_curve()[-1:]
     return float(last[0]["agreement"]) if last and "agreement" in last[0] else None

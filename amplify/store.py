@@ -1,6 +1,7 @@
-"""The folders of an experiment: which rounds there are, which is best, and which follows which.
+"""An experiment's folder: its rounds, the best of them, and each one's parent.
 
-The lock keeps a second process out.
+`Store` reads the experiment file and checks that the rounds in the folder belong to it. A lock
+keeps a second process from running the same experiment.
 """
 
 import contextlib
@@ -24,19 +25,20 @@ from amplify.runtime import processes
 
 
 class Store:
-    """An experiment's folder."""
+    """An experiment's folder and the rounds in it."""
 
     def __init__(self, path: Path, *, runs_code: bool = True) -> None:
-        """Reads the experiment file.
+        """Reads the experiment file and checks the rounds against it.
 
         Args:
-            runs_code: False: code in the folder is not run, and an experiment that has such code is
+            path: the experiment's folder.
+            runs_code: False: code in the folder is not run. An experiment with such code is then
                 known from its records only, which is enough to compare its rounds.
 
         Raises:
             AmplifyError: if there is no experiment file, if something that belongs to the
-                experiment's identity changed after rounds were run, or if the parent of a round is
-                no longer there.
+                experiment's identity has changed since its rounds were run, or if a round's parent
+                is missing.
         """
         if not path.is_dir():
             raise AmplifyError(
@@ -54,19 +56,27 @@ class Store:
 
     @property
     def name(self) -> str:
+        """The folder's name."""
         return self.path.resolve().name
 
     def rounds(self) -> list[int]:
-        """Numbers of the rounds that were begun, ascending."""
+        """Returns the numbers of all rounds that have a folder, ascending."""
         names = (entry.name for entry in self.path.iterdir() if entry.is_dir())
         return sorted(int(name) for name in names if re.fullmatch(r"\d{3,}", name))
 
     def round(self, number: int) -> "RoundFolder":
+        """Returns a round by its number, whether or not it exists yet."""
         return RoundFolder(self.path / f"{number:03d}", number)
 
     def finished(self, number: int, stage: str) -> "RoundFolder":
-        """A round with a phase that has done a stage, "data" or "checkpoint". Raises AmplifyError
-        naming those that have.
+        """Returns a round in which some phase has finished a stage.
+
+        Args:
+            number: the round's number.
+            stage: "data" or "checkpoint".
+
+        Raises:
+            AmplifyError: if the stage is not finished; lists the rounds where it is.
         """
         this = self.round(number)
         if number < 0 or not this.has(stage):
@@ -77,37 +87,48 @@ class Store:
         return this
 
     def parent_of(self, this: "RoundFolder") -> "RoundFolder":
-        """The round that a round was trained from. Raises AmplifyError if it is not there any more,
-        or has another checkpoint than the round's record names.
+        """Returns the round that a round was trained from.
+
+        Raises:
+            AmplifyError: if the parent is missing, or its checkpoint is not the one in the round's
+                record.
         """
         records = {number: self.round(number).record for number in self.rounds()}
         lineage.check_parent(self.path, records, this.number)
         return self.round(this.record["parent"]["round"])
 
     def roles(self, this: "RoundFolder") -> dict[str, "Handle"]:
-        """All roles as a round leaves them: those that it did not train are its parent's."""
+        """Returns the latest checkpoint of every role at the end of a round, by role.
+
+        Roles that the round has not trained come from its parent.
+        """
         parent = this.record.get("parent")
         before = self.roles(self.round(parent["round"])) if parent else {}
         return before | this.roles()
 
     def roles_of_signal(self, this: "RoundFolder") -> dict[str, "Handle"]:
-        """The roles that a round's stored signal was made with: its parent's, and those that phases
-        before it trained.
+        """Returns the checkpoints that made a round's stored signal, by role.
+
+        These are the parent's, and those of other roles that the round trained before it.
         """
         own = {role: handle for role, handle in this.roles().items() if role != ASSISTANT}
         return self.roles(self.parent_of(this)) | own
 
     def check_current(self) -> None:
-        """Raises AmplifyError if rounds were run by a version that did not record what the
-        experiment's files contain: they can be compared, and no round can follow them.
+        """Raises AmplifyError if a round was run by a version whose records are incomplete.
+
+        Such rounds do not record the contents of the experiment's files. They can be compared, but
+        not continued.
         """
         for number in self.rounds():
             record = self.round(number).record
             identity.check_current(self.path, number, record, self.experiment)
 
     def best_before(self, number: int) -> "RoundFolder":
-        """The last promoted round before round `number`; round 0, the untrained assistant, if none
-        was.
+        """Returns the last promoted round before round `number`; round 0 if none was promoted.
+
+        Raises:
+            AmplifyError: if a round in between has no verdict.
         """
         for earlier in range(number - 1, 0, -1):
             verdict = self.round(earlier).verdict
@@ -120,7 +141,7 @@ class Store:
         return self.round(0)
 
     def no_longer_improves(self, number: int) -> bool:
-        """Whether the last `patience` rounds up to `number` were all not promoted."""
+        """Returns whether none of the last `patience` rounds, up to `number`, was promoted."""
         last = range(number - self.experiment.gate.patience + 1, number + 1)
         verdicts = [self.round(n).verdict for n in last if n >= 1]
         unpromoted = [
@@ -130,10 +151,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the experiment for this process, while the block runs or until the process ends.
+        """Holds the experiment's lock for this process until the block ends.
 
         Raises:
-            AmplifyError: another process holds it; says which.
+            AmplifyError: if another process holds the lock; names its process id.
         """
         with ProcessLock(self.path / ".lock") as lock:
             processes.first(lambda: self._take(lock))

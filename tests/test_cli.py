@@ -150,7 +150,7 @@ def test_help_is_for_people(command, capsys):
         (["lunch"], "lunch"),
         ([], "see amplify --help"),
         (["ask", "{ran}", "--round", "7"], "round 7 has no checkpoint; rounds that have: 0, 1"),
-        (["ask", "{ran}", "--depth", "0"], "a tree has 1 level or more, got 0"),
+        (["ask", "{ran}", "--depth", "0"], "--depth: must be 1 or more, got 0"),
         (
             ["tree", "{ran}", "--round", "0", "--row", "0"],
             "round 0 has no data; rounds that have: 1",
@@ -182,7 +182,7 @@ def test_ctrl_c_says_where_it_stopped_and_that_the_same_command_goes_on(tmp_path
     assert (
         said.strip()
         .splitlines()[-1]
-        .endswith("stopped in round 1; the same command goes on from there")
+        .endswith("stopped in round 1; run the same command again to resume")
     )
 
 

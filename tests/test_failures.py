@@ -249,7 +249,7 @@ def test_what_an_error_says_to_do_about_damage_mends_it(copied, capsys, number, 
     shutil.rmtree(path) if path.is_dir() else path.write_text("{}")
     stage = what.removesuffix(".jsonl")
     store = Store(copied)
-    with pytest.raises(AmplifyError) as error, store.round(number).intact(stage):
+    with pytest.raises(AmplifyError) as error, store.round(number).redo_hint(stage):
         raise AmplifyError(f"{path}: damaged")
     follow(str(error.value))
     capsys.readouterr()

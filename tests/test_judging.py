@@ -17,7 +17,7 @@ from tests.test_report import CLASSES, Page, item, learning, printed, write_expe
 def judged(store: Store, before: int, after: int, measure: str = "alone") -> dict:
     gate = dataclasses.replace(store.experiment.gate, measure=measure)
     store.experiment = dataclasses.replace(store.experiment, gate=gate)
-    return stages.judge_child(store.experiment, store.round(before), store.round(after))
+    return stages.judge_round(store.experiment, store.round(before), store.round(after))
 
 
 def set_metrics(store: Store, number: int, rows: list[dict]) -> None:

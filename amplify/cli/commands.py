@@ -1,5 +1,6 @@
-"""The commands: argument parsing and printing, nothing else. A user's error is one line and exit
-code 2.
+"""The commands of `amplify`: argument parsing and printing.
+
+A user error is printed as one line; the exit code is 2.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import tyro
 
 from amplify.cli.failures import explained, ignore_orphans
 from amplify.errors import AmplifyError
-from amplify.launch import running
+from amplify.launch import launch
 from amplify.report.terminal import (
     messages,
     output,
@@ -27,12 +28,12 @@ from amplify.report.terminal import (
     show_set_aside,
 )
 
-# Nothing that imports jax is imported here: `--help` and bad arguments answer at once.
+# No module that imports jax is imported here, so that `--help` stays fast.
 
 Folder = Annotated[
-    Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="its folder")
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="the experiment's folder")
 ]
-Json = Annotated[bool, tyro.conf.arg(help="print JSON for programs")]
+Json = Annotated[bool, tyro.conf.arg(help="print JSON")]
 Cluster = Annotated[
     bool,
     tyro.conf.arg(help="this is one of several processes of a Slurm, Open MPI or TPU cluster"),
@@ -42,42 +43,42 @@ Cluster = Annotated[
 def round_(
     experiment: Folder,
     n: Annotated[
-        int, tyro.conf.arg(help="the round that shall exist: 1 or more, or with --redo also 0")
+        int, tyro.conf.arg(help="number of the round: 1 or more; 0 is allowed with --redo")
     ],
     redo: Annotated[
         str | None,
         tyro.conf.arg(
             metavar="STAGE",
-            help="do this stage of round N again, and those after it, such as distillation/data",
+            help="redo this stage of round N, such as distillation/data, and all later ones",
         ),
     ] = None,
     cluster: Cluster = False,
     json: Json = False,
 ) -> None:
-    """Make sure round N exists: run the missing earlier rounds, resume a half-done one, print the
+    """Run round N: first the missing earlier rounds; an unfinished round is resumed. Prints a
     table.
     """
     if n < (redo is None):
         least = "1 or more" if redo is None else "0 or more with --redo"
         raise AmplifyError(f"--n: a round number is {least}, got {n}")
-    with running(experiment, cluster) as (store, go):
+    with launch(experiment, cluster) as (store, run_round):
         if redo is not None:
             store.round(n).undo(redo)
         for number in range(n + 1):
-            go(number)
+            run_round(number)
         show_rounds(store, json)
 
 
 def rounds(
     experiment: Folder,
-    at_most: Annotated[int, tyro.conf.arg(help="stop after this round in any case")] = 100,
+    at_most: Annotated[int, tyro.conf.arg(help="stop after this round at the latest")] = 100,
     cluster: Cluster = False,
     json: Json = False,
 ) -> None:
-    """Run round after round until the gate says that the assistant no longer improves."""
-    with running(experiment, cluster) as (store, go):
+    """Run rounds until the gate finds that the assistant no longer improves."""
+    with launch(experiment, cluster) as (store, run_round):
         for number in range(at_most + 1):
-            go(number)
+            run_round(number)
             if store.no_longer_improves(number):
                 messages.print(
                     f"round {number} was {store.round(number).verdict['verdict']}: stopping",
@@ -94,8 +95,9 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare rounds, class by class, alone and amplified; writes compare.html and compare.png.
-    Code that lies in an experiment's folder is not run.
+    """Compare rounds by class of question and measure. Writes compare.html and compare.png.
+
+    Code in the experiments' folders is not run.
     """
     from amplify import report
     from amplify.store import Store
@@ -117,11 +119,11 @@ def ask(
     round: Annotated[
         int | None, tyro.conf.arg(help="whose assistant; the best one if not given")
     ] = None,
-    amplify: Annotated[bool, tyro.conf.arg(help="show the overseer's tree too")] = False,
+    amplify: Annotated[bool, tyro.conf.arg(help="also show the overseer's tree")] = False,
     depth: Annotated[int, tyro.conf.arg(help="levels of the tree")] = 1,
     problem: Annotated[int, tyro.conf.arg(help="which held-out problem to ask about")] = 0,
 ) -> None:
-    """Ask a checkpoint questions by hand, one prompt after another."""
+    """Ask a checkpoint questions interactively."""
     from amplify import inspection
     from amplify.store import Store
 
@@ -144,15 +146,15 @@ def ask(
 
 def tree(
     experiment: Folder,
-    round: Annotated[int, tyro.conf.arg(help="the round whose data the row is in")],
-    row: Annotated[int, tyro.conf.arg(help="row of the round's data set")],
-    question: Annotated[int, tyro.conf.arg(help="which of the row's questions")] = 0,
+    round: Annotated[int, tyro.conf.arg(help="the round whose data set contains the row")],
+    row: Annotated[int, tyro.conf.arg(help="index of the row")],
+    question: Annotated[int, tyro.conf.arg(help="index of the question in the row")] = 0,
     depth: Annotated[
-        int, tyro.conf.arg(help="1 is the tree that was trained on; more to look deeper")
+        int, tyro.conf.arg(help="1: the tree behind the training data; more: a deeper one")
     ] = 1,
     json: Json = False,
 ) -> None:
-    """Show the decomposition tree behind a training row, recomputed; also writes it as HTML."""
+    """Show the decomposition tree behind a training row, recomputed. Writes it as HTML, too."""
     from amplify import inspection
     from amplify.store import Store
 
@@ -171,9 +173,7 @@ def export(
         int | None, tyro.conf.arg(help="whose assistant; the best one if not given")
     ] = None,
 ) -> None:
-    """Write the weights of an assistant that began with a checkpoint, as a folder that transformers
-    opens.
-    """
+    """Export the weights of a language model to a folder that transformers can load."""
     from amplify import inspection
     from amplify.store import Store
 
@@ -183,34 +183,34 @@ def export(
 
 def replay(
     experiment: Folder,
-    round: Annotated[int, tyro.conf.arg(help="whose data set is made again")],
+    round: Annotated[int, tyro.conf.arg(help="the round whose data set is rebuilt")],
     checkpoint: Annotated[
-        int | None, tyro.conf.arg(help="with the assistant of this round in place of the parent")
+        int | None, tyro.conf.arg(help="use the assistant of this round, not the parent's")
     ] = None,
     overseer: Annotated[
         Literal["simulated", "nobody"] | None,
-        tyro.conf.arg(help="with this overseer in place of who answered; nobody: no overseer"),
+        tyro.conf.arg(help="use this overseer, not the recorded one; nobody: no overseer"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make a round's data set again from what was recorded, or show what another checkpoint or
-    overseer would change.
+    """Rebuild a round's data set from its records, or show what another checkpoint or overseer
+    would change.
     """
-    from amplify import replay as replaying
+    from amplify import replay as replays
     from amplify import report
     from amplify.store import Store
 
     store, watch = Store(experiment), progress_bars(f"round {round}")
     if checkpoint is None and overseer is None:
-        replayed = replaying.replay(store, round, watch).as_row()
+        replayed = replays.replay(store, round, watch).as_row()
         if json:
             print(json_format.dumps(replayed, indent=1))
         else:
             output.print(report.replayed(replayed))
         if not replayed["same"]:
-            raise AmplifyError(f"{experiment}: round {round} cannot be replayed: see above")
+            raise AmplifyError(f"{experiment}: round {round} was not reproduced: see above")
         return
-    swapped = replaying.swap(store, round, checkpoint, overseer, watch)
+    swapped = replays.swap(store, round, checkpoint, overseer, watch)
     changes = [change.as_row() for change in swapped]
     if json:
         print(json_format.dumps(changes, indent=1))
@@ -221,10 +221,10 @@ def replay(
 def serve(
     experiment: Folder,
     host: Annotated[str, tyro.conf.arg(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, tyro.conf.arg(help="0: any that is free")] = 8765,
-    share: Annotated[bool, tyro.conf.arg(help="for a proxy's iframe, as in Colab")] = False,
+    port: Annotated[int, tyro.conf.arg(help="port to listen on; 0: any free port")] = 8765,
+    share: Annotated[bool, tyro.conf.arg(help="allow a proxy's iframe, as in Colab")] = False,
 ) -> None:
-    """Keep people's pages up, also between rounds; a round that waits for people uses them."""
+    """Serve the pages on which people answer, also between rounds. A waiting round uses them."""
     from amplify.people import serving
     from amplify.people.serving import check_people
 
@@ -235,28 +235,27 @@ def serve(
     try:
         with serving.serving(experiment, serving.Where(host, port, share)) as served:
             if isinstance(served, serving.Borrowed):
-                raise AmplifyError(f"{experiment}: its pages are up already, at {served.address}")
+                raise AmplifyError(f"{experiment}: already served at {served.address}")
             show_links(experiment, served.address)
             served.run()
     except KeyboardInterrupt:
-        messages.print("stopped; what people said is kept")
+        messages.print("stopped; all answers are saved")
 
 
 def people(
     experiment: Folder,
-    invite: Annotated[int, tyro.conf.arg(help="so many more people")] = 0,
+    invite: Annotated[int, tyro.conf.arg(help="number of people to invite")] = 0,
     name: Annotated[
-        tuple[str, ...], tyro.conf.arg(help="more people, by name; kept in people/names.csv only")
+        tuple[str, ...],
+        tyro.conf.arg(help="names of people to invite; stored in people/names.csv only"),
     ] = (),
-    days: Annotated[float, tyro.conf.arg(help="that new links work")] = 30.0,
-    revoke: Annotated[str | None, tyro.conf.arg(help="whose link shall no longer work")] = None,
+    days: Annotated[float, tyro.conf.arg(help="days until new links expire")] = 30.0,
+    revoke: Annotated[str | None, tyro.conf.arg(help="the person whose link is revoked")] = None,
     address: Annotated[
-        str, tyro.conf.arg(help="where the pages are, seen from outside")
+        str, tyro.conf.arg(help="public address of the pages")
     ] = "http://127.0.0.1:8765",
 ) -> None:
-    """Show everybody's link, and what of their work could not be used; invite people, or take a
-    link back.
-    """
+    """List everyone's link and answers that could not be used; invite people or revoke links."""
     import time
 
     from amplify.people.roster import MOST_DAYS, MOST_PEOPLE, Roster, check_names
@@ -281,13 +280,13 @@ def events(
     experiment: Folder,
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a .jsonl or .parquet file")],
 ) -> None:
-    """Write all that people said and did as a table."""
+    """Export the log of everything that people said and did."""
     from amplify.people.log import EVENTS, Log, export_events
     from amplify.people.serving import check_people
 
     check_people(experiment)
     if not (experiment / EVENTS).is_file():
-        raise AmplifyError(f"{experiment / EVENTS}: not there; nobody has been asked anything yet")
+        raise AmplifyError(f"{experiment / EVENTS}: no such file; nobody has been asked yet")
     count = export_events(Log(experiment / EVENTS), out)
     output.print(f"wrote {out}, {count} events", soft_wrap=True)
 
@@ -310,8 +309,12 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command. Exits with 0, or with 2 after one line on stderr that says what was wrong."""
-    for library in ("absl", "jax._src.callback"):  # which log what they also raise
+    """Runs a command; exits with code 2 after printing one line for a user error.
+
+    Args:
+        argv: the command's name and its arguments; None: those of the process.
+    """
+    for library in ("absl", "jax._src.callback"):  # these log the errors that they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)
     ignore_orphans()
     try:
@@ -330,7 +333,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str]) -> Callable[[], None]:
-    """The command to run. Raises AmplifyError with the parser's complaint in one line."""
+    """Returns a function that runs the command which the arguments describe.
+
+    Raises:
+        AmplifyError: if the arguments are invalid.
+        SystemExit: with code 0, after printing help.
+    """
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -347,7 +355,7 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
 
 
 def in_one_line(box: str) -> str:
-    """The parser's complaint, drawn as a heading, then text above a rule, framed or not."""
+    """Returns the text of tyro's error box, a heading and text above a rule, as one line."""
     lines = [line.strip(" │╰╯") for line in box.splitlines()[1:]]
     is_rule = [not line.strip("─-") for line in lines]
     begin = is_rule.index(False)
@@ -358,7 +366,9 @@ def in_one_line(box: str) -> str:
 
 
 def deferred(command: Any) -> Callable[..., Callable[[], None]]:
-    """The command's signature for the parser, which then hands back what is to be called."""
+    """Wraps a command so that tyro, which reads its signature, returns a call instead of running
+    it.
+    """
 
     @functools.wraps(command)
     def bind(**arguments: Any) -> Callable[[], None]:
@@ -368,7 +378,7 @@ def deferred(command: Any) -> Callable[..., Callable[[], None]]:
 
 
 def in_own_code(error: Exception) -> str | None:
-    """The line for an error that was raised in code of an experiment's own; None for any other."""
+    """Returns the error line for an exception in an experiment's own code; None for any other."""
     from amplify.reading.own_code import place_of, told  # imports jax
 
     place = place_of(error)
@@ -376,5 +386,6 @@ def in_own_code(error: Exception) -> str | None:
 
 
 def fail(line: str) -> None:
+    """Prints an error line to stderr and exits with code 2."""
     print(f"amplify: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(2)

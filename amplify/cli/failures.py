@@ -1,7 +1,7 @@
-"""Errors of the operating system, as one line: which path, why, and what can be done about it.
+"""Turns errors of the operating system into one line: the path, the reason, and what to do.
 
-Libraries that write for us report a full disk in their own ways: Orbax and ArrayRecord as text
-inside an error of another type, SQLite in words of its own. Called by `commands`.
+Libraries report a full disk in different ways: Orbax and ArrayRecord as text in another type of
+exception, SQLite in its own words. Called by `commands`.
 """
 
 import errno
@@ -12,31 +12,32 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-AGAIN = "then give the same command again: it goes on from there"
+AGAIN = "then run the same command again to resume"
 WHAT_TO_DO = {
     errno.ENOSPC: f"make room on the disk, {AGAIN}",
     errno.EDQUOT: f"make room in your quota, {AGAIN}",
     errno.EFBIG: f"raise the limit on a file's size (ulimit -f), {AGAIN}",
-    errno.EROFS: "copy the experiment to a folder that can be written",
+    errno.EROFS: "copy the experiment to a writable folder",
     errno.EACCES: "change its permissions, or copy the experiment to a folder of your own",
     errno.EPERM: "change its permissions, or copy the experiment to a folder of your own",
     errno.EMFILE: f"raise the limit on open files (ulimit -n), {AGAIN}",
     errno.ENFILE: f"close other programs, {AGAIN}",
     errno.EIO: "the disk may be damaged",
 }
-"""By the error's number; an error of another kind may be a mistake of ours."""
+"""Advice by errno. Other errors may be bugs of Amplify and keep their traceback."""
 OTHER_WORDS = {
     "database or disk is full": errno.ENOSPC,
     "attempt to write a readonly database": errno.EROFS,
     "RESOURCE_EXHAUSTED: Disk": errno.ENOSPC,
 }
+"""Messages of libraries that stand for an errno."""
 
 
 def ignore_orphans() -> None:
-    """From now on, nothing is said of writes that were under way when another write failed.
+    """Silences messages of writes that were pending when another write failed.
 
-    Orbax writes many files at a time, from one event loop. The first that fails ends the loop, and
-    each of the others then reports that it cannot tell the loop how it went.
+    Orbax writes files concurrently in one event loop. When one write fails, the loop is closed, and
+    each pending write then reports that the loop is closed.
     """
     sys.unraisablehook = _unraisable
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
@@ -49,27 +50,28 @@ def _unraisable(unraisable: Any) -> None:
 
 
 def explained(error: BaseException) -> str | None:
-    """The line for an error that the operating system is at the bottom of; None for any other.
+    """Returns the error line for an exception caused by the operating system; None for any other.
 
-    Follows what the error was raised from, and the errors of a group.
+    Args:
+        error: the exception; its causes, contexts and grouped exceptions are searched, too.
     """
-    for one in _behind(error, set()):
+    for one in _chain(error, set()):
         if isinstance(one, OSError) and one.errno in WHAT_TO_DO:
             return _line(one.errno, str(one.filename or "") or _path_in(str(error)))
-    for one in _behind(error, set()):
+    for one in _chain(error, set()):
         for number, words in _words():
             if words in str(one):
                 return _line(number, _path_in(str(one)))
     return None
 
 
-def _behind(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
     if error is None or id(error) in seen:
         return
     seen.add(id(error))
     yield error
     for other in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
-        yield from _behind(other, seen)
+        yield from _chain(other, seen)
 
 
 def _words() -> Iterator[tuple[int, str]]:

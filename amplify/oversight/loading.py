@@ -56,7 +56,7 @@ def role_of(roles: Mapping[str, Handle], role: str) -> Handle:
 def load(experiment: Experiment, model: Any, handle: Handle) -> PyTree[Array]:
     """The weights of a role that answer, and nothing else of its checkpoint."""
     like = experiment.mesh.place(jax.eval_shape(model.init, jax.random.key(0)))
-    with handle.round_.intact(handle.stage):
+    with handle.round_.redo_hint(handle.stage):
         weights = checkpoint.restore_first(handle.checkpoint, {"target": like, "params": like})
         _check(handle, weights)
     return weights
@@ -64,7 +64,7 @@ def load(experiment: Experiment, model: Any, handle: Handle) -> PyTree[Array]:
 
 def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleState:
     """All of a role's state, to train it further."""
-    with handle.round_.intact(handle.stage):
+    with handle.round_.redo_hint(handle.stage):
         like = experiment.mesh.place(abstract_role(trained))
         state: RoleState = checkpoint.restore(handle.checkpoint, like)
         _check(handle, state.answering)
@@ -73,7 +73,7 @@ def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleS
 
 def load_carried(experiment: Experiment, handle: Handle, abstract: PyTree[Any]) -> PyTree[Array]:
     """What a source carried beside a role's checkpoint."""
-    with handle.round_.intact(handle.stage):
+    with handle.round_.redo_hint(handle.stage):
         return checkpoint.restore(handle.carried, experiment.mesh.place(abstract))
 
 

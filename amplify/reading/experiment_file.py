@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from amplify.errors import AmplifyError, first_line, naming
+from amplify.errors import AmplifyError, first_line, prefix_errors
 from amplify.evaluation.measuring import measures_of
 from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Questions
 from amplify.experiment.validation import (
@@ -163,7 +163,7 @@ def parse_experiment(
         if isinstance(chosen["overseer"], HumanConfig):
             check_gold(chosen["task"], table_of(table, "overseer", path), path)
     for name in ("assistant", "overseer"):
-        with _own_code(sources, name, values[f"{name}.kind"]), naming(path):
+        with _own_code(sources, name, values[f"{name}.kind"]), prefix_errors(path):
             chosen[name] = chosen[name].build(chosen["task"])
     if "overseer" in sources:
         streams = chosen["training"].targets == "streaming"
@@ -208,7 +208,7 @@ def _adapt_overseer(
     if adapt is None:
         return
     section = chosen["overseer"]
-    with naming(path):
+    with prefix_errors(path):
         adapted = adapt(chosen["task"], section)
     for key, value in flat(adapted, "overseer").items():
         if value == flat(section, "overseer")[key]:

@@ -7,7 +7,7 @@ Later rounds are not checked again: what they read cannot have changed since. `l
 
 from pathlib import Path
 
-from amplify.errors import naming
+from amplify.errors import prefix_errors
 from amplify.experiment.sections import Experiment
 from amplify.models.abilities import preparer_of
 from amplify.reading.own_classes import check_names
@@ -28,7 +28,7 @@ def check_ready(experiment: Experiment, path: Path) -> None:
     task, kind = experiment.task, experiment.values["task.kind"]
     for part in (task, experiment.assistant, experiment.overseer):
         if (prepare := preparer_of(part)) is not None:
-            with naming(path):
+            with prefix_errors(path):
                 prepare()
     if (folder := experiment.places.get("task.source")) is not None:
         source = folder / kind.partition(":")[0]

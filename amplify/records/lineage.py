@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError, again, quote
+from amplify.errors import AmplifyError, quote, round_command
 from amplify.records.record import digest_of
 
 Records = Mapping[int, Mapping[str, Any]]
@@ -33,7 +33,7 @@ def check_parent(folder: Path, records: Records, number: int) -> None:
     if parent and _checkpoint(records, parent["round"]) is None:
         raise AmplifyError(
             f"{folder}: round {number} was trained from round {parent['round']}, which has no"
-            f" checkpoint; to make it again: {again(folder, max(1, parent['round']))}"
+            f" checkpoint; to make it again: {round_command(folder, max(1, parent['round']))}"
         )
 
 
@@ -58,7 +58,7 @@ def _told(folder: Path, records: Records, number: int, trouble: str) -> str:
     return (
         f"{folder}: round {number} was trained from round {records[number]['parent']['round']},"
         f" {trouble}; put it back, or make what descends from it again: rm -r {rounds} &&"
-        f" {again(folder, max(affected))}"
+        f" {round_command(folder, max(affected))}"
     )
 
 

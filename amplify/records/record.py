@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError, again, first_line, quote
+from amplify.errors import AmplifyError, first_line, quote, round_command
 from amplify.files import writing
 
 LAYOUT = 2
@@ -53,7 +53,7 @@ def read_record(folder: Path) -> Record:
         number = int(folder.name) if folder.name.isdecimal() else 0
         raise AmplifyError(
             f"{path}: damaged record ({first_line(error)}); to do the round again:"
-            f" rm {quote(path)} && {again(folder.parent, number or 1)}"
+            f" rm {quote(path)} && {round_command(folder.parent, number or 1)}"
         ) from None
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError, again
+from amplify.errors import AmplifyError, round_command
 from amplify.evaluation.items import Items
 from amplify.experiment.sections import Experiment
 from amplify.files import writing
@@ -115,23 +115,23 @@ class RoundFolder:
         }
         self._commit({**self.record, "stages": {**self.record["stages"], name: entry}})
 
-    def note(self, facts: Mapping[str, Any]) -> None:
+    def update_record(self, facts: Mapping[str, Any]) -> None:
         """Adds to the record."""
         self._commit({**self.record, **facts})
 
     def finish(self) -> None:
         """Marks the round done."""
-        self.note({"status": "done"})
+        self.update_record({"status": "done"})
 
     @contextlib.contextmanager
-    def intact(self, stage: str) -> Iterator[None]:
+    def redo_hint(self, stage: str) -> Iterator[None]:
         """While the results of a stage are read: an error about them says how to do the stage
         again.
         """
         try:
             yield
         except AmplifyError as error:
-            command = again(self.path.parent, self.number, stage)
+            command = round_command(self.path.parent, self.number, stage)
             raise AmplifyError(f"{error}; to do it again: {command}") from error
 
     def training_curve(self) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ class RoundFolder:
         phase = trained_in(self.record).get(ASSISTANT)
         if phase is None:
             return []
-        with self.intact(f"{phase}/{CHECKPOINT}"):
+        with self.redo_hint(f"{phase}/{CHECKPOINT}"):
             return read_lines(self.phase(phase).metrics)
 
     @property
@@ -238,14 +238,14 @@ def read_evals(round_: RoundFolder) -> list[dict[str, Any]]:
     """A round's eval items, in the order that every round of an experiment has them."""
     if not round_.done("evals"):
         raise AmplifyError(f"{round_.path}: round {round_.number} has no evals yet")
-    with round_.intact("evals"):
+    with round_.redo_hint("evals"):
         return read_lines(round_.evals, round_.record["stages"]["evals"]["digest"])
 
 
 def read_items(round_: RoundFolder) -> Items:
     """A round's eval items as columns. Raises AmplifyError if they are not what was written."""
     rows = read_evals(round_)
-    with round_.intact("evals"):
+    with round_.redo_hint("evals"):
         try:
             return Items.of(rows)
         except ValueError as error:

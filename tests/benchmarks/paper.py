@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amplify import round as page
-from amplify.launch import keep_compiled_code
+from amplify.launch import enable_compilation_cache
 from amplify.report.results import FINAL, best, finished_rounds
 from amplify.report.terminal import progress_bars
 from amplify.store import Store
@@ -49,7 +49,7 @@ def run(name: str, rounds: int) -> Result:
 
 
 def main() -> None:
-    keep_compiled_code()
+    enable_compilation_cache()
     table = Table(
         "task", "rounds", "seconds a round", "demonstrations", "amplified", "supervised",
         "short of it",

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from amplify import report
 from amplify import round as page
-from amplify.launch import keep_compiled_code
+from amplify.launch import enable_compilation_cache
 from amplify.report.terminal import progress_bars
 from amplify.store import Store
 
@@ -69,7 +69,7 @@ def run(folder: Path, noise: float, seed: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    keep_compiled_code()
+    enable_compilation_cache()
     table = Table("p", "theory", "amplified, reference", "amplified", "target, reference", "target")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -195,7 +195,7 @@ def test_a_replay_that_differs_is_an_error(ran, capsys, monkeypatch):
         main(["replay", str(ran), "--round", "1"])
     captured = capsys.readouterr()
     assert "not the same" in captured.out
-    assert "cannot be replayed" in captured.err
+    assert "was not reproduced" in captured.err
 
 
 def test_with_another_checkpoint_or_overseer_it_is_shown_what_changes(ran, capsys):
