@@ -14,7 +14,7 @@ from amplify.errors import AmplifyError
 from amplify.experiment import identity
 from amplify.experiment.sections import Experiment
 from amplify.files.locks import ProcessLock
-from amplify.reading.experiment_file import has_own_code, read_experiment
+from amplify.reading.experiment_file import read_experiment, runs_own_code
 from amplify.records import lineage
 from amplify.records.record import (
     ASSISTANT,
@@ -46,7 +46,7 @@ class Store:
             )
         self.path = path
         rounds = [self.round(number) for number in self.rounds()]
-        if runs_code or not has_own_code(path / "experiment.toml"):
+        if runs_code or not runs_own_code(path / "experiment.toml"):
             self.experiment: Experiment = read_experiment(path / "experiment.toml")
             for this in rounds:
                 identity.check_unchanged(self.path, this.number, this.record, self.experiment)

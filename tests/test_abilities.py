@@ -115,7 +115,7 @@ def test_whoever_follows_a_strategy_needs_a_task_with_one(tmp_path, overseer):
     (folder / "tally.py").write_text(TASK, encoding="utf-8")
     read_experiment(file)
     (folder / "tally.py").write_text(none, encoding="utf-8")
-    with pytest.raises(AmplifyError, match="needs a task with a strategy, to follow or to learn"):
+    with pytest.raises(AmplifyError, match="needs a task with a strategy to follow or to learn"):
         read_experiment(file)
 
 

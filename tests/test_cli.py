@@ -49,7 +49,7 @@ def test_a_round_prints_its_table_and_its_verdict(ran):
     assert "1 wildcard" in done.stdout
     assert "against round 0" in " ".join(done.stdout.split())
     [warning] = done.stderr.splitlines()  # so few contexts can tell no small gain
-    assert warning.startswith("gate.worthwhile = 0.01, and 24 contexts let no gain below ")
+    assert warning.startswith("gate.worthwhile = 0.01, but with 24 contexts no gain below ")
 
 
 def test_results_for_programs_have_the_promised_keys(ran, capsys):

@@ -170,8 +170,8 @@ HUMAN = TOML.replace('kind = "simulated"', 'kind = "human"\nitems = 4')
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        (TOML, "2 processes have 8 devices together, and all must be in"),
-        (HUMAN, 'rounds with overseer.kind = "human" run in one process, and here are 2'),
+        (TOML, "the mesh must have all 8 devices of the 2 processes"),
+        (HUMAN, 'rounds with overseer.kind = "human" must run in one process, got 2'),
     ],
 )
 def test_what_several_processes_cannot_run_is_refused(tmp_path, toml, said):

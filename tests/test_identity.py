@@ -119,7 +119,7 @@ def test_the_advice_for_a_changed_experiment_makes_one_that_can_be_read(document
     edit(documents / "docs/Battle.txt", "1815", "1999")
     with pytest.raises(AmplifyError) as error:
         Store(documents)
-    [command] = re.findall(r"a new one: (.*), and put back", str(error.value))
+    [command] = re.findall(r"a folder of its own: (.*), then undo", str(error.value))
     subprocess.run(command, shell=True, check=True)
     assert digest(documents.with_name("mine-2")) == digest(documents)
 
@@ -128,13 +128,13 @@ def test_the_weights_configuration_and_tokenizer_of_a_checkpoint_are_content(tmp
     names = ["config.json", "tokenizer.json", "merges.txt", "model.safetensors"]
     for name in [*names, "README.md", "pytorch_model.bin"]:
         (tmp_path / name).write_text("0")
-    seen = {content.combined(content.files_read("pretrained", str(tmp_path)))}
+    seen = {content.combine_hashes(content.files_read("pretrained", str(tmp_path)))}
     for name in names:
         edit(tmp_path / name, "0", "1")
-        seen.add(content.combined(content.files_read("pretrained", str(tmp_path))))
+        seen.add(content.combine_hashes(content.files_read("pretrained", str(tmp_path))))
     assert len(seen) == 1 + len(names)
     (tmp_path / "README.md").write_text("1")
-    assert content.combined(content.files_read("pretrained", str(tmp_path))) in seen
+    assert content.combine_hashes(content.files_read("pretrained", str(tmp_path))) in seen
     assert "model.safetensors" not in content.files_read("tokenizer", str(tmp_path))
 
 
@@ -228,7 +228,7 @@ def test_a_task_file_outside_the_folder_is_refused_and_not_run(tmp_path, place):
         read_experiment(folder / "experiment.toml")
     (folder / "mine.py").symlink_to(elsewhere / "mine.py")
     (folder / "experiment.toml").write_text(OWN)
-    with pytest.raises(AmplifyError, match=f"leads to {elsewhere}"):
+    with pytest.raises(AmplifyError, match=f"is a link to {elsewhere}"):
         read_experiment(folder / "experiment.toml")
     assert not (tmp_path / "ran").exists()
 
@@ -284,11 +284,15 @@ def test_a_record_of_an_earlier_version_can_be_compared_and_not_continued(docume
     record["experiment"]["task.documents (content)"] = "by names and sizes"
     path.write_text(json.dumps(record))
     store = Store(documents)
-    with pytest.raises(AmplifyError, match=r"another version, .* know of task.documents"):
+    with pytest.raises(
+        AmplifyError, match=r"another version of Amplify, which recorded task.documents"
+    ):
         store.check_current()
     del record["experiment"]["task.documents (content)"], record["experiment"]["training.b2"]
     path.write_text(json.dumps(record))
-    with pytest.raises(AmplifyError, match=r"another version, .* \(content\), training.b2:"):
+    with pytest.raises(
+        AmplifyError, match=r"another version of Amplify, .* \(content\), training.b2 differently:"
+    ):
         Store(documents).check_current()
     record["experiment"]["training.steps"] = 61
     path.write_text(json.dumps(record))
@@ -339,7 +343,7 @@ def test_a_parent_that_is_being_made_again_is_waited_for(tmp_path):
     lineage(folder)
     Store(folder).round(1).undo("checkpoint")
     store = Store(folder)
-    with pytest.raises(AmplifyError, match=f"to make it again: amplify round {folder} --n 1"):
+    with pytest.raises(AmplifyError, match=f"to rerun it: amplify round {folder} --n 1"):
         store.parent_of(store.round(2))
 
 

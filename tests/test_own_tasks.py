@@ -14,7 +14,7 @@ from amplify.reading import own_tasks
 from amplify.reading.experiment_file import read_experiment
 from amplify.reading.own_code import load
 from amplify.reading.own_tasks import check_functions
-from amplify.reading.probing import Trial
+from amplify.reading.probing import TaskProbe
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
@@ -80,11 +80,11 @@ MISTAKES = {
     ),
     "a key that is not used": Mistake(
         "draw_context", "randint(key, (self.bits,)", "randint(jax.random.key(3), (self.bits,)",
-        r"must draw from its key; 34 keys gave one context",
+        r"must use its key; 34 keys gave the same context",
     ),
     "an argument that is missing": Mistake(
         "draw_question", "(self, key, context, depth)", "(self, key, depth)",
-        r"must take \(self, key, context, depth\), and takes \(self, key, depth\)",
+        r"must take \(self, key, context, depth\), but takes \(self, key, depth\)",
     ),
     "a list in place of an array": Mistake(
         "draw_question", ASKED, "return [start, start + 2**depth]",
@@ -92,16 +92,16 @@ MISTAKES = {
     ),
     "if on a value that is traced": Mistake(
         "draw_question", ASKED, f"if depth > 1:\n            start = 0\n        {ASKED}",
-        r": TracerBoolConversionError: .*; values are not known yet .* jnp.where in place of if",
+        r": TracerBoolConversionError: .*; values are not known while .* jnp.where instead of if",
         line=2,
     ),
     "range of a value that is traced": Mistake(
         "draw_question", ASKED, f"start = sum(range(depth))\n        {ASKED}",
-        r": TracerIntegerConversionError: .* jnp.where in place of if", line=2,
+        r": TracerIntegerConversionError: .* jnp.where instead of if", line=2,
     ),
     "numpy on a value that is traced": Mistake(
         "truth", COUNTED, "import numpy\n        return numpy.asarray(context)[0, :1]",
-        r": TracerArrayConversionError: .* with jnp in place of numpy", line=3,
+        r": TracerArrayConversionError: .* and jnp instead of numpy", line=3,
     ),
     "a question that goes past the end": Mistake(
         "draw_question", "self.bits - 2**depth + 1)", "self.bits + 1)",
@@ -161,16 +161,16 @@ MISTAKES = {
     ),
     "primitive for a single question alone": Mistake(
         "is_primitive", PRIMITIVE, "return question[1] - question[0] == 1",
-        r"must return bool of shape \(34, 3\), for questions of any leading shape: question\[..., "
+        r"must return bool of shape \(34, 3\), for questions with any leading axes: question\[..., "
         r"0\].*; got bool of shape \(3, 2\)",
     ),
     "every question is primitive": Mistake(
         "is_primitive", "== 1", ">= 1",
-        r"must be False of a question that has to be taken apart; it is True of all .* '\d-\d'",
+        r"must be False of a question that has to be decomposed; it is True of all .* '\d-\d'",
     ),
     "an environment without a key": Mistake(
         "environment", "question, key):", "question):",
-        r"must take \(self, context, question, key\), and takes \(self, context, question\)",
+        r"must take \(self, context, question, key\), but takes \(self, context, question\)",
     ),
     "an environment that says too much": Mistake(
         "environment", TOLD, TOLD + " + 30", r"must return tokens 0 to 9 .*; got 3\d",
@@ -186,7 +186,7 @@ MISTAKES = {
     "a sub-question along another axis": Mistake(
         "strategy", LEFT, LEFT.replace(", axis=-1", ""),
         r"must yield Ask with a question, int32 of shape \(34, 3, question_length\) = \(34, 3, 2\),"
-        r" for questions of any leading shape.*; got int32 of shape \(2, 34, 3\)",
+        r" for questions with any leading axes.*; got int32 of shape \(2, 34, 3\)",
     ),
     "a sub-question of three tokens": Mistake(
         "strategy", LEFT, LEFT.replace("[start,", "[start, start,"),
@@ -221,24 +221,24 @@ MISTAKES = {
     ),
     "a strategy that contradicts the truth": Mistake(
         "strategy", CONCLUDED, CONCLUDED.replace(" - ZERO", ""),
-        r"must be right, told true sub-answers; it is wrong about \d+ of 102 questions: to '\d-\d'"
+        r"must be right given true sub-answers; it is wrong about \d+ of 102 questions: to '\d-\d'"
         r" it says '\d', and the truth is '\d' \(an overseer that is meant to err .*\)",
     ),
     "a strategy that never knows": Mistake(
         "strategy", CONCLUDED, "return jnp.zeros_like(left)",
-        r"must answer, told true sub-answers; it says \"don't know\" to all 102 questions",
+        r"must answer given true sub-answers; it says \"don't know\" to all 102 questions",
     ),
     "if in a strategy": Mistake(
         "strategy", LEFT, f"if start[0] > 3:\n            start = end\n        {LEFT}",
         r": .*(Error|Index).*", line=3,
     ),
     "text in place of words": Mistake(
-        "parse", PARSED, "return text\n", r"must return a list of words, or raise ValueError; for"
+        "parse", PARSED, "return text\n", r"must return a list of words or raise ValueError; for"
         r" '\d-\d' it returned '\d-\d'",
     ),
     "parse returns nothing": Mistake(
         "parse", PARSED, "pass\n        return None\n",
-        r"must return a list of words, or raise ValueError; for '\d-\d' it returned None",
+        r"must return a list of words or raise ValueError; for '\d-\d' it returned None",
     ),
     "parse turns a question round": Mistake(
         "parse", PARSED, "return words[::-1]\n",
@@ -263,14 +263,14 @@ MISTAKES = {
 }  # fmt: skip
 
 
-def trial_of(folder: Path, source: str) -> Trial:
+def trial_of(folder: Path, source: str) -> TaskProbe:
     (folder / "tally.py").write_text(source, encoding="utf-8")
-    return Trial(load("tally.py:Tally", [folder], "task").kind(8), folder / "tally.py")
+    return TaskProbe(load("tally.py:Tally", [folder], "task").kind(8), folder / "tally.py")
 
 
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_one_line_that_says_where_and_what(what, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_tasks, "MOST_ASKS", 4)
+    monkeypatch.setattr(own_tasks, "MAX_ASKS", 4)
     mistake = MISTAKES[what]
     assert TALLY.count(mistake.was) >= 1
     start = TALLY.index(f"def {mistake.name}(")
@@ -324,7 +324,7 @@ OPTIONAL = """
 @pytest.mark.parametrize(
     ("was", "becomes", "said"),
     [
-        ("smallest = 2", "", "largest needs smallest beside it"),
+        ("smallest = 2", "", "largest requires smallest"),
         ("smallest = 2", "smallest = 2.0", "smallest must be 1 or more; got 2.0"),
         ("smallest = 2", "smallest = 99", r"smallest must be at most largest \(8\); got 99"),
         ("AnswerRule()", "'exact'", "answer_rule must be an AnswerRule; got 'exact'"),
@@ -333,14 +333,14 @@ OPTIONAL = """
             "size",
             r"draw_context_of_size must return int32 of shape \(facts",
         ),
-        ("key, size:", "size:", r"draw_context_of_size must take \(self, key, size\), and takes"),
-        ("[text]", "text", "parse_answer must return a list of words, or raise ValueError"),
+        ("key, size:", "size:", r"draw_context_of_size must take \(self, key, size\), but takes"),
+        ("[text]", "text", "parse_answer must return a list of words or raise ValueError"),
         ("[text]", "[text[::-1], text]", "parse_answer must read '.' as the words it was shown"),
         ('part + "-" + part', "[part]", r"expand must return text; got \['.'\]"),
         ("jnp.zeros((len", "jnp.ones((len", "find must find nothing, zeros alone, for a question"),
         ("(len(asked), self.facts", "(self.facts", r"find must return int32 of shape \(34, facts"),
         ("jnp.any(context)", "context", r"supports must return bool of shape \(\); got int32"),
-        ("    supports", "    suports", "find needs supports beside it"),
+        ("    supports", "    suports", "find requires supports"),
     ],
 )
 def test_a_mistake_in_an_optional_part_is_found(was, becomes, said, tmp_path):
@@ -355,7 +355,7 @@ def test_a_mistake_in_an_optional_part_is_found(was, becomes, said, tmp_path):
     "task", [Wildcard(1), Permutation(4, 3), Search(regions=64, show_work=True)], ids=str
 )
 def test_tasks_that_are_as_they_should_be_pass(task):
-    check_functions(Trial(task, Path("task.py")))
+    check_functions(TaskProbe(task, Path("task.py")))
 
 
 def test_an_overseer_may_not_know_and_may_err_as_often_as_the_task_says(tmp_path):
@@ -377,7 +377,7 @@ def test_one_context_is_enough_if_none_is_kept_from_training(tmp_path):
     one = TALLY.replace("randint(key, (self.bits,)", "randint(jax.random.key(3), (self.bits,)")
     trial = trial_of(tmp_path, one)
     check_functions(trial, apart=False)
-    with pytest.raises(AmplifyError, match="draw_context must draw from its key"):
+    with pytest.raises(AmplifyError, match="draw_context must use its key"):
         check_functions(trial)
 
 

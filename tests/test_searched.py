@@ -129,7 +129,7 @@ def test_streaming_is_refused_where_contexts_are_found(tmp_path, capsys):
     folder = experiment(tmp_path / "streaming", training='targets = "streaming"')
     with pytest.raises(SystemExit, match="2"):
         main(["round", str(folder), "--n", "1"])
-    assert "for tasks whose contexts are given" in capsys.readouterr().err
+    assert "for a task that searches for its contexts" in capsys.readouterr().err
     assert not (folder / "000").exists()
 
 

@@ -341,7 +341,7 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
             "task.edges must be at most 56 between 8 vertices, got 100",
         ),
         ("[task]", "base = 3\n[task]", "base must be another experiment's folder, got 3"),
-        ("[task]", 'base = "."\n[task]', "base leads back to this experiment"),
+        ("[task]", 'base = "."\n[task]', "base refers back to this experiment"),
         ("[task]", 'base = "../none"\n[task]', "none/experiment.toml: no such file"),
     ],
 )

@@ -153,9 +153,9 @@ def test_a_person_who_asks_is_told_the_answer_and_its_probability(ran):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("", "gate.measure must be one of consistent, which evals of this experiment measure and"
-         " rounds can change (the task's truth and is_right are None: nothing is measured as right"
-         " or wrong); got 'alone'"),
+        ("", "gate.measure must be one of consistent, the measures of this"
+         " experiment that rounds can change (the task's truth and is_right are None, so accuracy"
+         " is not measured); got 'alone'"),
         ('\n[gate]\nmeasure = "ceiling"\n', "got 'ceiling'"),
         ('\n[gate]\nmeasure = "consistant"\n', "got 'consistant'; did you mean consistent?"),
     ],
@@ -178,7 +178,7 @@ def test_a_task_that_knows_the_truth_has_no_measure_of_consistency(tmp_path, cap
     ("was", "becomes", "said"),
     [
         ("per_context = 4", 'per_context = 4\nsub_answers = "truth"',
-         "true sub-answers need a task that knows the truth, and truth and is_right of Tally are"),
+         "true sub-answers need a task that knows the truth, but truth and is_right of Tally are"),
         ("[questions]", '[oversight]\nkind = "truth"\n[questions]', "true sub-answers need a task"),
         (SIMULATED, PEOPLE + "gold = 0.1", "overseer.gold must be 0: gold items need known answers,"
          " and the task's truth and is_right are None; got 0.1"),

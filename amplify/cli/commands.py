@@ -379,10 +379,10 @@ def deferred(command: Any) -> Callable[..., Callable[[], None]]:
 
 def in_own_code(error: Exception) -> str | None:
     """Returns the error line for an exception in an experiment's own code; None for any other."""
-    from amplify.reading.own_code import place_of, told  # imports jax
+    from amplify.reading.own_code import describe_error, error_location  # imports jax
 
-    place = place_of(error)
-    return f"{place}: {told(error)}" if place else None
+    place = error_location(error)
+    return f"{place}: {describe_error(error)}" if place else None
 
 
 def fail(line: str) -> None:

@@ -1,1 +1,1 @@
-"""What an experiment is: the sections of its file as dataclasses, and its identity."""
+"""Experiments: the sections of their files as dataclasses, and their identity."""

@@ -1,8 +1,7 @@
-"""Whether an experiment is the one whose rounds are in its folder.
+"""Checks that an experiment has not changed since the rounds in its folder were run.
 
-A round's record has every value of the experiment file and a digest of every file that it names. If
-one of them is another now, the error names the key or the file, and says how to begin a new
-experiment. Knows records as dictionaries, and no folders of rounds; `store` calls it.
+A round's record contains every value of the experiment file and a digest of every file that it
+names. The error names the changed keys and files and the commands that create a new experiment.
 """
 
 import json
@@ -11,62 +10,81 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, quote
-from amplify.experiment.sections import IDENTITY, Experiment, now_written
-from amplify.experiment.validation import shown
+from amplify.experiment.sections import IDENTITY, Experiment, upgrade_values
+from amplify.experiment.validation import quote_value
 
 CONTENT = (" (content)", ".source")
-"""How keys end whose value is a digest of files."""
+"""Suffixes of the keys whose values are digests of files."""
 NAMED = 3
-"""Changed files that an error names at most."""
+"""Largest number of changed files that an error names."""
 
 
 def check_unchanged(
     folder: Path, number: int, record: Mapping[str, Any], experiment: Experiment
 ) -> None:
-    """Raises AmplifyError naming what changed since a round was begun.
+    """Checks that values and files are those in a round's record.
 
-    A key that only one of them has was added or removed by another version of Amplify, and is no
-    change of the experiment's: see `check_current`.
+    Keys that only one of them has were added or removed by another version of Amplify and are
+    ignored here, see `check_current`.
+
+    Args:
+        folder: the experiment's folder.
+        number: the round's number.
+        record: its record.
+        experiment: the experiment as it is now.
+
+    Raises:
+        AmplifyError: if something changed; says what.
     """
     changed = _changed(record, experiment)
     if not any(_is_change(key, record, experiment) for key in changed):
         return
     files = [key for key in changed if key.endswith(CONTENT)]
     values = [key for key in changed if key not in files]
-    was, now = now_written(record["experiment"]), _as_recorded(experiment)
-    told = [f"{key} ({shown(was.get(key))} -> {shown(now.get(key))})" for key in values]
-    what = [f"{folder}/experiment.toml changed ({', '.join(told)})"] if told else []
+    was, now = upgrade_values(record["experiment"]), _as_recorded(experiment)
+    edits = [
+        f"{key} ({quote_value(was.get(key))} -> {quote_value(now.get(key))})" for key in values
+    ]
+    what = [f"{folder}/experiment.toml changed ({', '.join(edits)})"] if edits else []
     what += [f"{path} was edited" for key in files for path in _edited(key, record, experiment)]
     raise AmplifyError(
-        f"{' and '.join(what)} after round {number} was run: {_instead(folder, experiment)}"
+        f"{' and '.join(what)} after round {number} was run: {_advice(folder, experiment)}"
     )
 
 
 def check_current(
     folder: Path, number: int, record: Mapping[str, Any], experiment: Experiment
 ) -> None:
-    """Raises AmplifyError if the record does not say all that this version records: then nobody
-    knows whether it was the same experiment.
+    """Checks that a round's record contains all the facts that this version records.
+
+    Args:
+        folder: the experiment's folder.
+        number: the round's number.
+        record: its record.
+        experiment: the experiment as it is now.
+
+    Raises:
+        AmplifyError: if some are missing, so that changes could go unnoticed.
     """
     if changed := _changed(record, experiment):
         raise AmplifyError(
-            f"{folder}: round {number} was run by another version, whose record does not tell what"
-            f" this one needs to know of {', '.join(changed)}: its rounds can be compared, and none"
-            f" can follow them; {_instead(folder, experiment)}"
+            f"{folder}: round {number} was run by another version of Amplify, which recorded"
+            f" {', '.join(changed)} differently: its rounds can be compared, but not continued;"
+            f" {_advice(folder, experiment)}"
         )
 
 
 def _is_change(key: str, record: Mapping[str, Any], experiment: Experiment) -> bool:
     if record.get("identity", 1) < IDENTITY and key.endswith(CONTENT):
         return False
-    return key in now_written(record["experiment"]) and key in experiment.values
+    return key in upgrade_values(record["experiment"]) and key in experiment.values
 
 
 def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    told, now = record.get("experiment"), _as_recorded(experiment)
-    if not told:
+    recorded, now = record.get("experiment"), _as_recorded(experiment)
+    if not recorded:
         return []
-    was = now_written(told)
+    was = upgrade_values(recorded)
     return [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
 
 
@@ -76,7 +94,7 @@ def _as_recorded(experiment: Experiment) -> dict[str, Any]:
 
 
 def _edited(key: str, record: Mapping[str, Any], experiment: Experiment) -> list[Path]:
-    """The files behind a digest that are others now; what the key names, if it is not known."""
+    """Paths of the changed files behind a digest, or of the folder if they are unknown."""
     where, now = experiment.places.get(key), experiment.files.get(key, {})
     was = record.get("files", {}).get(key)
     if where is None:
@@ -87,8 +105,8 @@ def _edited(key: str, record: Mapping[str, Any], experiment: Experiment) -> list
     return [where / name for name in differ[:NAMED]] or [where]
 
 
-def _instead(folder: Path, experiment: Experiment) -> str:
-    """What to do with a changed experiment."""
+def _advice(folder: Path, experiment: Experiment) -> str:
+    """What to do with a changed experiment, with the commands."""
     number = 2
     while (new := folder.with_name(f"{folder.resolve().name}-{number}")).exists():
         number += 1
@@ -100,6 +118,6 @@ def _instead(folder: Path, experiment: Experiment) -> str:
     beside = [path.relative_to(folder).parts[0] for path in used if folder in path.parents]
     inside = [folder / name for name in ("experiment.toml", *beside)]
     return (
-        f"a changed experiment is a new one: mkdir {quote(new)} &&"
-        f" cp -r {quote(*dict.fromkeys(inside))} {quote(new)}, and put back here what was before"
+        f"a changed experiment needs a folder of its own: mkdir {quote(new)} &&"
+        f" cp -r {quote(*dict.fromkeys(inside))} {quote(new)}, then undo the change here"
     )

@@ -1,8 +1,8 @@
-"""An experiment: the sections of its file as frozen dataclasses, and its identity.
+"""The sections of an experiment file as frozen dataclasses.
 
-The resolved values, defaults included, and the content of every file that they name are the
-experiment's identity: their digest goes into every round's record. Nothing below this module reads
-a configuration (see `experiment_file`); functions take plain values.
+An experiment's identity consists of its resolved values, defaults included, and the contents of all
+files that they name; its digest is part of every round's record. `reading` builds these objects.
+Functions below this level take plain values.
 """
 
 import dataclasses
@@ -26,16 +26,17 @@ from amplify.training.options import Count, Share, Training
 from amplify.types import Assistant, OverseerKind, Task
 
 IDENTITY = 2
-"""How the identity is computed: since 2 it has the content of every file that is read."""
+"""Version of the identity. Version 2 includes the contents of files."""
 
-LATER: Mapping[str, Any] = {
+ADDED_KEYS: Mapping[str, Any] = {
     "gate.measure": DEFAULT,
     "oversight.kind": "amplification",
     "evals.ask_during_training": False,
 }
-"""Keys that came after experiments were run, with the value that those experiments have. A record
-that lacks such a key has its value, and the identity leaves the key out while it has that value: so
-older rounds can be continued, and nobody is asked something else.
+"""Keys added since the first version, with the values that older experiments imply.
+
+A record without such a key has this value, and the digest leaves the key out while it has this
+value, so that older rounds can be continued.
 """
 
 
@@ -43,18 +44,18 @@ SUB_ANSWERS = "questions.sub_answers"
 """A key of older files: "truth" is now `[oversight] kind = "truth"`."""
 
 
-def now_written(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in a record of any version, under the keys of this version."""
-    values = {**LATER, **recorded}
+def upgrade_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values in a record of any version under today's keys."""
+    values = {**ADDED_KEYS, **recorded}
     if values.pop(SUB_ANSWERS, "assistant") == "truth":
         values["oversight.kind"] = "truth"
     return values
 
 
-def first_written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of this version under the keys of the first one that had identities."""
+def identity_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns today's values under the keys of the first version, for the digest."""
     truly = values.get("oversight.kind") == "truth"
-    kind = {"oversight.kind": LATER["oversight.kind"]} if truly else {}
+    kind = {"oversight.kind": ADDED_KEYS["oversight.kind"]} if truly else {}
     return {**values, **kind, SUB_ANSWERS: "truth" if truly else "assistant"}
 
 
@@ -65,15 +66,21 @@ class Questions:
     contexts: Count = 4096
     per_context: Count = 32
     deepest: tuple[Count, ...] = ()
-    """Depth of the deepest questions by round, the last one kept for later rounds; empty: round n
-    asks up to n.
+    """Largest depth of questions in each round; the last entry holds for later rounds. If empty, it
+    is n in round n.
     """
     at_deepest: Share = 0.5
-    """Share of a context's questions that are at the deepest depth; the rest take turns below it.
+    """Share of a context's questions at the largest depth; the others cycle through the depths
+    below.
     """
 
     def depths(self, round_number: int, max_depth: int) -> list[int]:
-        """The depth of each question of a context, `per_context` of them."""
+        """Returns the depth of each of a context's `per_context` questions.
+
+        Args:
+            round_number: 1 or more.
+            max_depth: the task's largest depth.
+        """
         by_round = (
             self.deepest[min(round_number, len(self.deepest)) - 1] if self.deepest else round_number
         )
@@ -84,61 +91,65 @@ class Questions:
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """`[curriculum]`: with streaming, contexts that grow as the assistant agrees with itself."""
+    """`[curriculum]`: for streaming, contexts that grow while the assistant agrees with itself."""
 
     start: Annotated[int, Field(ge=0)] = 0
-    """Size of the first contexts; 0: all are of full size."""
+    """Size of the first contexts; 0: all contexts have full size."""
     agreement: Share = 0.85
-    """Contexts grow by 1 once the target network agrees with more of its own amplified answers."""
+    """Contexts grow by 1 once the target network reproduces more than this share of its amplified
+    answers.
+    """
     batches: Count = 50
-    """Batches over which it must, anew at each size."""
+    """Number of batches over which the agreement is measured at each size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evals:
-    """`[evals]`: held-out contexts, and questions about each at every depth."""
+    """`[evals]`: held-out contexts, with questions about each at every depth."""
 
     select: Count = 2048
-    """Contexts of the split that drives the gate and every other choice. The gate tells gains by
-    contexts and not by questions: so many tell one point from none (see docs/statistics.md).
+    """Contexts of the split that the gate and all other choices use. The smallest detectable gain
+    depends on the number of contexts, not of questions (see docs/statistics.md).
     """
     final: Count = 512
     """Contexts of the split that is only reported."""
     per_depth: Count = 2
     apart: bool = True
-    """Whether held-out contexts are kept from training; false for tasks that have too few."""
+    """Whether held-out contexts are kept out of training; false for tasks with too few contexts."""
     ask_during_training: bool = False
-    """Whether a server or a language model that oversees is also asked in the looks at held-out
-    problems while the assistant trains. Overseers that cost nothing always are.
+    """Whether a costly overseer, such as a language model, is also asked in the evaluations during
+    training. Overseers without cost always are.
     """
 
     def depths(self, max_depth: int) -> list[int]:
-        """The depth of each question about a held-out context."""
+        """Returns the depth of each question about a held-out context."""
         return [depth for depth in range(1, max_depth + 1) for _ in range(self.per_depth)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """`[gate]`: when a round counts as better than the best before it."""
+    """`[gate]`: when a round counts as better than the best one before it."""
 
     measure: str = DEFAULT
-    """What is compared: the name of one of the experiment's measures (see `measures`)."""
+    """Name of the measure that is compared, see `measures`."""
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Chance, over all rounds together, of promoting any that is no better."""
+    """Probability, over all rounds together, of promoting a round that is no better."""
     worthwhile: Share = 0.01
-    """A round is rejected once an improvement of this much accuracy can be ruled out."""
+    """A round is rejected if a gain in accuracy of this size can be ruled out."""
     patience: Count = 1
-    """`rounds` stops after this many rounds in a row that were not promoted."""
+    """The command `rounds` stops after this many rounds in a row without promotion."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
+    """An experiment: its sections, with the task, the models and the overseer built."""
+
     seed: int
     task: Task
     assistant: Assistant
     overseer: OverseerKind
     oversight: Any
-    """How training signals are made; see `oversight.work.Oversight`."""
+    """How training signals are made, see `oversight.work.Oversight`."""
     questions: Questions
     training: Training
     curriculum: Curriculum
@@ -146,55 +157,66 @@ class Experiment:
     gate: Gate
     mesh: Mesh = dataclasses.field(compare=False)
     values: Mapping[str, Any] = dataclasses.field(compare=False)
-    """Every key of the file with its value, defaults filled in: `{"training.steps": 1000, ...}`,
-    and for each key that names files a digest of what they contain."""
+    """Every key of the file with its value, defaults included: `{"training.steps": 1000, ...}`, and
+    a digest of the contents for each key that names files.
+    """
     files: Mapping[str, Mapping[str, str]] = dataclasses.field(compare=False, default_factory=dict)
-    """SHA-256 of each file behind those digests, by its path seen from what the key names."""
+    """SHA-256 of each file behind those digests, by key and relative path."""
     places: Mapping[str, Path] = dataclasses.field(compare=False, default_factory=dict)
-    """Where the files behind each digest are: the file itself, or the folder."""
+    """The file or folder behind each of those digests, by key."""
 
     @property
     def learner(self) -> Learned | None:
-        """The overseer that learns, if there is one: the experiment's own, or one beside people."""
+        """The overseer that learns: the experiment's own, or one beside people; None if there is
+        none.
+        """
         return learner_of(self.overseer)
 
     @property
     def sub_answers(self) -> str:
-        """Who answers the overseer's sub-questions: "assistant", or "truth"."""
+        """Who answers the overseer's sub-questions: "assistant" or "truth"."""
         return getattr(self.oversight, "sub_answers", "assistant")
 
     @property
     def overseer_learns(self) -> bool:
+        """Whether there is an overseer that learns."""
         return self.learner is not None
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What evals measure, in the order in which it is shown."""
+        """The measures of its evals, in the order in which they are shown."""
         return measures_of(self.task, self.assistant, self.overseer)
 
     @property
     def all_depths(self) -> list[int]:
-        """Depths of a context's questions where a round asks at all of them, in turn."""
+        """Depths of a context's questions, cycling through all depths."""
         deepest = self.task.max_depth
         return [1 + i % deepest for i in range(self.questions.per_context)]
 
     def check_shared(self, processes: int, devices: int) -> None:
-        """Raises AmplifyError unless several processes, with so many devices together, can run a
-        round of it.
+        """Checks that several processes can run a round together.
+
+        Args:
+            processes: number of processes.
+            devices: number of devices of all processes together.
+
+        Raises:
+            AmplifyError: if people oversee, or the mesh has another number of devices.
         """
         if isinstance(self.overseer, Human):
             raise AmplifyError(
-                f'rounds with overseer.kind = "human" run in one process, and here are {processes}'
+                f'rounds with overseer.kind = "human" must run in one process, got {processes}'
             )
         if self.mesh.size != devices:
             raise AmplifyError(
-                f"{processes} processes have {devices} devices together, and all must be in the"
-                f" experiment's mesh, which takes {self.mesh.size}: change [mesh], which is no part"
-                " of the experiment's identity"
+                f"the mesh must have all {devices} devices of the {processes} processes, got"
+                f" {self.mesh.size}: change [mesh], which is not part of the experiment's identity"
             )
 
     def gate_warning(self) -> str | None:
-        """One line if the gate cannot even promote, in round 1, a gain that it calls worthwhile."""
+        """Returns a warning if the gate cannot promote a worthwhile gain in round 1; None if it
+        can.
+        """
         evals, gate = self.evals, self.gate
         level = spent_error_rate(1, gate.error_rate)
         questions = len(evals.depths(self.task.max_depth))
@@ -203,13 +225,15 @@ class Experiment:
             return None
         least = "no gain" if gain is None else f"no gain below {100 * gain:.2g} points"
         return (
-            f"gate.worthwhile = {gate.worthwhile:g}, and {evals.select} contexts let {least} be"
-            " promoted, even if nothing is lost: a larger evals.select tells smaller gains"
+            f"gate.worthwhile = {gate.worthwhile:g}, but with {evals.select} contexts {least} can"
+            " be promoted, even without any losses; increase evals.select to detect smaller gains"
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the values as the first version wrote them, so that it stays the same."""
-        told = {key: v for key, v in first_written(self.values).items() if v != LATER.get(key)}
+        """SHA-256 of the values under the keys of the first version, which keeps it stable."""
+        told = {
+            key: v for key, v in identity_values(self.values).items() if v != ADDED_KEYS.get(key)
+        }
         canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

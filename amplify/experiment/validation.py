@@ -1,5 +1,6 @@
-"""Tables of a file, read strictly into dataclasses: what is unknown or not allowed is one line that
-names file, key and what is allowed.
+"""Validates tables of an experiment file and reads them into dataclasses.
+
+Errors are one line with the file, the key and what is allowed.
 """
 
 import dataclasses
@@ -16,12 +17,20 @@ from pydantic import TypeAdapter, ValidationError
 from amplify.errors import AmplifyError
 
 LONGEST = 4096
-"""Characters of a string, the longest path of a file system among them."""
+"""Largest number of characters of a string, equal to the longest path on common file systems."""
 
 
 def check_plain(table: Mapping[str, Any], path: Path, prefix: str = "") -> None:
-    """Raises AmplifyError for a value that no key of an experiment file can have, whatever the key:
-    a number that is not finite or does not fit into 64 bits, or a string that is no text or path.
+    """Checks values against limits that hold for every key, in nested tables, too.
+
+    Args:
+        table: the table.
+        path: the file.
+        prefix: the table's name and a dot; "" for the whole file.
+
+    Raises:
+        AmplifyError: for a number that is not finite or exceeds 64 bits, or a string that is too
+            long or contains a NUL character.
     """
     for key, value in table.items():
         name = f"{prefix}{_printable(key)}"
@@ -44,60 +53,104 @@ def check_plain(table: Mapping[str, Any], path: Path, prefix: str = "") -> None:
             )
 
 
-def shown(value: Any) -> str:
-    """A value as an error quotes it: short, on one line."""
+def quote_value(value: Any) -> str:
+    """Returns a value's `repr`, shortened to one line, for an error message."""
     return textwrap.shorten(repr(value), 100, placeholder="...")
 
 
 def _printable(key: str) -> str:
-    return key if key.isprintable() and key and len(key) <= 60 else shown(key[:60])
+    return key if key.isprintable() and key and len(key) <= 60 else quote_value(key[:60])
 
 
-def table_of(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """The table of this name inside another; empty if there is none."""
+def subtable(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Returns a table inside another one; {} if it is missing.
+
+    Args:
+        table: the outer table.
+        name: of the inner one.
+        path: the file.
+
+    Raises:
+        AmplifyError: if the value is not a table.
+    """
     section = table.get(name, {})
     if not isinstance(section, dict):
-        raise AmplifyError(f"{path}: {name} must be a table, [{name}], got {shown(section)}")
+        raise AmplifyError(f"{path}: {name} must be a table, [{name}], got {quote_value(section)}")
     return section
 
 
-def section_of(kind: type, section: Mapping[str, Any], name: str, path: Path) -> Any:
-    """A dataclass of this kind with the values of a table."""
-    refuse_unknown(section, [f.name for f in dataclasses.fields(kind) if f.init], f"{name}.", path)
+def read_section(kind: type, section: Mapping[str, Any], name: str, path: Path) -> Any:
+    """Builds a dataclass from a table.
+
+    Args:
+        kind: the dataclass.
+        section: the table.
+        name: of the section.
+        path: the file.
+
+    Raises:
+        AmplifyError: for an unknown key or an invalid value.
+    """
+    reject_unknown_keys(
+        section, [f.name for f in dataclasses.fields(kind) if f.init], f"{name}.", path
+    )
     return validate(kind, section, name, path)
 
 
 def validate(kind: Any, value: Any, name: str, path: Path) -> Any:
-    """A value as this type."""
+    """Converts a value to a type, strictly.
+
+    Args:
+        kind: the type.
+        value: as TOML has it.
+        name: of the key.
+        path: the file.
+
+    Raises:
+        AmplifyError: if the value is not allowed.
+    """
     try:
-        # As JSON: there a strict reading still takes tables for dataclasses and arrays for tuples.
+        # As JSON, because strict mode then still accepts objects for dataclasses and arrays for
+        # tuples.
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
-    except MemoryError as error:  # a data class that makes something of its values
+    except MemoryError as error:  # from a dataclass that computes something in __post_init__
         raise AmplifyError(
             f"{path}: {name}: {error or 'needs more memory than there is'}"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([name, *map(str, first["loc"])])
-        if first["type"] == "value_error":  # fields that do not fit together, in their own words
+        if first["type"] == "value_error":  # raised by the dataclass, which names the fields
             raise AmplifyError(f"{path}: {key}.{first['ctx']['error']}") from None
         said = first["msg"].removeprefix("Input should be ")
-        raise AmplifyError(f"{path}: {key} must be {said}, got {shown(first['input'])}") from None
+        raise AmplifyError(
+            f"{path}: {key} must be {said}, got {quote_value(first['input'])}"
+        ) from None
 
 
-def refuse_unknown(given: Mapping[str, Any], known: list[str], prefix: str, path: Path) -> None:
+def reject_unknown_keys(
+    given: Mapping[str, Any], known: list[str], prefix: str, path: Path
+) -> None:
+    """Raises AmplifyError for the first key that is not allowed.
+
+    Args:
+        given: the table.
+        known: the allowed keys.
+        prefix: the table's name and a dot, or "".
+        path: the file.
+    """
     for key in given:
         if key not in known:
-            hint = nearest(key, known) or f"; known are {', '.join(known)}" * bool(known)
+            hint = suggestion(key, known) or f"; allowed are {', '.join(known)}" * bool(known)
             raise AmplifyError(f"{path}: unknown key {prefix}{_printable(key)}{hint}")
 
 
-def nearest(word: str, known: Any) -> str:
-    """A hint for an error's end: the known word that is nearest, if any is near."""
+def suggestion(word: str, known: Any) -> str:
+    """Returns "; did you mean ...?" with the known word that is most similar; "" if none is."""
     near = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def flat(section: Any, name: str) -> dict[str, Any]:
-    """A section's values by their full names: `{"training.steps": 1000, ...}`."""
+def flatten(section: Any, name: str) -> dict[str, Any]:
+    """Returns a section's values by their full names: `{"training.steps": 1000, ...}`."""
     return {f"{name}.{key}": value for key, value in dataclasses.asdict(section).items()}

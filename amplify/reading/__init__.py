@@ -1,1 +1,1 @@
-"""Reads experiment files: what they name is found, checked and built."""
+"""Reads experiment files, checks them, and runs the code that they name."""

@@ -1,8 +1,7 @@
-"""How much memory an experiment's numbers ask for, so that absurd ones are refused when the file is
-read, and not by the kernel in the middle of a round.
+"""Estimates the memory that an experiment needs, to reject impossible sizes early.
 
-The estimates are lower bounds, computed from the numbers alone: nothing is allocated and nothing is
-compiled. Called by `experiment_file`.
+Estimates are lower bounds, computed from the numbers in the file. Nothing is allocated or compiled.
+Called by `experiment_file`.
 """
 
 import os
@@ -15,32 +14,51 @@ from amplify.overseers.human import HumanConfig
 from amplify.overseers.learned import LearnedConfig
 
 LARGEST_HOST = 256 * 2**30
-"""Bytes. A file that another machine with so much memory can run can be read on every machine."""
+"""Bytes of memory that are always accepted, so that a file for a large machine can be read on any.
+"""
 STATE_BYTES = 16
-"""Of each weight in training: the weight, its target, and two moments of the optimizer."""
+"""Bytes for each weight in training: the weight, its target, and two moments of the optimizer."""
 TOKEN_BYTES = 4
 
 
 def check_data(sections: Mapping[str, Any], path: Path) -> None:
-    """Raises AmplifyError if the problems of a round, or those of evals, cannot fit in memory."""
+    """Checks that the problems of a round and of evals fit in memory.
+
+    Args:
+        sections: the experiment's sections by name.
+        path: the experiment file.
+
+    Raises:
+        AmplifyError: if they do not fit.
+    """
     task, asked, evals = sections["task"], sections["questions"], sections["evals"]
     facts = task.facts * task.fact_length
     question = task.question_length + task.answer_length
     each = TOKEN_BYTES * (facts + asked.per_context * question)
-    told = f"{asked.contexts} of {asked.per_context} questions each"
-    _refuse_more("questions.contexts", f"a round's contexts, {told},", asked.contexts * each, path)
+    what = f"{asked.contexts} of {asked.per_context} questions each"
+    _reject_larger(
+        "questions.contexts", f"a round's contexts, {what},", asked.contexts * each, path
+    )
     held_out = TOKEN_BYTES * (facts + evals.per_depth * task.max_depth * question)
     for split in ("select", "final"):
         count = getattr(evals, split)
-        _refuse_more(f"evals.{split}", f"{count} held-out contexts", count * held_out, path)
+        _reject_larger(f"evals.{split}", f"{count} held-out contexts", count * held_out, path)
     for name, learner in _learners(sections["overseer"]):
         size = learner.demonstrations * question * TOKEN_BYTES
-        told = f"{learner.demonstrations} demonstrations"
-        _refuse_more(f"{name}.demonstrations", told, size, path)
+        what = f"{learner.demonstrations} demonstrations"
+        _reject_larger(f"{name}.demonstrations", what, size, path)
 
 
 def check_networks(sections: Mapping[str, Any], path: Path) -> None:
-    """Raises AmplifyError if a network in training cannot fit on the mesh's devices together."""
+    """Checks that each network in training fits in the memory of the mesh's devices together.
+
+    Args:
+        sections: the experiment's sections by name.
+        path: the experiment file.
+
+    Raises:
+        AmplifyError: if one does not fit.
+    """
     devices = sections["mesh"].size
     networks = [*_learners(sections["overseer"])]
     if hasattr(sections["assistant"], "width") and not getattr(
@@ -49,8 +67,8 @@ def check_networks(sections: Mapping[str, Any], path: Path) -> None:
         networks.append(("assistant", sections["assistant"]))
     for name, network in networks:
         weights = _weights(network)
-        told = f"a network of {weights:.2g} weights"
-        _refuse_more(f"{name}.width", told, weights * STATE_BYTES, path, devices)
+        what = f"a network of {weights:.2g} weights"
+        _reject_larger(f"{name}.width", what, weights * STATE_BYTES, path, devices)
 
 
 def _learners(overseer: Any) -> Iterator[tuple[str, LearnedConfig]]:
@@ -61,9 +79,7 @@ def _learners(overseer: Any) -> Iterator[tuple[str, LearnedConfig]]:
 
 
 def _weights(network: Any) -> int:
-    """At least so many: of attention and of the layers after it. How many tokens are embedded may
-    take a tokenizer to tell, and is left out.
-    """
+    """A lower bound on the number of weights: attention and MLPs, without token embeddings."""
     if hasattr(network, "encoder_layers"):
         layers = network.encoder_layers + network.decoder_layers
     else:
@@ -73,12 +89,12 @@ def _weights(network: Any) -> int:
     return layers * (attention + mlp) * network.width**2 + embedded
 
 
-def _refuse_more(key: str, what: str, size: int, path: Path, hosts: int = 1) -> None:
+def _reject_larger(key: str, what: str, size: int, path: Path, hosts: int = 1) -> None:
     room = hosts * max(LARGEST_HOST, _memory())
     if size > room:
         raise AmplifyError(
-            f"{path}: {key} is too large: {what} would take {_gib(size)}, and there is room for"
-            f" at most {_gib(room)}"
+            f"{path}: {key} is too large: {what} would take {_gib(size)} of memory, at most"
+            f" {_gib(room)} is allowed"
         )
 
 

@@ -1,4 +1,4 @@
-"""Values of an experiment file that are allowed one by one and make no sense together."""
+"""Checks across sections of an experiment file."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from amplify.answers import one_line
 from amplify.errors import AmplifyError
 from amplify.evaluation.measures import Measure
 from amplify.experiment.sections import Curriculum, Gate, Questions
-from amplify.experiment.validation import nearest, shown
+from amplify.experiment.validation import quote_value, suggestion
 from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
@@ -21,12 +21,21 @@ from amplify.training.mesh import Mesh
 from amplify.training.options import Training
 from amplify.types import Task
 
-MOST = 2**31 - 1
+MAX_INT32 = 2**31 - 1
 NO_TRUTH = "the task's truth and is_right are None"
 
 
-def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path) -> None:
-    """Raises AmplifyError, naming the file, for the first that does not fit."""
+def check_sections(sections: Mapping[str, Any], overseer_kind: str, path: Path) -> None:
+    """Checks that the sections fit together.
+
+    Args:
+        sections: the experiment's sections by name.
+        overseer_kind: the value of `overseer.kind`.
+        path: the experiment file.
+
+    Raises:
+        AmplifyError: for the first conflict.
+    """
     task, overseer, training = (sections[name] for name in ("task", "overseer", "training"))
     _check_counts(sections, path)
     _check_steps(sections["questions"], training, path)
@@ -34,68 +43,73 @@ def check_coherence(sections: Mapping[str, Any], overseer_kind: str, path: Path)
     _check_mesh(sections["mesh"], training, path)
     _check_strategy(task, overseer, overseer_kind, path)
     _check_truth(task, sections["oversight"], path)
-    _check_lessons(overseer, training, path)
-    _check_given(task, training, path)
+    _check_demonstrations(overseer, training, path)
+    _check_contexts(task, training, path)
     _check_choices(task, path)
-    _check_speaks(overseer, training, path)
+    _check_streaming_overseer(overseer, training, path)
     _check_curriculum(task, sections["curriculum"], training, path)
 
 
 def check_gate(measures: Sequence[Measure], gate: Gate, task: Task, path: Path) -> None:
-    """Checks that the gate compares a share that evals measure and that rounds can change.
+    """Checks that the gate compares a measure in 0..1 that evals take and that rounds can change.
 
     Args:
-        measures: those that the experiment has.
-        gate: its section of the experiment file.
+        measures: those of the experiment.
+        gate: its section.
         task: the experiment's.
-        path: the experiment file, which errors name.
+        path: the experiment file.
 
     Raises:
-        AmplifyError: if it does not, with the measures that it could compare.
+        AmplifyError: if it does not; lists the measures that it could compare.
     """
     comparable = [m.name for m in measures if m.share and not m.constant]
     if gate.measure not in comparable:
-        why = "" if knows_truth(task) else f" ({NO_TRUTH}: nothing is measured as right or wrong)"
+        why = "" if knows_truth(task) else f" ({NO_TRUTH}, so accuracy is not measured)"
         raise AmplifyError(
-            f"{path}: gate.measure must be one of {', '.join(comparable)}, which evals of this"
-            f" experiment measure and rounds can change{why};"
-            f" got {shown(gate.measure)}{nearest(gate.measure, comparable)}"
+            f"{path}: gate.measure must be one of {', '.join(comparable)}, the measures of this"
+            f" experiment that rounds can change{why};"
+            f" got {quote_value(gate.measure)}{suggestion(gate.measure, comparable)}"
         )
 
 
 def check_gold(task: Task, said: Mapping[str, Any], path: Path) -> None:
-    """Checks that no gold items are asked for where nobody knows the truth. A share of gold items
-    that is not in the file is a default, and then there are none.
+    """Checks that the file asks for gold items only if the task knows the truth.
+
+    The default share of gold items is ignored for other tasks.
 
     Args:
-        said: the keys of `[overseer]` that the file has.
+        task: the experiment's.
+        said: the keys of `[overseer]` in the file.
+        path: the experiment file.
 
     Raises:
-        AmplifyError: if they are.
+        AmplifyError: if it asks for gold items without a truth.
     """
     if said.get("gold") and not knows_truth(task):
         raise AmplifyError(
             f"{path}: overseer.gold must be 0: gold items need known answers, and {NO_TRUTH};"
-            f" got {shown(said['gold'])}"
+            f" got {quote_value(said['gold'])}"
         )
 
 
 def _check_truth(task: Task, oversight: Any, path: Path) -> None:
-    """Sub-questions can be answered truly only where somebody knows the truth."""
+    """True sub-answers need a task that knows the truth."""
     if getattr(oversight, "sub_answers", "assistant") == "truth" and not knows_truth(task):
         raise AmplifyError(
-            f"{path}: oversight.kind: true sub-answers need a task that knows the truth, and truth"
+            f"{path}: oversight.kind: true sub-answers need a task that knows the truth, but truth"
             f" and is_right of {type(task).__name__} are None"
         )
 
 
 def _check_counts(sections: Mapping[str, Any], path: Path) -> None:
-    """Steps and contexts are counted on devices, in 32 bits."""
+    """Devices count steps and contexts in 32 bits."""
     for name in ("questions", "training", "curriculum", "evals"):
         for key, value in dataclasses.asdict(sections[name]).items():
             for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, int) and number > MOST:
-                    raise AmplifyError(f"{path}: {name}.{key} must be at most {MOST}, got {number}")
+                if isinstance(number, int) and number > MAX_INT32:
+                    raise AmplifyError(
+                        f"{path}: {name}.{key} must be at most {MAX_INT32}, got {number}"
+                    )
 
 
 def _check_items(overseer: Any, questions: Questions, path: Path) -> None:
@@ -131,44 +145,43 @@ def _check_mesh(mesh: Mesh, training: Training, path: Path) -> None:
     if at_once % mesh.row_shares:
         raise AmplifyError(
             f"{path}: mesh.data x mesh.fsdp must divide training.batch / training.accumulate"
-            f" ({training.batch // training.accumulate}) and {TOGETHER}, the contexts that are"
+            f" ({training.batch // training.accumulate}) and {TOGETHER}, the number of contexts"
             f" answered at a time; got {mesh.row_shares}"
         )
 
 
-def _check_lessons(overseer: Any, training: Training, path: Path) -> None:
+def _check_demonstrations(overseer: Any, training: Training, path: Path) -> None:
     if not isinstance(overseer, LearnedConfig):
         return
     least = -(-FIRST_DEMONSTRATIONS // training.batch)
     if overseer.steps < least:
         raise AmplifyError(
-            f"{path}: overseer.steps must be at least {least}, so that {FIRST_DEMONSTRATIONS}"
-            f" demonstrations come together, one a context of a batch; got {overseer.steps}"
+            f"{path}: overseer.steps must be at least {least}, for {FIRST_DEMONSTRATIONS}"
+            f" demonstrations, one a context of each batch; got {overseer.steps}"
         )
 
 
 def _check_strategy(task: Any, overseer: Any, kind: str, path: Path) -> None:
-    """A task of one's own need not say how it is taken apart; nobody can then be shown."""
+    """Simulated and learned overseers need the task's strategy, which is optional."""
     follows = kind in ("simulated", "learned")
     if isinstance(overseer, HumanConfig):
         follows = "simulated" in (overseer.people, overseer.others)
     if follows and strategy_of(task) is None:
         raise AmplifyError(
-            f"{path}: overseer.kind {kind!r} needs a task with a strategy, to follow or to learn"
-            f" from, and {type(task).__name__} has none"
+            f"{path}: overseer.kind {kind!r} needs a task with a strategy to follow or to learn"
+            f" from, but {type(task).__name__} has none"
         )
 
 
-def _check_given(task: Any, training: Training, path: Path) -> None:
+def _check_contexts(task: Any, training: Training, path: Path) -> None:
     if training.targets == "streaming" and search_of(task):
         raise AmplifyError(
-            f'{path}: training.targets = "streaming" is for tasks whose contexts are given; where'
-            ' they are found, it must be "stored"'
+            f'{path}: training.targets must be "stored" for a task that searches for its contexts'
         )
 
 
 def _check_choices(task: Task, path: Path) -> None:
-    """A browser sends a choice without spare space, and the task reads what was put up."""
+    """Browsers send choices without surrounding spaces; the task must be able to read them."""
     seen: dict[str, str] = {}
     for choice in choices_of(task):
         other = seen.setdefault(one_line(choice), choice)
@@ -184,11 +197,11 @@ def _check_choices(task: Task, path: Path) -> None:
             ) from None
 
 
-def _check_speaks(overseer: Any, training: Training, path: Path) -> None:
+def _check_streaming_overseer(overseer: Any, training: Training, path: Path) -> None:
     slow = {LanguageModelOverseerConfig: "a language model oversees", HumanConfig: "people oversee"}
     if training.targets == "streaming" and type(overseer) in slow:
         raise AmplifyError(
-            f'{path}: training.targets must be "stored" where {slow[type(overseer)]}: nobody can be'
+            f'{path}: training.targets must be "stored" if {slow[type(overseer)]}: they cannot be'
             " asked at every step"
         )
 
@@ -199,8 +212,8 @@ def _check_curriculum(task: Task, curriculum: Curriculum, training: Training, pa
     sizes = sizes_of(task)
     if training.targets != "streaming" or sizes is None:
         raise AmplifyError(
-            f'{path}: curriculum.start needs training.targets = "streaming" and a task whose'
-            " contexts come in sizes"
+            f'{path}: curriculum.start needs training.targets = "streaming" and a task with'
+            " contexts of several sizes"
         )
     if not sizes.smallest <= curriculum.start <= sizes.largest:
         raise AmplifyError(

@@ -1,7 +1,6 @@
-"""What files contain, as part of an experiment's identity: two experiments are the same only if
-every file that they read is the same, byte for byte.
+"""Digests of the files that an experiment reads, as part of its identity.
 
-Knows which files of a folder are read, and nothing of what they mean. `experiment_file` calls it.
+Knows which files of a folder are read, but not what they mean. Called by `experiment_file`.
 """
 
 import functools
@@ -15,31 +14,31 @@ from amplify.models.pretrained import hub
 from amplify.tasks.text.sources import SUFFIXES, read_documents
 
 LARGE = 2**20
-"""Bytes from which a file's hash is kept for the rest of the process."""
+"""Size in bytes from which a file's hash is cached for the rest of the process."""
 TOKENIZER = (".json", ".jinja", ".model", ".tiktoken", ".txt")
-"""Of the files in a checkpoint folder that a configuration and a tokenizer are read from."""
+"""Suffixes of the files in a checkpoint folder that configurations and tokenizers are read from."""
 READ = {
     "tokenizer": TOKENIZER,
     "pretrained": (*TOKENIZER, ".safetensors"),
     "documents": SUFFIXES,
 }
-"""By the key that names a folder: the suffixes of the files that are read in it."""
+"""Suffixes of the files that are read in a folder, by the key that names it."""
 ELSEWHERE = ("tokenizer", "pretrained")
-"""Keys whose value may be a name on the Hugging Face hub."""
+"""Keys whose value may be the name of a repository on the Hugging Face hub."""
 
 
 def files_read(key: str, where: str) -> dict[str, str]:
-    """The files that a key of an experiment file stands for, and what they contain.
+    """Returns the hashes of all files that a key of an experiment file refers to.
 
     Args:
-        key: the last part of its name, such as "documents".
-        where: a file, a folder, or a name that is looked up elsewhere.
+        key: the last part of the key, such as "documents".
+        where: a file, a folder, or a name that is resolved elsewhere.
 
     Returns:
-        the SHA-256 of each file by its path, seen from the folder; of a single file, by "".
+        SHA-256 of each file by its path relative to the folder; of a single file, by "".
 
     Raises:
-        AmplifyError: if something that has to be looked up cannot be found.
+        AmplifyError: if a name cannot be resolved.
     """
     path = Path(where)
     if not path.exists() and key in ELSEWHERE:
@@ -47,15 +46,19 @@ def files_read(key: str, where: str) -> dict[str, str]:
     if path.is_file():
         return {"": sha256_of(path)}
     if path.is_dir():
-        return _hashes(path, _chosen(key, path))
+        return _hashes(path, _files_to_read(key, path))
     if key == "documents":  # a TFDS data set, by its name
         texts = json.dumps(read_documents(where)).encode()
         return {"": hashlib.sha256(texts).hexdigest()}
     return {}
 
 
-def combined(hashes: Mapping[str, str]) -> str:
-    """One digest of several files; that of a single file is its own."""
+def combine_hashes(hashes: Mapping[str, str]) -> str:
+    """Returns one digest of several files; for a single file, its own.
+
+    Args:
+        hashes: SHA-256 of each file, by relative path.
+    """
     if len(hashes) == 1:
         return next(iter(hashes.values()))
     listed = "".join(f"{sha}  {name}\n" for name, sha in sorted(hashes.items()))
@@ -63,8 +66,8 @@ def combined(hashes: Mapping[str, str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in blocks. A large file is read once a process, as long as neither
-    its size nor the time of its last change is another.
+    """Returns the SHA-256 of a file. Hashes of large files are cached by size and modification
+    time.
     """
     stat = path.stat()
     if stat.st_size < LARGE:
@@ -87,8 +90,8 @@ def _hashes(folder: Path, paths: list[Path]) -> dict[str, str]:
         }
 
 
-def _chosen(key: str, folder: Path) -> list[Path]:
-    """Those files of a folder that are read, in order."""
+def _files_to_read(key: str, folder: Path) -> list[Path]:
+    """The files in a folder that are read, sorted."""
     is_tfds = (folder / "dataset_info.json").is_file()
     suffixes = None if is_tfds else READ.get(key)
     # Checkpoints keep other formats of the same weights in subfolders; documents may be anywhere.
@@ -101,13 +104,11 @@ def _chosen(key: str, folder: Path) -> list[Path]:
 
 
 def _weights(folder: Path) -> set[Path]:
-    """The files that a checkpoint's weights are read from, see `assistants.pretrained`; none if the
-    folder does not say.
-    """
+    """Files that a checkpoint's weights are read from; empty if unknown."""
     if (folder / "model.safetensors").is_file():
         return {folder / "model.safetensors"}
     try:
         index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
         return {folder / name for name in index["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()  # whoever loads the weights says what is wrong
+        return set()  # loading the weights raises a clear error

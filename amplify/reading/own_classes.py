@@ -1,6 +1,4 @@
-"""Whether a class of an experiment's own is what its section needs, so that what is missing is said
-in one line before a round begins.
-"""
+"""Checks the classes in an experiment's own code before a round begins."""
 
 import collections
 import dataclasses
@@ -8,43 +6,53 @@ from collections.abc import Iterator
 from typing import Any
 
 from amplify.errors import AmplifyError
-from amplify.experiment.validation import nearest, shown
+from amplify.experiment.validation import quote_value, suggestion
 from amplify.models.abilities import preparer_of
 from amplify.oversight.work import Oversight
 from amplify.task_abilities import TRUTH
 from amplify.types import OverseerKind, Task
 
 WANTED: dict[str, type] = {"task": Task, "oversight": Oversight}
-"""What a section's class must be itself; others build what they stand for."""
+"""Protocols of the sections whose class is used directly; the classes of others have `build`."""
 SIZES = ("facts", "fact_length", "question_length", "answer_length", "max_depth")
 
 
 def check_class(kind: Any, section: str, named: str) -> None:
-    """Raises AmplifyError unless this is a frozen dataclass with the section's methods.
+    """Checks that a class is a frozen dataclass with the methods that its section needs.
 
     Args:
+        kind: the class, or whatever the name in the file refers to.
         section: "task", "assistant", "overseer" or "oversight".
         named: how errors begin.
+
+    Raises:
+        AmplifyError: if it is not.
     """
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
-        raise AmplifyError(f"{named}, which must be a frozen dataclass, and is {_what(kind)}")
+        raise AmplifyError(f"{named}, which must be a frozen dataclass, got {_what(kind)}")
     if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise AmplifyError(f"{named}, which must be a frozen dataclass: @dataclass(frozen=True)")
     wanted = _members(WANTED[section]) if section in WANTED else ["build"]
     there = {*dir(kind), *(field.name for field in dataclasses.fields(kind))}
     if missing := [name for name in wanted if name not in there]:
-        hint = nearest(missing[0], sorted(there)) if len(missing) == 1 else ""
+        hint = suggestion(missing[0], sorted(there)) if len(missing) == 1 else ""
         raise AmplifyError(f"{named}, which lacks {', '.join(missing)}{hint}")
 
 
 def check_task(task: Any, named: str) -> None:
-    """Raises AmplifyError unless a task can be hashed, and its sizes and names make sense. What a
-    task prepares first is asked for its names later, see `check_names`.
+    """Checks a task's sizes, its optional functions and that it is hashable.
+
+    Args:
+        task: the task.
+        named: how errors begin.
+
+    Raises:
+        AmplifyError: for the first problem.
     """
     for name in SIZES:
         value = getattr(task, name)
         if type(value) is not int or value < 1:
-            raise AmplifyError(f"{named}: {name} must be 1 or more, got {shown(value)}")
+            raise AmplifyError(f"{named}: {name} must be 1 or more, got {quote_value(value)}")
     if len({getattr(task, name) is None for name in TRUTH}) > 1:
         raise AmplifyError(f"{named}: {' and '.join(TRUTH)} must both be functions, or both None")
     try:
@@ -56,30 +64,49 @@ def check_task(task: Any, named: str) -> None:
 
 
 def check_names(task: Any, named: str) -> None:
-    """Raises AmplifyError unless a task's tokens and classes have names, each its own."""
+    """Checks that a task's tokens and classes are tuples of distinct strings.
+
+    For a task that must be prepared first, this is called afterwards.
+
+    Args:
+        task: the task.
+        named: how errors begin.
+
+    Raises:
+        AmplifyError: for the first problem.
+    """
     for name in ("vocabulary", "classes"):
         value = getattr(task, name)
         if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
-            raise AmplifyError(f"{named}: {name} must be a tuple of strings, got {shown(value)}")
+            raise AmplifyError(
+                f"{named}: {name} must be a tuple of strings, got {quote_value(value)}"
+            )
         if not value:
             raise AmplifyError(f"{named}: {name} must not be empty")
         # A tokenizer's vocabulary has "" for each number that is no token.
         [(often, count)] = collections.Counter(filter(None, value)).most_common(1) or [("", 1)]
         if count > 1:
-            raise AmplifyError(f"{named}: {name} must not have {often!r} twice, got {shown(value)}")
+            raise AmplifyError(
+                f"{named}: {name} must not have {often!r} twice, got {quote_value(value)}"
+            )
 
 
 def check_overseer(overseer: Any, streams: bool, named: str) -> None:
-    """Raises AmplifyError unless what a class of one's own built is an overseer.
+    """Checks that what `build` returned is an overseer.
 
     Args:
-        streams: whether answers are streamed, inside a compiled training step.
+        overseer: the object.
+        streams: whether answers are streamed, in a compiled training step.
+        named: how errors begin.
+
+    Raises:
+        AmplifyError: if it is not one, or cannot be used for streaming.
     """
     if missing := [name for name in _members(OverseerKind) if not hasattr(overseer, name)]:
         raise AmplifyError(f"{named}: what build returned lacks {', '.join(missing)}")
     for name in ("traced", "replayable"):
         if not isinstance(getattr(overseer, name), bool):
-            value = shown(getattr(overseer, name))
+            value = quote_value(getattr(overseer, name))
             raise AmplifyError(f"{named}: {name} must be True or False, got {value}")
     if streams and not overseer.traced:
         raise AmplifyError(
@@ -97,4 +124,4 @@ def _members(protocol: type) -> Iterator[str]:
 
 
 def _what(kind: Any) -> str:
-    return "a class that is none" if isinstance(kind, type) else f"{shown(kind)}"
+    return "an ordinary class" if isinstance(kind, type) else quote_value(kind)

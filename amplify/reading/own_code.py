@@ -1,9 +1,9 @@
-"""Code in an experiment's folder: the class that `kind = "file.py:Name"` names.
+"""Loads the class that `kind = "file.py:Name"` names from an experiment's folder.
 
-Reading an experiment runs this code, with all rights of whoever reads it. It must lie in the
-experiment's folder or in one of its bases'. The file and the modules that it imports from there are
-part of the experiment's identity, so they are always compiled from their source: Python's bytecode
-cache compares sizes and whole seconds, and would run what was there before.
+Reading an experiment runs this code with the rights of the user. It must be in the folder of the
+experiment or of one of its bases. The file and the modules that it imports from there are part of
+the experiment's identity, so they are always compiled from source: Python's bytecode cache, which
+compares sizes and whole seconds, could run an older version.
 """
 
 import ast
@@ -25,61 +25,73 @@ from amplify.errors import AmplifyError, first_line
 from amplify.reading.content import sha256_of
 
 PREFIX = "experiment_code_"
-"""Of the names under which Python knows such files."""
+"""Prefix of the names of these modules in `sys.modules`."""
 
 
 class OwnCode(NamedTuple):
-    kind: Any  # what the file calls by the name: a class, if it is as it should be
-    folder: Path
-    source: Path
-    hashes: dict[str, str]  # SHA-256 of the file and its modules, by path seen from the folder
+    """A class loaded from an experiment's own code."""
+
+    kind: Any  # the object of that name; not yet checked to be a class
+    folder: Path  # the experiment's or base's folder that contains the file
+    source: Path  # the file
+    hashes: dict[str, str]  # SHA-256 of the file and its modules, by path relative to the folder
 
 
 def is_own_code(kind: Any) -> bool:
-    """Whether a kind has the form `file.py:Name`."""
+    """Returns whether a kind has the form `file.py:Name`."""
     file, _, attribute = kind.partition(":") if isinstance(kind, str) else ("", "", "")
     return file.endswith(".py") and bool(attribute)
 
 
 def load(kind: str, folders: Sequence[Path], named: str) -> OwnCode:
-    """Runs the file and returns what it calls by that name.
+    """Runs a file and returns the class that it defines.
 
     Args:
         kind: "file.py:Name".
-        folders: the experiment's and those of its bases, nearest first.
+        folders: those of the experiment and its bases, nearest first.
         named: how errors begin, such as "experiment.toml: task.kind".
 
     Raises:
-        AmplifyError: if the file is not in one of the folders, fails, or lacks the name.
+        AmplifyError: if the file is not in one of the folders, raises an error, or lacks the name.
     """
     file, _, attribute = kind.partition(":")
     folder, source = _find(file, folders, named)
     with _importing_from(dict.fromkeys((source.parent, folder))) as finder:
         module = _run(source)
     if not hasattr(module, attribute):
-        raise AmplifyError(f"{named} names {attribute}, which is not in {source}")
-    with failing_as(source, "imports a module that cannot be read"):
+        raise AmplifyError(f"{named} names {attribute}, which {source} does not define")
+    with errors_in_one_line(source, "imports a module that cannot be read"):
         parts = sorted({source.resolve(), *_imported(source, folder), *finder.read})
     hashes = {path.relative_to(folder.resolve()).as_posix(): sha256_of(path) for path in parts}
     return OwnCode(getattr(module, attribute), folder, source, hashes)
 
 
 @contextlib.contextmanager
-def failing_as(source: Path, doing: str) -> Iterator[None]:
-    """Whatever an experiment's own code raises, sys.exit included, becomes one line, which begins
-    with the file and the line number where it happened.
+def errors_in_one_line(source: Path, doing: str) -> Iterator[None]:
+    """Turns any exception in the block, including SystemExit, into an AmplifyError.
+
+    Args:
+        source: the file, named if the location of the error is unknown.
+        doing: what failed.
+
+    Raises:
+        AmplifyError: begins with the file and line in the experiment's own code.
     """
     try:
         yield
     except AmplifyError:
         raise
     except (Exception, SystemExit) as error:
-        raise AmplifyError(f"{place_of(error) or source}: {doing}: {told(error)}") from error
+        raise AmplifyError(
+            f"{error_location(error) or source}: {doing}: {describe_error(error)}"
+        ) from error
 
 
-def told(error: BaseException) -> str:
-    """An error's type and first line; of one in a callback of a compiled function, which arrives
-    as the text of a traceback, those that it ends with.
+def describe_error(error: BaseException) -> str:
+    """Returns an exception's type and first line.
+
+    An error in a callback of a compiled function arrives as the text of a traceback, whose last
+    error is returned.
     """
     _, _, text = str(error).partition("Traceback (most recent call last):")
     ends = [
@@ -92,26 +104,30 @@ def told(error: BaseException) -> str:
     )
 
 
-def place_of(error: BaseException) -> str | None:
-    """Where in an experiment's own code an error happened, as "file.py:12".
+def error_location(error: BaseException) -> str | None:
+    """Returns where an exception was raised in an experiment's own code, as "file.py:12".
 
     Returns:
-        the innermost such place; None if the error has nothing to do with such code.
+        The innermost location; None if no such code was involved.
     """
     places = [
         f"{frame.f_code.co_filename}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
         if isinstance(frame.f_globals.get("__loader__"), _FromSource)
     ]
-    # What fails in a callback of a compiled function arrives as text alone.
+    # An error in a callback of a compiled function arrives as text.
     for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', str(error)):
         if _is_own(file):
             places.append(f"{file}:{line}")
     return places[-1] if places else None
 
 
-def place_of_definition(function: Any) -> str | None:
-    """Where in an experiment's own code a function is defined; None if it is elsewhere."""
+def definition_location(function: Any) -> str | None:
+    """Returns where a function is defined in an experiment's own code, as "file.py:12".
+
+    Returns:
+        The location; None if it is defined elsewhere.
+    """
     code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
     if code is None or not _is_own(code.co_filename):
         return None
@@ -124,7 +140,7 @@ def _is_own(file: str) -> bool:
 
 
 def _find(file: str, folders: Sequence[Path], named: str) -> tuple[Path, Path]:
-    """The folder that the file is in, and the file."""
+    """Returns the folder that contains the file, and the file's path."""
     parts = Path(file).parts
     if Path(file).is_absolute() or ".." in parts:
         raise AmplifyError(
@@ -135,11 +151,11 @@ def _find(file: str, folders: Sequence[Path], named: str) -> tuple[Path, Path]:
         if source.is_file():
             if not source.resolve().is_relative_to(folder.resolve()):
                 raise AmplifyError(
-                    f"{named} must name a file in the experiment's folder or its base's, and"
-                    f" {source} leads to {source.resolve()}"
+                    f"{named} must name a file in the experiment's folder or its base's, but"
+                    f" {source} is a link to {source.resolve()}"
                 )
             return folder, source
-    raise AmplifyError(f"{named} names {folders[0] / file}, which is not there")
+    raise AmplifyError(f"{named} names {folders[0] / file}, which does not exist")
 
 
 def _run(source: Path) -> ModuleType:
@@ -148,14 +164,14 @@ def _run(source: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look annotations up there
-    with failing_as(source, "cannot be imported"):
+    sys.modules[name] = module  # where dataclasses look up annotations
+    with errors_in_one_line(source, "cannot be imported"):
         spec.loader.exec_module(module)
     return module
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    """Neither reads nor writes bytecode."""
+    """A loader that neither reads nor writes bytecode."""
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name, str(path))
@@ -165,7 +181,7 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    """Modules that were read from an experiment's folder, by name."""
+    """Modules that were loaded from an experiment's folder, by name."""
     return {
         name: module
         for name, module in list(sys.modules.items())
@@ -173,8 +189,8 @@ def _own_modules() -> dict[str, ModuleType]:
     }
 
 
-class _Beside(importlib.abc.MetaPathFinder):
-    """Finds modules in an experiment's folder, and remembers which were read."""
+class _FolderFinder(importlib.abc.MetaPathFinder):
+    """Finds modules in an experiment's folder, and records which ones were loaded."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folder.resolve() for folder in folders)
@@ -188,7 +204,7 @@ class _Beside(importlib.abc.MetaPathFinder):
         spec = find(fullname, inside if path is None else list(path))
         if spec is None:
             return None
-        if spec.origin is None:  # a folder without __init__.py, unless there is a package elsewhere
+        if spec.origin is None:  # a namespace package; a regular one elsewhere takes precedence
             return spec if path is not None or find(fullname) is None else None
         origin = Path(spec.origin).resolve()
         if not self._has(origin) or origin.suffix != ".py":
@@ -206,15 +222,13 @@ class _Beside(importlib.abc.MetaPathFinder):
 
 
 @contextlib.contextmanager
-def _importing_from(folders: Any) -> Iterator[_Beside]:
-    """Modules of these folders come first while their code is run. Later, when a function of it
-    imports, they come last.
-    """
-    finder = _Beside(tuple(folders))
-    for known in [one for one in sys.meta_path if isinstance(one, _Beside)]:
+def _importing_from(folders: Any) -> Iterator[_FolderFinder]:
+    """Searches these folders first in the block and last afterwards, for imports in functions."""
+    finder = _FolderFinder(tuple(folders))
+    for known in [one for one in sys.meta_path if isinstance(one, _FolderFinder)]:
         if known.folders == finder.folders:
             sys.meta_path.remove(known)
-    for name in _own_modules():  # another experiment's, or from before an edit
+    for name in _own_modules():  # of another experiment, or loaded before an edit
         if not name.startswith(PREFIX):
             del sys.modules[name]
     importlib.invalidate_caches()
@@ -227,9 +241,7 @@ def _importing_from(folders: Any) -> Iterator[_Beside]:
 
 
 def _imported(source: Path, folder: Path) -> set[Path]:
-    """The modules of the folder that a file imports somewhere in its text, and those that they
-    import.
-    """
+    """The modules in the folder that a file imports anywhere, directly or indirectly."""
     found: set[Path] = set()
     left = [source.resolve()]
     while left:
@@ -245,7 +257,7 @@ def _imported(source: Path, folder: Path) -> set[Path]:
 
 
 def _imports(path: Path) -> Iterator[list[str]]:
-    """What stands in the import statements of a file, as lists of names: a.b is ["a", "b"]."""
+    """The names in a file's import statements; a.b is ["a", "b"]."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".") for alias in node.names)
@@ -255,7 +267,7 @@ def _imports(path: Path) -> Iterator[list[str]]:
 
 
 def _files_of(place: Path, names: list[str]) -> Iterator[Path]:
-    """The files that importing `a.b.c` would run, of those that are there."""
+    """The existing files that importing `a.b.c` would run."""
     for depth in range(1, len(names) + 1):
         stem = place.joinpath(*names[:depth])
         for file in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):

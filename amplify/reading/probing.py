@@ -1,7 +1,7 @@
-"""Calls a function of a task, and checks what comes back against what was promised.
+"""Calls the functions of a custom task and checks their results against array specs.
 
-Knows how a mistake is reported: in one line, with the place in the experiment's own code. What the
-functions of a task promise is in `own_tasks`.
+Errors are one line that begins with the location in the experiment's own code. `own_tasks` knows
+the specs.
 """
 
 import contextlib
@@ -16,64 +16,77 @@ import numpy as np
 from jaxtyping import Int
 
 from amplify.errors import AmplifyError
-from amplify.experiment.validation import shown
-from amplify.reading.own_code import place_of, place_of_definition, told
+from amplify.experiment.validation import quote_value
+from amplify.reading.own_code import definition_location, describe_error, error_location
 from amplify.task_abilities import ARGUMENTS
 from amplify.types import Task
 
 TRACED = (
-    "; values are not known yet when a function is compiled: choose with jnp.where in place of if,"
-    " and compute with jnp in place of numpy"
+    "; values are not known while a function is traced: use jnp.where instead of if, and jnp"
+    " instead of numpy"
 )
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float)
-"""What a function may return an array as."""
+"""Types that a function may return as an array."""
 
 
-class Promise(NamedTuple):
-    """What a function returns for one problem."""
+class ArraySpec(NamedTuple):
+    """Dtype, shape and range of what a function returns for one problem."""
 
     dtype: str
     dims: tuple[int | str | None, ...]
-    """Lengths, or names of the task's attributes that say them; None: any."""
+    """Lengths, or names of the task's attributes that contain them; None: any length."""
     below: str | None = "vocabulary"
-    """Which of the task's tuples integers index; None: any integer will do."""
+    """The tuple of the task that integers index; None: any integer is allowed."""
 
-    def of(self, *lead: int) -> "Promise":
-        """What it returns for many problems at once."""
+    def batched(self, *lead: int) -> "ArraySpec":
+        """Returns the spec with leading axes added."""
         return self._replace(dims=(*lead, *self.dims))
 
     def shape(self, task: Any) -> tuple[int | None, ...]:
+        """Returns the shape; None stands for any length."""
         return tuple(getattr(task, dim) if isinstance(dim, str) else dim for dim in self.dims)
 
-    def told(self, task: Any) -> str:
-        """As an error says it: "int32 of shape (facts, fact_length) = (16, 2)"."""
+    def describe(self, task: Any) -> str:
+        """Returns a description for errors: "int32 of shape (facts, fact_length) = (16, 2)"."""
         lengths = _tuple("any" if one is None else one for one in self.shape(task))
         names = _tuple("any" if dim is None else dim for dim in self.dims)
         return f"{self.dtype} of shape {names}" + f" = {lengths}" * (names != lengths)
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
-    """A task whose functions are tried."""
+class TaskProbe:
+    """Calls the functions of a task and checks what they return."""
 
     task: Any
     source: Path
 
     def has(self, name: str) -> bool:
+        """Returns whether the task has an optional attribute."""
         return getattr(self.task, name, None) is not None
 
     def error(self, name: str, what: str) -> AmplifyError:
-        """What is wrong with one of the task's functions."""
+        """Returns an error about one of the task's functions, with the place of its definition.
+
+        Args:
+            name: of the function.
+            what: the rest of the message.
+        """
         function = inspect.getattr_static(self.task, name, None)
         function = function.fget if isinstance(function, property) else function
-        place = place_of_definition(function) or self.source
+        place = definition_location(function) or self.source
         return AmplifyError(f"{place}: {self._named(name)} {what}")
 
     @contextlib.contextmanager
-    def running(self, name: str, *allowed: type[Exception]) -> Iterator[None]:
-        """Whatever a function raises, sys.exit included, becomes one line; but for what is
-        allowed.
+    def catching_errors(self, name: str, *allowed: type[Exception]) -> Iterator[None]:
+        """Turns any exception in the block, including SystemExit, into an AmplifyError.
+
+        Args:
+            name: of the function that is called in the block.
+            allowed: exceptions that are passed on.
+
+        Raises:
+            AmplifyError: with the location of the error.
         """
         try:
             yield
@@ -81,8 +94,8 @@ class Trial:
             if isinstance(error, (AmplifyError, *allowed)):
                 raise
             hint = TRACED if isinstance(error, jax.errors.JAXTypeError) else ""
-            place = place_of(error)
-            said = f"{told(error).rstrip('.')}{hint}"
+            place = error_location(error)
+            said = f"{describe_error(error).rstrip('.')}{hint}"
             if place is None:
                 raise self.error(name, f"cannot be called: {said}") from error
             raise AmplifyError(f"{place}: {self._named(name)}: {said}") from error
@@ -90,104 +103,141 @@ class Trial:
     def call(
         self,
         name: str,
-        promise: Promise,
+        spec: ArraySpec,
         *columns: Any,
         over: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
         hint: str = "",
     ) -> np.ndarray:
-        """What a function returns for every item of some columns, compiled.
+        """Calls a function for all items of some arrays, under `jax.jit`.
 
         Args:
-            promise: what it must return for one item.
-            columns: its arguments, with leading axes for items.
-            over: makes of a function of one item a function of columns.
-            hint: what an error says beside the promise.
+            name: of the function.
+            spec: of its result for one item.
+            columns: its arguments, with leading axes for the items.
+            over: vectorises a function of one item over the columns.
+            hint: added to the spec in errors.
+
+        Returns:
+            The results.
 
         Raises:
-            AmplifyError: if it takes other arguments, fails, or breaks the promise.
+            AmplifyError: if the function takes other arguments, fails, or violates the spec.
         """
         function = self.function(name)
 
         def checked(*arguments: Any) -> Any:
-            with self.running(name):
+            with self.catching_errors(name):
                 result = function(*arguments)
-            self.check_form(name, promise, result, hint=hint)
+            self.check_shape(name, spec, result, hint=hint)
             return result
 
-        with self.running(name):
+        with self.catching_errors(name):
             result = jax.device_get(jax.jit(over(checked))(*columns))
-        self.check_range(name, promise, result)
+        self.check_range(name, spec, result)
         return np.asarray(result)
 
     def function(self, name: str) -> Callable[..., Any]:
-        """A function of the task. Raises AmplifyError if it is none, or takes other arguments."""
-        with self.running(name):
+        """Returns a function of the task.
+
+        Raises:
+            AmplifyError: if it is not a function, or takes other arguments.
+        """
+        with self.catching_errors(name):
             function = getattr(self.task, name)
         if not callable(function):
-            raise self.error(name, f"must be a function, and is {shown(function)}")
+            raise self.error(name, f"must be a function, got {quote_value(function)}")
         wanted = _arguments(name)
         try:
             inspect.signature(function).bind(*wanted)
         except TypeError:
             takes = ", ".join(["self", *inspect.signature(function).parameters])
             wants = ", ".join(["self", *wanted])
-            raise self.error(name, f"must take ({wants}), and takes ({takes})") from None
+            raise self.error(name, f"must take ({wants}), but takes ({takes})") from None
         return function
 
-    def check_form(
-        self, name: str, promise: Promise, result: Any, verb: str = "return", hint: str = ""
+    def check_shape(
+        self, name: str, spec: ArraySpec, result: Any, verb: str = "return", hint: str = ""
     ) -> None:
-        """Raises AmplifyError unless a value has the shape and dtype promised."""
+        """Checks the shape and dtype of a value.
+
+        Args:
+            name: of the function that returned it.
+            spec: what is expected.
+            result: the value, possibly traced.
+            verb: what the function does with it, in errors.
+            hint: added to the spec in errors.
+
+        Raises:
+            AmplifyError: if they are not those of the spec.
+        """
         found = None if not isinstance(result, ARRAYS) else np.shape(result)
-        fits = found is not None and len(found) == len(promise.dims)
-        lengths = zip(promise.shape(self.task), found or (), strict=False)
+        fits = found is not None and len(found) == len(spec.dims)
+        lengths = zip(spec.shape(self.task), found or (), strict=False)
         fits = fits and all(wanted in (length, None) for wanted, length in lengths)
-        if not fits or jax.dtypes.result_type(result).name != promise.dtype:
-            wanted = promise.told(self.task)
-            raise self.error(name, f"must {verb} {wanted}{hint}; got {described(result)}")
+        if not fits or jax.dtypes.result_type(result).name != spec.dtype:
+            wanted = spec.describe(self.task)
+            raise self.error(name, f"must {verb} {wanted}{hint}; got {describe_value(result)}")
 
     def check_range(
-        self, name: str, promise: Promise, values: np.ndarray, verb: str = "return"
+        self, name: str, spec: ArraySpec, values: np.ndarray, verb: str = "return"
     ) -> None:
-        """Raises AmplifyError unless integers are indices of what they are to index."""
-        if promise.dtype != "int32" or promise.below is None or not values.size:
+        """Checks that integers are valid indices.
+
+        Args:
+            name: of the function that returned them.
+            spec: says what they index.
+            values: the integers.
+            verb: what the function does with them, in errors.
+
+        Raises:
+            AmplifyError: if one is negative or too large.
+        """
+        if spec.dtype != "int32" or spec.below is None or not values.size:
             return
-        count = len(getattr(self.task, promise.below))
+        count = len(getattr(self.task, spec.below))
         outside = values[(values < 0) | (values >= count)]
         if outside.size:
-            kind = "tokens" if promise.below == "vocabulary" else "an index"
+            kind = "tokens" if spec.below == "vocabulary" else "an index"
             raise self.error(
                 name,
-                f"must {verb} {kind} 0 to {count - 1} ({promise.below} has {count}); got"
+                f"must {verb} {kind} 0 to {count - 1} ({spec.below} has {count}); got"
                 f" {outside.flat[0]}",
             )
 
     def shown(self, tokens: Int[np.ndarray, " length"]) -> str:
-        """Tokens as a person reads them. Raises AmplifyError if `show` fails or gives no text."""
+        """Returns tokens as text, using the task's `show`.
+
+        Raises:
+            AmplifyError: if `show` fails or does not return text.
+        """
         vocabulary, show = self.task.vocabulary, self.function("show")
-        ends = np.flatnonzero(tokens)[-1:] + 1  # zeros at the end are left out, see `words`
+        ends = np.flatnonzero(tokens)[-1:] + 1  # trailing zeros are left out, see `words`
         said = [vocabulary[token] for token in tokens[: max([1, *ends])]]
-        with self.running("show"):
+        with self.catching_errors("show"):
             text = show(said)
         if not isinstance(text, str):
-            raise self.error("show", f"must return text; got {described(text)}")
+            raise self.error("show", f"must return text; got {describe_value(text)}")
         return text
 
     def words(self, name: str, text: str) -> list[str]:
-        """What `parse` or `parse_answer` makes of a text.
+        """Returns the words that `parse` or `parse_answer` makes of a text.
+
+        Args:
+            name: of the function.
+            text: its argument.
 
         Raises:
-            ValueError, KeyError: if it says that this is no question or answer.
-            AmplifyError: if it fails in another way, or returns no words.
+            ValueError, KeyError: if the function rejects the text with one of these.
+            AmplifyError: if it fails in another way, or does not return words.
         """
         function = self.function(name)
-        with self.running(name, ValueError, KeyError):
+        with self.catching_errors(name, ValueError, KeyError):
             found = function(text)
         if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
             raise self.error(
                 name,
-                f"must return a list of words, or raise ValueError; for {text!r} it returned"
-                f" {described(found)}",
+                f"must return a list of words or raise ValueError; for {text!r} it returned"
+                f" {describe_value(found)}",
             )
         return list(found)
 
@@ -195,15 +245,15 @@ class Trial:
         return f"{type(self.task).__name__}.{name}"
 
 
-def described(value: Any) -> str:
-    """A value as an error quotes it."""
+def describe_value(value: Any) -> str:
+    """Returns an array's dtype and shape, or another value's `repr`, for an error message."""
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"{jax.dtypes.result_type(value).name} of shape {_tuple(np.shape(value))}"
-    return shown(value)
+    return quote_value(value)
 
 
-def one_of(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The first item where something is True."""
+def first_where(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Returns the first item at which a mask is True."""
     return values[where][0]
 
 

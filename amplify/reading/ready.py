@@ -1,8 +1,8 @@
-"""What an experiment is checked for before its first round, beyond what its file alone tells.
+"""Checks before an experiment's first round that need more than its file.
 
-Reading an experiment file must cost next to nothing, so whatever builds a search index, opens a
-tokenizer or compiles something is done here: once, before round 0 and before anything is written.
-Later rounds are not checked again: what they read cannot have changed since. `launch` calls it.
+Reading an experiment file must be fast, so everything that builds a search index, opens a tokenizer
+or compiles a function is checked here: once, before round 0, and before anything is written. Called
+by `launch`.
 """
 
 from pathlib import Path
@@ -11,19 +11,20 @@ from amplify.errors import prefix_errors
 from amplify.experiment.sections import Experiment
 from amplify.models.abilities import preparer_of
 from amplify.reading.own_classes import check_names
-from amplify.reading.own_code import failing_as
+from amplify.reading.own_code import errors_in_one_line
 from amplify.reading.own_tasks import check_functions
-from amplify.reading.probing import Trial
+from amplify.reading.probing import TaskProbe
 
 
 def check_ready(experiment: Experiment, path: Path) -> None:
-    """Builds what the experiment needs, and tries the functions of a task of its own.
+    """Prepares the task, the models and the overseer, and tests the functions of a custom task.
 
     Args:
-        path: the experiment file, which errors name.
+        experiment: the experiment.
+        path: the experiment file.
 
     Raises:
-        AmplifyError: for the first thing that cannot be used.
+        AmplifyError: for the first problem.
     """
     task, kind = experiment.task, experiment.values["task.kind"]
     for part in (task, experiment.assistant, experiment.overseer):
@@ -32,6 +33,6 @@ def check_ready(experiment: Experiment, path: Path) -> None:
                 prepare()
     if (folder := experiment.places.get("task.source")) is not None:
         source = folder / kind.partition(":")[0]
-        with failing_as(source, kind):
+        with errors_in_one_line(source, kind):
             check_names(task, f"{path}: {kind}")
-            check_functions(Trial(task, source), apart=experiment.evals.apart)
+            check_functions(TaskProbe(task, source), apart=experiment.evals.apart)

@@ -79,7 +79,7 @@ def test_rounds_of_the_older_key_go_on(tmp_path, recorded):
         ),
         (
             BY_PEOPLE.replace("others", "asks = 2\nothers") + overseen("direct"),
-            "overseer.asks must be 0 where oversight.kind = 'direct', got 2",
+            "overseer.asks must be 0 if oversight.kind = 'direct', got 2",
         ),
         (TOML + overseen("directly"), "got 'directly'; did you mean direct?"),
     ],
