@@ -285,7 +285,7 @@ def evaluate_held_out(
     """Evaluates the assistant on the held-out problems, which are the same in every round."""
     evals = experiment.evals
     weights = load_weights(experiment, roles)
-    known = constant_measures.find(experiment, this)
+    copied = constant_measures.find(experiment, this)
     items = []
     with (
         recording(this.path, "evals") as exchanges,
@@ -302,15 +302,15 @@ def evaluate_held_out(
                 problems,
                 experiment.seed,
                 split=split,
-                known=known.names,
+                skip=copied.names,
                 advance=advance,
                 place=experiment.mesh.here.row_sharding,
             )
-    items = known.fill_in(items)
+    items = copied.fill_in(items)
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),
         "items": len(items),
-        **constant_measures.sources(experiment, this, known, exchanges.unanswered()),
+        **constant_measures.sources(experiment, this, copied, exchanges.unanswered()),
         **_costs(exchanges, asked.calls("evals")),
     }
 

@@ -372,7 +372,10 @@ def test_a_measure_is_not_copied_from_other_code_or_another_machine(
     told = store.round(0).record
     told["stages"]["evals"] |= change
     (copied / "000/record.json").write_text(json.dumps(told), encoding="utf-8")
-    assert constant_measures.find(store.experiment, store.round(1)) == constant_measures.Known()
+    assert (
+        constant_measures.find(store.experiment, store.round(1))
+        == constant_measures.CopiedMeasures()
+    )
 
 
 @pytest.mark.parametrize("change", [{"experiment_digest": "another"}, {"identity": 1}])
@@ -381,18 +384,24 @@ def test_a_measure_is_not_copied_from_another_experiment(two_rounds, tmp_path, c
     store = Store(copied)
     told = store.round(0).record | change
     (copied / "000/record.json").write_text(json.dumps(told), encoding="utf-8")
-    assert constant_measures.find(store.experiment, store.round(1)) == constant_measures.Known()
+    assert (
+        constant_measures.find(store.experiment, store.round(1))
+        == constant_measures.CopiedMeasures()
+    )
 
 
 def test_nothing_is_copied_to_code_that_was_changed(two_rounds, monkeypatch):
     store = Store(two_rounds)
     monkeypatch.setattr(provenance, "commit", lambda package: {"commit": "c", "dirty": True})
-    assert constant_measures.find(store.experiment, store.round(1)) == constant_measures.Known()
+    assert (
+        constant_measures.find(store.experiment, store.round(1))
+        == constant_measures.CopiedMeasures()
+    )
 
 
 def test_what_some_requests_got_no_answer_to_is_measured_again(two_rounds):
     store = Store(two_rounds)
-    nothing = constant_measures.Known()
+    nothing = constant_measures.CopiedMeasures()
     assert constant_measures.sources(store.experiment, store.round(0), nothing, 3) == {}
     known = constant_measures.sources(store.experiment, store.round(0), nothing, 0)
     assert known == {"measured_in": {"ceiling": 0}}
@@ -411,9 +420,9 @@ def test_measures_of_other_questions_are_refused(two_rounds, clean):
     problems = draw_held_out(store.experiment, "final", 4)
     experiment = store.experiment
     team = (experiment.task, experiment.assistant, experiment.overseer)
-    items = evaluate(*team, weights, problems, experiment.seed, split="final", known=known.names)
+    items = evaluate(*team, weights, problems, experiment.seed, split="final", skip=known.names)
     assert all("ceiling" not in item.measures for item in items)
-    with pytest.raises(Exception, match="not about the questions of this round"):
+    with pytest.raises(Exception, match="have other questions than this round"):
         known.fill_in(items)
 
 

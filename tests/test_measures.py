@@ -109,7 +109,7 @@ kind = "simulated"
 @pytest.mark.parametrize(
     ("measure", "said"),
     [
-        ("alonee", "gate.measure must be one of alone, amplified, which evals of this experiment"),
+        ("alonee", "gate.measure must be one of alone, amplified, the measures of this experiment"),
         ("found", "got 'found'"),
         ("ceiling", "rounds can change; got 'ceiling'"),
         ("", "got ''"),
@@ -198,7 +198,7 @@ def test_a_missing_value_is_neither_nought_nor_counted():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "much", [1]])
 def test_a_measure_that_is_no_finite_number_is_refused_by_name(value):
-    with pytest.raises(ValueError, match="jury must be a finite number, and left out where it is"):
+    with pytest.raises(ValueError, match="jury must be a finite number, or left out if it is"):
         Items.of([row("a", jury=0.5), row("b", jury=value)])
 
 

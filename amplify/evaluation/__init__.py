@@ -1,1 +1,1 @@
-"""Measures of a round, item by item, and what follows from them."""
+"""Evaluates assistants on held-out questions: measures, items and statistics."""

@@ -1,4 +1,4 @@
-"""An assistant's own answers to any number of questions, without its overseer."""
+"""An assistant's own answers to any number of questions, without the overseer."""
 
 import functools
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from amplify.types import Answers, Assistant, Task
 
 
 class Answered(NamedTuple):
-    """Answers as numpy arrays."""
+    """Answers of an assistant, as numpy arrays."""
 
-    read: Int[np.ndarray, "batch facts fact_length"]  # the contexts, given or found
+    read: Int[np.ndarray, "batch facts fact_length"]  # the contexts, as given or found
     tokens: Int[np.ndarray, "batch questions answer_length"]
     log_prob: Float[np.ndarray, "batch questions"]  # of the whole answer, in nats
 
@@ -31,12 +31,16 @@ def answer_alone(
     *,
     place: Sharding | None = None,
 ) -> Answered:
-    """The assistant's answers, a chunk of contexts at a time, as evals ask for them.
+    """Answers questions in chunks of contexts, as evals do.
 
     Args:
-        params: the assistant's.
-        keys: answers are sampled with them; None: the likeliest token at each place.
-        place: where contexts lie; None: on the default device.
+        task: the task.
+        assistant: the model.
+        params: its parameters.
+        contexts: tokens; ignored if the task searches for contexts.
+        questions: tokens.
+        keys: sample the answers; consumed. None: the most likely token at each position.
+        place: sharding of the contexts; None: the default device.
     """
     columns = (contexts, questions) if keys is None else (contexts, questions, keys)
     chunks = in_chunks(

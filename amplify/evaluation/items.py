@@ -1,7 +1,7 @@
-"""Evals rows as columns: the one reader of `evals.jsonl`, for the gate, reports and pages.
+"""Eval items as columns: the only reader of `evals.jsonl`.
 
-A row is a held-out question. Some keys describe it; every other key with a number or a boolean is a
-measure (see `measures`), whatever its name. Rows in, numbers out: knows neither folders nor jax.
+A row is a held-out question. Some keys describe it; every other key with a number or boolean is a
+measure, whatever its name. Used by the gate, reports and pages. Knows neither folders nor jax.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from amplify.evaluation.statistics import (
 )
 
 SELECT = "select"
-"""The split on which the gate decides."""
+"""The split that the gate uses."""
 FINAL = "final"
-"""The split that is reported: it decides nothing, so that choosing rounds cannot flatter it."""
+"""The split that is only reported, so that selection does not bias it."""
 ALL = "all classes"
 
 NEEDED = ("split", "problem")
@@ -33,30 +33,33 @@ DESCRIBING = (
     *("split", "problem", "context", "question", "class", "truth", "answer", "probability"),
     *("experiment", "round", "n", "contexts", "interval"),
 )
-"""Keys that are no measures: they describe a row, or `compare --json` has them for something else.
-"""
+"""Keys that are not measures: they describe a row, here or in `compare --json`."""
 NUMBERS = {bool, int, float}
 
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """Held-out questions as columns, a row for each time that one was drawn. The same question
-    about the same context counts once, whatever is counted: see `statistics.clusters`.
+    """Held-out questions as columns, with a row for each time that a question was drawn.
+
+    Statistics count a question about the same context once, see `statistics.clusters`.
     """
 
     split: Shaped[np.ndarray, " rows"]
     label: Shaped[np.ndarray, " rows"]  # the question's class
-    problem: Shaped[np.ndarray, " rows"]  # seed that drew it
-    context: Shaped[np.ndarray, " rows"]  # digest of what it says; "" in evals that have none
+    problem: Shaped[np.ndarray, " rows"]  # the seed of the problem
+    context: Shaped[np.ndarray, " rows"]  # digest of its content; "" in old evals
     question: Shaped[np.ndarray, " rows"]
-    values: Mapping[str, Float[np.ndarray, " rows"]]  # by measure; NaN, here only: has none
+    values: Mapping[str, Float[np.ndarray, " rows"]]  # by measure; NaN: the row has no value
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Items":
-        """The rows of an evals.jsonl. What an older row lacks takes its default.
+        """Reads the rows of an `evals.jsonl`. Keys that older rows lack take their defaults.
+
+        Args:
+            rows: JSON objects.
 
         Raises:
-            ValueError: naming what a row lacks that has no default, or a measure that is no finite
+            ValueError: if a row lacks a key that has no default, or a measure is not a finite
                 number.
         """
         if lacking := next((k for k in NEEDED for row in rows if k not in row), None):
@@ -71,30 +74,30 @@ class Items:
             label=text("class", ""),
             problem=text("problem"),
             context=text("context", ""),
-            question=text("question"),  # a row that does not say is an item of its own
+            question=text("question"),  # without this key, each row is an item of its own
             values=_measures(rows),
         )
 
     def __len__(self) -> int:
-        """Number of different questions about different contexts."""
+        """Returns the number of distinct questions about distinct contexts."""
         return len(np.unique(np.stack([self.clusters, self.question]), axis=1).T)
 
     @property
     def measures(self) -> list[str]:
-        """Names of the measures that some row has."""
+        """Names of the measures with at least one value."""
         return [name for name, column in self.values.items() if not np.isnan(column).all()]
 
     def only(self, split: str, label: str = ALL) -> "Items":
-        """The items of one split, and of one class unless it is ALL."""
+        """Returns the items of a split, and of one class unless it is ALL."""
         return self.where((self.split == split) & ((self.label == label) | (label == ALL)))
 
     def having(self, measure: str) -> "Items":
-        """The items that have a value of a measure."""
+        """Returns the items that have a value of a measure."""
         there = ~np.isnan(self.column(measure))
         return self if there.all() else self.where(there)
 
     def where(self, rows: Bool[np.ndarray, " rows"] | Int[np.ndarray, " some"]) -> "Items":
-        """The rows that a mask or indices choose."""
+        """Returns the rows that a mask or indices select."""
         columns = {
             field.name: getattr(self, field.name)[rows]
             for field in dataclasses.fields(self)
@@ -104,24 +107,22 @@ class Items:
         return Items(**columns, values=values)
 
     def column(self, measure: str) -> Float[np.ndarray, " rows"]:
-        """A measure's values, NaN where a row has none."""
+        """Returns a measure's values, NaN for rows without one."""
         nothing = np.full(len(self.label), np.nan)
         return self.values.get(measure, nothing)
 
     @property
     def clusters(self) -> Shaped[np.ndarray, " rows"]:
-        """What tells contexts apart: their digests, or seeds in evals that were written before
-        there were digests.
-        """
+        """Identifies contexts: by digests or, in old evals without digests, by seeds."""
         return self.context if np.all(self.context != "") else self.problem
 
     @property
     def contexts(self) -> int:
-        """Number of different contexts."""
+        """Number of distinct contexts."""
         return len(np.unique(self.clusters))
 
     def mean(self, measure: str) -> Proportion | None:
-        """A measure's mean with its 95% interval; None where no item has a value."""
+        """Returns a measure's mean with its 95% interval; None if no item has a value."""
         there = self.having(measure)
         values = there.column(measure)
         if not len(values):
@@ -130,13 +131,13 @@ class Items:
         return estimate(values, there.clusters, there.question)
 
     def means(self) -> dict[str, Proportion]:
-        """The mean of each measure that some item has a value of."""
+        """Returns the means of all measures that have values."""
         found = {name: self.mean(name) for name in self.measures}
         return {name: mean for name, mean in found.items() if mean is not None}
 
 
 def is_share(values: Float[np.ndarray, " rows"]) -> bool:
-    """Whether all values that there are lie in 0..1."""
+    """Returns whether all values, except NaN, are in 0..1."""
     there = values[~np.isnan(values)]
     return bool(np.all((there >= 0) & (there <= 1)))
 
@@ -156,18 +157,24 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, 
 
 
 def _column(name: str, found: list[Any]) -> Float[np.ndarray, " rows"]:
-    """A measure's values, NaN in place of None. Raises ValueError for any that is not finite."""
-    with contextlib.suppress(OverflowError):  # a number of many digits
+    """Converts a measure's values to floats, None to NaN; raises ValueError for other values."""
+    with contextlib.suppress(OverflowError):  # an integer with too many digits
         if {*map(type, found)} <= NUMBERS | {type(None)}:
             column = np.array(found, dtype=np.float64)
             if np.isfinite(column).sum() == len(found) - found.count(None):
                 return column
-    raise ValueError(f"{name} must be a finite number, and left out where it is missing")
+    raise ValueError(f"{name} must be a finite number, or left out if it is missing")
 
 
 def in_pairs(before: Items, after: Items) -> tuple[Items, Items] | None:
-    """Both in the same order, row by row the same question about the same context; None if they
-    are not about the same ones, each drawn as often.
+    """Sorts the items of two rounds so that row i of both is the same question and context.
+
+    Args:
+        before: the items of one round.
+        after: the items of another.
+
+    Returns:
+        Both, sorted; None if they do not have the same questions, each equally often.
     """
     digests = bool(np.all(before.context != "") and np.all(after.context != ""))
     if not _same(before, after, digests):
@@ -189,8 +196,15 @@ def _about(items: Items, digests: bool) -> Shaped[np.ndarray, " rows"]:
 
 
 def both_measured(before: Items, after: Items, measure: str) -> tuple[Items, Items] | None:
-    """Pairs in which both have a value of a measure; None if the two are not about the same items,
-    or no pair has.
+    """Returns the pairs of items in which both have a value of a measure.
+
+    Args:
+        before: the items of one round.
+        after: the items of another.
+        measure: its name.
+
+    Returns:
+        The items of both, as from `in_pairs`; None if they cannot be paired or no pair has values.
     """
     pairs = in_pairs(before, after)
     if pairs is None:
@@ -200,18 +214,26 @@ def both_measured(before: Items, after: Items, measure: str) -> tuple[Items, Ite
 
 
 class Difference(NamedTuple):
-    """A measure's mean after minus before, as fractions."""
+    """Difference of a measure's means, after minus before, as a fraction."""
 
     delta: float
-    interval: tuple[float, float] | None  # 95%; None: too few contexts to tell
-    paired: bool  # taken item by item, because both answered the same items
+    interval: tuple[float, float] | None  # 95 %; None: too few contexts
+    paired: bool  # both have the same items
 
 
 def difference(before: Items, after: Items, measure: str) -> Difference | None:
-    """What a share gained from `before` to `after`; None where either has no value of it, or where
-    it is no share.
+    """Returns the gain in a measure from `before` to `after`.
 
-    Item by item where both answered the same ones; otherwise the means are taken as independent.
+    Differences are paired if both have the same items; otherwise the means are treated as
+    independent.
+
+    Args:
+        before: the items of one round.
+        after: the items of another.
+        measure: its name.
+
+    Returns:
+        The difference; None if one of them has no values, or some are outside 0..1.
     """
     one, two = before.mean(measure), after.mean(measure)
     if one is None or two is None or not all(is_share(i.column(measure)) for i in (before, after)):

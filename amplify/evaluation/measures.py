@@ -1,10 +1,9 @@
-"""Measures: what evals say of each held-out question, as named floats.
+"""Declarations of measures: named floats that evals give to each held-out question.
 
-A measure is declared once, with the words that tables, pictures and pages show. Evals rows hold the
-measures that apply to them: right or wrong is 1 or 0, and a value that is missing is left out, so
-it is never NaN and never a 0 that nobody measured. `measuring.measures_of` says which measures an
-experiment has; rounds record their declarations, so that reports need none of the experiment's
-code. Knows names and words, and neither jax nor files: pages for people import it.
+A measure is declared once, with the texts that tables, plots and pages show. Right or wrong is 1 or
+0. A missing value is left out; it is never NaN or 0. Rounds record their declarations, so reports
+need no code of the experiment. `measuring.measures_of` returns the measures of an experiment.
+Imports no jax, because the people's pages import this module.
 """
 
 import dataclasses
@@ -14,20 +13,20 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A number that evals give to a held-out question."""
+    """The declaration of a measure."""
 
-    name: str  # key of evals rows, of `compare --json` and of `gate.measure`
-    title: str  # heading of its column
-    meaning: str  # in a sentence, for the page
-    of: str = ""  # the role or part that it is about; "": nobody has said
-    costly: bool = False  # it takes answers from a language model that oversees
+    name: str  # key in evals rows and `compare --json`; value of `gate.measure`
+    title: str  # column heading
+    meaning: str  # explanation for pages
+    of: str = ""  # the role or part that it measures; "": unknown
+    costly: bool = False  # it takes answers of a costly overseer, see `measuring.is_costly`
     constant: bool = False  # no round can change it
-    share: bool = True  # every value is in 0..1, and it is shown in percent
+    share: bool = True  # values are in 0..1 and shown in percent
 
 
 @dataclasses.dataclass(frozen=True)
 class Conditional:
-    """A measure that reports derive: another one's value, where a condition measures 1."""
+    """A derived measure: that of `value`, for the items where `condition` is 1."""
 
     measure: Measure
     value: str
@@ -37,72 +36,72 @@ class Conditional:
 ALONE = Measure(
     "alone",
     "alone",
-    "Held-out questions that the assistant's target network answers rightly by itself, with its"
-    " likeliest answer.",
+    "Held-out questions that the assistant's target network answers correctly by itself, with its"
+    " most likely answer.",
     of="assistant",
 )
 AMPLIFIED = Measure(
     "amplified",
     "amplified",
-    "Held-out questions that the overseer answers rightly, asking this assistant its"
+    "Held-out questions that the overseer answers correctly, asking this assistant its"
     " sub-questions.",
     of="overseer",
 )
 CEILING = Measure(
     "ceiling",
     "ceiling",
-    "Held-out questions that the overseer answers rightly when every sub-question is answered"
-    " truly: what limits amplification even with a perfect assistant.",
+    "Held-out questions that the overseer answers correctly given true answers to all its"
+    " sub-questions: the limit of amplification with a perfect assistant.",
     of="overseer",
 )
 CONSISTENT = Measure(
     "consistent",
     "consistent",
     "Held-out questions to which the assistant by itself gives the same answer as the overseer that"
-    " asks this assistant its sub-questions, by the task's rule for when two answers are the same."
-    ' "Don\'t know" is no answer. Measured where nobody knows the truth.',
+    " asks this assistant its sub-questions, by the task's rule for equal answers."
+    ' "Don\'t know" does not count. Measured if the task knows no truth.',
     of="assistant",
 )
 FOUND = Measure(
     "found",
     "passages found",
-    "Questions for which a search found all passages that the answer rests on.",
+    "Questions for which the search found all passages that the answer depends on.",
     of="environment",
     constant=True,
 )
 ALONE_IF_FOUND = Measure(
     "alone_if_found",
     "alone, if found",
-    "The same as alone, of those questions only for which all passages were found.",
+    "The same as alone, for questions for which all passages were found.",
     of="assistant",
 )
 LIVE = Measure(
     "live",
     "alone, live weights",
-    "The same as alone, by the weights that training changes and the target network averages.",
+    "The same as alone, with the live weights, of which the target network is the average.",
     of="assistant",
 )
-"""Only in training curves."""
+"""Used in training curves only."""
 
 KNOWN = (ALONE, AMPLIFIED, CEILING, FOUND, ALONE_IF_FOUND)
-"""What rounds may have measured that were recorded before rounds recorded it."""
+"""The measures that a round may have if its record declares none."""
 
 CONDITIONALS = (Conditional(ALONE_IF_FOUND, value="alone", condition="found"),)
+"""The measures that reports derive."""
 
 DEFAULT = ALONE.name
-"""What the gate compares unless the experiment file says otherwise."""
+"""The measure that the gate compares by default."""
 
 RENAMED = {"target": "alone", "overseer": "ceiling", "assistant": "live"}
-"""Names in training curves of earlier versions, and what they are called now."""
+"""Names in training curves of earlier versions, and their current names."""
 
 
 def in_order(names: Iterable[str], declared: Sequence[Measure]) -> list[Measure]:
-    """The measures with these names: declared ones in the order of their declarations, then others
-    under their own names.
+    """Returns the measures with given names: declared ones in order of declaration, then others.
 
     Args:
-        names: what evals rows hold, each name once or more often.
-        declared: where two have one name, the first is meant.
+        names: keys of evals rows; may contain duplicates.
+        declared: the declarations; of several with the same name, the first is used.
     """
     wanted = dict.fromkeys(names)
     known = {measure.name: measure for measure in reversed(declared)}
@@ -111,31 +110,36 @@ def in_order(names: Iterable[str], declared: Sequence[Measure]) -> list[Measure]
 
 
 def undeclared(name: str) -> Measure:
-    """A measure of which only the name is known, from another version or kind of oversight."""
+    """Returns a declaration for a measure of which only the name is known."""
     return Measure(name, name, "A measure that this version of Amplify does not know.")
 
 
-def recorded(record: Mapping[str, Any]) -> Sequence[Measure]:
-    """The measures that a round's record declares, or those that rounds without declarations may
-    have. What a declaration lacks takes its default; what this version does not know is left out.
+def recorded_measures(record: Mapping[str, Any]) -> Sequence[Measure]:
+    """Returns the measures that a round's record declares.
+
+    Missing fields take their defaults, unknown fields are ignored. If the record declares no
+    measures, KNOWN is returned.
+
+    Args:
+        record: of the round.
     """
-    told = record.get("measures")
-    if not isinstance(told, list):
+    rows = record.get("measures")
+    if not isinstance(rows, list):
         return KNOWN
-    return [_declared(one) for one in told if isinstance(one, dict) and "name" in one]
+    return [_declared(row) for row in rows if isinstance(row, dict) and "name" in row]
 
 
-def _declared(told: Mapping[str, Any]) -> Measure:
-    measure = undeclared(str(told["name"]))
+def _declared(row: Mapping[str, Any]) -> Measure:
+    measure = undeclared(str(row["name"]))
     fields = dataclasses.asdict(measure).items()
-    fitting = {key: told[key] for key, now in fields if type(told.get(key)) is type(now)}
-    return dataclasses.replace(measure, **fitting)
+    valid = {key: row[key] for key, default in fields if type(row.get(key)) is type(default)}
+    return dataclasses.replace(measure, **valid)
 
 
 def gate_measure(values: Mapping[str, Any]) -> str:
-    """Name of the measure that an experiment's gate compares.
+    """Returns the name of the measure that an experiment's gate compares.
 
     Args:
-        values: the experiment's, by key, as records have them; older ones lack this key.
+        values: the experiment's values by key, as recorded; old records lack this key.
     """
     return str(values.get("gate.measure", DEFAULT))

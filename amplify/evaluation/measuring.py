@@ -1,8 +1,7 @@
-"""Evaluation: the measures of a round, on held-out problems.
+"""Evaluates a round: takes its measures on held-out problems.
 
-`measures_of` says which measures an experiment has, and `evaluate` takes them. Results are kept
-item by item, because rounds are compared item by item; the items are the same in every round of an
-experiment.
+`measures_of` returns the measures of an experiment; `evaluate` takes them. Results are kept item by
+item for paired comparisons. All rounds of an experiment have the same items.
 """
 
 import dataclasses
@@ -17,7 +16,6 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify.evaluation.judging import OVERSEEN, Team, count, judge, right_alone
 from amplify.evaluation.measures import (
     ALONE,
     ALONE_IF_FOUND,
@@ -27,6 +25,13 @@ from amplify.evaluation.measures import (
     FOUND,
     LIVE,
     Measure,
+)
+from amplify.evaluation.scoring import (
+    OVERSEER_MEASURES,
+    Team,
+    assistant_is_right,
+    record_calls,
+    score_answers,
 )
 from amplify.overseers.human import learner_of
 from amplify.overseers.language_model import check_failed
@@ -45,25 +50,26 @@ from amplify.types import (
 from amplify.words import shown
 
 CHUNK = TOGETHER
-"""Contexts evaluated at a time, at most."""
+"""Largest number of contexts that are evaluated at a time."""
 
 
 def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tuple[Measure, ...]:
-    """The measures that evals of an experiment have, in the order in which they are shown.
+    """Returns the measures of an experiment, in the order in which they are shown.
 
-    A task without a truth has no measures of right and wrong: what remains is how far the assistant
-    and its overseer agree. A task whose contexts are found by a search has the search's recall
-    beside them.
+    For a task without a truth, the only measure is the agreement of the assistant with its
+    overseer. For a task that searches for contexts, the recall of the search is measured, too.
 
     Args:
-        task, assistant, overseer: as the experiment file builds them.
+        task: the task.
+        assistant: the model.
+        overseer: the overseer.
     """
     costly = is_costly(overseer)
-    teachable = learner_of(overseer) is not None
+    learns = learner_of(overseer) is not None
     right = (
         ALONE,
         dataclasses.replace(AMPLIFIED, costly=costly),
-        dataclasses.replace(CEILING, costly=costly, constant=not teachable),
+        dataclasses.replace(CEILING, costly=costly, constant=not learns),
     )
     if not knows_truth(task):
         return (dataclasses.replace(CONSISTENT, costly=costly),)
@@ -72,30 +78,31 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
 
 
 def is_costly(overseer: OverseerKind) -> bool:
-    """Whether an answer of the overseer costs something: it asks a server, a language model or
-    somebody else, so it runs in Python.
+    """Returns whether answers of an overseer cost something: it is a server, a language model or a
+    person.
     """
     return not overseer.traced
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One held-out question, how it was answered, and what was measured: a line of `evals.jsonl`.
+    """One held-out question with its answer and its measures: a line of `evals.jsonl`.
 
-    Measures of right and wrong are written as JSON's true and false, which are read as 1 and 0.
+    Right or wrong is written as true or false, and read as 1 or 0.
     """
 
     split: str
     problem: str  # the seed of the problem, "stream:index"
-    context: str  # digest of what its context says; items with the same one are not independent
+    context: str  # digest of the context; items with the same one are dependent
     question: str
     label: str  # the question's class
-    truth: str | None  # None: the task knows none
-    answer: str  # the assistant's own likeliest
-    probability: float  # which it gave that answer
-    measures: Mapping[str, bool | float]  # by name; those without a value here are left out
+    truth: str | None  # None: the task knows no truth
+    answer: str  # the assistant's most likely answer, without the overseer
+    probability: float  # of that answer
+    measures: Mapping[str, bool | float]  # by name; missing values are left out
 
     def as_row(self) -> dict[str, Any]:
+        """Returns the line as a dictionary."""
         row = {key: value for key, value in vars(self).items() if key not in ("label", "measures")}
         if self.truth is None:
             del row["truth"]
@@ -111,36 +118,44 @@ def evaluate(
     seed: int,
     *,
     split: str,
-    known: Collection[str] = (),
+    skip: Collection[str] = (),
     advance: Callable[[int], Any] = lambda rows: None,
     place: Sharding | None = None,
 ) -> list[Item]:
-    """Takes every measure of every different question of every problem.
+    """Takes the measures of all distinct questions of every problem.
 
-    Two problems may have the same context. Their items say so by its digest, and statistics count
-    what is the same once.
+    Problems may have equal contexts. Their items then have the same digest, and statistics count
+    duplicates once.
 
     Args:
-        split: what the items' rows say of it.
-        known: measures that are not taken, because another round has them (see
-            `constant_measures`).
-        advance: is told of contexts that were evaluated, for a progress bar.
-        place: where contexts lie.
+        task: the task.
+        assistant: the model.
+        overseer: the overseer.
+        weights: parameters of the assistant and the overseer.
+        problems: contexts and questions.
+        seed: the experiment's seed.
+        split: name of the split, for the items.
+        skip: measures that are not taken because they are copied, see `constant_measures`.
+        advance: called with the number of contexts evaluated, for a progress bar.
+        place: sharding of the contexts; None: the default device.
+
+    Returns:
+        The items, in the order of the problems and their questions.
 
     Raises:
-        AmplifyError: if the overseer gives too many of them no answer.
+        AmplifyError: if the overseer fails to answer too many questions.
     """
     root = jax.random.key(seed)
     names = [measure.name for measure in measures_of(task, assistant, overseer)]
-    wanted = [name for name in OVERSEEN if name not in known]
+    wanted = [name for name in OVERSEER_MEASURES if name not in skip]
     team = Team(task, assistant, overseer)
-    function = functools.partial(judge, team, wanted, weights, root)
+    function = functools.partial(score_answers, team, wanted, weights, root)
     size = at_a_time(len(problems.seeds), CHUNK, place)
     chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
-    judged = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
-    count(judged)
-    judged |= _compared(task, judged)
-    check_failed(overseer, judged["amplified_answer"])
+    scored = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    record_calls(scored)
+    scored |= _compared(task, scored)
+    check_failed(overseer, scored["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))
     digests = [context_digest(context) for context in jax.device_get(problems.contexts)]
     return [
@@ -149,37 +164,35 @@ def evaluate(
             problem="{}:{}".format(*seeds[row]),
             context=digests[row],
             question=shown(task, questions[row, column]),
-            label=task.classes[judged["class"][row, column]],
-            truth=shown(task, judged["truth"][row, column]) if "truth" in judged else None,
-            answer=shown(task, judged["answer"][row, column]),
-            probability=round(float(judged["probability"][row, column]), 4),
+            label=task.classes[scored["class"][row, column]],
+            truth=shown(task, scored["truth"][row, column]) if "truth" in scored else None,
+            answer=shown(task, scored["answer"][row, column]),
+            probability=round(float(scored["probability"][row, column]), 4),
             measures={
                 name: value
                 for name in names
-                if name in judged
-                if math.isfinite(value := judged[name][row, column].item())
+                if name in scored
+                if math.isfinite(value := scored[name][row, column].item())
             },
         )
-        for row, column in _different(questions)
+        for row, column in _distinct(questions)
     ]
 
 
 def context_digest(context: Int[np.ndarray, "facts fact_length"]) -> str:
-    """The same for the same facts, in whatever order: splits take those for one context, too."""
+    """Returns a digest of a context's facts, which does not depend on their order."""
     facts = np.ascontiguousarray(context, dtype=np.int64)
     ordered = facts[np.lexsort(facts.T[::-1])]
     return hashlib.sha256(repr(facts.shape).encode() + ordered.tobytes()).hexdigest()[:16]
 
 
 def _compared(
-    task: Task, judged: Mapping[str, Any]
+    task: Task, scored: Mapping[str, Any]
 ) -> dict[str, Float[np.ndarray, "batch questions"]]:
-    """What is measured by comparing texts, where nobody knows the truth and the overseer was
-    asked.
-    """
-    if knows_truth(task) or "amplified_answer" not in judged:
+    """Measures that compare texts, for tasks without a truth."""
+    if knows_truth(task) or "amplified_answer" not in scored:
         return {}
-    return {CONSISTENT.name: same_answers(task, judged["answer"], judged["amplified_answer"])}
+    return {CONSISTENT.name: same_answers(task, scored["answer"], scored["amplified_answer"])}
 
 
 def same_answers(
@@ -187,15 +200,16 @@ def same_answers(
     alone: Int[np.ndarray, "batch questions answer_length"],
     amplified: Int[np.ndarray, "batch questions answer_length"],
 ) -> Float[np.ndarray, "batch questions"]:
-    """Whether the assistant and its overseer give the same answer, by the task's own rule.
+    """Returns whether the assistant and the overseer give the same answers, by the task's rule.
 
     Args:
+        task: the task.
         alone: the assistant's own answers.
         amplified: the overseer's answers with the assistant's help.
 
     Returns:
-        1 where they are the same, 0 where they differ or one of them is "don't know", and NaN where
-        no answer of the overseer was obtained.
+        1 if the answers are the same, 0 if they differ or one is "don't know", and NaN if no answer
+        of the overseer was obtained.
     """
     rule = rule_of(task)
 
@@ -220,41 +234,47 @@ def evaluate_during_training(
     *,
     asks: bool = True,
 ) -> dict[str, Any]:
-    """Measures while training, on few problems: `{"accuracy": {measure: {class: mean}}}`.
+    """Takes the means of measures on a few problems.
 
     Args:
-        student: the weights that training changes, of which the target network is the average.
+        task: the task.
+        assistant: the model.
+        overseer: the overseer.
+        weights: parameters that answer: the assistant's target network, and the overseer's.
+        student: the assistant's live parameters, of which the target network is the average.
+        problems: contexts and questions.
+        root: key from which, with the problems' seeds, all samples are drawn.
         asks: whether the overseer is asked; if not, its measures are left out.
 
     Returns:
-        The names are those of `measures_of` and, where there is a truth, LIVE. Classes without
-        values are left out.
+        `{"accuracy": {measure: {class: mean}}}`, with the names of `measures_of` and, for tasks
+        with a truth, LIVE. Classes without values are left out.
     """
-    wanted, team = OVERSEEN if asks else (), Team(task, assistant, overseer)
-    judged = jax.device_get(judge(team, wanted, weights, root, problems))
-    count(judged)
-    judged |= _compared(task, judged)
+    wanted, team = OVERSEER_MEASURES if asks else (), Team(task, assistant, overseer)
+    scored = jax.device_get(score_answers(team, wanted, weights, root, problems))
+    record_calls(scored)
+    scored |= _compared(task, scored)
     names = [measure.name for measure in measures_of(task, assistant, overseer)]
-    seen = {name: judged[name] for name in names if name in judged}
+    seen = {name: scored[name] for name in names if name in scored}
     if knows_truth(task):
-        seen[LIVE.name] = jax.device_get(right_alone(team, student, problems))
+        seen[LIVE.name] = jax.device_get(assistant_is_right(team, student, problems))
         calls.count(calls.ASSISTANT, seen[LIVE.name].size)
     return {
         "accuracy": {
             name: {
                 label: round(float(values[of_class].mean()), 4)
                 for index, label in enumerate(task.classes)
-                if (of_class := (judged["class"] == index) & np.isfinite(values)).any()
+                if (of_class := (scored["class"] == index) & np.isfinite(values)).any()
             }
             for name, values in seen.items()
         }
     }
 
 
-def _different(
+def _distinct(
     questions: Int[np.ndarray, "batch questions question_length"],
 ) -> list[tuple[int, int]]:
-    """(row, column) of each question that its problem was not asked before."""
+    """(row, column) of each question that does not occur earlier in its row."""
     places = []
     for row, asked in enumerate(questions):
         _, first = np.unique(asked, axis=0, return_index=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
 from amplify.evaluation.items import FINAL, Items
-from amplify.evaluation.measures import Measure, gate_measure, in_order, recorded
+from amplify.evaluation.measures import Measure, gate_measure, in_order, recorded_measures
 from amplify.evaluation.statistics import Proportion
 from amplify.records.record import digest_of, read_record
 
@@ -97,7 +97,9 @@ def measures_of(records: Sequence[Record]) -> list[Measure]:
     Raises:
         AmplifyError: evals are damaged.
     """
-    declared = [measure for record in reversed(records) for measure in recorded(record.facts)]
+    declared = [
+        measure for record in reversed(records) for measure in recorded_measures(record.facts)
+    ]
     found = [(name, mean) for record in records for name, mean in record.means.items()]
     large = {name for name, mean in found if not 0 <= mean.estimate <= 1}
     return [

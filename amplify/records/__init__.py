@@ -1,1 +1,1 @@
-"""What a round leaves on disk, and what its record says."""
+"""What rounds leave on disk: their folders, records and provenance."""

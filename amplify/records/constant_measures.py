@@ -1,8 +1,8 @@
-"""Measures that no round can change, copied from the round that took them.
+"""Copies measures that cannot change from round to round, instead of taking them again.
 
-What an overseer that learns nothing makes of true sub-answers is the same in every round: the
-questions are the same, and neither the assistant nor anything else that training changes has a part
-in it. Asking again would cost a server's or a model's time, and tell nothing.
+With true sub-answers, the accuracy of an overseer that learns nothing is the same in every round:
+neither the questions nor anything else it depends on changes. Copying it saves calls to a server or
+a language model.
 """
 
 import dataclasses
@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amplify.errors import AmplifyError
-from amplify.evaluation.judging import OVERSEEN
 from amplify.evaluation.measuring import Item
+from amplify.evaluation.scoring import OVERSEER_MEASURES
 from amplify.experiment.sections import IDENTITY, Experiment
 from amplify.records.provenance import made_by
 from amplify.records.round_folder import RoundFolder, read_evals
 from amplify.runtime import processes
 
 SOURCES = "measured_in"
-"""In the record of evals: the round in which each constant measure was taken."""
+"""Key in the record of evals: the round in which each constant measure was taken."""
 NONE = -1
 SAME_CODE = ("commit", "versions", "python", "device")
-"""What must be the same of two processes for one to take over the other's measures."""
+"""Facts of a process that must be equal before its measures are copied."""
 
 
-class Known(NamedTuple):
-    """Constant measures that an earlier round has."""
+class CopiedMeasures(NamedTuple):
+    """Constant measures of an earlier round."""
 
     names: tuple[str, ...] = ()
     round: int = 0  # that took them
@@ -35,20 +35,20 @@ class Known(NamedTuple):
     order: tuple[str, ...] = ()  # of all measures
 
     def fill_in(self, items: Sequence[Item]) -> list[Item]:
-        """Items of the same questions with these measures.
+        """Adds the copied measures to this round's items.
 
         Args:
-            items: of this round, in the order that every round has.
+            items: in the order that all rounds have.
 
         Raises:
-            AmplifyError: if the earlier round was about other questions.
+            AmplifyError: if the earlier round has items for other questions.
         """
         if not self.names:
             return list(items)
         if [_question(item.as_row()) for item in items] != [_question(row) for row in self.rows]:
             raise AmplifyError(
-                f"evals of round {self.round} are not about the questions of this round:"
-                " do them again with --redo evals"
+                f"evals of round {self.round} have other questions than this round:"
+                " redo them with --redo evals"
             )
         return [
             dataclasses.replace(item, measures=self._in_order(item, row))
@@ -60,32 +60,37 @@ class Known(NamedTuple):
         return {name: found[name] for name in self.order if name in found}
 
 
-def find(experiment: Experiment, this: RoundFolder) -> Known:
-    """The constant measures that an earlier round took, of the same experiment with the same code.
+def find(experiment: Experiment, this: RoundFolder) -> CopiedMeasures:
+    """Finds an earlier round of the same experiment, run by the same code, with constant measures.
 
-    Nothing is known where code may have been edited in between: the check-out is not clean.
+    Args:
+        experiment: the experiment.
+        this: the round in progress.
+
+    Returns:
+        The measures to copy; none if there is no such round or the code has uncommitted changes.
 
     Raises:
-        AmplifyError: if that round's evals are damaged.
+        AmplifyError: if the earlier round's evals are damaged.
     """
     number = _source(experiment, this)
     if number is None:
-        return Known()
+        return CopiedMeasures()
     rows = read_evals(_round(this, number))
     order = tuple(measure.name for measure in experiment.measures)
-    return Known(tuple(constant_names(experiment)), number, rows, order)
+    return CopiedMeasures(tuple(constant_names(experiment)), number, rows, order)
 
 
 def _source(experiment: Experiment, this: RoundFolder) -> int | None:
-    """The first round whose measures can be taken over. Of several processes the first decides."""
+    """The first round to copy from. Of several processes the first decides."""
     now = made_by()
     fitting = [] if now["dirty"] else range(this.number)
-    found = [n for n in fitting if _fits(experiment, _round(this, n).record, n, now)]
+    found = [n for n in fitting if _is_compatible(experiment, _round(this, n).record, n, now)]
     [number] = processes.gather(np.array([*found, NONE][:1]))[0].tolist()
     return None if number == NONE else number
 
 
-def _fits(
+def _is_compatible(
     experiment: Experiment, record: Mapping[str, Any], number: int, now: Mapping[str, Any]
 ) -> bool:
     """Whether a round of the same experiment took the measures itself, with the same code."""
@@ -105,24 +110,28 @@ def _round(this: RoundFolder, number: int) -> RoundFolder:
 
 
 def constant_names(experiment: Experiment) -> list[str]:
-    """Names of the constant measures for which the overseer is asked."""
-    return [one.name for one in experiment.measures if one.constant and one.name in OVERSEEN]
+    """Returns the names of the constant measures that take calls to the overseer."""
+    return [
+        one.name for one in experiment.measures if one.constant and one.name in OVERSEER_MEASURES
+    ]
 
 
 def sources(
-    experiment: Experiment, this: RoundFolder, known: Known, failed: int
+    experiment: Experiment, this: RoundFolder, copied: CopiedMeasures, failed: int
 ) -> dict[str, dict[str, int]]:
-    """What the record of evals says of where constant measures come from.
+    """Returns where this round's constant measures come from, for the record of evals.
 
     Args:
-        known: what was copied.
-        failed: questions to which the overseer gave no answer while these measures were taken.
-            Then nothing is said, and the next round asks again.
+        experiment: the experiment.
+        this: the round in progress.
+        copied: the measures that were copied.
+        failed: number of questions without an answer of the overseer. If it is not 0, nothing is
+            recorded and the next round takes the measures again.
     """
     names = constant_names(experiment)
     if not names or failed:
         return {}
-    return {SOURCES: dict.fromkeys(names, known.round if known.names else this.number)}
+    return {SOURCES: dict.fromkeys(names, copied.round if copied.names else this.number)}
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -1,7 +1,6 @@
-"""Whether the rounds that a round descends from are still those that its record names.
+"""Checks that the parents of an experiment's rounds still exist and have not changed.
 
-A record names its parent by the round's number and the digest of its checkpoint. Knows records as
-dictionaries; `store` calls it.
+A record names its parent by the round's number and the digest of its checkpoint. Called by `store`.
 """
 
 from collections.abc import Mapping
@@ -15,40 +14,55 @@ Records = Mapping[int, Mapping[str, Any]]
 
 
 def check_parents(folder: Path, records: Records) -> None:
-    """Raises AmplifyError for the first round whose parent is gone, or is another now. A parent
-    that is being made again is not there yet, and no error: see `check_parent`.
+    """Checks the parents of all rounds. A parent that is being redone has no checkpoint yet and
+    passes.
+
+    Args:
+        folder: the experiment's folder.
+        records: of all rounds, by number.
+
+    Raises:
+        AmplifyError: for the first round whose parent is missing or has another checkpoint.
     """
     for number in sorted(records):
-        if trouble := _trouble(records, number):
-            raise AmplifyError(_told(folder, records, number, trouble))
+        if problem := _parent_problem(records, number):
+            raise AmplifyError(_message(folder, records, number, problem))
 
 
 def check_parent(folder: Path, records: Records, number: int) -> None:
-    """Raises AmplifyError unless the parent of a round is there, with the checkpoint that the
-    round's record names.
+    """Checks the parent of one round, which must have a checkpoint.
+
+    Args:
+        folder: the experiment's folder.
+        records: of all rounds, by number.
+        number: the round's number.
+
+    Raises:
+        AmplifyError: if the parent is missing, or its checkpoint is missing or not the recorded
+            one.
     """
     parent = records[number].get("parent")
-    if trouble := _trouble(records, number):
-        raise AmplifyError(_told(folder, records, number, trouble))
+    if problem := _parent_problem(records, number):
+        raise AmplifyError(_message(folder, records, number, problem))
     if parent and _checkpoint(records, parent["round"]) is None:
         raise AmplifyError(
             f"{folder}: round {number} was trained from round {parent['round']}, which has no"
-            f" checkpoint; to make it again: {round_command(folder, max(1, parent['round']))}"
+            f" checkpoint; to rerun it: {round_command(folder, max(1, parent['round']))}"
         )
 
 
-def _trouble(records: Records, number: int) -> str | None:
+def _parent_problem(records: Records, number: int) -> str | None:
     parent = records[number].get("parent")
     if not parent:
         return None
     if parent["round"] not in records:
-        return "which is gone"
+        return "which is missing"
     if _checkpoint(records, parent["round"]) not in (None, parent["digest"]):
-        return "which has another checkpoint now"
+        return "which has a different checkpoint now"
     return None
 
 
-def _told(folder: Path, records: Records, number: int, trouble: str) -> str:
+def _message(folder: Path, records: Records, number: int, problem: str) -> str:
     affected = [number]
     for other in sorted(records):
         parent = records[other].get("parent")
@@ -57,7 +71,7 @@ def _told(folder: Path, records: Records, number: int, trouble: str) -> str:
     rounds = quote(*(folder / f"{one:03d}" for one in affected))
     return (
         f"{folder}: round {number} was trained from round {records[number]['parent']['round']},"
-        f" {trouble}; put it back, or make what descends from it again: rm -r {rounds} &&"
+        f" {problem}; restore it, or rerun what descends from it: rm -r {rounds} &&"
         f" {round_command(folder, max(affected))}"
     )
 

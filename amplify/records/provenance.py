@@ -1,6 +1,4 @@
-"""What a record says so that it can be understood on its own: code, versions, device, parent, and
-what it cost.
-"""
+"""What a record contains besides results: code, versions, device, parent, speed and cost."""
 
 import dataclasses
 import functools
@@ -31,12 +29,17 @@ PACKAGES = (
 )
 
 LISTED = 100
-"""Files that a record names one by one, for each key that names a folder."""
+"""Largest number of files that a record lists individually for one folder."""
 
 
 def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The part of a record that is known before a round begins; `parent` is its round and
-    checkpoint digest. Each stage says again what code made it, which may be another by then.
+    """Returns the facts that a record contains from the beginning.
+
+    Each stage later records its own code, which may have changed by then.
+
+    Args:
+        experiment: the experiment.
+        parent: the parent's round and checkpoint digest; None for round 0.
     """
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,7 +56,7 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
 
 
 def made_by() -> dict[str, Any]:
-    """The code, versions and devices of this process: what a record says of whatever it makes."""
+    """Returns the code, versions and devices of this process, as each stage records them."""
     return {
         **commit(Path(__file__).parent),
         "python": platform.python_version(),
@@ -65,10 +68,14 @@ def made_by() -> dict[str, Any]:
 
 @functools.cache
 def commit(package: Path) -> dict[str, Any]:
-    """The commit of a package's code, and whether it was changed since, as this process found it.
+    """Returns the commit of a package's code, and whether the work tree had changes.
 
-    Both are None unless the package lies directly in a git work tree of this project: a package
-    that is installed may lie in somebody else's repository.
+    Both are None unless the package is at the top of this project's git work tree, because an
+    installed package may lie in an unrelated repository. Cached, so that later edits make no
+    difference.
+
+    Args:
+        package: the package's folder.
     """
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != package.resolve().parent or not _is_ours(Path(top)):
@@ -87,16 +94,17 @@ def _is_ours(checkout: Path) -> bool:
 
 
 def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How fast a round trained, and how much memory its device took.
+    """Returns training speed and memory.
 
     Args:
-        rows: the training curve, `metrics.jsonl`; what a row does not count is left out.
+        rows: the training curve, `metrics.jsonl`.
 
     Returns:
-        "peak_memory_gib" of the process that finished the round; and, of the time after
-        compilation, "pairs_per_second" (questions with their answers), "tokens_per_second" (of a
-        language model, padding left out), and "mfu": model FLOP/s as a share of the devices' dense
-        bf16 peak, if that is known (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+        Under "performance": "peak_memory_gib" of the process that finished the round,
+            "pairs_per_second" (questions with answers), "tokens_per_second" (of a language model,
+            without padding) and "mfu", model FLOP/s as a share of the devices' dense bf16 peak
+            (Chowdhery et al. 2022, arXiv:2204.02311, appendix B). Compilation time is excluded.
+            Values that are unknown are left out.
     """
     seconds = sum(row["seconds"] for row in rows)
 
@@ -114,14 +122,14 @@ def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a round cost.
+    """Returns the cost of a round.
 
     Args:
-        record: of a round whose stages are done.
+        record: of a round whose stages are finished.
 
     Returns:
-        "ledger": sums over stages, where seconds are those of the process that finished each stage,
-        and under "calls" who was called how often, by stage, purpose and part (see `calls`).
+        Under "ledger": sums over stages, with the seconds of the process that finished each stage,
+            and "calls" by stage, purpose and part, see `calls`.
     """
     stages = record["stages"].values()
 
@@ -155,7 +163,7 @@ def _version(package: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says in a folder; None where there is no git or no repository."""
+    """Runs git in a folder; returns None if it fails or is not installed."""
     # Variables such as GIT_DIR, which git sets for its hooks, would name another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:

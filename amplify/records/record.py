@@ -1,14 +1,13 @@
-"""A round's record, `record.json`, and where in the round's folder its phases are: read and written
-here alone.
+"""Reads and writes `record.json`, and knows where a round's folder keeps each phase.
 
     {"layout": 2, "round": 3, "status": "started" or "done", "parent": {"round", "digest"}, ...,
      "stages": {"distillation/data": {"digest", ...},
                 "distillation/checkpoint": {"digests": {"assistant": ...}, ...},
                 "evals": ..., "verdict": ...}}
 
-Stages stand in the order in which they were done. A record of layout 1, which had one phase and no
-name for it, is read as if it were of layout 2; its files stay where they are. Knows nothing of what
-stages do, and imports no jax: people's pages read records too.
+Stages are in the order in which they were done. Layout 1 had a single, unnamed phase; its records
+are read as if they had layout 2, while its files stay where they are. No other module reads or
+writes this file. Imports no jax, because the people's pages read records, too.
 """
 
 import dataclasses
@@ -23,17 +22,17 @@ from amplify.files import writing
 LAYOUT = 2
 FILE = "record.json"
 DATA, CHECKPOINT = "data", "checkpoint"
-"""The stages of a phase: `PHASE/data` and `PHASE/checkpoint`."""
+"""The stages of a phase are named `PHASE/data` and `PHASE/checkpoint`."""
 ASSISTANT = "assistant"
 
 Record = dict[str, Any]
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a round's folder; empty if there is none.
+    """Returns the record in a round's folder; an empty one if there is none.
 
     Raises:
-        AmplifyError: if it is damaged.
+        AmplifyError: if the record is damaged.
     """
     path = folder / FILE
     try:
@@ -46,34 +45,40 @@ def read_record(folder: Path) -> Record:
             "experiment": dict(record.get("experiment", {})),
             "parent": parent and {"round": int(parent["round"]), "digest": parent["digest"]},
         }
-        return checked if checked.get("layout") == LAYOUT else _of_layout_1(checked)
+        return checked if checked.get("layout") == LAYOUT else _upgrade_layout_1(checked)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         number = int(folder.name) if folder.name.isdecimal() else 0
         raise AmplifyError(
-            f"{path}: damaged record ({first_line(error)}); to do the round again:"
+            f"{path}: damaged record ({first_line(error)}); to rerun the round:"
             f" rm {quote(path)} && {round_command(folder.parent, number or 1)}"
         ) from None
 
 
 def write_record(folder: Path, record: Record) -> None:
+    """Writes the record of a round, atomically."""
     writing.write_atomically(folder / FILE, json.dumps(record, indent=2) + "\n")
 
 
 def new_record(number: int, facts: Mapping[str, Any]) -> Record:
-    """Of a round in which nothing was done yet."""
+    """Returns the record of a round that has no finished stages.
+
+    Args:
+        number: the round's number.
+        facts: what is known before the round begins, see `provenance.describe`.
+    """
     return {"layout": LAYOUT, "round": number, "status": "started", **facts, "stages": {}}
 
 
 def phases(record: Record) -> list[str]:
-    """The phases that the record knows of, in order."""
+    """Returns the names of the phases in a record, in order."""
     names = [stage.rpartition("/")[0] for stage in record.get("stages", {})]
     return list(dict.fromkeys(name for name in names if name))
 
 
 def trained_in(record: Record) -> dict[str, str]:
-    """The last phase that trained each role."""
+    """Returns the phase that last trained each role, by role."""
     return {
         role: stage.rpartition("/")[0]
         for stage, entry in record.get("stages", {}).items()
@@ -82,14 +87,22 @@ def trained_in(record: Record) -> dict[str, str]:
 
 
 def stage_named(record: Record, name: str) -> str | None:
-    """The stage of that name, or the only one that has it as its last part; None if none has."""
+    """Returns a stage's full name.
+
+    Args:
+        record: of the round.
+        name: the full name, or the last part of it if only one stage has that.
+
+    Returns:
+        The name; None if no stage matches, or several do.
+    """
     stages = record.get("stages", {})
     found = [stage for stage in stages if name in (stage, stage.rpartition("/")[2])]
     return name if name in stages else found[0] if len(found) == 1 else None
 
 
 def digest_of(record: Record, role: str = ASSISTANT) -> str | None:
-    """Of a role's weights as the round left them; None if it has not trained them."""
+    """Returns the digest of a role's weights at the end of the round; None if not trained."""
     digest: str | None = None
     for entry in record.get("stages", {}).values():
         digest = entry.get("digests", {}).get(role, digest)
@@ -98,37 +111,47 @@ def digest_of(record: Record, role: str = ASSISTANT) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class PhaseFolder:
-    """Where the results of a phase are."""
+    """Paths of a phase's results."""
 
     data: Path
     """The stored signal, a data set."""
     training: Path
-    """Checkpoints of a training under way."""
+    """Checkpoints of unfinished training."""
     metrics: Path
+    """The training log."""
     interactions: Path
+    """Decomposition trees."""
     roles: Path
     carried: Path
 
     def checkpoint(self, role: str) -> Path:
-        """Of a role, once training has ended."""
+        """Returns the path of a role's checkpoint, written at the end of training."""
         return self.roles / role
 
     def carry(self, role: str) -> Path:
-        """What the source of the signal keeps for the next round beside a role's checkpoint."""
+        """Returns the path of the source state that is saved with a role for the next round."""
         return self.carried / role
 
 
 @dataclasses.dataclass(frozen=True)
-class FolderOfLayout1(PhaseFolder):
+class Layout1PhaseFolder(PhaseFolder):
+    """The same for rounds of layout 1."""
+
     def checkpoint(self, role: str) -> Path:
         return self.roles / ("checkpoint" if role == ASSISTANT else role)
 
 
 def phase_folder(folder: Path, record: Record, phase: str) -> PhaseFolder:
-    """Where a phase's results are in a round's folder."""
+    """Returns the paths of a phase's results.
+
+    Args:
+        folder: the round's folder.
+        record: its record.
+        phase: the phase's name.
+    """
     is_old = record.get("layout", LAYOUT) != LAYOUT
     base = folder if is_old else folder / phase
-    return (FolderOfLayout1 if is_old else PhaseFolder)(
+    return (Layout1PhaseFolder if is_old else PhaseFolder)(
         base / "data",
         base / "training",
         base / "metrics.jsonl",
@@ -139,13 +162,13 @@ def phase_folder(folder: Path, record: Record, phase: str) -> PhaseFolder:
 
 
 def main_folder(folder: Path, record: Record) -> PhaseFolder:
-    """Of the phase that trained the assistant last; until one has, of the last there is."""
+    """Returns the paths of the phase that last trained the assistant, or else of the last phase."""
     last = (phases(record) or ["distillation"])[-1]
     return phase_folder(folder, record, trained_in(record).get(ASSISTANT, last))
 
 
-def _of_layout_1(record: Record) -> Record:
-    """The same record with the names of layout 2."""
+def _upgrade_layout_1(record: Record) -> Record:
+    """Renames the stages of a record of layout 1 as in layout 2."""
     streams = record["experiment"].get("training.targets") == "streaming"
     phase = "streaming" if streams else "distillation"
     phase = phase if record["round"] else "initial"

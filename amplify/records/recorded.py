@@ -1,33 +1,39 @@
-"""An experiment as its records tell it, for comparisons: no code of its folder is run.
-
-Stands in for `sections.Experiment` where only its values, its measures and its task's classes are
-read.
-"""
+"""An experiment reconstructed from its records, so that comparisons run no code of its folder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amplify.evaluation.measures import Measure, recorded
+from amplify.evaluation.measures import Measure, recorded_measures
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedTask:
+    """The parts of a task that comparisons need."""
+
     classes: tuple[str, ...]
-    """Labels of questions, easiest first; none if the records do not say."""
+    """Labels of questions, easiest first; empty if the records contain none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedExperiment:
+    """The parts of an experiment that comparisons need."""
+
     task: RecordedTask
     measures: Sequence[Measure]
     values: Mapping[str, Any]
 
 
 def recorded_experiment(records: Sequence[Mapping[str, Any]]) -> Any:
-    """What rounds recorded of their experiment: its values, its measures, and of its task the
-    classes. Nothing else of it can be asked for.
+    """Reconstructs an experiment from the last of its records.
+
+    Args:
+        records: of the experiment's rounds, ascending.
+
+    Returns:
+        A RecordedExperiment, which stands in for `sections.Experiment` where only its values, its
+        measures and its task's classes are read.
     """
     last: Mapping[str, Any] = next((record for record in reversed(records) if record), {})
     task = RecordedTask(tuple(last.get("task", {}).get("classes", ())))
-    return RecordedExperiment(task, recorded(last), last.get("experiment", {}))
+    return RecordedExperiment(task, recorded_measures(last), last.get("experiment", {}))

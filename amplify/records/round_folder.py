@@ -1,8 +1,8 @@
-"""A round's folder: its stages, each done once, and what they left.
+"""A round's folder: runs each stage once and records its results.
 
-Knows files and nothing of models. A stage's results are complete on disk before the record says
-that it is done, and the record is replaced in one rename; whatever else a killed process left
-behind is made again. Of several processes the first writes, and the others wait until it has.
+A stage's files are complete on disk before the record, which is replaced atomically, says that the
+stage is done. Partial results of a killed process are discarded. Of several processes, the first
+writes while the others wait. Knows files, not models.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from amplify.runtime import processes
 from amplify.runtime.device import compile_seconds
 
 OWNER = "belongs_to.json"
-"""In `training/`: which training its checkpoints are of."""
+"""File in `training/` that identifies the training that its checkpoints belong to."""
 
 
 class RoundFolder:
@@ -51,22 +51,25 @@ class RoundFolder:
         self.record: Record = read_record(path)
 
     def phase(self, name: str) -> PhaseFolder:
-        """Where a phase's results are."""
+        """Returns the paths of a phase's results."""
         return phase_folder(self.path, self.record, name)
 
     @property
     def main(self) -> PhaseFolder:
-        """Where the results are of the phase that trained the assistant last."""
+        """Paths of the phase that last trained the assistant."""
         return main_folder(self.path, self.record)
 
     def roles(self) -> dict[str, "Handle"]:
-        """The roles that this round trained so far, as its last phases left them."""
+        """Returns the checkpoints of the roles that this round has trained so far, by role."""
         return {role: Handle(role, self, phase) for role, phase in trained_in(self.record).items()}
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Makes the folder and a record that says "started", unless there is one.
+        """Creates the folder and its record, unless they exist.
 
-        The first of several processes decides: another may find the record that it wrote just now.
+        Of several processes the first decides, because it may create the record at any moment.
+
+        Args:
+            facts: what is known before the round begins, see `provenance.describe`.
         """
 
         def write() -> None:
@@ -78,26 +81,42 @@ class RoundFolder:
         self.record = read_record(self.path)
 
     def done(self, stage: str) -> bool:
+        """Returns whether a stage is finished.
+
+        Args:
+            stage: its full name, such as "distillation/data".
+        """
         return stage in self.record.get("stages", {})
 
     def has(self, stage: str) -> bool:
-        """Whether the last phase, which trains the assistant, has done a stage."""
+        """Returns whether some phase has finished a stage: "data", or "checkpoint" of the
+        assistant.
+        """
         if stage == CHECKPOINT:
             return ASSISTANT in trained_in(self.record)
         return any(name.endswith(f"/{stage}") for name in self.record.get("stages", {}))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Round and digest of the assistant: what a child's record says of its parent."""
+        """The round's number and its assistant's digest, as a child's record names its parent."""
         return {"round": self.number, "digest": digest_of(self.record)}
 
     @property
     def complete(self) -> bool:
+        """Whether all stages are finished."""
         return self.record.get("status") == "done"
 
     def stage(self, name: str, work: Callable[..., Mapping[str, Any]], *arguments: Any) -> None:
-        """Does one stage, unless it is done: `work` leaves complete files behind and returns what
-        to record.
+        """Runs a stage and records what it returns, unless the stage is finished.
+
+        Args:
+            name: the stage's full name.
+            work: writes the stage's files; returns facts for the record.
+            arguments: arguments of `work`.
+
+        Raises:
+            OSError: if a file cannot be written; names the round's folder if no other file is
+                known.
         """
         if self.done(name):
             return
@@ -116,26 +135,28 @@ class RoundFolder:
         self._commit({**self.record, "stages": {**self.record["stages"], name: entry}})
 
     def update_record(self, facts: Mapping[str, Any]) -> None:
-        """Adds to the record."""
+        """Adds facts to the record."""
         self._commit({**self.record, **facts})
 
     def finish(self) -> None:
-        """Marks the round done."""
+        """Marks the round as done."""
         self.update_record({"status": "done"})
 
     @contextlib.contextmanager
     def redo_hint(self, stage: str) -> Iterator[None]:
-        """While the results of a stage are read: an error about them says how to do the stage
-        again.
-        """
+        """Adds the command that redoes a stage to any AmplifyError raised in the block."""
         try:
             yield
         except AmplifyError as error:
             command = round_command(self.path.parent, self.number, stage)
-            raise AmplifyError(f"{error}; to do it again: {command}") from error
+            raise AmplifyError(f"{error}; to redo the stage: {command}") from error
 
     def training_curve(self) -> list[dict[str, Any]]:
-        """The rows of the assistant's `metrics.jsonl`; none if the round has not trained it."""
+        """Returns the log of the phase that last trained the assistant; [] if none has.
+
+        Raises:
+            AmplifyError: if the log is damaged.
+        """
         phase = trained_in(self.record).get(ASSISTANT)
         if phase is None:
             return []
@@ -144,11 +165,17 @@ class RoundFolder:
 
     @property
     def verdict(self) -> dict[str, Any] | None:
+        """The gate's decision; None if there is none yet."""
         return self.record.get("stages", {}).get("verdict")
 
     def claim_training(self, experiment: Experiment, phase: str) -> None:
-        """Before a phase's training: what another training left behind goes. A training belongs to
-        the experiment, the parent, the round, and what the phases before it left.
+        """Deletes training checkpoints that belong to another training, and claims the folder.
+
+        A training is identified by its experiment, its parent, its round and the stages before it.
+
+        Args:
+            experiment: the experiment.
+            phase: the phase's name.
         """
         owner = {
             "experiment": experiment.digest,
@@ -171,8 +198,8 @@ class RoundFolder:
             return
         if training.exists():
             print(
-                f"amplify: {training}: belongs to another experiment, parent or data set:"
-                " training starts anew",
+                f"amplify: {training}: belongs to another experiment, parent or data set;"
+                " training starts from the beginning",
                 file=sys.stderr,
             )
             shutil.rmtree(training)
@@ -180,12 +207,19 @@ class RoundFolder:
         writing.write_atomically(path, json.dumps(owner, indent=2) + "\n")
 
     def drop_training(self, phase: str) -> None:
-        """A training's own checkpoints, once its last is the round's."""
+        """Deletes a phase's training checkpoints, which the final checkpoint supersedes."""
         training = self.phase(phase).training
         processes.first(lambda: shutil.rmtree(training, ignore_errors=True))
 
     def undo(self, stage: str) -> None:
-        """Forgets a stage and those after it, so that they are done again."""
+        """Removes a stage and all later ones from the record, so that they are run again.
+
+        Args:
+            stage: the stage's full name, or its last part if that is unique.
+
+        Raises:
+            AmplifyError: if the round does not exist, or has not finished this stage.
+        """
         if not self.record:
             raise AmplifyError(f"{self.path}: there is no round {self.number} to redo")
         done, first = list(self.record["stages"]), stage_named(self.record, stage)
@@ -209,7 +243,7 @@ class RoundFolder:
 
 @dataclasses.dataclass(frozen=True)
 class Handle:
-    """A role as a phase of a round left it. Nothing is read until it is needed."""
+    """A role's checkpoint at the end of a phase. Files are read when needed."""
 
     role: str
     round_: RoundFolder
@@ -217,25 +251,32 @@ class Handle:
 
     @property
     def stage(self) -> str:
+        """The stage that wrote the checkpoint."""
         return f"{self.phase}/{CHECKPOINT}"
 
     @property
     def digest(self) -> str:
-        """Of the weights that answer."""
+        """Digest of the weights that answer: the target network, if there is one."""
         digest: str = self.round_.record["stages"][self.stage]["digests"][self.role]
         return digest
 
     @property
     def checkpoint(self) -> Path:
+        """Path of the checkpoint."""
         return self.round_.phase(self.phase).checkpoint(self.role)
 
     @property
     def carried(self) -> Path:
+        """Path of the source state that is saved with the role."""
         return self.round_.phase(self.phase).carry(self.role)
 
 
 def read_evals(round_: RoundFolder) -> list[dict[str, Any]]:
-    """A round's eval items, in the order that every round of an experiment has them."""
+    """Returns a round's eval items; all rounds of an experiment have them in the same order.
+
+    Raises:
+        AmplifyError: if the round has no evals, or they are damaged.
+    """
     if not round_.done("evals"):
         raise AmplifyError(f"{round_.path}: round {round_.number} has no evals yet")
     with round_.redo_hint("evals"):
@@ -243,7 +284,11 @@ def read_evals(round_: RoundFolder) -> list[dict[str, Any]]:
 
 
 def read_items(round_: RoundFolder) -> Items:
-    """A round's eval items as columns. Raises AmplifyError if they are not what was written."""
+    """Returns a round's eval items as columns.
+
+    Raises:
+        AmplifyError: if the round has no evals, or they are damaged.
+    """
     rows = read_evals(round_)
     with round_.redo_hint("evals"):
         try:

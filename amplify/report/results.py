@@ -21,7 +21,13 @@ from amplify.evaluation.items import (
     difference,
     is_share,
 )
-from amplify.evaluation.measures import Measure, gate_measure, in_order, recorded, undeclared
+from amplify.evaluation.measures import (
+    Measure,
+    gate_measure,
+    in_order,
+    recorded_measures,
+    undeclared,
+)
 from amplify.evaluation.statistics import Proportion, compare
 from amplify.records.round_folder import RoundFolder, read_items
 from amplify.report import costs
@@ -105,7 +111,7 @@ def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
     """What the rounds measured, in the order of declarations: those of the experiment as it is,
     then those that rounds recorded. Measures that nobody declared come last.
     """
-    told = [one for round_ in rounds for one in recorded(round_.folder.record)]
+    told = [one for round_ in rounds for one in recorded_measures(round_.folder.record)]
     names = [name for round_ in rounds for name in round_.items.measures]
     columns = {
         name: np.concatenate([round_.items.column(name) for round_ in rounds]) for name in names

@@ -316,7 +316,7 @@ def _grow(branch: Tree, tree: Mapping[str, Any]) -> None:
 
 
 def replayed(again: Mapping[str, Any]) -> RenderableType:
-    """Whether a round's data set came out as it was: see `replay.Replayed`."""
+    """Whether a round's data set came out as it was: see `replay.ReplayResult`."""
     same = Text("the same, bit for bit", "green") if again["same"] else Text("not the same", "red")
     lines = [
         f"round {again['round']}: {again['answers']} answers, {again['by_people']} by people",

@@ -114,7 +114,7 @@ def bootstrap(gains, counts, alpha, random, resamples=4000):
 def rivals(gains, counts, alpha):
     """By method, whether it promotes at this one-sided level."""
     sums, squares, contexts = counts @ gains, counts @ gains**2, counts[0].sum()
-    logs = simulation.wealth_of(gains, counts)
+    logs = simulation.log_wealth_from_counts(gains, counts)
     return {
         "bet": logs >= -np.log(alpha),
         "cluster t": student(sums, squares, contexts, alpha),

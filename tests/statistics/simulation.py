@@ -7,7 +7,7 @@ import numpy as np
 from scipy import special
 
 from amplify.evaluation.statistics.clusters import FEWEST, Clusters
-from amplify.evaluation.statistics.gate import spent_error_rate, wealth_of
+from amplify.evaluation.statistics.gate import log_wealth_from_counts, spent_error_rate
 
 CLUSTERS = (5, 20, 100, 500)
 CORRELATIONS = (0.0, 0.3, 0.8)
@@ -117,7 +117,7 @@ class Null(NamedTuple):
         """Logarithms of the final wealth in so many independent looks."""
         shares = [self.share, self.losing, 1 - self.share - self.losing]
         counts = random.multinomial(self.contexts, shares, size=runs)
-        return wealth_of(np.array([self.gain, -self.loss, 0.0]), counts)
+        return log_wealth_from_counts(np.array([self.gain, -self.loss, 0.0]), counts)
 
 
 def nulls(contexts=(20, 64, 512, 2048)):
@@ -156,7 +156,7 @@ def log_wealths(before, after):
     gained = after.sum(-1) - before.sum(-1)
     values = np.arange(-size, size + 1)
     counts = np.stack([(gained == value).sum(-1) for value in values], axis=-1)
-    return wealth_of(values / size, counts)
+    return log_wealth_from_counts(values / size, counts)
 
 
 def falsely_promoted(random, runs, contexts, accuracy, policy, *, passes=True):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.evaluation.statistics import accuracy, compare, judge
-from amplify.evaluation.statistics.clusters import Clusters, collapse, spread, tabulate
+from amplify.evaluation.statistics.clusters import Clusters, clustered_variance, collapse, tabulate
 from tests.statistics.simulation import Cell, right, sizes_of
 
 ROWS = st.lists(
@@ -145,17 +145,19 @@ def test_the_variance_is_the_larger_of_two_definitions(contexts):
     alike = variance / n * (1 + correlation * (typical - 1))
     expected = np.clip(max(jackknife, alike), variance / n, variance / n * typical)
     totals = np.array([context.sum() for context in items])
-    found = spread(Clusters(totals, totals, sizes), np.float64(0))
+    found = clustered_variance(Clusters(totals, totals, sizes), np.float64(0))
     assert found.variance == pytest.approx(expected, abs=1e-12)
     assert found.independent == pytest.approx(variance / n, abs=1e-12)
 
 
 def test_a_batch_is_what_each_of_it_is():
     batch = right(np.random.default_rng(0), 5, Cell(20, "unequal", 0.3, 0.5))
-    found = spread(batch, np.full(5, 0.3))
+    found = clustered_variance(batch, np.full(5, 0.3))
     for row in range(5):
         one = Clusters(batch.totals[row], batch.squares[row], batch.sizes)
-        assert spread(one, np.float64(0.3)).variance == pytest.approx(found.variance[row])
+        assert clustered_variance(one, np.float64(0.3)).variance == pytest.approx(
+            found.variance[row]
+        )
 
 
 def test_no_rows_are_refused():

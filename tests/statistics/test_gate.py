@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from amplify.evaluation.statistics import carried_error_rate, judge, smallest_gain
 from amplify.evaluation.statistics.clusters import Clusters
-from amplify.evaluation.statistics.gate import log_wealth, lower_bound, spent_error_rate, wealth_of
+from amplify.evaluation.statistics.gate import (
+    log_wealth,
+    log_wealth_from_counts,
+    lower_bound,
+    spent_error_rate,
+)
 from tests.statistics.simulation import (
     POLICIES,
     assistants,
@@ -262,8 +267,8 @@ def test_a_verdict_can_be_written_as_json():
         ({"round_number": 0}, "1 or more, got 0"),
         ({"error_rate": 1.0}, "between 0 and 1, got 1"),
         ({"error_rate": 0.0}, "between 0 and 1, got 0"),
-        ({"worthwhile": -0.1}, "0 or more, and 1 at most, got -0.1"),
-        ({"worthwhile": 1.5}, "0 or more, and 1 at most, got 1.5"),
+        ({"worthwhile": -0.1}, "must be 0 to 1, got -0.1"),
+        ({"worthwhile": 1.5}, "must be 0 to 1, got 1.5"),
     ],
 )
 def test_bad_input_is_refused(change, said):
@@ -273,7 +278,7 @@ def test_bad_input_is_refused(change, said):
 
 def test_the_wealth_of_kinds_is_that_of_their_contexts():
     counts = np.array([[3, 5], [0, 8]])
-    found = wealth_of(np.array([0.5, -0.25]), counts)
+    found = log_wealth_from_counts(np.array([0.5, -0.25]), counts)
     for row, (gained, lost) in enumerate(counts):
         totals = np.array([2.0] * gained + [-1.0] * lost)
         # The scale is the largest size, 4.

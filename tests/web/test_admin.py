@@ -132,7 +132,7 @@ def test_rounds_show_every_measure_that_evals_have_in_the_words_of_its_declarati
     assert columns[:7] == ["round", "from", "verdict", "alone", "amplified", "jury&lt;", "change"]
     said = text_of(page)
     assert "25.0 " in said
-    assert "Held-out questions that the overseer answers rightly, asking this assistant" in said
+    assert "Held-out questions that the overseer answers correctly, asking this assistant" in said
     assert "For each percentage point of the gate's measure, alone, gained over the round" in said
 
 

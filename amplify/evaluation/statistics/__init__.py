@@ -1,8 +1,8 @@
-"""Every interval and test that Amplify prints, over one definition of what counts once.
+"""All intervals and tests that Amplify reports.
 
-`clusters` says what an item and a cluster are, `intervals` estimates from them, and `gate` decides
-whether a round is better than the best before it. Arrays in, numbers out: nothing here knows
-models, files or people. Which methods were tried, and how they did, is in docs/statistics.md.
+`clusters` defines items and clusters, `intervals` estimates from them, and `gate` decides whether a
+round is better than the best one before it. Functions take and return arrays and numbers; they know
+nothing about models, files or people. docs/statistics.md compares the methods that were tried.
 """
 
 from amplify.evaluation.statistics.clusters import Clusters, tabulate

@@ -1,4 +1,4 @@
-"""How far an agreement between people could be off."""
+"""Confidence intervals for agreement between people."""
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -15,20 +15,23 @@ def agreement_interval(
     cluster: Shaped[np.ndarray, " units"],
     error_rate: float = LEVEL,
 ) -> Interval | None:
-    """Interval of 1 - observed / expected disagreement, such as Krippendorff's alpha.
+    """Returns an interval for 1 - observed / expected disagreement, such as Krippendorff's alpha.
 
-    Observed disagreement is a share, so it has the interval of one, of units in clusters; what the
-    expected disagreement owes to a unit is taken into account by its derivative. So the interval
-    lies in -1..1, and perfect agreement has one, too.
+    The observed disagreement is a share, so it gets the interval of a share with clustered units.
+    The dependence of the expected disagreement on each unit is included by linearisation. The
+    interval is within -1..1, and is not a point even for perfect agreement.
 
     Args:
-        apart: of each unit, the share of pairs of raters that differ, times its raters.
-        unusual: of each unit, the derivative of expected disagreement by it, times all raters.
+        apart: for each unit, the share of its pairs of ratings that differ, times its raters.
+        raters: for each unit, the number of its raters.
+        unusual: for each unit, the derivative of the expected disagreement with respect to it,
+            times the number of all raters.
         expected: share of pairs of any two ratings that differ; above 0.
-        cluster: what tells clusters apart: units of one are not independent.
+        cluster: identifies clusters; units in the same cluster are dependent.
+        error_rate: 1 minus the confidence level.
 
     Returns:
-        None where there are too few clusters to tell.
+        The bounds; None if there are too few clusters.
     """
     ratio = float(apart.sum() / raters.sum()) / expected
     _, cluster = np.unique(cluster, return_inverse=True)

@@ -1,9 +1,9 @@
-"""The difference between two arms of a trial in which people answer: with help, and without.
+"""Differences between two arms of a trial: people who answer with help, and without.
 
-Answers of one person are not independent, so people are the clusters. Everybody answers some items
-in either arm, so what is special to a person cancels in part; the variance is therefore that of
-leaving out a person at a time, of the difference itself (the jackknife, or CR3: Cameron and Miller
-2015, "A Practitioner's Guide to Cluster-Robust Inference", section VI).
+Answers of the same person are dependent, so people are the clusters. Everyone answers in both arms,
+which cancels part of the differences between people; so the variance is the delete-one-person
+jackknife of the difference itself (CR3: Cameron and Miller 2015, "A Practitioner's Guide to
+Cluster-Robust Inference", section VI).
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from amplify.evaluation.statistics.clusters import FEWEST
 from amplify.evaluation.statistics.intervals import LEVEL, Interval
 
 PRIOR = 0.5
-"""Weight of imaginary people where answers hardly vary, as in `clusters.spread`."""
+"""Weight of pseudo-people where answers hardly vary, as in `clusters.clustered_variance`."""
 LEAST_DESIGN_EFFECT = 0.5
-"""An answer counts for two independent ones at most: people can be as even as that by chance."""
+"""Lower limit of the design effect, because a small estimate may be due to chance."""
 
 
 def difference_of_means(
@@ -24,15 +24,22 @@ def difference_of_means(
     person: Int[np.ndarray, " n"],
     error_rate: float = LEVEL,
 ) -> Interval | None:
-    """Interval of the mean of those helped minus the mean of the others, of any values.
+    """Returns an interval of the mean with help minus the mean without, for values on any scale.
 
-    None where there are too few people: where they amount to fewer than three, one gave all answers
-    of an arm, or nothing is seen to vary.
+    Args:
+        values: one an answer.
+        helped: True: with help.
+        person: who answered.
+        error_rate: 1 minus the confidence level.
+
+    Returns:
+        The bounds; None if there are fewer than three effective people, one person gave all answers
+        in an arm, or nothing varies.
     """
-    found = _left_out(values, helped, person)
+    found = _jackknife(values, helped, person)
     if found is None or found[0] < 1e-24:
         return None
-    from scipy import special  # half a second to load, which pages that need none do not wait for
+    from scipy import special  # takes half a second to import, and pages may not need it
 
     variance, freedom = found
     difference = values[helped].mean() - values[~helped].mean()
@@ -46,13 +53,23 @@ def difference_of_shares(
     person: Int[np.ndarray, " n"],
     error_rate: float = LEVEL,
 ) -> Interval | None:
-    """The same of values in 0..1, and so within -1..1 and never a point.
+    """Returns an interval of the share with help minus the share without; never a single point.
 
-    Agresti and Caffo's interval (2000, "Simple and Effective Confidence Intervals for Proportions
-    and Differences of Proportions Result from Adding Two Successes and Two Failures"), for as many
-    answers as the clustered ones are worth. None where there are too few people.
+    This is the interval of Agresti and Caffo (2000, "Simple and Effective Confidence Intervals for
+    Proportions and Differences of Proportions Result from Adding Two Successes and Two Failures")
+    for the effective number of answers.
+
+    Args:
+        right: 0 to 1 for each answer.
+        helped: True: with help.
+        person: who answered.
+        error_rate: 1 minus the confidence level.
+
+    Returns:
+        The bounds, within -1..1; None if there are fewer than three effective people, or one person
+        gave all answers in an arm.
     """
-    found = _left_out(right, helped, person)
+    found = _jackknife(right, helped, person)
     if found is None:
         return None
     from scipy import special  # as above
@@ -80,12 +97,14 @@ def difference_of_shares(
     return max(-1.0, min(centre - half, difference)), min(1.0, max(centre + half, difference))
 
 
-def _left_out(
+def _jackknife(
     values: Float[np.ndarray, " n"],
     helped: Bool[np.ndarray, " n"],
     person: Int[np.ndarray, " n"],
 ) -> tuple[float, float] | None:
-    """Variance of the difference by leaving out a person at a time, and its degrees of freedom."""
+    """Jackknife variance of the difference, leaving out one person at a time, and its degrees of
+    freedom.
+    """
     _, person = np.unique(person, return_inverse=True)
     people = int(person.max(initial=-1)) + 1
     changes, parts = np.zeros(people), np.zeros(people)

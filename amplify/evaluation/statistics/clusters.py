@@ -1,11 +1,11 @@
-"""What counts once, and how much clustered observations are worth.
+"""Items, clusters, and the variance of clustered means.
 
-An *item* is a question about a context. However often it was drawn, it counts once, with the mean
-of what was observed. A *cluster* is a context, by its content: questions about one context are not
-independent, and neither are two draws of the same context. Standard errors are therefore clustered
-by context (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, section 2.2).
+An *item* is a question about a context. If it was drawn several times, it counts once, with the
+mean of its observations. A *cluster* is a context, identified by its content: questions about the
+same context are dependent, and so are repeated draws of a context. Standard errors are therefore
+clustered by context (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, section 2.2).
 
-Every function takes leading batch axes, so that simulations call what is shipped.
+All functions accept leading batch axes, so that simulations can call them directly.
 """
 
 from typing import Any, NamedTuple
@@ -14,22 +14,20 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 Batch = Float[np.ndarray, "*batch"] | np.floating[Any]
-"""A number for each cell of a simulation, or one."""
+"""One number for each cell of a simulation, or a single one."""
 
 FEWEST = 3.0
-"""With fewer effective clusters than this nothing is said about others: an interval would rest on
-one or two contexts.
-"""
+"""Smallest effective number of clusters for which intervals are reported."""
 PRIOR = 2.0
-"""Weight of two imaginary clusters, one at either end of the scale, that every variance includes
-where hardly anything varies (see `spread`). With them, 100 % of n contexts is worth n observations
-rather than infinitely many; with fewer than 2 of them, one wrong answer more could raise the lower
-bound.
+"""Weight of two pseudo-clusters, one at each end of the scale, that are added to every variance
+where values hardly vary (see `clustered_variance`). They make 100 % of n contexts equivalent to n
+observations instead of infinitely many. With a weight below 2, an additional wrong answer could
+raise the lower bound.
 """
 
 
 class Clusters(NamedTuple):
-    """Per cluster: the sum of its items' values, the sum of their squares, how many they are."""
+    """For each cluster: the sum of its items' values, of their squares, and their number."""
 
     totals: Float[np.ndarray, "*batch clusters"]
     squares: Float[np.ndarray, "*batch clusters"]
@@ -37,15 +35,17 @@ class Clusters(NamedTuple):
 
     @property
     def items(self) -> Batch:
+        """Number of items."""
         return self.sizes.sum(-1)
 
     @property
     def mean(self) -> Batch:
+        """Mean over items."""
         return self.totals.sum(-1) / self.items
 
     @property
     def effective(self) -> Batch:
-        """Number of equally large clusters that these amount to, (Σm)² / Σm² (Kish 1965)."""
+        """Effective number of clusters, (Σm)² / Σm² (Kish 1965)."""
         return self.items**2 / (self.sizes**2).sum(-1)
 
     @property
@@ -63,12 +63,15 @@ def tabulate(
 
     Args:
         values: one observation a row; a share (0..1) or a difference of two (-1..1).
-        context: what the row's context says, or a hash of that.
-        question: what was asked. Rows with the same context and question are one item. None if
-            every row is an item of its own.
+        context: the content of the row's context, or a hash of it.
+        question: the question. Rows with the same context and question are the same item. None:
+            each row is an item.
+
+    Returns:
+        Sums by cluster.
 
     Raises:
-        ValueError: on unequal lengths, or no rows.
+        ValueError: if lengths differ, or there are no rows.
     """
     [means], cluster = collapse(context, question, values)
     return Clusters(
@@ -83,10 +86,18 @@ def collapse(
     question: Shaped[np.ndarray, " rows"] | None,
     *columns: Shaped[np.ndarray, " rows"],
 ) -> tuple[list[Float[np.ndarray, " items"]], Int[np.ndarray, " items"]]:
-    """The mean of each column over the rows of an item, and each item's cluster as a number.
+    """Averages the rows of each item.
+
+    Args:
+        context: as in `tabulate`.
+        question: as in `tabulate`.
+        columns: the values to average.
+
+    Returns:
+        The means of each column, one an item, and the index of each item's cluster.
 
     Raises:
-        ValueError: on unequal lengths, or no rows.
+        ValueError: if lengths differ, or there are no rows.
     """
     lengths = [len(column) for column in (context, *columns)]
     if question is not None:
@@ -105,26 +116,27 @@ def collapse(
     return [np.bincount(item, weights=column) / counts for column in floats], cluster[first]
 
 
-class Spread(NamedTuple):
-    """How far the mean of clustered observations may be off."""
+class ClusteredVariance(NamedTuple):
+    """The variance of a mean of clustered observations."""
 
-    variance: Batch  # of the mean, the imaginary clusters included
-    independent: Batch  # the same, were all items independent
+    variance: Batch  # of the mean, pseudo-clusters included
+    independent: Batch  # the same if all items were independent
     freedom: Batch  # degrees of freedom, 1 or more
 
 
-def spread(clusters: Clusters, imaginary: Batch) -> Spread:
-    """The larger of two estimates of the variance of a clustered mean.
+def clustered_variance(clusters: Clusters, imaginary: Batch) -> ClusteredVariance:
+    """Returns the larger of two estimates of the variance of a clustered mean.
 
-    One leaves out a cluster at a time (the jackknife, or CR3: Bell and McCaffrey 2002, "Bias
-    Reduction in Standard Errors for Linear Regression with Multi-Stage Samples"), which holds
-    whatever the clusters are but sees little where one of them dominates. The other takes all
-    clusters to have one intra-cluster correlation, which small clusters tell about large ones. Both
-    lie between independence and complete correlation.
+    The first is the delete-one-cluster jackknife, CR3 (Bell and McCaffrey 2002, "Bias Reduction in
+    Standard Errors for Linear Regression with Multi-Stage Samples"). It makes no assumption about
+    clusters, but underestimates if one of them dominates. The second assumes the same intra-cluster
+    correlation in all clusters, so that small clusters inform about large ones. Both are limited to
+    the range between independence and complete correlation.
 
     Args:
-        imaginary: squared distance of the imaginary clusters' items from the mean, times a weight
-            in 0..1: 1 where nothing varies, 0 where enough does to go without them.
+        clusters: the observations.
+        imaginary: squared distance of the pseudo-clusters' items from the mean, times a weight in
+            0..1: 1 if nothing varies, 0 if the pseudo-clusters are not needed.
     """
     items, sizes, mean = clusters.items, clusters.sizes, np.asarray(clusters.mean)
     typical = (sizes**2).sum(-1) / items  # size of the cluster that a random item is in
@@ -144,4 +156,6 @@ def spread(clusters: Clusters, imaginary: Batch) -> Spread:
     total = np.maximum(left_out + prior * typical, independent * (1 + alike * (typical - 1)))
     total = np.clip(total, independent, independent * typical)
     freedom = np.maximum(clusters.effective - 1, 1)
-    return Spread(total / items**2, independent / items**2, np.broadcast_to(freedom, total.shape))
+    return ClusteredVariance(
+        total / items**2, independent / items**2, np.broadcast_to(freedom, total.shape)
+    )

@@ -1,12 +1,12 @@
-"""The gate: whether a round is better than the best before it.
+"""The gate: a sequential test of whether a round is better than the best one before it.
 
-A bettor starts with 1 and stakes a share of what they have on each context: they gain where the
-round did better there, and lose where it did worse. If the round is no better, their wealth ends
-above 1 / alpha with a chance of at most alpha (Markov's inequality; Waudby-Smith and Ramdas 2024,
-"Estimating Means of Bounded Random Variables by Betting", arXiv:2010.09686, section 4). That holds
-for any number of contexts and however skewed their gains are, which a standard error does not give.
-The wealth is averaged over stakes that are fixed beforehand, so the order of contexts does not
-matter.
+It is a test by betting. A bettor starts with wealth 1 and stakes a share of it on each context,
+winning if the round did better there and losing if it did worse. If the round is no better, the
+probability that the final wealth exceeds 1 / alpha is at most alpha (Markov's inequality;
+Waudby-Smith and Ramdas 2024, "Estimating Means of Bounded Random Variables by Betting",
+arXiv:2010.09686, section 4). This holds for any number of contexts and any skewness of their gains,
+unlike tests based on standard errors. The wealth is averaged over stakes that are fixed in advance,
+so the order of contexts does not matter.
 """
 
 import dataclasses
@@ -26,26 +26,25 @@ from amplify.evaluation.statistics.intervals import (
 )
 
 STAKES = 1 / (1 + np.exp(-np.linspace(-5, 4, 37)))
-"""Shares of the wealth that are staked on each context, from 0.7 to 98 %; they weigh alike. Small
-ones find small gains in many contexts, large ones gains that come without losses.
+"""Shares of the wealth staked on each context, from 0.7 to 98 %, equally weighted. Small stakes
+detect small gains in many contexts, large stakes gains without losses.
 """
-LEARNED = 0.5
-"""Below this share of training answers reproduced, an assistant more often than not says something
-else than what it was trained to say. Noise in the answers lowers the share, too, but not so far
-while most answers are right.
+MIN_AGREEMENT = 0.5
+"""Share of its training answers below which an assistant is said not to have learned them. Noise in
+the answers lowers the share, too, but not below this value while most answers are right.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the gate decided about a round, and why."""
+    """The gate's decision about a round, and the reason."""
 
     verdict: str  # "promoted", "rejected" or "inconclusive"
     reason: str
-    error_rate: float  # what the round could spend, what was carried over included
-    at_least: float | None  # the gain is more, at that error rate; None: too few contexts
-    at_most: float | None  # the gain is less, at the gate's whole error rate
-    smallest_effect: float | None  # gain that would have been promoted with 80 % power
+    error_rate: float  # what the round could spend, including what was carried over
+    at_least: float | None  # lower bound of the gain at that error rate; None: too few contexts
+    at_most: float | None  # upper bound of the gain at the gate's whole error rate
+    smallest_effect: float | None  # true gain that is promoted with 80 % power
     agreement: float | None  # share of its training answers that the assistant reproduces
     comparison: Comparison
 
@@ -62,33 +61,37 @@ def judge(
     carried: float = 0.0,
     agreement: float | None = None,
 ) -> Verdict:
-    """Is `after` better than `before`, at the share of the error rate that this round may spend?
+    """Decides whether `after` is better than `before`, at the error rate that this round may spend.
 
-    Promoted if it is better, however little. Otherwise rejected if an improvement of `worthwhile`
-    can be ruled out, which spends nothing of what promotions may. Otherwise inconclusive.
+    The round is promoted if it is better, by however little. Otherwise it is rejected if a gain of
+    `worthwhile` can be ruled out, which costs no error rate of later promotions. Otherwise the
+    result is inconclusive.
 
     Args:
-        before, after: what each row scored, 0 to 1, such as whether it was answered rightly.
-        context, question: which item a row belongs to: see `clusters.tabulate`.
-        error_rate: chance of ever promoting a round that is no better, over all rounds together;
-            also of rejecting a round that is better by `worthwhile`, in each.
-        worthwhile: accuracy, a fraction.
-        carried: error rate that the round before passes on: see `carried_error_rate`.
-        agreement: share of its training answers that the assistant reproduces, where known.
+        before: score of each row, 0 to 1, such as whether it was answered correctly.
+        after: the new round's score.
+        context: as in `clusters.tabulate`.
+        question: as in `clusters.tabulate`.
+        round_number: 1 or more.
+        error_rate: probability of promoting any round that is no better, over all rounds together;
+            also, in each round, of rejecting one that is better by `worthwhile`.
+        worthwhile: gain in the mean score, 0 to 1.
+        carried: error rate passed on by the previous round, see `carried_error_rate`.
+        agreement: share of its training answers that the assistant reproduces; None: unknown.
 
     Raises:
-        ValueError: on unequal lengths, no rows, or a number out of range.
+        ValueError: if lengths differ, there are no rows, or a number is out of range.
     """
     if not 0 <= worthwhile <= 1:
-        raise ValueError(f"worthwhile must be 0 or more, and 1 at most, got {worthwhile}")
+        raise ValueError(f"worthwhile must be 0 to 1, got {worthwhile}")
     spent = min(spent_error_rate(round_number, error_rate) + carried, error_rate)
     comparison = compare(before, after, context, question)
     [was, now], cluster = collapse(context, question, before, after)
     clusters = tabulate(now - was, cluster)
-    told = clusters.enough
-    if told and log_wealth(clusters) >= -np.log(spent):
+    enough = clusters.enough
+    if enough and log_wealth(clusters) >= -np.log(spent):
         verdict = "promoted"
-    elif told and log_wealth(_turned(clusters), -worthwhile) >= -np.log(error_rate):
+    elif enough and log_wealth(_negated(clusters), -worthwhile) >= -np.log(error_rate):
         verdict = "rejected"
     else:
         verdict = "inconclusive"
@@ -96,8 +99,8 @@ def judge(
         verdict=verdict,
         reason="",
         error_rate=spent,
-        at_least=lower_bound(clusters, spent) if told else None,
-        at_most=-lower_bound(_turned(clusters), error_rate) if told else None,
+        at_least=lower_bound(clusters, spent) if enough else None,
+        at_most=-lower_bound(_negated(clusters), error_rate) if enough else None,
         smallest_effect=_smallest_effect(clusters, spent) if comparison.smallest_effect else None,
         agreement=agreement,
         comparison=comparison,
@@ -107,27 +110,36 @@ def judge(
 
 
 def spent_error_rate(round_number: int, error_rate: float) -> float:
-    """What round n may spend of the error rate by itself: error_rate / (n (n + 1)).
+    """Returns the share of the error rate that round n may spend: error_rate / (n (n + 1)).
 
-    To go on "as long as it keeps improving" is optional stopping: tested anew each round at the
-    full error rate, some round would be promoted by chance in the end. These shares add up to
-    `error_rate` over all rounds there can be, and by the union bound that needs no independence
-    between rounds. That the best so far was picked on the same items flatters it, not the newcomer,
-    so it errs on the side of not promoting.
+    Continuing "as long as the assistant improves" is optional stopping: if each round were tested
+    at the full error rate, some round would eventually be promoted by chance. The shares add up to
+    `error_rate`, and the union bound needs no independence between rounds. Selecting the best round
+    on the same items favours the old round, which makes promotions conservative.
+
+    Args:
+        round_number: 1 or more.
+        error_rate: of all rounds together, between 0 and 1.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
     if round_number < 1:
-        raise ValueError(f"a round number is 1 or more, got {round_number}")
+        raise ValueError(f"round_number must be 1 or more, got {round_number}")
     if not 0 < error_rate < 1:
-        raise ValueError(f"an error rate is between 0 and 1, got {error_rate}")
+        raise ValueError(f"error_rate must be between 0 and 1, got {error_rate}")
     return error_rate / (round_number * (round_number + 1))
 
 
 def carried_error_rate(before: Mapping[str, Any] | None) -> float:
-    """What the verdict of the round just before passes on: all that it could spend if it was
-    promoted, for a rightly promoted round has used up nothing; nothing otherwise.
+    """Returns the error rate that the previous round passes on: all it could spend, if promoted.
 
-    This is the fallback procedure (Wiens 2003, "A Fixed Sequence Bonferroni Procedure for Testing
-    Multiple Endpoints"; Wiens and Dmitrienko 2005), which keeps the chance of any false promotion.
+    A correct promotion uses up no error rate. This is the fallback procedure (Wiens 2003, "A Fixed
+    Sequence Bonferroni Procedure for Testing Multiple Endpoints"; Wiens and Dmitrienko 2005), which
+    controls the probability of any false promotion.
+
+    Args:
+        before: the previous round's verdict, as recorded; None: there is none.
     """
     if before is None or before["verdict"] != "promoted":
         return 0.0
@@ -135,41 +147,51 @@ def carried_error_rate(before: Mapping[str, Any] | None) -> float:
 
 
 def log_wealth(clusters: Clusters, gain: float = 0.0) -> float:
-    """Logarithm of what a bettor against "the mean difference is at most `gain`" ends with.
+    """Returns the log of the final wealth when betting against "the mean difference is at most
+    `gain`".
 
-    Whoever rejects that where this exceeds log(1 / alpha) is wrong with a chance of at most alpha.
+    Rejecting this hypothesis when the result exceeds log(1 / alpha) is a test at level alpha.
+
+    Args:
+        clusters: differences of scores, after minus before.
+        gain: -1 to 1.
     """
     scale = clusters.sizes.max() * (1 + abs(gain))
     gains = (clusters.totals - gain * clusters.sizes) / scale  # each in -1..1
-    values, counts = np.unique(gains, return_counts=True)  # who gains alike is interchangeable
-    return float(wealth_of(values, counts))
+    values, counts = np.unique(gains, return_counts=True)  # equal gains are interchangeable
+    return float(log_wealth_from_counts(values, counts))
 
 
-def wealth_of(
+def log_wealth_from_counts(
     gains: Float[np.ndarray, " kinds"], counts: Shaped[np.ndarray, "*batch kinds"]
 ) -> Batch:
-    """Logarithm of the final wealth, from how many contexts gained how much.
+    """Returns the log of the final wealth, given how many contexts had each gain.
 
     Args:
-        gains: in -1..1; a context that was always wrong and is always right gains 1.
-        counts: of the contexts with each gain.
+        gains: in -1..1; 1 is a context that was always wrong and is now always right.
+        counts: number of contexts with each gain.
     """
     return _mean_exp(counts @ np.log1p(np.outer(gains, STAKES)))
 
 
 def _mean_exp(logs: Float[np.ndarray, "*batch stakes"]) -> Batch:
-    """Logarithm of the mean over the last axis of what these are the logarithms of."""
+    """Log-mean-exp over the last axis."""
     most = logs.max(-1, keepdims=True)
     return np.log(np.exp(logs - most).mean(-1)) + most[..., 0]
 
 
-def _turned(clusters: Clusters) -> Clusters:
+def _negated(clusters: Clusters) -> Clusters:
     return clusters._replace(totals=-clusters.totals)
 
 
 def lower_bound(clusters: Clusters, error_rate: float) -> float:
-    """The largest gain that the mean difference exceeds at this error rate; -1 if there is none.
-    Above 0 if, and only if, `log_wealth` says so.
+    """Returns the largest gain that can be rejected at an error rate; -1 if none can.
+
+    It is above 0 if and only if the round is promoted.
+
+    Args:
+        clusters: differences of scores, after minus before.
+        error_rate: 1 minus the confidence level.
     """
     low, high = -1.0, 1.0
     for _ in range(30):
@@ -182,13 +204,17 @@ def lower_bound(clusters: Clusters, error_rate: float) -> float:
 
 
 def smallest_gain(contexts: int, per_context: int, error_rate: float) -> float | None:
-    """The smallest gain in accuracy that can be promoted: that of a round that loses nothing.
+    """Returns the smallest gain in accuracy that can be promoted, in a round without losses.
 
-    Such gains weigh most if they are spread evenly over contexts. None if not even an assistant
-    that was always wrong and is always right could be promoted.
+    Such a gain has most weight if it is spread evenly over contexts.
 
     Args:
+        contexts: number of contexts.
+        per_context: questions about each.
         error_rate: what the round may spend.
+
+    Returns:
+        The gain; None if not even a change from always wrong to always right could be promoted.
     """
     items = contexts * per_context
 
@@ -209,11 +235,11 @@ def smallest_gain(contexts: int, per_context: int, error_rate: float) -> float |
 
 
 def _smallest_effect(clusters: Clusters, error_rate: float) -> float:
-    """True gain that would be promoted with 80 % power, were contexts to vary as much as these.
+    """True gain that is promoted with 80 % power if contexts vary as much as these do.
 
-    Wealth is taken for many contexts, where it depends on their sum and squares only.
+    Uses the large-sample wealth, which depends on the sum of gains and of their squares.
     """
-    from scipy import special  # half a second to load, which pages that need none do not wait for
+    from scipy import special  # takes half a second to import, and pages may not need it
 
     error = float(paired_difference(clusters).error)
     spread = error * float(clusters.items / clusters.sizes.max())  # of the sum of gains
@@ -226,7 +252,7 @@ def _smallest_effect(clusters: Clusters, error_rate: float) -> float:
 
 
 def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
-    """Why, in words that the numbers support."""
+    """The reason of a verdict, in words that the numbers support."""
     comparison = found.comparison
     change = _points(comparison.delta)
     points = f"{100 * worthwhile:g} point{'' if worthwhile == 0.01 else 's'}"
@@ -251,7 +277,11 @@ def _reason(found: Verdict, worthwhile: float, full: bool) -> str:
             f"{TOO_FEW}: {change} points in {contexts},"
             f" from {_points(found.at_least)} to {_points(found.at_most)}"
         )
-    if found.verdict != "promoted" and found.agreement is not None and found.agreement < LEARNED:
+    if (
+        found.verdict != "promoted"
+        and found.agreement is not None
+        and found.agreement < MIN_AGREEMENT
+    ):
         said = (
             f"did not learn what it was given: reproduces {100 * found.agreement:.0f} % of its"
             f" training answers (more steps?); {said}"

@@ -1,10 +1,10 @@
-"""Intervals of accuracies, of differences, of agreement, and of what help is worth.
+"""Confidence intervals for accuracies, means and differences.
 
-All take the clustered variance of `clusters.spread`, express it as a number of independent
-observations that would vary as much, and use an interval that is made for few of them (Korn and
-Graubard 1998, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts
-Estimated from Survey Data"). So an interval stays within its bounds, never shrinks to a point,
-contains its estimate, and changes little where one answer changes.
+The variance from `clusters.clustered_variance` is converted to an effective number of independent
+observations, for which a small-sample interval is computed (Korn and Graubard 1998, "Confidence
+Intervals for Proportions with Small Expected Number of Positive Counts Estimated from Survey
+Data"). Intervals therefore stay within the bounds of the scale, never collapse to a point, contain
+the estimate, and change little when a single answer changes.
 """
 
 import dataclasses
@@ -15,26 +15,27 @@ from jaxtyping import Shaped
 
 from amplify.evaluation.statistics.clusters import (
     Batch,
+    ClusteredVariance,
     Clusters,
-    Spread,
+    clustered_variance,
     collapse,
-    spread,
     tabulate,
 )
 
 LEVEL = 0.05
-"""Error rate of the intervals that reports print: they are 95 % intervals."""
+"""Error rate of the intervals in reports: they are 95 % intervals."""
 POWER = 0.8
+"""Power for which smallest effects are reported."""
 FADE = 12
-"""How fast a difference goes without imaginary clusters: with 6 % of items changed, by half."""
+"""How fast pseudo-clusters lose weight: if 6 % of the items change, they have half of it."""
 TOO_FEW = "too few contexts to tell"
 
 Interval = tuple[float, float]
 
 
 class Proportion(NamedTuple):
-    """A share, or another mean, with its 95 % interval; None where there are too few contexts to
-    tell.
+    """A share or another mean with its 95 % interval, whose bounds are None if there are too few
+    contexts.
     """
 
     estimate: float
@@ -43,23 +44,24 @@ class Proportion(NamedTuple):
 
     @property
     def interval(self) -> Interval | None:
+        """The bounds; None if there are too few contexts."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two assistants on the same items. `delta` is after minus before, as a fraction."""
+    """A paired comparison of two assistants. `delta` is after minus before, as a fraction."""
 
-    items: int  # different questions about different contexts
+    items: int  # distinct questions about distinct contexts
     contexts: int
-    effective_contexts: float  # contexts of one size that these amount to
+    effective_contexts: float  # number of equally large contexts with the same information
     delta: float
-    standard_error: float | None  # clustered by context; None where nothing varies
-    interval: Interval | None  # 95 %; None: too few contexts to tell
-    wins: int  # items answered better after than before
+    standard_error: float | None  # clustered by context; None: nothing varies
+    interval: Interval | None  # 95 %; None: too few contexts
+    wins: int  # items with a higher score after than before
     losses: int
-    p_value: float | None  # two-sided, clustered by context; agrees with the interval
-    smallest_effect: float | None  # true difference that the interval would show with 80 % power
+    p_value: float | None  # two-sided, clustered by context; consistent with the interval
+    smallest_effect: float | None  # true difference that is detected with 80 % power
 
 
 def accuracy(
@@ -68,14 +70,16 @@ def accuracy(
     question: Shaped[np.ndarray, " rows"] | None = None,
     error_rate: float = LEVEL,
 ) -> Proportion:
-    """Share of items answered rightly.
+    """Returns the share of items answered correctly, with its interval.
 
     Args:
-        right: whether each row was, or a share of it.
-        context, question: which item a row belongs to: see `clusters.tabulate`.
+        right: 0 to 1 for each row.
+        context: as in `clusters.tabulate`.
+        question: as in `clusters.tabulate`.
+        error_rate: 1 minus the confidence level.
 
     Raises:
-        ValueError: if there are no rows.
+        ValueError: if lengths differ, or there are no rows.
     """
     clusters = tabulate(right, context, question)
     estimate = float(clusters.mean)
@@ -91,18 +95,20 @@ def average(
     question: Shaped[np.ndarray, " rows"] | None = None,
     error_rate: float = LEVEL,
 ) -> Proportion:
-    """Mean of values on any scale, with Student's t interval from the clustered standard error.
+    """Returns the mean of unbounded values, with a t interval from the clustered standard error.
 
     Args:
         values: finite numbers.
-        context, question: which item a row belongs to: see `clusters.tabulate`.
+        context: as in `clusters.tabulate`.
+        question: as in `clusters.tabulate`.
+        error_rate: 1 minus the confidence level.
 
     Returns:
-        No interval where no value differs from another, either: without bounds on the scale there
-        is nothing to tell how far such a mean may be off.
+        The mean. It has no interval if all values are equal, because without bounds on the scale
+        the error cannot be estimated.
 
     Raises:
-        ValueError: if there are no rows.
+        ValueError: if lengths differ, or there are no rows.
     """
     clusters = tabulate(values, context, question)
     estimate, error = float(clusters.mean), standard_error(clusters)
@@ -113,42 +119,49 @@ def average(
 
 
 def proportion_bounds(clusters: Clusters, error_rate: float = LEVEL) -> tuple[Batch, Batch]:
-    """Interval of a mean of values in 0..1."""
+    """Returns the interval of a mean of values in 0..1.
+
+    Args:
+        clusters: the observations.
+        error_rate: 1 minus the confidence level.
+    """
     mean = clusters.mean
-    found = spread(clusters, (2 * mean - 1) ** 2 * (mean**2 + (1 - mean) ** 2))
-    return _clopper_pearson(mean, _binomial_worth(clusters, found, mean), found.freedom, error_rate)
+    found = clustered_variance(clusters, (2 * mean - 1) ** 2 * (mean**2 + (1 - mean) ** 2))
+    return _clopper_pearson(mean, _effective_size(clusters, found, mean), found.freedom, error_rate)
 
 
-def _binomial_worth(clusters: Clusters, found: Spread, mean: Batch) -> Batch:
-    """How many independent right-or-wrong observations vary as much as the clustered ones."""
+def _effective_size(clusters: Clusters, found: ClusteredVariance, mean: Batch) -> Batch:
+    """The number of independent binary observations with the same variance."""
     items = clusters.items
     within = mean * (1 - mean) * items - _within(clusters, mean)  # 0 unless values lie between
-    variance = np.maximum(found.variance, 1e-300)  # 0 where every item was right half of the time
-    worth = (found.independent * items**2 + np.maximum(within, 0)) / (variance * items)
-    return np.minimum(worth, items)
+    variance = np.maximum(found.variance, 1e-300)  # 0 if every item was right half of the time
+    size = (found.independent * items**2 + np.maximum(within, 0)) / (variance * items)
+    return np.minimum(size, items)
 
 
 def _within(clusters: Clusters, mean: Batch) -> Batch:
-    """Sum of the squared distances of items from their mean."""
+    """Sum of squared deviations of items from the mean."""
     return clusters.squares.sum(-1) - mean**2 * clusters.items
 
 
 def _clopper_pearson(
     rate: Batch,
-    worth: Batch,
+    size: Batch,
     freedom: Batch,
     error_rate: float,
 ) -> tuple[Batch, Batch]:
-    """Clopper and Pearson's (1934) bounds for `rate` of `worth` observations, of which there are
-    fewer as their variance is estimated with fewer degrees of freedom (Korn and Graubard 1998).
+    """The interval of Clopper and Pearson (1934) for `rate` of `size` observations.
+
+    The size is first reduced for the degrees of freedom of its estimated variance (Korn and
+    Graubard 1998).
     """
-    from scipy import special  # half a second to load, which pages that need none do not wait for
+    from scipy import special  # takes half a second to import, and pages may not need it
 
     tail = error_rate / 2
     exact, student = special.ndtri(1 - tail), special.stdtrit(freedom, 1 - tail)
-    worth = worth * (exact / student) ** 2
-    hits = rate * worth
-    misses = np.maximum(worth - hits, 0)
+    size = size * (exact / student) ** 2
+    hits = rate * size
+    misses = np.maximum(size - hits, 0)
     # A beta's parameters are positive; at 0 and 1 the bound is exactly there.
     tiny = 1e-12
     low = special.betaincinv(np.maximum(hits, tiny), misses + 1, tail)
@@ -165,14 +178,17 @@ def compare(
     *,
     error_rate: float = LEVEL,
 ) -> Comparison:
-    """The paired difference of two assistants that answered the same items.
+    """Compares two assistants that answered the same items.
 
     Args:
-        before, after: whether each row was answered rightly.
-        context, question: which item a row belongs to: see `clusters.tabulate`.
+        before: score of each row, 0 to 1.
+        after: the other assistant's score.
+        context: as in `clusters.tabulate`.
+        question: as in `clusters.tabulate`.
+        error_rate: 1 minus the confidence level.
 
     Raises:
-        ValueError: on unequal lengths, or no rows.
+        ValueError: if lengths differ, or there are no rows.
     """
     [was, now], cluster = collapse(context, question, before, after)
     clusters = tabulate(now - was, cluster)
@@ -194,7 +210,7 @@ def compare(
 
 
 def standard_error(clusters: Clusters) -> float | None:
-    """Cluster-robust, with the factor G / (G - 1); None where nothing is seen to vary."""
+    """Returns the cluster-robust standard error, with the factor G / (G - 1); None if it is 0."""
     number = clusters.sizes.shape[-1]
     residuals = clusters.totals - clusters.mean * clusters.sizes
     squares = float((residuals**2).sum())
@@ -204,7 +220,7 @@ def standard_error(clusters: Clusters) -> float | None:
 
 
 class PairedDifference(NamedTuple):
-    """Bounds of a mean difference, with its two-sided p-value against 0 and its standard error."""
+    """The interval of a mean difference, its two-sided p-value, and its standard error."""
 
     low: Batch
     high: Batch
@@ -213,23 +229,27 @@ class PairedDifference(NamedTuple):
 
 
 def paired_difference(clusters: Clusters, error_rate: float = LEVEL) -> PairedDifference:
-    """Interval of a mean of differences in -1..1.
+    """Returns the interval of a mean of differences in -1..1.
 
-    Bonett and Price's adjusted Wald interval (2012, "Adjusted Wald Confidence Interval for a
-    Difference of Binomial Proportions Based on Paired Data"), which adds an item won and an item
-    lost, for as many items as the clustered ones are worth.
+    This is the adjusted Wald interval of Bonett and Price (2012, "Adjusted Wald Confidence Interval
+    for a Difference of Binomial Proportions Based on Paired Data"), which adds one win and one
+    loss, for the effective number of items.
+
+    Args:
+        clusters: the differences.
+        error_rate: 1 minus the confidence level.
     """
     from scipy import special  # as above
 
     mean, items = clusters.mean, clusters.items
     moved = clusters.squares.sum(-1) / items
-    flat = (1 - moved) ** FADE + np.abs(mean) ** FADE  # 1 if no item changed, or all did alike
-    found = spread(clusters, flat * (1 + mean**2))
-    worth = np.minimum(items * found.independent / found.variance, items)
-    won = ((moved + mean) / 2 * worth + 1) / (worth + 2)
-    lost = ((moved - mean) / 2 * worth + 1) / (worth + 2)
+    flat = (1 - moved) ** FADE + np.abs(mean) ** FADE  # 1 if no item changed, or all alike
+    found = clustered_variance(clusters, flat * (1 + mean**2))
+    size = np.minimum(items * found.independent / found.variance, items)
+    won = ((moved + mean) / 2 * size + 1) / (size + 2)
+    lost = ((moved - mean) / 2 * size + 1) / (size + 2)
     centre = won - lost
-    error = np.sqrt((won + lost - centre**2) / (worth + 2))
+    error = np.sqrt((won + lost - centre**2) / (size + 2))
     half = special.stdtrit(found.freedom, 1 - error_rate / 2) * error
     low = np.clip(np.minimum(centre - half, mean), -1, 1)
     high = np.clip(np.maximum(centre + half, mean), -1, 1)
@@ -245,8 +265,10 @@ def _quantile(clusters: Clusters, error_rate: float) -> float:
 
 
 def unpaired_difference(one: Proportion, two: Proportion) -> Interval | None:
-    """Interval of `two` minus `one`, taken on different items: Newcombe's hybrid of their own
-    (1998, "Interval Estimation for the Difference Between Independent Proportions", method 10).
+    """Returns the interval of `two` minus `one`, measured on different items.
+
+    This is Newcombe's hybrid of their own intervals (1998, "Interval Estimation for the Difference
+    Between Independent Proportions", method 10). None if one of them has no interval.
     """
     if one.low is None or one.high is None or two.low is None or two.high is None:
         return None

@@ -1,7 +1,7 @@
-"""Answers of an assistant and its overseer to held-out questions, and which of them are right.
+"""Answers held-out questions and checks which answers are right, on devices.
 
-This is the part of evaluation that runs on devices: as compiled programs or, where the overseer
-runs in Python, around it. `measuring` makes items of what comes out.
+An overseer that runs in Python is called between compiled programs; otherwise everything is
+compiled. `measuring` turns the arrays into items.
 """
 
 import dataclasses
@@ -36,64 +36,69 @@ from amplify.types import (
     Weights,
 )
 
-OVERSEEN = (AMPLIFIED.name, CEILING.name)
-"""Measures for which the overseer is asked."""
+OVERSEER_MEASURES = (AMPLIFIED.name, CEILING.name)
+"""Measures that take calls to the overseer."""
 CALLS = "calls"
-"""Of what was judged: answers behind each row, by what they were for and by who gave them."""
+"""Key of the counts of calls, by measure and part, in what `score_answers` returns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Team:
-    """Those who answer, without their parameters."""
+    """The task, the assistant and the overseer, without parameters."""
 
     task: Task
     assistant: Assistant
     overseer: OverseerKind
 
 
-def judge(
+def score_answers(
     team: Team,
     wanted: Collection[str],
     weights: Weights,
     root: Key[Array, ""],
     problems: Problems,
 ) -> dict[str, Any]:
-    """How each question is answered by the assistant and by the overseer, and what is right.
+    """Answers questions by the assistant and the overseer, and scores the answers.
 
-    Two programs: the second, of what does not change from round to round, is seldom needed.
+    The ceiling, which is the same in most rounds, is a program of its own.
 
     Args:
-        wanted: which of OVERSEEN are taken; the overseer is not asked for the others.
-        root: all that is sampled is drawn from it and the problems' seeds.
+        team: who answers.
+        wanted: the measures in OVERSEER_MEASURES to take; the overseer is not asked for others.
+        weights: parameters of the assistant and the overseer.
+        root: key from which, with the problems' seeds, all samples are drawn.
+        problems: contexts and questions.
 
     Returns:
-        Columns with leading axes `batch questions`: "class", "answer", "probability", measures by
-        name, and where they are known "truth" and "amplified_answer"; and under CALLS the calls.
+        Arrays with leading axes `batch questions`: "class", "answer", "probability", the measures
+            by name and, if available, "truth" and "amplified_answer"; and counts under CALLS.
     """
     asks, traced = AMPLIFIED.name in wanted, team.overseer.traced
-    help_ = _judge_driven if asks and not traced else _judge_compiled
-    judged = help_(team, asks, weights, root, problems)
+    answer = _score_driven if asks and not traced else _score_compiled
+    scored = answer(team, asks, weights, root, problems)
     if CEILING.name in wanted and knows_truth(team.task):
-        reach = _ceiling_compiled if traced else _ceiling_driven
-        ceiling = reach(team, weights, root, problems)
-        judged = {**judged, **ceiling, CALLS: {**judged[CALLS], **ceiling[CALLS]}}
-    return judged
+        answer_truly = _ceiling_compiled if traced else _ceiling_driven
+        ceiling = answer_truly(team, weights, root, problems)
+        scored = {**scored, **ceiling, CALLS: {**scored[CALLS], **ceiling[CALLS]}}
+    return scored
 
 
-def count(judged: dict[str, Any]) -> None:
-    """Adds the calls behind what `judge` returned to the ledger of the stage that runs."""
-    for counts in judged[CALLS].values():
+def record_calls(scored: dict[str, Any]) -> None:
+    """Adds the calls counted by `score_answers` to the open tally."""
+    for counts in scored[CALLS].values():
         calls.count_all(counts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def right_alone(
+def assistant_is_right(
     team: Team, params: PyTree[Array], problems: Problems
 ) -> Bool[Array, "batch questions"]:
-    """Which of the assistant's own likeliest answers are right.
+    """Returns whether each of the assistant's most likely answers is right.
 
     Args:
-        params: the assistant's.
+        team: who answers; the overseer is not asked.
+        params: the assistant's parameters.
+        problems: contexts and questions.
     """
     assistant = team.assistant
     memory = assistant.encode(params, read_for(team.task, problems.contexts, problems.questions))
@@ -102,7 +107,7 @@ def right_alone(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _judge_compiled(
+def _score_compiled(
     team: Team, asks: bool, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     tree = None
@@ -118,13 +123,13 @@ def _ceiling_compiled(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     helper = told_the_truth(team.task, problems.contexts)
-    return _reached(team, problems, _oversee(team, helper, weights, root, problems))
+    return _ceiling(team, problems, _oversee(team, helper, weights, root, problems))
 
 
 def _oversee(
     team: Team, helper: Respond, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> Interaction:
-    """The problems' questions, answered by the overseer with a helper."""
+    """Answers the questions by the overseer, which asks `helper` its sub-questions."""
     contexts, questions = problems.contexts, problems.questions
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     overseer = team.overseer.using(weights.overseer)
@@ -132,7 +137,7 @@ def _oversee(
     return tree(questions, jnp.ones(questions.shape[:2], bool), keys)
 
 
-def _judge_driven(
+def _score_driven(
     team: Team, asks: bool, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     tree = _drive(team, weights, root, problems, "assistant")
@@ -142,13 +147,13 @@ def _judge_driven(
 def _ceiling_driven(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
-    return _compiled_reached(team, problems, _drive(team, weights, root, problems, "truth"))
+    return _compiled_ceiling(team, problems, _drive(team, weights, root, problems, "truth"))
 
 
 def _drive(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems, sub_answers: str
 ) -> Interaction:
-    """As `_oversee`, for an overseer that runs in Python."""
+    """The same as `_oversee`, for an overseer that runs in Python."""
     everywhere, keys = ask_everything(root, problems)
     tree = driven(
         team.task,
@@ -163,14 +168,11 @@ def _drive(
 
 
 def _results(
-    team: Team, params: PyTree[Array], problems: Problems, helped: Interaction | None
+    team: Team, params: PyTree[Array], problems: Problems, tree: Interaction | None
 ) -> dict[str, Any]:
-    """What is right of the assistant's own likeliest answers and of the overseer's.
+    """Scores the assistant's most likely answers, and the overseer's.
 
-    Args:
-        params: the assistant's.
-        helped: what the overseer made of the questions with the assistant's sampled sub-answers;
-            None if it was not asked.
+    `params` are the assistant's; `tree` is None if the overseer was not asked.
     """
     task, assistant = team.task, team.assistant
     contexts, questions = problems.contexts, problems.questions
@@ -187,11 +189,11 @@ def _results(
         }
     rows, columns = questions.shape[:2]
     counts = {ALONE.name: {calls.ASSISTANT: jnp.full(rows, columns)}}
-    if helped is not None:
+    if tree is not None:
         if knows_truth(task):
-            measured[AMPLIFIED.name] = _right(task, problems, helped.answer)
-        measured["amplified_answer"] = helped.answer
-        counts[AMPLIFIED.name] = _calls_behind(helped)
+            measured[AMPLIFIED.name] = _right(task, problems, tree.answer)
+        measured["amplified_answer"] = tree.answer
+        counts[AMPLIFIED.name] = _calls_behind(tree)
     return measured | {
         "class": over_questions(task.class_of)(contexts, questions),
         "answer": alone.tokens,
@@ -203,15 +205,15 @@ def _results(
 _compiled_results = jax.jit(_results, static_argnums=0)
 
 
-def _reached(team: Team, problems: Problems, told: Interaction) -> dict[str, Any]:
-    """What is right of the overseer's answers with true sub-answers."""
+def _ceiling(team: Team, problems: Problems, tree: Interaction) -> dict[str, Any]:
+    """Scores the overseer's answers given true sub-answers."""
     return {
-        CEILING.name: _right(team.task, problems, told.answer),
-        CALLS: {CEILING.name: _calls_behind(told)},
+        CEILING.name: _right(team.task, problems, tree.answer),
+        CALLS: {CEILING.name: _calls_behind(tree)},
     }
 
 
-_compiled_reached = jax.jit(_reached, static_argnums=0)
+_compiled_ceiling = jax.jit(_ceiling, static_argnums=0)
 
 
 def _right(
