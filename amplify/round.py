@@ -64,9 +64,14 @@ def run(store: Store, number: int, watch: Watch) -> RoundFolder:
 
 
 def start(store: Store, watch: Watch) -> RoundFolder:
-    """Runs round 0: initialises every role and evaluates the untrained assistant.
+    """Runs round 0, or resumes it: initialises every role and evaluates the untrained assistant.
 
-    Round 0 has no parent and no verdict. Returns the finished round.
+    Args:
+        store: the experiment's folder.
+        watch: reports progress.
+
+    Returns:
+        The finished round, which has no parent and no verdict.
     """
     experiment, this = store.experiment, store.round(0)
     this.begin(provenance.describe(experiment, parent=None))

@@ -52,7 +52,13 @@ from amplify.types import Weights
 def initialise_roles(
     experiment: Experiment, this: RoundFolder, trained: Sequence[Trained]
 ) -> dict[str, Any]:
-    """Initialises the roles of round 0, or loads the weights that their models were given."""
+    """Initialises the roles of round 0, or loads the weights that their models were given.
+
+    Args:
+        experiment: the experiment.
+        this: round 0.
+        trained: the roles that the experiment's phases train.
+    """
     digests = {}
     for one in trained:
         params = _initial_params(experiment, one)
@@ -75,7 +81,12 @@ def _initial_params(experiment: Experiment, trained: Trained) -> PyTree[Array]:
 
 
 def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
-    """Makes the signal of a phase before its training and stores it as a data set."""
+    """Makes the signal of a phase before its training and stores it as a data set.
+
+    Args:
+        phase: the phase.
+        work: the round in progress: its folder, its parent and the latest checkpoints.
+    """
     stage = f"{phase.name}/data"
     with recording(work.this.path, stage) as exchanges, calls.counting(calls.SIGNAL) as asked:
         made: Made = work.experiment.oversight.signal(phase, work)
@@ -102,6 +113,10 @@ def write_data(folder: Any, made: Made) -> str:
 def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
     """Trains the roles of a phase on its signal, resuming from a training checkpoint if there is
     one.
+
+    Args:
+        phase: the phase.
+        work: the round in progress: its folder, its parent and the latest checkpoints.
     """
     experiment, this, mesh = work.experiment, work.this, work.experiment.mesh
     batches = _stored_batches(phase, work) if phase.source is None else None
@@ -317,6 +332,11 @@ def evaluate_held_out(
 
 def judge_round(experiment: Experiment, best: RoundFolder, this: RoundFolder) -> dict[str, Any]:
     """Compares a round with the best earlier one by the gate's measure, on items of `select`.
+
+    Args:
+        experiment: the experiment, for its gate.
+        best: the best round before it, which is its parent.
+        this: the round.
 
     Raises:
         AmplifyError: as in `comparable`.

@@ -88,7 +88,12 @@ class Items:
         return [name for name, column in self.values.items() if not np.isnan(column).all()]
 
     def only(self, split: str, label: str = ALL) -> "Items":
-        """Returns the items of a split, and of one class unless it is ALL."""
+        """Returns the items of a split and class.
+
+        Args:
+            split: SELECT or FINAL.
+            label: the class, or ALL.
+        """
         return self.where((self.split == split) & ((self.label == label) | (label == ALL)))
 
     def having(self, measure: str) -> "Items":

@@ -110,8 +110,7 @@ def validate(kind: Any, value: Any, name: str, path: Path) -> Any:
         AmplifyError: if the value is not allowed.
     """
     try:
-        # As JSON, because strict mode then still accepts objects for dataclasses and arrays for
-        # tuples.
+        # In JSON, strict mode still accepts objects as dataclasses and arrays as tuples.
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except MemoryError as error:  # from a dataclass that computes something in __post_init__
         raise AmplifyError(
@@ -146,7 +145,7 @@ def reject_unknown_keys(
 
 
 def suggestion(word: str, known: Any) -> str:
-    """Returns "; did you mean ...?" with the known word that is most similar; "" if none is."""
+    """Returns "; did you mean WORD?" with the most similar known word; "" if none is similar."""
     near = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 

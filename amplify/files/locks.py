@@ -17,7 +17,7 @@ class ProcessLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._text = ""
-        # Where the file system knows no locks, that is an error: a substitute could go stale.
+        # A file system without locks is an error: the soft locks of filelock could become stale.
         self._lock = FileLock(
             path, thread_local=False, fallback_to_soft=False, on_acquired=self._write
         )

@@ -53,7 +53,7 @@ def replacing(
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = error.filename or str(path)  # what fails while writing has none
+            error.filename = error.filename or str(path)  # errors of write() have no file name
         raise
     sync(path.parent)
 
@@ -68,7 +68,15 @@ def sync(path: Path) -> None:
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """An `opener` for `open` that makes a file private, new or not, regardless of the umask."""
+    """An `opener` for `open` that makes a file private, new or not, regardless of the umask.
+
+    Args:
+        path: the file.
+        flags: as for `os.open`.
+
+    Returns:
+        The file descriptor.
+    """
     descriptor = os.open(path, flags, mode=FILE)
     with contextlib.suppress(PermissionError):  # another user owns it
         os.fchmod(descriptor, FILE)

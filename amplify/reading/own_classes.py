@@ -83,7 +83,7 @@ def check_names(task: Any, named: str) -> None:
             )
         if not value:
             raise AmplifyError(f"{named}: {name} must not be empty")
-        # A tokenizer's vocabulary has "" for each number that is no token.
+        # A tokenizer's vocabulary has "" for each unused id.
         [(often, count)] = collections.Counter(filter(None, value)).most_common(1) or [("", 1)]
         if count > 1:
             raise AmplifyError(

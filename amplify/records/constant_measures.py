@@ -30,9 +30,9 @@ class CopiedMeasures(NamedTuple):
     """Constant measures of an earlier round."""
 
     names: tuple[str, ...] = ()
-    round: int = 0  # that took them
-    rows: Sequence[Mapping[str, Any]] = ()  # of its evals
-    order: tuple[str, ...] = ()  # of all measures
+    round: int = 0  # the round that took them
+    rows: Sequence[Mapping[str, Any]] = ()  # its evals
+    order: tuple[str, ...] = ()  # names of all measures, in order
 
     def fill_in(self, items: Sequence[Item]) -> list[Item]:
         """Adds the copied measures to this round's items.

@@ -164,7 +164,7 @@ def _version(package: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """Runs git in a folder; returns None if it fails or is not installed."""
-    # Variables such as GIT_DIR, which git sets for its hooks, would name another repository.
+    # Variables such as GIT_DIR, which git sets for hooks, may refer to another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(

@@ -57,7 +57,7 @@ def read_record(folder: Path) -> Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Writes the record of a round, atomically."""
+    """Writes the record of a round atomically into its folder."""
     writing.write_atomically(folder / FILE, json.dumps(record, indent=2) + "\n")
 
 
@@ -102,7 +102,12 @@ def stage_named(record: Record, name: str) -> str | None:
 
 
 def digest_of(record: Record, role: str = ASSISTANT) -> str | None:
-    """Returns the digest of a role's weights at the end of the round; None if not trained."""
+    """Returns the digest of a role's weights at the end of the round; None if not trained.
+
+    Args:
+        record: of the round.
+        role: name of the role.
+    """
     digest: str | None = None
     for entry in record.get("stages", {}).values():
         digest = entry.get("digests", {}).get(role, digest)
@@ -138,6 +143,7 @@ class Layout1PhaseFolder(PhaseFolder):
     """The same for rounds of layout 1."""
 
     def checkpoint(self, role: str) -> Path:
+        """Returns the path of a role's checkpoint, written at the end of training."""
         return self.roles / ("checkpoint" if role == ASSISTANT else role)
 
 
@@ -162,7 +168,12 @@ def phase_folder(folder: Path, record: Record, phase: str) -> PhaseFolder:
 
 
 def main_folder(folder: Path, record: Record) -> PhaseFolder:
-    """Returns the paths of the phase that last trained the assistant, or else of the last phase."""
+    """Returns the paths of the phase that last trained the assistant, or else of the last phase.
+
+    Args:
+        folder: the round's folder.
+        record: its record.
+    """
     last = (phases(record) or ["distillation"])[-1]
     return phase_folder(folder, record, trained_in(record).get(ASSISTANT, last))
 

@@ -39,8 +39,8 @@ class Call(NamedTuple):
     purpose: str
     part: str
     calls: int
-    reused: int = 0  # answers that were taken from the log of exchanges in place of a call
-    tokens: int = 0  # that a server counted, of prompts and replies
+    reused: int = 0  # answers taken from the log of exchanges instead of a call
+    tokens: int = 0  # in prompts and replies, as counted by the server
 
     def as_row(self) -> dict[str, Any]:
         """Returns the fields for JSON, without counts that are 0."""

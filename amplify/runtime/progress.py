@@ -16,5 +16,5 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def unwatched(what: str, total: int) -> Iterator[Advance]:
-    """A `Watch` that shows nothing."""
+    """A `Watch` that shows nothing; its arguments are a description and the total work."""
     yield lambda done: None

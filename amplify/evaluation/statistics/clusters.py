@@ -145,9 +145,7 @@ def clustered_variance(clusters: Clusters, imaginary: Batch) -> ClusteredVarianc
     own = clusters.squares - 2 * mean[..., None] * clusters.totals + mean[..., None] ** 2 * sizes
     within = np.maximum(own.sum(-1), 0)
     number = sizes.shape[-1]
-    share = np.minimum(
-        sizes / sizes.sum(-1, keepdims=True), 1 - 1e-9
-    )  # a single cluster has no rest
+    share = np.minimum(sizes / sizes.sum(-1, keepdims=True), 1 - 1e-9)  # below 1 for one cluster
     left_out = ((residuals / (1 - share)) ** 2).sum(-1) * (number - 1) / number
     pairs = ((residuals**2 - own) / np.maximum(sizes - 1, 1) * (sizes > 1)).sum(-1)
     among = within / items * (sizes * (sizes > 1)).sum(-1)

@@ -242,7 +242,7 @@ def _smallest_effect(clusters: Clusters, error_rate: float) -> float:
     from scipy import special  # takes half a second to import, and pages may not need it
 
     error = float(paired_difference(clusters).error)
-    spread = error * float(clusters.items / clusters.sizes.max())  # of the sum of gains
+    spread = error * float(clusters.items / clusters.sizes.max())  # standard error of summed gains
     low, high = 0.0, 100.0  # standard errors
     for _ in range(40):
         middle = (low + high) / 2

@@ -133,7 +133,7 @@ def proportion_bounds(clusters: Clusters, error_rate: float = LEVEL) -> tuple[Ba
 def _effective_size(clusters: Clusters, found: ClusteredVariance, mean: Batch) -> Batch:
     """The number of independent binary observations with the same variance."""
     items = clusters.items
-    within = mean * (1 - mean) * items - _within(clusters, mean)  # 0 unless values lie between
+    within = mean * (1 - mean) * items - _within(clusters, mean)  # 0 if all values are 0 or 1
     variance = np.maximum(found.variance, 1e-300)  # 0 if every item was right half of the time
     size = (found.independent * items**2 + np.maximum(within, 0)) / (variance * items)
     return np.minimum(size, items)
@@ -162,7 +162,7 @@ def _clopper_pearson(
     size = size * (exact / student) ** 2
     hits = rate * size
     misses = np.maximum(size - hits, 0)
-    # A beta's parameters are positive; at 0 and 1 the bound is exactly there.
+    # The parameters of a beta distribution must be positive; bounds at 0 and 1 are set below.
     tiny = 1e-12
     low = special.betaincinv(np.maximum(hits, tiny), misses + 1, tail)
     high = special.betaincinv(hits + 1, np.maximum(misses, tiny), 1 - tail)
@@ -268,7 +268,14 @@ def unpaired_difference(one: Proportion, two: Proportion) -> Interval | None:
     """Returns the interval of `two` minus `one`, measured on different items.
 
     This is Newcombe's hybrid of their own intervals (1998, "Interval Estimation for the Difference
-    Between Independent Proportions", method 10). None if one of them has no interval.
+    Between Independent Proportions", method 10).
+
+    Args:
+        one: a share with its interval.
+        two: another one.
+
+    Returns:
+        The bounds; None if one of the shares has no interval.
     """
     if one.low is None or one.high is None or two.low is None or two.high is None:
         return None
