@@ -203,9 +203,7 @@ class Round:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """The contents of `record.json`: versions, device, and each stage with its seconds and
-        digests.
-        """
+        """The contents of `record.json`: versions, device, and each stage's seconds and digests."""
         return self._folder.record
 
     @property
@@ -387,9 +385,7 @@ class Comparison:
         return png([read_results(one._store) for one in self.experiments])
 
     def save(self) -> list[Path]:
-        """Writes `compare.html` and `compare.png` to the first experiment's folder; returns their
-        paths.
-        """
+        """Writes `compare.html` and `compare.png` to the first experiment; returns their paths."""
         return list(write_comparison([one._store for one in self.experiments]))
 
 

@@ -111,8 +111,7 @@ def write_data(folder: Any, made: Made) -> str:
 
 
 def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
-    """Trains the roles of a phase on its signal, resuming from a training checkpoint if there is
-    one.
+    """Trains the roles of a phase on its signal, resuming if a training checkpoint exists.
 
     Args:
         phase: the phase.
@@ -385,8 +384,6 @@ def comparable(best: RoundFolder, this: RoundFolder, measure: str) -> tuple[Item
 
 
 def training_agreement(this: RoundFolder) -> float | None:
-    """Returns the share of its training answers that the assistant reproduced at the end of
-    training.
-    """
+    """Returns the share of its training answers that the assistant reproduced after training."""
     last = this.training_curve()[-1:]
     return float(last[0]["agreement"]) if last and "agreement" in last[0] else None

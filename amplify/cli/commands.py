@@ -55,9 +55,7 @@ def round_(
     cluster: Cluster = False,
     json: Json = False,
 ) -> None:
-    """Run round N: first the missing earlier rounds; an unfinished round is resumed. Prints a
-    table.
-    """
+    """Run round N after any missing earlier rounds, or resume it, and print a table."""
     if n < (redo is None):
         least = "1 or more" if redo is None else "0 or more with --redo"
         raise AmplifyError(f"--n: a round number is {least}, got {n}")
@@ -193,9 +191,7 @@ def replay(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Rebuild a round's data set from its records, or show what another checkpoint or overseer
-    would change.
-    """
+    """Rebuild a round's data set from its records, or show what another overseer would change."""
     from amplify import replay as replays
     from amplify import report
     from amplify.store import Store
@@ -366,8 +362,10 @@ def in_one_line(box: str) -> str:
 
 
 def deferred(command: Any) -> Callable[..., Callable[[], None]]:
-    """Wraps a command so that tyro, which reads its signature, returns a call instead of running
-    it.
+    """Wraps a command so that tyro, which reads its signature, does not run it.
+
+    Returns:
+        A function of the command's arguments that returns the call to make.
     """
 
     @functools.wraps(command)

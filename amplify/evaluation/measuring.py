@@ -78,8 +78,9 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
 
 
 def is_costly(overseer: OverseerKind) -> bool:
-    """Returns whether answers of an overseer cost something: it is a server, a language model or a
-    person.
+    """Returns whether answers of an overseer cost something.
+
+    Such overseers are called from Python: servers, language models and people.
     """
     return not overseer.traced
 

@@ -167,9 +167,7 @@ class Experiment:
 
     @property
     def learner(self) -> Learned | None:
-        """The overseer that learns: the experiment's own, or one beside people; None if there is
-        none.
-        """
+        """The overseer that learns, the experiment's own or one beside people; None: there is none."""
         return learner_of(self.overseer)
 
     @property
@@ -214,9 +212,7 @@ class Experiment:
             )
 
     def gate_warning(self) -> str | None:
-        """Returns a warning if the gate cannot promote a worthwhile gain in round 1; None if it
-        can.
-        """
+        """Returns a warning if round 1 cannot be promoted for a worthwhile gain, or else None."""
         evals, gate = self.evals, self.gate
         level = spent_error_rate(1, gate.error_rate)
         questions = len(evals.depths(self.task.max_depth))

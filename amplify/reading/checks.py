@@ -72,23 +72,23 @@ def check_gate(measures: Sequence[Measure], gate: Gate, task: Task, path: Path) 
         )
 
 
-def check_gold(task: Task, said: Mapping[str, Any], path: Path) -> None:
+def check_gold(task: Task, given: Mapping[str, Any], path: Path) -> None:
     """Checks that the file asks for gold items only if the task knows the truth.
 
     The default share of gold items is ignored for other tasks.
 
     Args:
         task: the experiment's.
-        said: the keys of `[overseer]` in the file.
+        given: the keys of `[overseer]` in the file.
         path: the experiment file.
 
     Raises:
         AmplifyError: if it asks for gold items without a truth.
     """
-    if said.get("gold") and not knows_truth(task):
+    if given.get("gold") and not knows_truth(task):
         raise AmplifyError(
             f"{path}: overseer.gold must be 0: gold items need known answers, and {NO_TRUTH};"
-            f" got {quote_value(said['gold'])}"
+            f" got {quote_value(given['gold'])}"
         )
 
 

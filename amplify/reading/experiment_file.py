@@ -249,8 +249,9 @@ def _adapt_overseer(
 
 
 def _own_code(sources: Mapping[str, Path], name: str, kind: str) -> Any:
-    """A context that reports errors of a section's own code in one line, if it has such code. Tasks
-    are also called by other sections, so their code may be involved in any error.
+    """Returns a context that reports errors of a section's own code in one line, if it has any.
+
+    Tasks are also called by other sections, so an error may come from the task's code.
     """
     source = sources.get(name) or sources.get("task")
     return errors_in_one_line(source, kind) if source else contextlib.nullcontext()
@@ -283,7 +284,8 @@ def _renamed(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
-    """The values that are existing paths, relative to the working directory instead of to the file.
+    """The values that are existing paths, relative to the working directory instead of the file.
+
     Other values may be names that are resolved elsewhere.
     """
     named = {key: section.get(key) for key in getattr(kind, "PATHS", ())}

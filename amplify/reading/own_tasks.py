@@ -234,29 +234,29 @@ def _check_strategy(probe: TaskProbe, samples: Samples) -> None:
     the form is checked.
     """
     task, (contexts, questions, keys) = probe.task, samples
-    judges = knows_truth(task)
+    has_truth = knows_truth(task)
 
     def overseen(contexts: Array, questions: Array, keys: Array) -> tuple[Interaction, Array]:
-        told = told_the_truth(task, contexts) if judges else _answer_zeros(task)
-        respond = with_environment(task, contexts, told)
+        helper = told_the_truth(task, contexts) if has_truth else _answer_zeros(task)
+        respond = with_environment(task, contexts, helper)
         everywhere = jnp.ones(questions.shape[:-1], bool)
         tree = amplify(
             lambda asked, _: _checked_strategy(probe, asked), respond, questions, everywhere, keys
         )
-        right = task.is_right if judges else lambda context, question, answer: jnp.any(answer)
+        right = task.is_right if has_truth else lambda context, question, answer: jnp.any(answer)
         return tree, over_questions(right)(contexts, questions, tree.answer)
 
     with probe.catching_errors("strategy"):
         jax.eval_shape(lambda question: _trace_strategy(probe, question), questions[0, 0])
         tree, right = jax.device_get(jax.jit(overseen)(contexts, questions, keys))
     for step in tree.steps:
-        told = step.asked & (step.sub.answered_by == ENVIRONMENT)
+        primitive = step.asked & (step.sub.answered_by == ENVIRONMENT)
         probe.check_range("strategy", A_QUESTION, step.sub.question[step.asked], "ask with")
-        probe.check_range("environment", AN_ANSWER, step.sub.answer[told])
-        if judges:
-            probe.check_range("truth", AN_ANSWER, step.sub.answer[step.asked & ~told])
+        probe.check_range("environment", AN_ANSWER, step.sub.answer[primitive])
+        if has_truth:
+            probe.check_range("truth", AN_ANSWER, step.sub.answer[step.asked & ~primitive])
     probe.check_range("strategy", AN_ANSWER, tree.answer)
-    if judges:
+    if has_truth:
         _check_answers(probe, samples, tree.answer, right)
     elif probe.has("parse_answer"):
         for answer in tree.answer[right][:8]:

@@ -14,8 +14,7 @@ Records = Mapping[int, Mapping[str, Any]]
 
 
 def check_parents(folder: Path, records: Records) -> None:
-    """Checks the parents of all rounds. A parent that is being redone has no checkpoint yet and
-    passes.
+    """Checks the parents of all rounds. A parent that is being redone passes.
 
     Args:
         folder: the experiment's folder.

@@ -89,9 +89,7 @@ class RoundFolder:
         return stage in self.record.get("stages", {})
 
     def has(self, stage: str) -> bool:
-        """Returns whether some phase has finished a stage: "data", or "checkpoint" of the
-        assistant.
-        """
+        """Returns whether some phase has finished "data", or "checkpoint" of the assistant."""
         if stage == CHECKPOINT:
             return ASSISTANT in trained_in(self.record)
         return any(name.endswith(f"/{stage}") for name in self.record.get("stages", {}))

@@ -130,8 +130,7 @@ def as_metrics(calls: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_training(stage: str, log: Iterable[Mapping[str, Any]]) -> list[Call]:
-    """Returns the calls that a training log counts: of its steps, and of evaluations during
-    training.
+    """Returns the calls that a training log counts, of steps and of evaluations during training.
 
     The log is restored together with the training state, so steps that are repeated after a kill
     are counted once.

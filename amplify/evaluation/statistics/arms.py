@@ -102,8 +102,8 @@ def _jackknife(
     helped: Bool[np.ndarray, " n"],
     person: Int[np.ndarray, " n"],
 ) -> tuple[float, float] | None:
-    """Jackknife variance of the difference, leaving out one person at a time, and its degrees of
-    freedom.
+    """Delete-one-person variance of the difference, and its degrees of freedom; None: too few
+    people.
     """
     _, person = np.unique(person, return_inverse=True)
     people = int(person.max(initial=-1)) + 1

@@ -147,8 +147,7 @@ def carried_error_rate(before: Mapping[str, Any] | None) -> float:
 
 
 def log_wealth(clusters: Clusters, gain: float = 0.0) -> float:
-    """Returns the log of the final wealth when betting against "the mean difference is at most
-    `gain`".
+    """Returns the log of the final wealth of a bettor against "the mean gain is at most `gain`".
 
     Rejecting this hypothesis when the result exceeds log(1 / alpha) is a test at level alpha.
 

@@ -34,9 +34,7 @@ Interval = tuple[float, float]
 
 
 class Proportion(NamedTuple):
-    """A share or another mean with its 95 % interval, whose bounds are None if there are too few
-    contexts.
-    """
+    """A share or another mean with its 95 % interval; None: there are too few contexts."""
 
     estimate: float
     low: float | None
