@@ -126,7 +126,7 @@ def ask(
     from amplify.store import Store
 
     if depth < 1:
-        raise AmplifyError(f"--depth: a tree has 1 level or more, got {depth}")
+        raise AmplifyError(f"--depth: must be 1 or more, got {depth}")
     session = inspection.Session(Store(experiment), round, problem, depth if amplify else 0)
     output.print(session.introduction())
     while True:

@@ -167,7 +167,7 @@ class Experiment:
 
     @property
     def learner(self) -> Learned | None:
-        """The overseer that learns, the experiment's own or one beside people; None: there is none."""
+        """The overseer that learns, the experiment's own or one beside people, or None."""
         return learner_of(self.overseer)
 
     @property

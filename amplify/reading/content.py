@@ -66,7 +66,7 @@ def combine_hashes(hashes: Mapping[str, str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file; that of a large file is cached by size and modification time."""
+    """Returns the SHA-256 of a file; large ones are cached by size and modification time."""
     stat = path.stat()
     if stat.st_size < LARGE:
         return hashlib.sha256(path.read_bytes()).hexdigest()
