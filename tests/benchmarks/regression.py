@@ -4,8 +4,8 @@ Permutation powering with 4 symbols and k up to 7; with probability p the overse
 replaced by a random token, of which there are 5. Reference: a replication report of 2020, whose
 table stands after the end of the document, among material that was left out of it.
 
-`amplified` is the overseer's answer, with sub-answers that the assistant samples. `target` is the
-target network's likeliest answer here, and probably a sampled one in the report.
+`amplified` is the overseer's answer, with sub-answers that the assistant samples. `alone` is the
+target network's answer: the likeliest one here, and probably a sampled one in the report.
 """
 
 import statistics
@@ -30,7 +30,7 @@ DEPTH_2 = "k 2-3"  # questions of which every sub-question is primitive
 
 class Reference(NamedTuple):
     amplified: float | None  # None: the report's figure is not at hand
-    target: float | None
+    alone: float | None
 
 
 REFERENCE = {
@@ -70,18 +70,18 @@ def run(folder: Path, noise: float, seed: int) -> tuple[float, float]:
 
 def main() -> None:
     enable_compilation_cache()
-    table = Table("p", "theory", "amplified, reference", "amplified", "target, reference", "target")
+    table = Table("p", "theory", "amplified, reference", "amplified", "alone, reference", "alone")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for noise, reference in REFERENCE.items():
             results = [run(Path(folder) / f"{noise}-{seed}", noise, seed) for seed in SEEDS]
-            amplified, target = (
+            amplified, alone = (
                 f"{statistics.mean(column):.2f} ({min(column):.2f} to {max(column):.2f})"
                 for column in zip(*results, strict=True)
             )
             table.add_row(
                 f"{noise}", f"{theory(noise):.2f}",
-                figure(reference.amplified), amplified, figure(reference.target), target,
+                figure(reference.amplified), amplified, figure(reference.alone), alone,
             )  # fmt: skip
     console = Console()
     console.print("accuracy at depth 2 in %, mean of 3 seeds (lowest to highest)", table)
