@@ -1,12 +1,12 @@
-# Each target sets up what it needs, once, in .venv. AMPLIFY_NO_VENV=1 uses the Python that is active instead (Colab).
+# Each target installs what it needs into .venv, once. AMPLIFY_NO_VENV=1 uses the active Python instead (Colab).
 #
-#   make round N=3                        rounds up to 3 of rounds/wildcard; also: make round 3
+#   make round N=3                        runs rounds/wildcard up to round 3; also: make round 3
 #   make round N=3 EXPERIMENT=rounds/mine
 
 EXPERIMENT ?= rounds/wildcard
 PYTHON ?= python3
 
-# `make round 3`: the number is a goal that does nothing, unless it is the name of a real one.
+# In `make round 3`, the number becomes a target that does nothing.
 ifeq (round,$(firstword $(MAKECMDGOALS)))
   NUMBER := $(wordlist 2,2,$(MAKECMDGOALS))
   ifneq (,$(NUMBER))
@@ -29,33 +29,33 @@ else
 endif
 
 AMPLIFY := $(RUN_PYTHON) -m amplify
-# Quoted for the shell, whatever is in it.
+# Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 
 .PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper clean distclean
 .SILENT:
 
 help:
-	echo "make round N=3 [EXPERIMENT=rounds/wildcard]   make sure round 3 exists, and print the table"
-	echo "make rounds                                   go on until the gate says it no longer improves"
-	echo "make compare [WITH=rounds/other]              round over round: table, compare.png, compare.html"
-	echo "make ask [ROUND=3]                            ask a checkpoint questions by hand"
+	echo "make round N=3 [EXPERIMENT=rounds/wildcard]   run up to round 3 and print the table"
+	echo "make rounds                                   run rounds until the gate finds no improvement"
+	echo "make compare [WITH=rounds/other]              compare rounds: table, compare.png, compare.html"
+	echo "make ask [ROUND=3]                            ask a checkpoint questions"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
-	echo "make export OUT=folder [ROUND=3]              a trained checkpoint, for transformers to open"
-	echo "make test | lint | bench                      what it says; test leaves out what is slow"
-	echo "make test-all                                 every test: also several processes, browsers, notebooks"
-	echo "make people [INVITE=3]                        everybody's link to the pages; invite so many more"
-	echo "make serve                                    keep people's pages up, also between rounds"
-	echo "make replay ROUND=2                           make a round's data set again from what was recorded"
-	echo "make screenshots OUT=folder                   every page for people, wide and on a phone"
-	echo "make accelerator                              does a GPU or TPU do what it should, and how fast? 8 minutes"
-	echo "make regression                               a student's replication, run again beside the reference"
-	echo "make coverage                                 what intervals cover and what the gate promotes, simulated"
-	echo "make paper                                    the paper's five tasks beside their supervised baselines"
-	echo "make clean                                    caches; never a round's results (distclean: .venv too)"
+	echo "make export OUT=folder [ROUND=3]              write a trained checkpoint that transformers can open"
+	echo "make test | lint | bench                      test leaves out the slow tests"
+	echo "make test-all                                 all tests: also several processes, browsers, notebooks"
+	echo "make people [INVITE=3]                        print everybody's link to the pages; invite 3 more people"
+	echo "make serve                                    serve people's pages, also between rounds"
+	echo "make replay ROUND=2                           rebuild a round's data set from what was recorded"
+	echo "make screenshots OUT=folder                   screenshots of people's pages, desktop and phone"
+	echo "make accelerator                              validate and measure a GPU or TPU machine; 8 minutes"
+	echo "make regression                               rerun a student's replication beside the reference"
+	echo "make coverage                                 simulate the coverage of intervals and the gate's errors"
+	echo "make paper                                    run the paper's five tasks and supervised baselines"
+	echo "make clean                                    delete caches, never a round's results (distclean: .venv too)"
 
 round: $(BASE)
-	test -n $(call quoted,$(N)) || { echo "make round: which one? Such as: make round N=3" >&2; exit 2; }
+	test -n $(call quoted,$(N)) || { echo "make round: which round? For example: make round N=3" >&2; exit 2; }
 	$(AMPLIFY) round $(call quoted,$(EXPERIMENT)) --n $(call quoted,$(N))
 
 rounds: $(BASE)
@@ -68,11 +68,11 @@ ask: $(BASE)
 	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
 
 tree: $(BASE)
-	test -n $(call quoted,$(ROUND)$(ROW)) || { echo "make tree: of what? Such as: make tree ROUND=3 ROW=17" >&2; exit 2; }
+	test -n $(call quoted,$(ROUND)$(ROW)) || { echo "make tree: which round and row? For example: make tree ROUND=3 ROW=17" >&2; exit 2; }
 	$(AMPLIFY) tree $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND)) --row $(call quoted,$(ROW)) $(if $(QUESTION),--question $(call quoted,$(QUESTION)))
 
 export: $(BASE)
-	test -n $(call quoted,$(OUT)) || { echo "make export: to which folder? Such as: make export OUT=mine" >&2; exit 2; }
+	test -n $(call quoted,$(OUT)) || { echo "make export: to which folder? For example: make export OUT=mine" >&2; exit 2; }
 	$(AMPLIFY) export $(call quoted,$(EXPERIMENT)) $(call quoted,$(OUT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
 
 people: $(BASE)
@@ -82,11 +82,11 @@ serve: $(BASE)
 	$(AMPLIFY) serve $(call quoted,$(EXPERIMENT))
 
 replay: $(BASE)
-	test -n $(call quoted,$(ROUND)) || { echo "make replay: which round? Such as: make replay ROUND=2" >&2; exit 2; }
+	test -n $(call quoted,$(ROUND)) || { echo "make replay: which round? For example: make replay ROUND=2" >&2; exit 2; }
 	$(AMPLIFY) replay $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND))
 
 screenshots: $(DEV) $(BROWSER)
-	test -n $(call quoted,$(OUT)) || { echo "make screenshots: to which folder? Such as: make screenshots OUT=shots" >&2; exit 2; }
+	test -n $(call quoted,$(OUT)) || { echo "make screenshots: to which folder? For example: make screenshots OUT=shots" >&2; exit 2; }
 	$(RUN_PYTHON) -m tests.web.screenshots $(call quoted,$(OUT))
 	$(RUN_PYTHON) -m tests.web.admin_screenshots $(call quoted,$(OUT))
 
@@ -124,8 +124,8 @@ clean:
 distclean: clean
 	rm -rf .venv
 
-# A stamp is newer than what it was made from, so a changed pyproject.toml installs again, and an interrupted install
-# leaves no stamp.
+# Each stamp file depends on what was installed, so a changed pyproject.toml reinstalls, and an interrupted install leaves
+# no stamp.
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "amplify needs Python 3.11 to 3.13; name one with PYTHON=..." >&2; exit 2; }
@@ -137,11 +137,11 @@ distclean: clean
 	touch $@
 
 .venv/dev.stamp: .venv/base.stamp
-	echo "installing what tests need into .venv (once)" >&2
+	echo "installing test dependencies into .venv (once)" >&2
 	.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# People's pages are tested in a real browser: the system's Chromium or, where none can be installed, Playwright's own.
+# Tests of people's pages use a real browser: the system's Chromium or, if it cannot be installed, Playwright's.
 .venv/browser.stamp: .venv/dev.stamp
 	command -v chromium >/dev/null \
 	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
