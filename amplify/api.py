@@ -21,7 +21,7 @@ from amplify.evaluation.answering import answer_alone
 from amplify.files.json_lines import read_lines
 from amplify.inspection import FoundTree, training_tree
 from amplify.oversight.draws import draw_held_out
-from amplify.oversight.loading import load_assistant
+from amplify.oversight.restore import load_assistant
 from amplify.records.round_folder import RoundFolder, read_evals
 from amplify.report import results, write_comparison
 from amplify.store import Store

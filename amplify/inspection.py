@@ -19,9 +19,9 @@ from amplify.evaluation.answering import answer_alone
 from amplify.models.abilities import exporter_of
 from amplify.overseers.exchanges import consulting, recorded
 from amplify.oversight.draws import draw_held_out, draw_round
-from amplify.oversight.labels import amplify_as_in
-from amplify.oversight.loading import load_assistant, load_weights
+from amplify.oversight.make_data import amplify_for
 from amplify.oversight.people.collecting import recorded_by_people
+from amplify.oversight.restore import load_assistant, load_weights
 from amplify.records.round_folder import RoundFolder
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, search_of
@@ -214,7 +214,7 @@ def _amplify(
     store: Store, weights: Weights, problems: Problems, depth: int, size: int | None = None
 ) -> Iterator[Amplified]:
     place = store.experiment.mesh.row_sharding
-    return amplify_as_in(store.experiment, weights, problems, depth=depth, size=size, place=place)
+    return amplify_for(store.experiment, weights, problems, depth=depth, size=size, place=place)
 
 
 def _best(store: Store) -> int:

@@ -21,10 +21,10 @@ from amplify.overseers.exchanges import consulting, recorded
 from amplify.overseers.human import PassesOn
 from amplify.overseers.simulated import Simulated
 from amplify.oversight.draws import draw_round
-from amplify.oversight.labels import amplified_answers
-from amplify.oversight.loading import load_assistant, load_weights
+from amplify.oversight.make_data import amplified_answers
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import Gathered, recorded_by_people
+from amplify.oversight.restore import load_assistant, load_weights
 from amplify.oversight.work import Made
 from amplify.records.round_folder import RoundFolder
 from amplify.runtime.progress import Watch

@@ -24,7 +24,7 @@ from amplify.files.json_lines import read_lines, write_lines
 from amplify.models.abilities import layout_of, loader_of
 from amplify.overseers.exchanges import Exchanges, recording
 from amplify.oversight.draws import draw_held_out
-from amplify.oversight.loading import (
+from amplify.oversight.restore import (
     load,
     load_carried,
     load_overseer,

@@ -24,7 +24,7 @@ from amplify.evaluation.measures import ALONE, KNOWN
 from amplify.evaluation.statistics import Proportion, compare, judge
 from amplify.files import writing
 from amplify.report import figures, formats, pages, plots
-from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve, measured
+from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve, measures_curve
 from amplify.report.results import Score, best, finished_rounds, read_results
 from amplify.store import Store
 
@@ -685,12 +685,12 @@ def test_measures_while_training_are_drawn_also_under_the_names_that_they_had():
 
     older = [row(10, target=0.5, overseer=1.0, amplified=0.8, assistant=0.4), {"step": 15}]
     newer = [row(20, alone=0.6, ceiling=1.0, live=0.5)]
-    found = measured("x", older + newer, ["alone", "amplified", "ceiling", "live"])
+    found = measures_curve("x", older + newer, ["alone", "amplified", "ceiling", "live"])
     assert [line.style for line in found.lines] == [3, 2, 1, 0]
     assert [len(line.points) for line in found.lines] == [2, 2, 1, 2]
     assert found.points[-1][0] == WIDTH - RIGHT
-    assert measured("y", older, ["alone"]) is None
-    assert measured("x", [{"step": 1}], ["alone"]) is None
+    assert measures_curve("y", older, ["alone"]) is None
+    assert measures_curve("x", [{"step": 1}], ["alone"]) is None
 
 
 def test_what_is_not_finite_is_left_out_and_nothing_makes_no_curve():

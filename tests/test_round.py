@@ -18,7 +18,7 @@ from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
 from amplify.models.fact_transformer import FactTransformer
 from amplify.oversight.draws import draw_round
-from amplify.oversight.loading import load_assistant
+from amplify.oversight.restore import load_assistant
 from amplify.records.round_folder import read_evals
 from amplify.runtime.progress import unwatched
 from amplify.store import Store

@@ -16,7 +16,7 @@ from amplify.errors import AmplifyError
 from amplify.experiment.sections import Curriculum
 from amplify.files.json_lines import read_lines
 from amplify.inspection import training_tree
-from amplify.oversight import amplification, loading, streaming
+from amplify.oversight import amplification, restore, streaming
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.imitation import trained_overseer
 from amplify.oversight.streaming import Streaming
@@ -286,7 +286,7 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
     toml = TOML.replace("decoder_layers = 1", 'decoder_layers = 1\nsampling = "greedy"', 1)
     experiment = read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
     source, roles = Streaming(experiment), ran.roles(ran.round(1))
-    teacher, overseer = loading.load_weights(ran.experiment, roles)
+    teacher, overseer = restore.load_weights(ran.experiment, roles)
     live = {
         "assistant": fresh_role(trained_assistant(experiment.assistant, Training()), teacher),
         "overseer": fresh_role(trained_overseer(experiment.learner), overseer),

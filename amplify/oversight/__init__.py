@@ -1,8 +1,8 @@
-"""Ways to make a training signal, one file each. Iterated amplification is the default."""
+"""Oversight: ways to make a training signal, one file each; the default is amplification."""
 
 from amplify.oversight.amplification import Amplification
 from amplify.oversight.direct import Direct
 from amplify.oversight.truth import Truth
 
 OVERSIGHT = {"amplification": Amplification, "truth": Truth, "direct": Direct}
-"""By the kind that an experiment file names."""
+"""Maps `[oversight] kind` of an experiment file to a class."""

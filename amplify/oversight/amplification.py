@@ -1,8 +1,8 @@
-"""Iterated amplification: an overseer answers with the best assistant's help, and the next
-assistant imitates the answers.
+"""Iterated amplification: an overseer answers questions with the best assistant's help, and the
+next assistant imitates the answers.
 
-A learned overseer is taught first, by demonstrations with the same help. With streaming, answers
-are made while the assistant trains. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575).
+A learned overseer is trained first, on demonstrations made with the same help. With streaming,
+answers are made during training. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575).
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from jaxtyping import Array, PyTree
 
 from amplify.experiment.sections import Experiment
 from amplify.oversight.draws import draw_round
-from amplify.oversight.imitation import Lessons, trained_overseer
-from amplify.oversight.labels import amplified_answers, ask_people
-from amplify.oversight.loading import load_weights
+from amplify.oversight.imitation import ImitationSource, trained_overseer
+from amplify.oversight.make_data import amplified_answers, ask_people
+from amplify.oversight.restore import load_weights
 from amplify.oversight.streaming import Streaming
 from amplify.oversight.work import Made, Work
 from amplify.records.round_folder import RoundFolder
@@ -24,12 +24,12 @@ from amplify.training.phase import Metrics, Phase, Roles, Trained
 from amplify.types import Assistant
 
 IMITATION, DISTILLATION, STREAMING = "imitation", "distillation", "streaming"
-"""Phases by name."""
+"""Names of phases."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImitateAnswers:
-    """The objective: the assistant's own loss on amplified answers."""
+    """Objective of the assistant: its model's own loss on amplified answers."""
 
     assistant: Any
 
@@ -41,7 +41,12 @@ class ImitateAnswers:
 
 
 def trained_assistant(assistant: Assistant, training: Training) -> Trained:
-    """How an assistant is trained: with a fresh optimizer every round, and a target network."""
+    """Returns how a phase trains the assistant: with a target network and a new optimizer state.
+
+    Args:
+        assistant: the model.
+        training: steps, optimizer, microbatches and horizon of the target network.
+    """
     return Trained(
         "assistant",
         assistant,
@@ -53,13 +58,13 @@ def trained_assistant(assistant: Assistant, training: Training) -> Trained:
 
 
 def distillation(assistant: Assistant, training: Training) -> Phase:
-    """The phase that trains an assistant on stored answers."""
+    """Returns the phase that trains the assistant on stored answers."""
     return Phase(DISTILLATION, (trained_assistant(assistant, training),), training.schedule)
 
 
 def streaming(experiment: Experiment) -> Phase:
-    """The phase that trains the assistant, and its overseer if that learns, on answers made
-    meanwhile.
+    """Returns the phase that trains the assistant, and a learned overseer, on answers made during
+    training.
     """
     trained = AMPLIFICATION.roles(experiment)
     return Phase(STREAMING, tuple(trained), experiment.training.schedule, Streaming(experiment))
@@ -67,28 +72,34 @@ def streaming(experiment: Experiment) -> Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Amplification:
-    """`[oversight] kind = "amplification"`."""
+    """Oversight by iterated amplification: `[oversight] kind = "amplification"`."""
 
     sub_answers: ClassVar = "assistant"
-    """Who answers sub-questions, in training signals; see `oversight.work.Oversight`."""
+    """Who answers sub-questions in training signals; see `oversight.work.Oversight`."""
 
     def roles(self, experiment: Experiment) -> list[Trained]:
-        """The roles that rounds train; round 0 initialises them."""
+        """Returns the roles that rounds train and round 0 initialises."""
         learner = experiment.learner
         overseers = [] if learner is None else [trained_overseer(learner)]
         return [trained_assistant(experiment.assistant, experiment.training), *overseers]
 
     def phases(self, experiment: Experiment, this: RoundFolder) -> Iterator[Phase]:
-        """A round's phases, in order: a function of what the phases before have committed."""
+        """Yields the phases of a round, in order.
+
+        Args:
+            experiment: whose assistant, and overseer if it is learned, are trained.
+            this: the round's folder, with the stages that are done.
+        """
         training, learner = experiment.training, experiment.learner
         streams = training.targets == "streaming"
-        # With streaming the overseer learns along with the assistant; only at first it is alone.
+        # With streaming, the overseer trains alone only before the first round, then with the
+        # assistant.
         if learner is not None and not (streams and this.record["parent"]["round"]):
             yield Phase(
                 IMITATION,
                 (trained_overseer(learner),),
                 dataclasses.replace(training.schedule, steps=learner.config.steps),
-                Lessons(experiment),
+                ImitationSource(experiment),
                 frozen=(("assistant", experiment.assistant),),
             )
         if streams:
@@ -97,8 +108,15 @@ class Amplification:
             yield distillation(experiment.assistant, training)
 
     def signal(self, phase: Phase, work: Work) -> Made:
-        """The round's questions, answered by the overseer with the best assistant's help; some of
-        them by people, where people oversee.
+        """Answers the round's questions by the overseer with the best assistant's help, and some of
+        them by people if people oversee.
+
+        Args:
+            phase: the one that trains on the answers.
+            work: the round and its roles.
+
+        Returns:
+            Questions and answers, a row for each context.
         """
         experiment = work.experiment
         problems = draw_round(experiment, work.this.number)

@@ -1,7 +1,7 @@
-"""Direct oversight: people or a language model answer questions without asking anything.
+"""Direct oversight: people or a language model answer without asking sub-questions.
 
-It is the baseline for what help is worth: the same overseers, questions and training as in
-amplification, and no sub-questions.
+It is the baseline that shows what the assistant's help is worth: overseers, questions and training
+are the same as in amplification.
 """
 
 import dataclasses
@@ -15,14 +15,18 @@ from amplify.types import Task
 
 @dataclasses.dataclass(frozen=True)
 class Direct(Amplification):
-    """`[oversight] kind = "direct"`."""
+    """Oversight without sub-questions: `[oversight] kind = "direct"`."""
 
     def adapt_overseer(self, task: Task, overseer: Any) -> Any:
-        """The overseer's section with no asks.
+        """Returns the overseer's section with a budget of no asks.
+
+        Args:
+            task: not used.
+            overseer: the section `[overseer]` of the experiment file.
 
         Raises:
-            ValueError: for overseers that cannot answer without asking: the task's own strategy,
-                and models that learn to imitate it.
+            ValueError: the overseer cannot answer without asking: it is the task's own strategy, or
+                a model that learns to imitate it.
         """
         if isinstance(overseer, HumanConfig):
             for key, wanted in {"people": "real", "others": "nobody"}.items():

@@ -1,4 +1,4 @@
-"""Which problems an experiment draws: the same whenever they are drawn."""
+"""Draws the problems of an experiment: the same ones every time."""
 
 from amplify.experiment.sections import Experiment
 from amplify.tasks.problems import EVALS, draw_problems
@@ -6,7 +6,15 @@ from amplify.types import Problems
 
 
 def draw_round(experiment: Experiment, number: int) -> Problems:
-    """The problems of a round."""
+    """Draws the problems of a round.
+
+    Args:
+        experiment: its seed, task and `[questions]` determine the problems.
+        number: of the round.
+
+    Returns:
+        `questions.contexts` contexts with `questions.per_context` questions about each.
+    """
     asked = experiment.questions
     depths = asked.depths(number, experiment.task.max_depth)
     return draw_problems(
@@ -21,7 +29,13 @@ def draw_round(experiment: Experiment, number: int) -> Problems:
 
 
 def draw_held_out(experiment: Experiment, split: str, count: int) -> Problems:
-    """The first problems of a split, the same in every round."""
+    """Draws the first problems of an eval split, the same in every round.
+
+    Args:
+        experiment: its seed, task and `[evals]` determine the problems.
+        split: "select" or "final".
+        count: number of contexts.
+    """
     task, evals = experiment.task, experiment.evals
     depths = evals.depths(task.max_depth)
     return draw_problems(task, experiment.seed, EVALS, split, count, depths, apart=evals.apart)

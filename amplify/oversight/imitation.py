@@ -1,8 +1,8 @@
-"""Imitation: demonstrations for a learned overseer, as few as will do, and lessons on them.
+"""Imitation: makes demonstrations for a learned overseer, as few as suffice, and trains it on them.
 
-What was demonstrated so far is one tree of arrays, so that it can be part of a larger compiled step
-and saved with it. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.2 and
-appendix.
+All demonstrations so far are one tree of arrays, so they can be part of a compiled training step
+and be saved with its state. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.2
+and appendix.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from amplify.experiment.sections import Experiment
 from amplify.overseers.human import Human
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
 from amplify.overseers.simulated import Simulated
-from amplify.oversight.labels import ask_people
+from amplify.oversight.make_data import ask_people
 from amplify.oversight.work import Work, draw_batch
 from amplify.runtime import calls
 from amplify.training.mesh import ONE_DEVICE, Mesh
@@ -27,29 +27,30 @@ from amplify.trees.amplification import amplified, assistant_alone, count_calls,
 from amplify.types import Interaction, Respond
 
 HELD_OUT = 10
-"""One of so many demonstrations is for validation, never for training."""
+"""Every 10th demonstration is held out for validation."""
 RECENT = 50
-"""So many of those, the newest, are looked at: what is demonstrated changes with the assistant."""
+"""Held-out demonstrations to validate on: the newest ones, since they change with the assistant."""
 VALIDATE_EVERY = 10
-"""Lessons between two looks at those."""
+"""Training steps of the overseer between validations."""
 SETTLED = 0.01
-"""Validation loss, in nats a demonstration, below which an overseer trains only when it validates.
+"""Validation loss, in nats per demonstration, below which an overseer trains only in steps that
+validate.
 """
 
 
 class Demonstrations(NamedTuple):
-    """What a learned overseer was shown, and how well it imitates that."""
+    """Demonstrations for a learned overseer, and how well it imitates them."""
 
-    shown: Transcript  # room for all that may be used, and a batch
-    used: Int[Array, ""]  # demonstrations there are
-    wanted: Float[Array, ""]  # that the budget allows by now
-    validation_loss: Float[Array, ""]  # nats a demonstration, averaged over some five looks
-    lessons: Int[Array, ""]  # so far, in all rounds
+    shown: Transcript  # capacity: the whole budget, and a batch
+    used: Int[Array, ""]  # number of demonstrations in `shown`
+    wanted: Float[Array, ""]  # number that the budget allows so far
+    validation_loss: Float[Array, ""]  # nats per demonstration; moving average of about 5 values
+    lessons: Int[Array, ""]  # steps of the overseer so far, in all rounds
 
 
 @dataclasses.dataclass(frozen=True)
 class ImitateOverseer:
-    """The objective: cross-entropy of what was said in demonstrations."""
+    """Objective of the overseer: cross-entropy of the utterances in demonstrations."""
 
     overseer: Learned
 
@@ -62,14 +63,19 @@ class ImitateOverseer:
 
 
 def trained_overseer(overseer: Learned) -> Trained:
-    """How a learned overseer is trained, round after round with the same optimizer."""
+    """Returns how a phase trains a learned overseer; its optimizer state is kept between rounds."""
     return Trained(
         "overseer", overseer, ImitateOverseer(overseer), overseer.config, keeps_optimizer=True
     )
 
 
 def begin(overseer: Learned, at_once: int) -> Demonstrations:
-    """Nothing was shown yet; `at_once` demonstrations at most will be shown at a time."""
+    """Allocates demonstrations, none of them used yet.
+
+    Args:
+        overseer: its `demonstrations` is the largest number that may be used.
+        at_once: the largest number that will be added at a time.
+    """
     room = (overseer.config.demonstrations + at_once, overseer.asks + 1)
     return Demonstrations(
         Transcript(
@@ -91,10 +97,17 @@ def demonstrate(
     questions: Int[Array, "batch questions question_length"],
     key: Key[Array, ""],
 ) -> tuple[Demonstrations, dict[str, Int[Array, ""]]]:
-    """Demonstrates one question of each context, if more demonstrations are wanted. Consumes the
-    key.
+    """Demonstrates one question of each context, if the budget allows more demonstrations.
 
-    The task's own strategy demonstrates, with the same helper as the learned overseer has.
+    The task's own strategy demonstrates, with the same helper as the learned overseer.
+
+    Args:
+        overseer: the learner.
+        demonstrations: those so far.
+        helper: answers sub-questions.
+        contexts: of the questions.
+        questions: one of each context is chosen at random.
+        key: consumed.
 
     Returns:
         The demonstrations, and how many answers each part gave for the new ones.
@@ -104,7 +117,7 @@ def demonstrate(
     picked = jax.random.randint(pick_key, (batch, 1, 1), 0, per_context)
     questions = jnp.take_along_axis(questions, picked, axis=1)
 
-    def show_one_each() -> tuple[Transcript, dict[str, Int[Array, ""]]]:
+    def demonstrate_batch() -> tuple[Transcript, dict[str, Int[Array, ""]]]:
         task = overseer.task
         respond = amplified(task, Simulated(task).using(), helper, contexts, depth=1)
         keys = jax.random.split(answer_key, (batch, 1))
@@ -115,29 +128,33 @@ def demonstrate(
         return jax.tree.map(lambda part: part[:, 0], overseer.transcript(tree)), counts
 
     room = jnp.floor(demonstrations.wanted).astype(jnp.int32) - demonstrations.used
-    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(show_one_each))
-    new, counts = jax.lax.cond(room > 0, show_one_each, lambda: nothing)
-    # What is not wanted lies beyond `used`, and the next ones are written over it.
-    shown = _put(demonstrations, new)
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(demonstrate_batch))
+    new, counts = jax.lax.cond(room > 0, demonstrate_batch, lambda: nothing)
+    # Demonstrations in excess lie beyond `used`, and will be overwritten.
+    shown = _append(demonstrations, new)
     used = demonstrations.used + jnp.clip(room, 0, batch)
     return demonstrations._replace(shown=shown, used=used), counts
 
 
-def show(
-    overseer: Learned, demonstrations: Demonstrations, demonstrated: Interaction
+def add_from_people(
+    overseer: Learned, demonstrations: Demonstrations, interactions: Interaction
 ) -> Demonstrations:
-    """Adds what people did, as much as there is room for: interactions of depth 1, with one
-    leading axis.
+    """Adds demonstrations by people, as many as the budget allows.
+
+    Args:
+        overseer: the learner.
+        demonstrations: those so far.
+        interactions: of depth 1, with one leading axis.
     """
-    new = overseer.transcript(demonstrated)
+    new = overseer.transcript(interactions)
     room = overseer.config.demonstrations - int(jax.device_get(demonstrations.used))
     new = jax.tree.map(lambda part: part[:room], new)
     used = demonstrations.used + len(new.rows)
-    return demonstrations._replace(shown=_put(demonstrations, new), used=used)
+    return demonstrations._replace(shown=_append(demonstrations, new), used=used)
 
 
-def _put(demonstrations: Demonstrations, new: Transcript) -> Transcript:
-    """What was shown, with new transcripts after those that are used."""
+def _append(demonstrations: Demonstrations, new: Transcript) -> Transcript:
+    """Writes new transcripts after those that are used."""
     return jax.tree.map(
         lambda all_, part: jax.lax.dynamic_update_slice_in_dim(all_, part, demonstrations.used, 0),
         demonstrations.shown,
@@ -145,20 +162,30 @@ def _put(demonstrations: Demonstrations, new: Transcript) -> Transcript:
     )
 
 
-def lesson(
+def next_batch(
     overseer: Learned,
     params: PyTree[Array],
     demonstrations: Demonstrations,
     key: Key[Array, ""],
     mesh: Mesh = ONE_DEVICE,
 ) -> tuple[Demonstrations, Update]:
-    """What the overseer is trained on next, unless it has settled; at times, a look at the held-out
-    demonstrations. Consumes the key. `mesh`: over which a batch is spread.
+    """Draws the overseer's next batch, and validates it every `VALIDATE_EVERY` calls.
+
+    Args:
+        overseer: the learner.
+        params: its parameters.
+        demonstrations: to draw from.
+        key: consumed.
+        mesh: shards the batch.
+
+    Returns:
+        The demonstrations with their validation loss updated, and the update. The update is skipped
+        if the loss is below `SETTLED`, unless this call validates.
     """
     validates = demonstrations.lessons % VALIDATE_EVERY == 0
     train_key, validation_key = jax.random.split(key)
     trains: Bool[Array, ""] = validates | (demonstrations.validation_loss >= SETTLED)
-    batch = mesh.spread_rows(_draw(overseer, demonstrations, train_key, held_out=False))
+    batch = mesh.spread_rows(_sample(overseer, demonstrations, train_key, held_out=False))
     loss = jax.lax.cond(
         validates,
         lambda: _validate(overseer, params, demonstrations, validation_key, mesh),
@@ -168,9 +195,11 @@ def lesson(
     return after, Update(batch, trains)
 
 
-def allow_more(overseer: Learned, demonstrations: Demonstrations) -> Demonstrations:
-    """The budget rule, once a training step of the assistant (or a lesson): so many demonstrations
-    more while the validation loss is 0.1 or above, a tenth of that below, a hundredth below 0.01.
+def update_budget(overseer: Learned, demonstrations: Demonstrations) -> Demonstrations:
+    """Raises the budget of demonstrations, once per training step.
+
+    It grows by `demonstrations_per_step` while the validation loss is at least 0.1 nats, by a tenth
+    of that below, and by a hundredth below 0.01.
     """
     loss, config = demonstrations.validation_loss, overseer.config
     share = jnp.where(loss >= 0.1, 1.0, jnp.where(loss >= 0.01, 0.1, 0.01))
@@ -186,29 +215,27 @@ def _validate(
     mesh: Mesh,
 ) -> Float[Array, ""]:
     """The validation loss, what it was before counting for four fifths."""
-    batch = mesh.spread_rows(_draw(overseer, demonstrations, key, held_out=True))
+    batch = mesh.spread_rows(_sample(overseer, demonstrations, key, held_out=True))
     _, metrics = overseer.loss(params, batch)
     before, now = demonstrations.validation_loss, metrics["nats"]
     return jnp.where(jnp.isfinite(before), 0.8 * before + 0.2 * now, now)
 
 
-def _draw(
+def _sample(
     overseer: Learned, demonstrations: Demonstrations, key: Key[Array, ""], *, held_out: bool
 ) -> Transcript:
-    """A batch of demonstrations, with replacement: of the newest that are held out, or of all
-    others.
-    """
+    """Draws a batch with replacement: of the newest held-out demonstrations, or of all others."""
     tens = demonstrations.used // HELD_OUT
     first = jnp.maximum(tens - RECENT, 0) if held_out else 0
     end = jnp.maximum(tens if held_out else demonstrations.used - tens, first + 1)
     index = jax.random.randint(key, (overseer.config.batch,), first, end)
-    # Of each ten the last is held out.
+    # The last of each ten is held out.
     place = HELD_OUT * (index + 1) - 1 if held_out else index + index // (HELD_OUT - 1)
     return jax.tree.map(lambda all_: all_[place], demonstrations.shown)
 
 
-def progress(demonstrations: Demonstrations) -> Metrics:
-    """What there is to log of a step."""
+def metrics(demonstrations: Demonstrations) -> Metrics:
+    """Returns metrics to log."""
     return {
         "demonstrations": demonstrations.used.astype(jnp.float32),
         "overseer_loss": demonstrations.validation_loss,
@@ -216,7 +243,12 @@ def progress(demonstrations: Demonstrations) -> Metrics:
 
 
 def describe(before: Demonstrations | None, after: Demonstrations) -> dict[str, Any]:
-    """What a record says of lessons; `before` is what was demonstrated in earlier rounds."""
+    """Returns entries for the round's record.
+
+    Args:
+        before: the demonstrations before the round; None: there were none.
+        after: those after it.
+    """
     used, loss = jax.device_get((after.used, after.validation_loss))
     known = 0 if before is None else int(jax.device_get(before.used))
     return {
@@ -227,9 +259,9 @@ def describe(before: Demonstrations | None, after: Demonstrations) -> dict[str, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Lessons(Source):
-    """The source of a phase that trains the overseer alone: the best assistant so far answers the
-    sub-questions of what is demonstrated.
+class ImitationSource(Source):
+    """Source of a phase that trains only the overseer: in demonstrations, the best assistant so far
+    answers sub-questions.
     """
 
     experiment: Experiment
@@ -247,7 +279,7 @@ class Lessons(Source):
         people = None if work is None else ask_people(work)
         if people is None or people.demonstrated is None:
             return before
-        return show(self.overseer, before, people.demonstrated)
+        return add_from_people(self.overseer, before, people.demonstrated)
 
     def next(
         self,
@@ -259,7 +291,7 @@ class Lessons(Source):
         experiment, overseer = self.experiment, self.overseer
         draw_key, demonstrate_key, lesson_key = jax.random.split(key, 3)
         by_people, asked = isinstance(experiment.overseer, Human), {}
-        if not by_people:  # people have shown what there is to see
+        if not by_people:  # otherwise all demonstrations come from people, in `begin`
             contexts, questions = draw_batch(experiment, draw_key)
             alone = assistant_alone(
                 experiment.task, experiment.assistant, frozen["assistant"], contexts
@@ -270,9 +302,9 @@ class Lessons(Source):
             )
             asked = calls.as_metrics(counts)
         params = live["overseer"].params
-        state, wanted = lesson(overseer, params, state, lesson_key, experiment.mesh)
-        state = state if by_people else allow_more(overseer, state)
-        return state, {"overseer": wanted}, progress(state) | asked
+        state, update = next_batch(overseer, params, state, lesson_key, experiment.mesh)
+        state = state if by_people else update_budget(overseer, state)
+        return state, {"overseer": update}, metrics(state) | asked
 
     def carry(self, state: Demonstrations) -> dict[str, PyTree[Array]]:
         return {"overseer": state}

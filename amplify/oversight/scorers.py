@@ -1,7 +1,7 @@
-"""Scorers: who assigns a number to an answer.
+"""Scorers assign a number to an answer.
 
-A reward model, a judge or a game's outcome are others. Whoever ranks candidates, weighs a signal or
-audits it asks a scorer, and need not know which.
+Other examples are reward models, judges and outcomes of games. Code that ranks candidates, weights
+a signal or audits it takes any scorer.
 """
 
 import dataclasses
@@ -18,21 +18,21 @@ from amplify.types import Assistant, Task
 
 
 class Scores(NamedTuple):
-    """What a scorer says of answers."""
+    """Scores of answers."""
 
     value: Float[Array, "batch questions"]  # the higher, the better
-    obtained: Bool[Array, "batch questions"]  # False: there is none, and `value` means nothing
+    obtained: Bool[Array, "batch questions"]  # False: there is no score, and `value` is meaningless
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Assigns a number to each answer. A frozen dataclass."""
+    """Assigns a number to each answer; a frozen dataclass."""
 
     def __hash__(self) -> int: ...
 
     @property
     def traced(self) -> bool:
-        """Whether `score` is a pure function of arrays, to be compiled with what calls it. False:
+        """Whether `score` is a pure function of arrays that may be compiled with its caller. False:
         it asks people or servers, and is called from Python.
         """
 
@@ -44,23 +44,25 @@ class Scorer(Protocol):
         candidates: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
     ) -> Scores:
-        """The score of one answer to each question. Consumes the keys.
+        """Scores one answer to each question.
 
         Args:
             roles: parameters of the models that score, by role.
+            contexts: what the questions are about.
+            questions: about each context.
             candidates: the answers.
-            keys: one for each answer; a scorer that draws nothing ignores them.
+            keys: one for each answer, consumed; ignored by deterministic scorers.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Gold:
-    """The world's own value: 1 for a right answer, 0 for a wrong one.
+    """Scores by the truth: 1 for a right answer, 0 for a wrong one.
 
-    It is for reports, and for experiments that say that they train on it.
+    For reports, and for experiments that declare that they train on it.
 
     Raises:
-        AmplifyError: for a task that knows no truth.
+        AmplifyError: the task knows no truth.
     """
 
     task: Task
@@ -81,14 +83,14 @@ class Gold:
         candidates: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
     ) -> Scores:
-        """Scores by the truth; needs no roles."""
+        """Scores by the truth; uses neither roles nor keys."""
         right = over_questions(self.task.is_right)(contexts, questions, candidates)
         return Scores(right.astype(jnp.float32), jnp.ones(right.shape, bool))
 
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """The log-probability, in nats, that a model gives an answer: how confident it is."""
+    """Scores by a model's confidence: the log-probability of the answer, in nats."""
 
     task: Task
     model: Assistant
@@ -103,7 +105,7 @@ class Likelihood:
         candidates: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
     ) -> Scores:
-        """Scores by the role's parameters."""
+        """Scores with the parameters of `role`; uses no keys."""
         params = roles[self.role]
         memory = self.model.encode(params, read_for(self.task, contexts, questions))
         value = jnp.sum(self.model.log_prob(params, memory, questions, candidates), axis=-1)

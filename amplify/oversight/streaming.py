@@ -1,10 +1,10 @@
-"""Streaming amplification: the target network's amplified answers, made while the assistant trains.
+"""Streaming amplification: the target network's amplified answers, made during training.
 
-Where a round's stored answers all come from its parent, here the target network answers
-sub-questions as it improves, and four things happen side by side: demonstrations, imitation of
-them, amplification into a buffer, and training on it. All of it is one tree of arrays and one
-compiled step from such a tree to the next, so that a killed training is resumed exactly.
-Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.4 and appendix.
+In place of the round's parent, the improving target network answers sub-questions. Each step does
+four things: it demonstrates, trains the overseer on demonstrations, amplifies new questions into a
+buffer, and trains the assistant on the buffer. The state is one tree of arrays, and a step one
+compiled function of it, so a killed run resumes exactly. Christiano, Shlegeris and Amodei 2018
+(arXiv:1810.08575), section 2.4 and appendix.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from amplify.experiment.sections import Curriculum, Experiment
 from amplify.oversight import imitation
 from amplify.oversight.imitation import Demonstrations
-from amplify.oversight.labels import amplify_as_in, sample_trees
+from amplify.oversight.make_data import amplify_for, sample_trees
 from amplify.oversight.work import Made, Work, draw_batch
 from amplify.runtime import calls
 from amplify.task_abilities import Sizes, sizes_of
@@ -28,49 +28,49 @@ from amplify.trees.amplification import amplified, assistant_alone, count_calls,
 from amplify.types import DONT_KNOW, Interaction, Problems, Weights
 
 HELD_OUT = 10
-"""One of so many places of the buffer, the last, is never trained on."""
+"""The last of every 10 slots of the buffer is held out from training."""
 
 
 class Buffer(NamedTuple):
-    """The newest contexts with their amplified answers; the oldest are written over."""
+    """Ring buffer of the newest contexts with their amplified answers."""
 
     contexts: Int[Array, "capacity facts fact_length"]
     questions: Int[Array, "capacity questions question_length"]
     answers: Int[Array, "capacity questions answer_length"]
-    written: Int[Array, ""]  # contexts so far, those written over too
+    written: Int[Array, ""]  # contexts written so far, including those overwritten
 
 
 class Growth(NamedTuple):
-    """Where the curriculum stands."""
+    """State of the curriculum."""
 
-    size: Int[Array, ""]  # of contexts; without a curriculum it means nothing
-    agreement: Float[Array, ""]  # of the target network with its amplified answers, averaged
+    size: Int[Array, ""]  # of contexts; meaningless without a curriculum
+    agreement: Float[Array, ""]  # mean fraction of amplified answers that the target network gives
     batches: Int[Array, ""]  # since the size last grew
 
 
 class Stream(NamedTuple):
-    """The state of the source."""
+    """State of the source."""
 
-    demonstrations: Demonstrations | None  # None where the overseer is not learned
+    demonstrations: Demonstrations | None  # None if the overseer is not learned
     buffer: Buffer
     growth: Growth
 
 
 Calls = dict[str, Int[Array, ""]]
-"""Answers by the part that gave them."""
+"""Number of answers by the part that gave them."""
 
 
-class Amplification(NamedTuple):
-    """What a batch of newly amplified contexts changes."""
+class AmplifiedBatch(NamedTuple):
+    """Result of amplifying a batch of new contexts."""
 
     stream: Stream
     assistant_answers: Int[Array, ""]  # sub-questions that the assistant answered for the overseer
-    calls: Calls  # everybody's answers, for demonstrations and the curriculum too
+    calls: Calls  # all answers, including those for demonstrations and the curriculum
 
 
 @dataclasses.dataclass(frozen=True)
 class Streaming(Source):
-    """The source of a phase that trains the assistant, and its overseer if that is learned."""
+    """Source of a phase that trains the assistant, and a learned overseer."""
 
     experiment: Experiment
     traced = True
@@ -78,13 +78,13 @@ class Streaming(Source):
     def begin(self, work: Work | None, carried: Roles) -> Stream:
         task, asked = self.experiment.task, self.experiment.questions
 
-        def room(*shape: int) -> Array:
+        def empty(*shape: int) -> Array:
             return jnp.zeros((asked.contexts, *shape), jnp.int32)
 
         buffer = Buffer(
-            room(task.facts, task.fact_length),
-            room(asked.per_context, task.question_length),
-            room(asked.per_context, task.answer_length),
+            empty(task.facts, task.fact_length),
+            empty(asked.per_context, task.question_length),
+            empty(asked.per_context, task.answer_length),
             jnp.zeros((), jnp.int32),
         )
         learner, demonstrations = self.experiment.learner, carried.get("overseer")
@@ -100,7 +100,7 @@ class Streaming(Source):
         experiment, training = self.experiment, self.experiment.training
         keys = jax.random.split(key, 3)
 
-        def amplify() -> Amplification:
+        def amplify() -> AmplifiedBatch:
             return _amplify(experiment, keys[0], live, state)
 
         if training.amplify_every == 1:
@@ -111,20 +111,20 @@ class Streaming(Source):
             done = jax.lax.cond(
                 live["assistant"].step % training.amplify_every == 0,
                 amplify,
-                lambda: Amplification(state, *counts),
+                lambda: AmplifiedBatch(state, *counts),
             )
         state, updates = done.stream, {}
         if state.demonstrations is not None:
             learner, params = experiment.learner, live["overseer"].params
             assert learner is not None
-            demonstrations, updates["overseer"] = imitation.lesson(
+            demonstrations, updates["overseer"] = imitation.next_batch(
                 learner, params, state.demonstrations, keys[1], experiment.mesh
             )
-            state = state._replace(demonstrations=imitation.allow_more(learner, demonstrations))
+            state = state._replace(demonstrations=imitation.update_budget(learner, demonstrations))
         batch = experiment.mesh.spread_rows(_draw(state.buffer, keys[2], training.batch))
         updates["assistant"] = Update(batch)
         counts = {ASSISTANT_ANSWERS: done.assistant_answers, **calls.as_metrics(done.calls)}
-        return state, updates, _progress(experiment, state) | counts
+        return state, updates, _metrics(experiment, state) | counts
 
     def carry(self, state: Stream) -> dict[str, PyTree[Array]]:
         return {
@@ -140,7 +140,7 @@ class Streaming(Source):
         return size | taught | count_answers(self.experiment, log)
 
     def sample(self, work: Work, live: Mapping[str, RoleState], state: Stream) -> Made:
-        """The buffer's held-out part as a data set, and trees of the final target network."""
+        """Returns the buffer's held-out slots, and trees of the final target network."""
         experiment, mesh = self.experiment, self.experiment.mesh
         overseer = live["overseer"].answering if "overseer" in live else None
         weights, buffer = mesh.bring_here(
@@ -153,7 +153,7 @@ class Streaming(Source):
             jnp.asarray(rows["context"]),
             jnp.asarray(rows["questions"]),
         )
-        [chunk, *_] = amplify_as_in(experiment, weights, problems)
+        [chunk, *_] = amplify_for(experiment, weights, problems)
         return Made(
             {name: rows[name] for name in ("context", "questions", "answers")},
             sample_trees(experiment, problems, chunk),
@@ -162,9 +162,9 @@ class Streaming(Source):
         )
 
 
-def _progress(experiment: Experiment, state: Stream) -> Metrics:
-    """What there is to log of a step."""
-    found = {} if state.demonstrations is None else imitation.progress(state.demonstrations)
+def _metrics(experiment: Experiment, state: Stream) -> Metrics:
+    """Returns metrics to log."""
+    found = {} if state.demonstrations is None else imitation.metrics(state.demonstrations)
     if experiment.curriculum.start:
         found["size"] = state.growth.size.astype(jnp.float32)
     return found
@@ -172,8 +172,8 @@ def _progress(experiment: Experiment, state: Stream) -> Metrics:
 
 def _amplify(
     experiment: Experiment, key: Key[Array, ""], live: Mapping[str, RoleState], state: Stream
-) -> Amplification:
-    """New contexts, every question answered by the overseer with the target network's help."""
+) -> AmplifiedBatch:
+    """Draws new contexts; the overseer answers all questions with the target network's help."""
     task, overseer, assistant = experiment.task, experiment.overseer, experiment.assistant
     draw_key, demonstrate_key, answer_key, alone_key = jax.random.split(key, 4)
     size = state.growth.size if experiment.curriculum.start else None
@@ -198,22 +198,23 @@ def _amplify(
     sizes = sizes_of(task)
     if experiment.curriculum.start and sizes is not None:
         keys = jax.random.split(alone_key, everywhere.shape)
-        said = alone(questions, everywhere, keys)
+        own = alone(questions, everywhere, keys)
         counts[calls.ASSISTANT] += jnp.int32(everywhere.size)
-        growth = grow(experiment.curriculum, sizes, growth, said.answer, tree.answer)
+        growth = grow(experiment.curriculum, sizes, growth, own.answer, tree.answer)
     for part, number in shown.items():
         counts[part] = counts.get(part, jnp.int32(0)) + number
-    return Amplification(
-        Stream(demonstrations, _put(state.buffer, contexts, questions, tree), growth),
+    return AmplifiedBatch(
+        Stream(demonstrations, _write(state.buffer, contexts, questions, tree), growth),
         helped,
         counts,
     )
 
 
 def count_answers(experiment: Experiment, log: list[dict[str, Any]]) -> dict[str, int]:
-    """How many answers a streaming round took, exactly.
+    """Counts the answers in a streaming round.
 
     Args:
+        experiment: its batches determine the overseer's answers.
         log: rows of the training log; each has the sum of ASSISTANT_ANSWERS over its steps.
     """
     training = experiment.training
@@ -231,26 +232,35 @@ def grow(
     alone: Int[Array, "batch questions answer_length"],
     amplified: Int[Array, "batch questions answer_length"],
 ) -> Growth:
-    """Contexts grow by one once the target network agrees with its own amplified answers, those of
-    "don't know" left out. The truth has no part in it.
+    """Increases the size of contexts by one once the target network reproduces enough of its own
+    amplified answers, without those of "don't know". The truth is not used.
+
+    Args:
+        curriculum: the fraction of answers to reproduce, and over how many batches.
+        sizes: of the task; contexts stop growing at the largest.
+        growth: the curriculum's state.
+        alone: the target network's own answers.
+        amplified: its amplified answers.
     """
     knows = jnp.any(amplified != DONT_KNOW, axis=-1)
-    agrees = knows & jnp.all(alone == amplified, axis=-1)
-    share = jnp.sum(agrees, dtype=jnp.float32) / jnp.maximum(jnp.sum(knows, dtype=jnp.float32), 1)
+    reproduced = knows & jnp.all(alone == amplified, axis=-1)
+    share = jnp.sum(reproduced, dtype=jnp.float32) / jnp.maximum(
+        jnp.sum(knows, dtype=jnp.float32), 1
+    )
     batches = growth.batches + 1
-    # A plain mean at first, then one that forgets.
+    # A mean over all batches at first, then an exponential moving average.
     weight = jnp.maximum(1 / curriculum.batches, 1 / batches.astype(jnp.float32))
-    agreement = growth.agreement + weight * (share - growth.agreement)
-    grows = (batches > curriculum.batches) & (agreement > curriculum.agreement)
+    mean = growth.agreement + weight * (share - growth.agreement)
+    grows = (batches > curriculum.batches) & (mean > curriculum.agreement)
     grows &= growth.size < sizes.largest
     return Growth(
         growth.size + jnp.where(grows, 1, 0),
-        jnp.where(grows, 0.0, agreement),
+        jnp.where(grows, 0.0, mean),
         jnp.where(grows, 0, batches),
     )
 
 
-def _put(
+def _write(
     buffer: Buffer,
     contexts: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
@@ -267,7 +277,7 @@ def _put(
 
 
 def _draw(buffer: Buffer, key: Key[Array, ""], batch: int) -> dict[str, Array]:
-    """A batch to train on, drawn with replacement from all places that are not held out."""
+    """Draws a training batch with replacement from all slots that are not held out."""
     filled = jnp.minimum(buffer.written, len(buffer.contexts))
     index = jax.random.randint(key, (batch,), 0, filled - filled // HELD_OUT)
     place = index + index // (HELD_OUT - 1)
@@ -279,7 +289,7 @@ def _draw(buffer: Buffer, key: Key[Array, ""], batch: int) -> dict[str, Array]:
 
 
 def held_out(buffer: Buffer) -> dict[str, Array]:
-    """What stands in the places that are never trained on, as far as they are filled."""
+    """Returns the contents of the held-out slots that are filled, and their places."""
     filled = min(int(jax.device_get(buffer.written)), len(buffer.contexts))
     place = jnp.arange(HELD_OUT - 1, filled, HELD_OUT)
     return {

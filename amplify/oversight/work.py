@@ -1,4 +1,4 @@
-"""What oversight is given to make a signal with, and what it makes."""
+"""The interface of oversight: what it gets to make a signal, and what it returns."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -17,65 +17,80 @@ from amplify.training.phase import Phase, Trained
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A round, as a phase finds it."""
+    """What a phase has to work with: the round so far."""
 
     experiment: Experiment
     this: RoundFolder
     best: RoundFolder
-    """The round that this one is trained from."""
+    """The parent: the best round so far."""
     roles: Mapping[str, Handle]
-    """As the phases before this one left them, in this round or in earlier ones."""
+    """Checkpoints of the roles after all earlier phases, in this round or in previous ones."""
     watch: Watch
 
 
 @runtime_checkable
 class Oversight(Protocol):
-    """A way to make training signals: a frozen dataclass, whose fields are the keys of
-    `[oversight]` in an experiment file.
+    """A way to make training signals: a frozen dataclass whose fields are the keys of `[oversight]`
+    in an experiment file.
 
-    Two more members are optional. `sub_answers`, "assistant" or "truth", says who answers an
-    overseer's sub-questions; "assistant" if it is not there. `adapt_overseer(task, overseer)` takes
-    the task and the overseer's section of the experiment file, and returns that section as this
-    oversight needs it, or raises ValueError if they do not fit together.
+    Two more members are optional. `sub_answers`, "assistant" (the default) or "truth", says who
+    answers an overseer's sub-questions. `adapt_overseer(task, overseer)` receives the task and the
+    overseer's section of the experiment file; it returns the section that this oversight needs, or
+    raises ValueError if the two do not fit together.
     """
 
     def __hash__(self) -> int: ...
 
     def roles(self, experiment: Experiment) -> list[Trained]:
-        """The roles that rounds train, as round 0 initialises them."""
+        """Returns the roles that rounds train and round 0 initialises."""
 
     def phases(self, experiment: Experiment, this: RoundFolder) -> Iterator[Phase]:
-        """A round's phases, in order. A function of what the round's record says of the phases
-        before: each is asked for once those are done.
+        """Yields the phases of a round, in order.
+
+        Each phase is requested when the phases before it are done, and must depend on nothing but
+        their entries in the round's record, so that a resumed round has the same phases.
+
+        Args:
+            experiment: the experiment.
+            this: the round's folder.
         """
 
     def signal(self, phase: Phase, work: Work) -> "Made":
-        """The signal of a phase that has no source."""
+        """Makes the signal of a phase that has no source.
+
+        Args:
+            phase: one that `phases` yielded.
+            work: the round so far.
+        """
 
 
 class Made(NamedTuple):
-    """A signal, before it is written."""
+    """A training signal, before it is written."""
 
     columns: dict[str, np.ndarray]
-    """Of a data set, with one leading axis of rows. `weight`, a number for each answer by which its
-    loss is multiplied, may be left out where all are 1; 0: no answer was obtained. An answer of
-    `types.FAILED` is none whatever its weight.
+    """Columns of the data set, with one leading axis of rows. `weight`, which multiplies the loss
+    of each answer, may be left out if all weights are 1; it is 0 if no answer was obtained. An
+    answer of `types.FAILED` counts as not obtained whatever its weight.
     """
     trees: list[dict[str, Any]]
-    """Interactions that are kept: all that people made, and a sample of the others."""
+    """Interactions to save: those of people, and a sample of the others."""
     facts: dict[str, Any]
-    """For the record."""
+    """Entries for the round's record."""
     description: str
+    """Of the data set."""
 
 
 WEIGHT = "weight"
 
 
 def without_ones(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns of a signal as they are written: without weights that are all 1.
+    """Returns the columns of a signal as they are written: without weights that are all 1.
+
+    Args:
+        columns: of the signal, with one leading axis of rows.
 
     Raises:
-        ValueError: if a weight is no finite number.
+        ValueError: a weight is not finite.
     """
     weight = columns.get(WEIGHT)
     if weight is None:
@@ -89,11 +104,17 @@ def without_ones(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def draw_batch(
     experiment: Experiment, key: Key[Array, ""], size: Int[Array, ""] | None = None
 ) -> tuple[Int[Array, "batch facts fact_length"], Int[Array, "batch questions question_length"]]:
-    """A training batch of new contexts with questions of all depths, spread over the mesh; for use
-    inside a compiled step. Consumes the key.
+    """Draws a training batch of new contexts with questions of all depths, sharded over the mesh.
+
+    May be called inside a compiled step.
 
     Args:
-        size: of the contexts, where they come in sizes; None: full.
+        experiment: its task, batch size and mesh.
+        key: consumed.
+        size: of the contexts, if the task has sizes; None: full size.
+
+    Returns:
+        Contexts, and questions about each.
     """
     drawn = draw_for_training(
         experiment.task,

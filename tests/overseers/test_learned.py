@@ -85,7 +85,7 @@ def taught(steps: int, at_once: int = 64):
     trained = trained_overseer(OVERSEER)
 
     @jax.jit
-    def lesson(state, shown, key):
+    def next_batch(state, shown, key):
         contexts, questions, teach, learn = jax.random.split(key, 4)
         drawn = jax.vmap(TASK.draw_context)(jax.random.split(contexts, at_once))
         asked = jax.vmap(
@@ -95,14 +95,14 @@ def taught(steps: int, at_once: int = 64):
         )(jax.random.split(questions, at_once), drawn)
         helper = told_the_truth(TASK, drawn)
         shown, _ = imitation.demonstrate(OVERSEER, shown, helper, drawn, asked, teach)
-        shown, wanted = imitation.lesson(OVERSEER, state.params, shown, learn)
+        shown, wanted = imitation.next_batch(OVERSEER, state.params, shown, learn)
         state, _ = update_if(trained, {}, state, wanted)
-        return state, imitation.allow_more(OVERSEER, shown)
+        return state, imitation.update_budget(OVERSEER, shown)
 
     state = fresh_role(trained, jax.jit(OVERSEER.init)(jax.random.key(1)))
     shown = imitation.begin(OVERSEER, at_once)
     for number in range(steps):
-        state, shown = lesson(state, shown, jax.random.fold_in(jax.random.key(2), number))
+        state, shown = next_batch(state, shown, jax.random.fold_in(jax.random.key(2), number))
     return state.params, shown
 
 
@@ -150,19 +150,19 @@ def test_driven_it_takes_questions_apart_as_it_was_shown(learned):
 @pytest.mark.parametrize(("loss", "rate"), [(0.5, 1.0), (0.1, 1.0), (0.05, 0.1), (0.001, 0.01)])
 def test_the_budget_slows_down_as_imitation_gets_better(loss, rate):
     shown = imitation.begin(OVERSEER, 8)._replace(validation_loss=jnp.float32(loss))
-    more = imitation.allow_more(OVERSEER, shown)
+    more = imitation.update_budget(OVERSEER, shown)
     np.testing.assert_allclose(float(more.wanted), 500 + rate, rtol=1e-6)
 
 
 def test_a_larger_allowance_scales_the_budget():
     overseer = dataclasses.replace(CONFIG, demonstrations_per_step=10.0).build(TASK)
     shown = imitation.begin(overseer, 8)._replace(validation_loss=jnp.float32(0.05))
-    assert float(imitation.allow_more(overseer, shown).wanted) == 501
+    assert float(imitation.update_budget(overseer, shown).wanted) == 501
 
 
 def test_the_cap_on_demonstrations_holds():
     overseer = dataclasses.replace(CONFIG, demonstrations=500).build(TASK)
-    assert float(imitation.allow_more(overseer, imitation.begin(overseer, 8)).wanted) == 500
+    assert float(imitation.update_budget(overseer, imitation.begin(overseer, 8)).wanted) == 500
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 
 from amplify.oversight.amplification import distillation, trained_assistant
 from amplify.oversight.draws import draw_round
-from amplify.oversight.loading import load_weights
+from amplify.oversight.restore import load_weights
 from amplify.oversight.work import Made
 from amplify.training.phase import Phase
 from amplify.trees.chunks import amplify_problems

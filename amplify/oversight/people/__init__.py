@@ -1,1 +1,1 @@
-"""People oversee: the questions that are put up to them, and what helps them meanwhile."""
+"""Oversight by people: which questions they get, and the model that answers their sub-questions."""

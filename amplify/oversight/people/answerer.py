@@ -1,9 +1,9 @@
-"""Answers people's sub-questions with the weights of the best assistant, in batches.
+"""Answers people's sub-questions with the best assistant, in batches.
 
-Unlike people, it sees the contexts. A primitive question is answered by the environment. A request
-to expand on an answer becomes a question of its own: if a part is marked and the task has a
-question for it (`task_abilities.expander_of`), that one; otherwise the overseer that works beside
-people answers the same question again, and its decomposition is shown.
+Unlike people, the assistant sees the contexts. Primitive questions are answered by the environment.
+A request to expand an answer becomes a question: if part of the answer is selected and the task has
+a question about it (`task_abilities.expander_of`), that question; otherwise the overseer that works
+beside people answers the same question again, and its decomposition is shown.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from amplify.trees.chunks import amplify_chunk
 from amplify.types import Assistant, Problems, Task, Weights
 
 SIZES = (1, 8, 64)
-"""Questions answered at a time: the program is compiled for these numbers and no others."""
+"""Batch sizes, to which batches are padded: the program is compiled only for these."""
 
 Pending = tuple[Item, Assignment, Exchange]
 
@@ -45,7 +45,7 @@ class Answered(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Answerer:
-    """The assistant of one round, for people who ask it."""
+    """Answers the sub-questions that people ask in one round."""
 
     experiment: Experiment
     weights: Weights
@@ -55,9 +55,11 @@ class Answerer:
     def answer(self, pending: Sequence[Pending]) -> list[New]:
         """Returns a `told` event for each sub-question, in order.
 
+        A question that cannot be answered gets a problem in place of an answer, whatever the task's
+        own code raised.
+
         Args:
-            pending: each with its item and assignment. One that cannot be answered gets a problem
-                in place of an answer, whatever the task's own code raised.
+            pending: sub-questions, each with its item and assignment.
         """
         asked: dict[int, Int[np.ndarray, " question_length"]] = {}
         bodies: dict[int, dict[str, Any]] = {}
@@ -65,10 +67,10 @@ class Answerer:
             try:
                 text = self._question(assignment, exchange)
             except Exception as error:  # of a task's own code
-                bodies[place] = {"problem": f"this cannot be expanded on ({first_line(error)})"}
+                bodies[place] = {"problem": f"this cannot be expanded ({first_line(error)})"}
                 continue
             if text is None:
-                bodies[place] = self._one_by_one(self._taken_apart, item, assignment, exchange)
+                bodies[place] = self._try(self._decompose, item, assignment, exchange)
                 continue
             tokens, problem = read_question(self.experiment.task, text)
             if tokens is None:
@@ -76,7 +78,7 @@ class Answerer:
             else:
                 asked[place] = tokens
         rows = [pending[place][0].row for place in asked]
-        bodies |= dict(zip(asked, self._told_or_why_not(rows, list(asked.values())), strict=True))
+        bodies |= dict(zip(asked, self._answer_or_explain(rows, list(asked.values())), strict=True))
         return [
             new_event(
                 Told(number=exchange.number, **bodies[place]),
@@ -90,23 +92,23 @@ class Answerer:
         ]
 
     def warm_up(self) -> None:
-        """Compiles for every batch size, so that the first person need not wait."""
+        """Compiles for every batch size, so that the first person does not wait."""
         blank = jax.device_get(self.problems.questions)[0, 0]
         for size in SIZES:
-            self._told([0] * size, [blank] * size)
+            self._answer([0] * size, [blank] * size)
 
     def ask_again(self, asked: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
-        """Returns the answers to questions about the contexts of these rows.
+        """Answers questions about the contexts of rows.
 
         Args:
             asked: row and text of each question.
 
         Returns:
-            Bodies of `told` events, each with whether the answer is "right" where the task knows.
+            Bodies of `told` events, each with whether the answer is "right" if the task knows.
         """
         task, rows = self.experiment.task, [row for row, _ in asked]
         questions = [words.read_question(task, text) for _, text in asked]
-        bodies = self._told(rows, questions)
+        bodies = self._answer(rows, questions)
         contexts = jax.device_get(self.problems.contexts)
         for row, question, body in zip(rows, questions, bodies, strict=True):
             answer = np.array(body["tokens"]["answer"], np.int32)
@@ -114,7 +116,7 @@ class Answerer:
         return bodies
 
     def _question(self, assignment: Assignment, exchange: Exchange) -> str | None:
-        """The question to ask; None if the overseer is to take an answer's question apart."""
+        """Returns the question to ask; None if the overseer is to decompose an earlier question."""
         if exchange.about is None:
             return exchange.text
         part = exchange.about.get("part")
@@ -123,23 +125,23 @@ class Answerer:
             return expand(part)
         return None
 
-    def _told_or_why_not(
+    def _answer_or_explain(
         self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
     ) -> list[dict[str, Any]]:
-        """Answers questions together, or one by one if that fails: a question that cannot be
-        answered must not keep others from an answer.
+        """Answers questions in batches, or one by one if that fails, so that a question that cannot
+        be answered does not affect others.
         """
         try:
-            return self._told(rows, questions)
+            return self._answer(rows, questions)
         except Exception:
             return [
-                self._one_by_one(lambda *one: self._told(*one)[0], [row], [question])
+                self._try(lambda *one: self._answer(*one)[0], [row], [question])
                 for row, question in zip(rows, questions, strict=True)
             ]
 
-    def _one_by_one(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-        """Returns what `work` returns, or else a problem. If not even a known question can be
-        answered, the fault is not this question's, and is raised.
+    def _try(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Calls `work`; returns a problem if it raises. Raises if not even a known question can be
+        answered, since then the question is not the cause.
         """
         try:
             return work(*arguments)
@@ -147,23 +149,23 @@ class Answerer:
             self.warm_up()
             return {"problem": f"this cannot be answered ({first_line(error)})"}
 
-    def _told(
+    def _answer(
         self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
     ) -> list[dict[str, Any]]:
         bodies = []
         for start in range(0, len(rows), SIZES[-1]):
             some = slice(start, start + SIZES[-1])
-            bodies += self._told_together(rows[some], questions[some])
+            bodies += self._answer_batch(rows[some], questions[some])
         return bodies
 
-    def _told_together(
+    def _answer_batch(
         self, rows: Sequence[int], questions: Sequence[Int[np.ndarray, " question_length"]]
     ) -> list[dict[str, Any]]:
         experiment = self.experiment
         size = next(size for size in SIZES if size >= len(rows))
         places = jnp.asarray([*rows, *[rows[0]] * (size - len(rows))])
         asked = jnp.asarray(np.stack([*questions, *[questions[0]] * (size - len(rows))]))
-        told = _tell(
+        told = _answer_with(
             experiment.task,
             experiment.assistant,
             self.weights.assistant,
@@ -189,8 +191,8 @@ class Answerer:
                 body["passages"] = [words.shown(task, fact) for fact in read]
         return body
 
-    def _taken_apart(self, item: Item, assignment: Assignment, exchange: Exchange) -> Any:
-        """The decomposition of an answer's question by the overseer that works beside people."""
+    def _decompose(self, item: Item, assignment: Assignment, exchange: Exchange) -> Any:
+        """Decomposes an earlier question by the overseer that works beside people."""
         assert exchange.about is not None
         task, about = self.experiment.task, exchange.about["number"]
         text = assignment.exchanges[about - 1].text
@@ -222,7 +224,7 @@ class Answerer:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _tell(
+def _answer_with(
     task: Task,
     assistant: Assistant,
     params: PyTree[Array],
@@ -230,7 +232,7 @@ def _tell(
     problems: Problems,
     questions: Int[Array, "n 1 question_length"],
 ) -> Answered:
-    """The likeliest answer to one question of each problem, or the environment's."""
+    """Returns the likeliest answer to one question of each problem, or the environment's."""
     contexts = problems.contexts
     primitive = task.is_primitive(questions)
     keys = answer_keys(root, problems.seeds, 1)
@@ -242,7 +244,7 @@ def _tell(
 
 
 def _without_truth(tree: words.Tree) -> words.Tree:
-    """The tree as people may see it."""
+    """Returns the tree as people may see it."""
     return {
         "question": tree["question"],
         "answer": tree["answer"],

@@ -1,9 +1,9 @@
-"""People's part of a round: their answers as rows of the data set.
+"""Collects people's answers as rows of a round's data set.
 
-`collect` waits until people have answered every question, and answers their sub-questions
-meanwhile. Then the round is closed in the log: what people say afterwards no longer changes it.
-`gather` is a pure function of the log up to that event, so a round can be replayed from it bit for
-bit. `people` knows the log and the pages; what needs the task or a model is here.
+`collect` answers people's sub-questions until every question has an answer. Then it closes the
+round in the log: later events no longer change it. `gather` is a pure function of the log up to
+that event, so a round can be replayed bit for bit. The package `people` has the log and the pages;
+code that needs the task or a model is here.
 """
 
 import functools
@@ -44,8 +44,8 @@ class Gathered(NamedTuple):
     columns: Int[np.ndarray, " items"]
     answers: Int[np.ndarray, "items answer_length"]
     trees: list[dict[str, Any]]  # one for each answer, as in interactions.jsonl
-    demonstrated: Interaction | None  # for an overseer to imitate; None if there is nothing
-    facts: dict[str, Any]  # for the record
+    demonstrated: Interaction | None  # for an overseer to imitate; None if nobody may ask
+    facts: dict[str, Any]  # entries for the round's record
 
 
 def collect(
@@ -61,7 +61,7 @@ def collect(
         experiment: overseen by people.
         this: the round's folder.
         problems: of the round.
-        answerer: loads what answers people's sub-questions; called only if they are to be asked.
+        answerer: loads the model that answers sub-questions; called only if people are asked.
         watch: shows how many questions have been answered.
 
     Raises:
@@ -87,7 +87,7 @@ def collect(
 
 
 def helper_of(experiment: Experiment, answerer: Answerer) -> Helper:
-    """What a round that waits for people needs a model and the task for."""
+    """Returns what a round that waits for people needs from a model and the task."""
     return Helper(answerer.answer, functools.partial(_why_unreadable, experiment), answerer.warm_up)
 
 
@@ -96,8 +96,8 @@ def _why_unreadable(experiment: Experiment, answer: str) -> str:
 
 
 def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
-    """Closes a round in the log: what people do afterwards does not change it. Adjudicated answers
-    that the task cannot read are set aside first.
+    """Closes a round in the log, so that later events do not change it. First sets aside
+    adjudicated answers that the task cannot parse.
     """
     queue = Queue(log.since())
     items = [queue.items[name] for name in queue.rounds[number].items]
@@ -109,7 +109,7 @@ def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
 
 
 def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str, int]:
-    """Items whose answer cannot be read; left out if there are none, as in older records."""
+    """Counts items whose answer cannot be parsed; omitted if 0, as in older records."""
     unread = sum(item.withdrawn is None and item.id not in read for item in roots)
     return {"set_aside": unread} if unread else {}
 
@@ -117,9 +117,15 @@ def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str
 def recorded_by_people(
     experiment: Experiment, this: RoundFolder, problems: Problems
 ) -> Gathered | None:
-    """Returns what people had answered when a round's data was made, from the log.
+    """Reads from the log what people had answered when a round's data was made.
 
-    None if no people oversee the experiment.
+    Args:
+        experiment: the experiment.
+        this: the round's folder.
+        problems: of the round.
+
+    Returns:
+        The answers; None if no people oversee the experiment.
     """
     if not isinstance(experiment.overseer, Human):
         return None
@@ -134,7 +140,7 @@ def recorded_by_people(
 def gather(
     experiment: Experiment, number: int, problems: Problems, events: Iterable[Event], closed: int
 ) -> Gathered:
-    """Returns what people answered before a round was closed: a pure function of its arguments.
+    """Gathers what people answered before a round was closed: a pure function of its arguments.
 
     Args:
         experiment: overseen by people.
@@ -171,20 +177,20 @@ def gather(
         _tree(experiment, contexts[item.row], problems, item, assignment, answer)
         for (item, assignment), answer in zip(kept, answers, strict=True)
     ]
-    everyone = [a for item in items for a in item.assignments.values()]
+    assignments = [a for item in items for a in item.assignments.values()]
     return Gathered(
         np.array([item.row for item, _ in kept]),
         np.array([item.column for item, _ in kept]),
         np.stack(answers),
         trees,
-        _demonstrated(experiment, problems, kept, np.stack(answers)),
+        _as_interactions(experiment, problems, kept, np.stack(answers)),
         {
-            "human_answers": sum(a.state == SUBMITTED for a in everyone),
-            "human_seconds": round(sum(a.seconds for a in everyone), 1),
-            "people": len({a.person for a in everyone}),
+            "human_answers": sum(a.state == SUBMITTED for a in assignments),
+            "human_seconds": round(sum(a.seconds for a in assignments), 1),
+            "people": len({a.person for a in assignments}),
             "withdrawn": sum(item.withdrawn is not None for item in roots),
             **_count_set_aside(roots, read),
-            "sub_questions": sum(e.by == "assistant" for a in everyone for e in a.kept),
+            "sub_questions": sum(e.by == "assistant" for a in assignments for e in a.kept),
             "agreement": agreement(queue, number).alpha,
             "uplift": _uplift(experiment, queue, number, problems),
             "closed": closed,
@@ -195,8 +201,8 @@ def gather(
 def _uplift(
     experiment: Experiment, queue: Queue, number: int, problems: Problems
 ) -> dict[str, Any] | None:
-    """The effect of the assistant's help, for the record; None if there was no trial. Where the
-    task knows no truth, the effect is the time that it saves.
+    """Returns the effect of the assistant's help, for the record; None if there was no trial. If
+    the task knows no truth, the only effect is on time.
     """
     questions = jax.device_get(problems.questions)
 
@@ -265,13 +271,13 @@ def _tree(
     }
 
 
-def _demonstrated(
+def _as_interactions(
     experiment: Experiment,
     problems: Problems,
     kept: Sequence[tuple[Item, Assignment]],
     answers: Int[np.ndarray, "items answer_length"],
 ) -> Interaction | None:
-    """People's work as interactions that an overseer can imitate."""
+    """Returns people's work as interactions that an overseer can imitate."""
     task, steps = experiment.task, []
     shape = (len(kept), task.question_length), (len(kept), task.answer_length)
     for number in range(human(experiment).config.asks):

@@ -17,14 +17,19 @@ from amplify.types import Task
 
 
 class Parsed(NamedTuple):
-    """A text in tokens, or why it has none."""
+    """The tokens of a text, or the reason why there are none."""
 
     tokens: Int[np.ndarray, " length"] | None
     problem: str  # why there are no tokens; "" if there are
 
 
 def read_answer(task: Task, text: str) -> Parsed:
-    """Parses an answer."""
+    """Parses an answer.
+
+    Args:
+        task: parses the text.
+        text: as a person typed it.
+    """
     if REPLACEMENT in text:
         return Parsed(None, f"{text!r} has characters that could not be read")
     try:
@@ -36,7 +41,12 @@ def read_answer(task: Task, text: str) -> Parsed:
 
 
 def read_question(task: Task, text: str) -> Parsed:
-    """Parses a question."""
+    """Parses a question.
+
+    Args:
+        task: parses the text.
+        text: as a person typed it.
+    """
     try:
         return Parsed(words.read_question(task, text), "")
     except AmplifyError as error:

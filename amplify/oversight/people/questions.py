@@ -1,7 +1,7 @@
 """Chooses the questions of a round that people answer, and writes them as text.
 
-Everything follows from the experiment and the round's problems, so a round that was stopped puts up
-the same items under the same names.
+The result depends only on the experiment and the round's problems, so an interrupted round
+publishes the same items under the same names.
 """
 
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ from amplify.types import Problems, Task
 
 
 def human(experiment: Experiment) -> Human:
-    """The experiment's overseer, who must be people."""
+    """Returns the overseer of an experiment that people oversee."""
     assert isinstance(experiment.overseer, Human)
     return experiment.overseer
 
 
 def work_rules(experiment: Experiment) -> WorkRules:
-    """How people work on the questions of an experiment's rounds, as plain values."""
+    """Returns the rules by which people work on an experiment's questions, as plain values."""
     config, task = human(experiment).config, experiment.task
     return WorkRules(
         experiment=experiment.digest,
@@ -54,7 +54,7 @@ def work_rules(experiment: Experiment) -> WorkRules:
 def open_round(
     experiment: Experiment, number: int, problems: Problems, checkpoint: str
 ) -> list[New]:
-    """Returns the events that put a round's questions up to people; the same every time.
+    """Returns the events that publish a round's questions to people; the same every time.
 
     Args:
         experiment: overseen by people.
@@ -96,10 +96,18 @@ def open_round(
 
 
 def choose_places(experiment: Experiment, number: int, problems: Problems) -> list[tuple[int, int]]:
-    """Returns row and column of the questions that people answer, drawn among those that differ.
+    """Draws the questions that people answer from the distinct ones that are not primitive.
+
+    Args:
+        experiment: overseen by people; its seed determines the draw.
+        number: of the round.
+        problems: of the round.
+
+    Returns:
+        Row and column of each question.
 
     Raises:
-        AmplifyError: there are fewer of them than people should answer.
+        AmplifyError: there are fewer such questions than people should answer.
     """
     wanted = human(experiment).config.items
     questions = jax.device_get(problems.questions)
@@ -125,8 +133,8 @@ def right_words(
     contexts: Array | np.ndarray,
     questions: Int[np.ndarray, "items question_length"],
 ) -> Iterator[list[str]]:
-    """Yields the words that the task calls right for each question: there may be several, such as
-    the first steps of equally short paths. Yields none where an answer is more than one word.
+    """Yields the words that are right answers to each question. There may be several, such as the
+    first steps of equally short paths; there are none if answers have more than one token.
 
     Args:
         task: judges the words of its vocabulary.

@@ -1,7 +1,7 @@
-"""The answers that a round's data set is made of: the overseer's, and people's in their place.
+"""Makes the answers of a round's data set: the overseer's, some of them replaced by people's.
 
-Answers are a pure function of problems, weights and what people said, so that a round can be
-replayed. `stages` and `replay` call it.
+The answers are a pure function of problems, weights and what people said, so a round can be
+replayed. Kinds of oversight and `replay` call this module.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from amplify.experiment.sections import Experiment
 from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_failed
 from amplify.oversight.draws import draw_round
-from amplify.oversight.loading import load_weights
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import Gathered, collect
 from amplify.oversight.people.questions import human
+from amplify.oversight.restore import load_weights
 from amplify.oversight.work import Made, Work
 from amplify.runtime import calls
 from amplify.runtime.progress import Watch
@@ -27,7 +27,7 @@ from amplify.trees.chunks import Amplified, amplify_problems
 from amplify.types import FAILED, Problems, Weights
 
 SAMPLED_TREES = 50
-"""Decomposition trees kept in `interactions.jsonl`; any other can be recomputed."""
+"""Decomposition trees saved in `interactions.jsonl`; any other can be recomputed."""
 
 
 def amplified_answers(
@@ -39,15 +39,22 @@ def amplified_answers(
     people: Gathered | None,
     watch: Watch,
 ) -> Made:
-    """The answers to a round's questions: a pure function of its arguments.
+    """Answers a round's questions: a pure function of its arguments.
 
     Args:
+        experiment: its overseer answers, with its assistant's help.
         number: of the round.
+        weights: of the assistant and the overseer.
         digest: of the assistant's weights.
-        people: what people answered, which takes the place of what the overseer beside them did.
+        problems: of the round.
+        people: answers by people, which replace the overseer's; None: no people oversee.
+        watch: shows progress in problems.
+
+    Raises:
+        AmplifyError: too many questions got no answer.
     """
     with watch("amplifying", len(problems.seeds)) as advance:
-        chunks = list(amplify_as_in(experiment, weights, problems, advance=advance))
+        chunks = list(amplify_for(experiment, weights, problems, advance=advance))
     answers = np.concatenate([chunk.answers for chunk in chunks])
     trees = sample_trees(experiment, problems, chunks[0])
     failed = check_failed(experiment.overseer, answers)
@@ -66,19 +73,22 @@ def amplified_answers(
         "problem_seed": jax.device_get(problems.seeds).astype(np.int64),
         "parent": np.full(len(answers), digest),
     }
-    told = f"Round {number}: questions answered by an overseer with {digest}."
-    return Made(columns, trees, facts | ({"failed": failed} if failed else {}), told)
+    description = f"Round {number}: questions answered by an overseer with {digest}."
+    return Made(columns, trees, facts | ({"failed": failed} if failed else {}), description)
 
 
-def amplify_as_in(
-    experiment: Experiment, weights: Weights, problems: Problems, **how: Any
+def amplify_for(
+    experiment: Experiment, weights: Weights, problems: Problems, **options: Any
 ) -> Iterator[Amplified]:
-    """Amplified answers by an experiment's overseer and assistant, a chunk at a time.
+    """Yields amplified answers by an experiment's overseer and assistant, a chunk at a time.
 
     Args:
-        how: as for `amplify_problems`.
+        experiment: its task, models, seed and mesh.
+        weights: of the assistant and the overseer.
+        problems: to answer.
+        options: of `amplify_problems`, in place of the experiment's.
     """
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "sub_answers": experiment.sub_answers,
         "place": experiment.mesh.here.row_sharding,
     }
@@ -89,7 +99,7 @@ def amplify_as_in(
         weights,
         problems,
         experiment.seed,
-        **(usual | how),
+        **(defaults | options),
     )
 
 
@@ -99,7 +109,7 @@ def _with_people(
     answers: Int[np.ndarray, "rows questions answer_length"],
     trees: list[dict[str, Any]],
 ) -> tuple[Int[np.ndarray, "rows questions answer_length"], list[dict[str, Any]]]:
-    """Answers and trees, people's in place of the others'."""
+    """Replaces answers and trees by those of people."""
     alone = human(experiment).alone
     answers = np.full_like(answers, FAILED) if alone else answers.copy()
     answers[people.rows, people.columns] = people.answers
@@ -111,7 +121,7 @@ def _with_people(
 def _count_with_people(
     experiment: Experiment, people: Gathered, facts: dict[str, int]
 ) -> dict[str, Any]:
-    """Who answered how much; where only people are learned from, the others' answers are none."""
+    """Counts answers; if only people's answers are trained on, the others' are not counted."""
     answered = len(people.rows)
     total = answered if human(experiment).alone else facts["overseer_answers"]
     helped = 0 if human(experiment).alone else facts["assistant_answers"]
@@ -120,8 +130,13 @@ def _count_with_people(
 
 
 def ask_people(work: Work) -> Gathered | None:
-    """What people answer of a round's questions, with the best assistant's help; None where no
-    people oversee. At once, if they have.
+    """Waits for people's answers to a round's questions; returns at once if they are complete.
+
+    Args:
+        work: the round so far; its assistant helps people.
+
+    Returns:
+        The answers; None if no people oversee the experiment.
     """
     experiment = work.experiment
     if not isinstance(experiment.overseer, Human):
@@ -138,7 +153,13 @@ def ask_people(work: Work) -> Gathered | None:
 def sample_trees(
     experiment: Experiment, problems: Problems, first: Amplified
 ) -> list[dict[str, Any]]:
-    """The tree of one question each of the first problems."""
+    """Returns the decomposition tree of one question for each of the first problems.
+
+    Args:
+        experiment: its task writes the trees as text.
+        problems: all of them.
+        first: the answers to the first chunk of problems.
+    """
     contexts, labels = jax.device_get(problems.contexts), experiment.task.classes
     places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
     return [
