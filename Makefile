@@ -68,7 +68,8 @@ ask: $(BASE)
 	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
 
 tree: $(BASE)
-	test -n $(call quoted,$(ROUND)$(ROW)) || { echo "make tree: which round and row? For example: make tree ROUND=3 ROW=17" >&2; exit 2; }
+	test -n $(call quoted,$(ROUND)) && test -n $(call quoted,$(ROW)) \
+	  || { echo "make tree: which round and row? For example: make tree ROUND=3 ROW=17" >&2; exit 2; }
 	$(AMPLIFY) tree $(call quoted,$(EXPERIMENT)) --round $(call quoted,$(ROUND)) --row $(call quoted,$(ROW)) $(if $(QUESTION),--question $(call quoted,$(QUESTION)))
 
 export: $(BASE)

@@ -98,6 +98,17 @@ def test_the_tree_of_a_row_is_shown_and_written(ran, tmp_path):
     assert "environment" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("given", [(), ("ROUND=1",), ("ROW=3",), ("ROUND=", "ROW=3")])
+def test_make_tree_without_round_or_row_says_what_is_missing(given):
+    done = subprocess.run(
+        ["make", "tree", "AMPLIFY_NO_VENV=1", f"PYTHON={sys.executable}", *given],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "make tree: of which round and row? Such as: make tree ROUND=3 ROW=17"
+    assert done.stderr.splitlines()[0] == said
+
+
 @pytest.mark.slow
 def test_rounds_stop_by_themselves(tmp_path):
     """At a learning rate at which nothing is learned the first round is no better: the end."""
