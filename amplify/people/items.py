@@ -113,6 +113,23 @@ class Item:
         return self.withdrawn is not None or len(self.submissions) >= self.overlap
 
 
+class Counts(NamedTuple):
+    """How many questions of a round, and checks of answers to them, there are and are complete."""
+
+    questions: int
+    questions_done: int
+    checks: int  # so far: answers that come in may be checked, too
+    checks_done: int
+
+    @property
+    def all(self) -> int:
+        return self.questions + self.checks
+
+    @property
+    def done(self) -> int:
+        return self.questions_done + self.checks_done
+
+
 class SetAside(NamedTuple):
     """An event of the log that could not be used, or an answer that the task cannot read."""
 

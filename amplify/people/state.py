@@ -19,6 +19,7 @@ from amplify.people.items import (
     SKIPPED,
     SUBMITTED,
     Assignment,
+    Counts,
     Exchange,
     Item,
     RoundState,
@@ -298,6 +299,13 @@ class State:
     def open_items(self, round: int) -> int:
         """Number of items of a round that are not complete."""
         return len(self._unfinished.get(round, ()))
+
+    def counts(self, round: int) -> Counts:
+        """How many questions and checks a round has, and how many of them are complete."""
+        there = [self.items[name].review_of is not None for name in self.rounds[round].items]
+        left = [self.items[name].review_of is not None for name in self._unfinished.get(round, ())]
+        checks, questions = sum(there), len(there) - sum(there)
+        return Counts(questions, questions - left.count(False), checks, checks - sum(left))
 
     def current(self, person: str, now: float) -> Item | None:
         """The item in a person's hands: the one taken last, if they may still answer it."""

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from amplify.people import quality, results
+from amplify.people.items import Counts
 from amplify.people.records import Record, measures_of, read_records
 from amplify.people.results import by_item, uplift
 from amplify.people.rules import Queue
@@ -30,8 +31,7 @@ class RoundProgress(NamedTuple):
     """How far a round has got."""
 
     round: int
-    done: int  # items that are complete
-    all: int
+    counts: Counts
     at_work: int  # people with a question in hand
     a_minute: float  # answers, lately
     waiting: int  # sub-questions that the assistant has not answered yet
@@ -77,8 +77,7 @@ def _now(queue: Queue, now: float) -> RoundProgress | None:
     lately = sum(a.at is not None and a.at > now - LATELY for a in work)
     return RoundProgress(
         round=number,
-        done=len(items) - queue.open_items(number),
-        all=len(items),
+        counts=queue.counts(number),
         at_work=len({a.person for a in work if queue.is_held(a, now)}),
         a_minute=60 * lately / LATELY,
         waiting=len(queue.pending(number)),

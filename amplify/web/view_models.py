@@ -6,7 +6,7 @@ They contain nothing that says which round or model wrote what.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from amplify.people.items import Assignment, Exchange, Item
+from amplify.people.items import Assignment, Counts, Exchange, Item
 from amplify.people.rules import Queue
 
 PENDING, ANSWERED, PROBLEM = "pending", "answered", "problem"
@@ -43,9 +43,8 @@ class ExchangeView(NamedTuple):
 class Progress(NamedTuple):
     """How far a round has got."""
 
-    mine: int  # items that this person has answered in the round
-    done: int  # items of the round that are complete
-    all: int
+    mine: int  # items that this person has answered in the round, checks among them
+    counts: Counts
 
 
 def exchanges(assignment: Assignment, *, answered_only: bool = False) -> list[ExchangeView]:
@@ -73,8 +72,7 @@ def questions_left(item: Item, assignment: Assignment) -> int:
 
 def progress(queue: Queue, person: str, round: int) -> Progress:
     """How far a round has got, for a person."""
-    count = len(queue.rounds[round].items)
-    return Progress(queue.submitted_by(person, round), count - queue.open_items(round), count)
+    return Progress(queue.submitted_by(person, round), queue.counts(round))
 
 
 def in_words(probability: float | None) -> str:

@@ -116,7 +116,7 @@ def test_nothing_is_decided_by_anybody_else_or_by_a_form_of_another_page(
 def test_rounds_show_progress_comparison_and_ledger(admin):
     said = text_of(opened(admin, "/admin"))
     assert "Round 3 is being answered" in said
-    assert "20 of 25 questions complete" in said
+    assert "20 of 24 questions, and 0 of 1 check complete" in said
     assert "✓ promoted" in said
     assert "+20.0 +14.0 to +26.0" in said
     assert "2 changes made after a round was closed" in said

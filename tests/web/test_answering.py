@@ -556,6 +556,17 @@ def test_progress_is_ones_own_and_the_rounds(browser):
     assert "You have answered 1. This round: 1 of 2" in text_of(browser.page)
 
 
+def test_checks_are_not_counted_among_the_questions_of_a_round(folder, client, browser):
+    browser.send("submit", answer="the Tamble")
+    author = browser.member.person
+    append(folder, item("check", "Which river?", budget=0, review_of=["kettle", author]))
+    other = Browser(client, invited(folder)[0])
+    other.open()
+    assert "This round: 1 of 2, and 0 of 1 check" in text_of(other.page)
+    other.send("submit", answer="the Tamble")
+    assert "You have answered 1. This round: 1 of 2, and 1 of 1 check" in text_of(other.page)
+
+
 def test_the_guide_is_open_for_beginners_and_within_reach_afterwards(browser):
     assert '<details id="guide" open>' in browser.page
     assert "Ask the assistant for what you need." in browser.page
