@@ -114,14 +114,46 @@ def test_a_document_that_is_added_or_renamed_is_another_experiment(documents):
     assert len({before, added, digest(documents)}) == 3
 
 
-def test_the_advice_for_a_changed_experiment_makes_one_that_can_be_read(documents):
+def test_the_advice_for_an_edited_file_makes_an_experiment_that_has_it(documents):
     begun(documents)
     edit(documents / "docs/Battle.txt", "1815", "1999")
+    edited = digest(documents)
     with pytest.raises(AmplifyError) as error:
         Store(documents)
-    [command] = re.findall(r"a folder of its own: (.*), then undo", str(error.value))
+    follow(str(error.value))
+    edit(documents / "docs/Battle.txt", "1999", "1815")
+    assert Store(documents).rounds() == [1]
+    new = documents.with_name("mine-2")
+    assert sorted(path.name for path in new.iterdir()) == ["docs", "experiment.toml"]
+    assert digest(new) == edited
+
+
+def follow(advice: str) -> None:
+    """Runs the command of an error about a changed experiment."""
+    [command] = re.findall(r"a folder of its own: (.*?), (?:write|and undo)", advice)
     subprocess.run(command, shell=True, check=True)
-    assert digest(documents.with_name("mine-2")) == digest(documents)
+
+
+@pytest.mark.parametrize("named", ["path", "dot"])
+def test_the_advice_for_a_changed_key_is_an_experiment_that_says_only_that(
+    tmp_path, monkeypatch, named
+):
+    folder = tiny_experiment(tmp_path / "tiny's")
+    begun(folder)
+    before = digest(folder)
+    edit(folder / "experiment.toml", "steps = 60", "steps = 80")
+    edited = digest(folder)
+    monkeypatch.chdir(folder)
+    with pytest.raises(AmplifyError) as error:
+        Store(folder if named == "path" else Path())
+    assert "write there what differs (training.steps), and put back here" in str(error.value)
+    follow(str(error.value))
+    edit(folder / "experiment.toml", "steps = 80", "steps = 60")
+    new = tmp_path / "tiny's-2"
+    assert digest(new) == before
+    with (new / "experiment.toml").open("a") as file:
+        file.write("training.steps = 80\n")
+    assert digest(new) == edited
 
 
 def test_the_weights_configuration_and_tokenizer_of_a_checkpoint_are_content(tmp_path):

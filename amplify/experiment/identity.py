@@ -5,7 +5,8 @@ names. The error names the changed keys and files and the commands that create a
 """
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ def check_unchanged(
     ]
     what = [f"{folder}/experiment.toml changed ({', '.join(edits)})"] if edits else []
     what += [f"{path} was edited" for key in files for path in _edited(key, record, experiment)]
+    say_there = f" write there what differs ({', '.join(values)}), and" if values else " and"
     raise AmplifyError(
-        f"{' and '.join(what)} after round {number} was run: {_advice(folder, experiment)}"
+        f"{' and '.join(what)} after round {number} was run: a changed experiment needs a folder of"
+        f" its own: {_begin_another(folder, experiment, files)},{say_there} undo the change here"
     )
 
 
@@ -69,8 +72,8 @@ def check_current(
     if changed := _changed(record, experiment):
         raise AmplifyError(
             f"{folder}: round {number} was run by another version of Amplify, which recorded"
-            f" {', '.join(changed)} differently: its rounds can be compared, but not continued;"
-            f" {_advice(folder, experiment)}"
+            f" {', '.join(changed)} differently: its rounds can be compared, but not continued; the"
+            f" same experiment begins anew with: {_begin_another(folder, experiment)}"
         )
 
 
@@ -105,19 +108,24 @@ def _edited(key: str, record: Mapping[str, Any], experiment: Experiment) -> list
     return [where / name for name in differ[:NAMED]] or [where]
 
 
-def _advice(folder: Path, experiment: Experiment) -> str:
-    """What to do with a changed experiment, with the commands."""
+def _begin_another(folder: Path, experiment: Experiment, files: Sequence[str] = ()) -> str:
+    """The command that begins an experiment beside this one, with this one as its `base`.
+
+    Args:
+        files: keys of files that differ, which it gets copies of; `base` leads to all others.
+    """
+    here = folder if folder.name not in ("", "..") else folder.resolve()
     number = 2
-    while (new := folder.with_name(f"{folder.resolve().name}-{number}")).exists():
+    while (new := here.with_name(f"{here.resolve().name}-{number}")).exists():
         number += 1
     used = [
-        where / name
-        for key, where in experiment.places.items()
+        experiment.places[key] / name
+        for key in files
+        if key in experiment.places
         for name in (experiment.files[key] if key.endswith(".source") else ["."])
     ]
     beside = [path.relative_to(folder).parts[0] for path in used if folder in path.parents]
-    inside = [folder / name for name in ("experiment.toml", *beside)]
-    return (
-        f"a changed experiment needs a folder of its own: mkdir {quote(new)} &&"
-        f" cp -r {quote(*dict.fromkeys(inside))} {quote(new)}, then undo the change here"
-    )
+    copied = [folder / name for name in dict.fromkeys(beside)]
+    copy = f" cp -r {quote(*copied, new)} &&" if copied else ""
+    base = shlex.quote(f"base = {json.dumps(f'../{here.name}', ensure_ascii=False)}")
+    return f"mkdir {quote(new)} &&{copy} echo {base} > {quote(new / 'experiment.toml')}"
