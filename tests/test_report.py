@@ -823,6 +823,13 @@ def test_every_column_is_defined(store):
     assert all(defined[heading] in page.text for heading in headings - named)
 
 
+def test_pages_of_an_experiment_have_different_titles(store):
+    heads = [path.read_text().partition("<title>")[2] for path in every_page(store)[: LAST + 2]]
+    titles = [head.partition("</title>")[0] for head in heads]
+    assert titles[-1] == "wildcard: comparison of rounds"
+    assert len(set(titles)) == LAST + 2
+
+
 def test_of_two_experiments_the_keys_that_differ_come_first(store, tmp_path):
     other = write_experiment(tmp_path / "longer", rounds=1, letters=4)
     paths = report.write_comparison([store, other])

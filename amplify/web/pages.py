@@ -18,6 +18,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from amplify.errors import AmplifyError
+from amplify.web.access import Visitor
+from amplify.web.service import Service
 
 log = logging.getLogger("amplify.web")
 
@@ -70,10 +72,18 @@ def page(request: Request, name: str, code: int = 200, **values: Any) -> HTMLRes
 def render(request: Request, name: str, **values: Any) -> str:
     """Returns a template's text; arguments as for `page`."""
     visitor = getattr(request.state, "visitor", None)
-    # Only people with a link see the experiment's title.
-    title = request.app.state.service.title if visitor else "Amplify"
+    title = _title(request.app.state.service, visitor)
     values = {"title": title, "visitor": visitor, "path": request.url.path, **values}
     return templates.get_template(name).render(values)
+
+
+def _title(service: Service, visitor: Visitor | None) -> str:
+    """What all of a visitor's pages are named after. Only people with a link learn anything of the
+    experiment; those who answer see what they are to do, and not its name.
+    """
+    if visitor is None:
+        return "Amplify"
+    return service.experiment.resolve().name if visitor.is_admin else service.title
 
 
 def trouble(

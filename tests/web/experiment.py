@@ -58,7 +58,9 @@ class World:
 
     def people_answer(self, round: int, *, close: bool) -> None:
         """A round's items, three people each, all but the last few where it goes on."""
-        self.event("opened", round, lease=600, title=self.folder.name, guide="Answer the question.")
+        self.event(
+            "opened", round, lease=600, title="Answer questions", guide="Answer the question."
+        )
         last = self.items if close else self.items - 4
         for number in range(self.items):
             self._item(round, number, answered=number < last)

@@ -232,6 +232,12 @@ def test_what_models_and_people_wrote_is_escaped(folder, admin):
         assert SCRIPT not in opened(admin, path)
 
 
+def test_every_page_of_the_admin_has_a_title_of_its_own_that_names_the_experiment(folder, admin):
+    titles = [re.search("<title>(.*)</title>", opened(admin, path))[1] for path in PAGES]
+    assert len(set(titles)) == len(PAGES)
+    assert {title.rpartition(" · ")[2] for title in titles} == {folder.name}
+
+
 def test_an_answer_leads_to_all_rows_that_rest_on_it_and_a_row_to_its_tree(folder, admin):
     page = opened(admin, "/admin/answers/1-2-0")
     tree = re.search(r'href="(/admin/trees/1-2-0)"', page)
