@@ -98,6 +98,25 @@ def test_the_tree_of_a_row_is_shown_and_written(ran, tmp_path):
     assert "environment" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("asked", "level"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")])
+def test_the_compiler_logs_what_is_fatal_unless_more_is_asked_for(asked, level):
+    """jaxlib reads the variable once, when it is loaded: no sooner than a command has begun."""
+    program = """
+import contextlib, os, sys
+from amplify.cli.commands import main
+assert "jaxlib" not in sys.modules
+with contextlib.suppress(SystemExit):
+    main(["nonsense"])
+print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"} | asked
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    assert done.stdout.strip() == level
+
+
 @pytest.mark.parametrize("given", [(), ("ROUND=1",), ("ROW=3",), ("ROUND=", "ROW=3")])
 def test_make_tree_without_round_or_row_says_what_is_missing(given):
     done = subprocess.run(

@@ -8,6 +8,7 @@ import functools
 import io
 import json as json_format
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -312,6 +313,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     for library in ("absl", "jax._src.callback"):  # these log the errors that they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    # XLA reports slow compilation as an error, with advice to file a bug. Progress says it better.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     ignore_orphans()
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
