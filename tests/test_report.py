@@ -830,6 +830,13 @@ def test_pages_of_an_experiment_have_different_titles(store):
     assert len(set(titles)) == LAST + 2
 
 
+def test_the_page_says_what_the_shaded_step_is(store):
+    report.write_comparison([store])
+    text = " ".join(Page(store.path / "compare.html").text.split())
+    assert plots.SHADED in text
+    assert "first round that is as good as the class's best one by “alone”" in text
+
+
 def test_of_two_experiments_the_keys_that_differ_come_first(store, tmp_path):
     other = write_experiment(tmp_path / "longer", rounds=1, letters=4)
     paths = report.write_comparison([store, other])

@@ -61,6 +61,8 @@ def definitions(measures: Iterable[Measure], judged: Measure) -> dict[str, str]:
         **{measure.title: measure.meaning for measure in measures},
         "change": f"By “{judged.title}”: minus the same of the round before, in percentage points,"
         " taken question by question.",
+        "shaded": f"The step to the first round that is as good as the class's best one by"
+        f" “{judged.title}”: their intervals meet.",
         "better, worse": f"By “{judged.title}”: questions that did better than in the other round,"
         " and those that did worse.",
         **DEFINITIONS,
@@ -90,6 +92,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
             for found in experiments
         ],
         drawn=drawn,
+        shaded=plots.SHADED,
         across=across(*experiments) if len(experiments) == 2 else None,
         keys=_keys([store.experiment.values for store in stores]),
         titles=_titles(measures),

@@ -1,8 +1,8 @@
 """Pictures of measures by round: one for a file, by matplotlib, and one for a page, by altair.
 
 A panel a class, so that nothing depends on telling colours apart: measures differ by colour, dashes
-and marks, and the shaded step is the one that brought the class to its best by the gate's measure.
-Only shares are drawn, for they have one scale.
+and marks, and the shaded step is the one to the first round that is as good as the class's best by
+the gate's measure. Only shares are drawn, for they have one scale.
 """
 
 import functools
@@ -22,6 +22,9 @@ from amplify.report.results import Results, Score
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
+
+SHADED = "first as good as its best"
+"""What the shaded step leads to, in keys."""
 
 COLUMNS = 5
 """Panels in a row."""
@@ -133,7 +136,7 @@ def _draw_key(part: "SubFigure", drawn: dict[Measure, Style], height: float) -> 
         for measure, style in drawn.items()
     ]
     part.legend(
-        handles=[*lines, Patch(label="step that took it to its best", **STEP)],
+        handles=[*lines, Patch(label=SHADED, **STEP)],
         loc="upper right", bbox_to_anchor=(0.99, 1 - 0.06 / height), ncols=min(4, len(lines) + 1),
         borderpad=0, frameon=False, fontsize=9, labelcolor=FAINT, handlelength=2.6,
         columnspacing=1.6, labelspacing=0.3,

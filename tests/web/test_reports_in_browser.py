@@ -1,0 +1,73 @@
+"""Reports in files, in a real browser: what a style sheet and a drawing library make of them."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from amplify import report
+from tests.test_report import write_experiment
+from tests.web.processes import browser, chromium
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and "CI" not in os.environ, reason="there is no chromium here"
+    ),
+]
+
+GAP = """() => {
+    const edge = (what, side) => [...document.querySelectorAll(what)]
+        .map((one) => one.getBoundingClientRect()[side]);
+    const labels = [...document.querySelectorAll(".chart .role-axis-label text")]
+        .filter((one) => one.textContent.endsWith("%"));
+    const ends = labels.map((one) => one.getBoundingClientRect().right);
+    return Math.min(...edge(".chart .role-axis-grid line", "left")) - Math.min(...ends);
+}"""
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with browser() as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    store = write_experiment(tmp_path_factory.mktemp("rounds") / "wildcard")
+    [page, _] = report.write_comparison([store])
+    return page
+
+
+def opened(chrome, path, width):
+    page = chrome.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+    page.goto(f"file://{path}")
+    page.wait_for_selector(".chart .role-axis-label text")
+    return page
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_percentages_keep_clear_of_the_axis(chrome, comparison, width):
+    page = opened(chrome, comparison, width)
+    assert page.evaluate(GAP) >= 6
+    page.context.close()
+
+
+def test_a_table_is_shaded_where_it_goes_on_beyond_an_edge(chrome, comparison):
+    page = opened(chrome, comparison, 400)
+    ledger = page.locator(".wide", has_text="overseer answers").last
+    ledger.scroll_into_view_if_needed()
+    left, right = edges(ledger)
+    assert (left, right < 230) == (255, True)
+    ledger.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    left, right = edges(ledger)
+    assert (left < 230, right) == (True, 255)
+    page.context.close()
+
+
+def edges(table):
+    """How light the lightest pixels at a table's left and right edges are, 0 to 255."""
+    picture = np.asarray(Image.open(io.BytesIO(table.screenshot())).convert("L"))
+    return [int(picture[:12, column].max()) for column in (2, -3)]
