@@ -124,7 +124,7 @@ def test_make_tree_without_round_or_row_says_what_is_missing(given):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    said = "make tree: of which round and row? Such as: make tree ROUND=3 ROW=17"
+    said = "make tree: which round and row? For example: make tree ROUND=3 ROW=17"
     assert done.stderr.splitlines()[0] == said
 
 
