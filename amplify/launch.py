@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from amplify.errors import AmplifyError
-from amplify.report.terminal import messages, output, progress_bars
 from amplify.runtime.progress import Advance, Watch
+from amplify.terminal import messages, output, progress_bars
 
 # Modules that import jax are imported where needed, so that `--help` stays fast.
 

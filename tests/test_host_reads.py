@@ -108,7 +108,7 @@ def test_rounds_read_only_through_device_get(kind, tmp_path, monkeypatch, killed
         main(["round", folder, "--n", str(last)])
         main(["compare", folder])
         typed = iter([*questions_to_type(Store(tmp_path / "tiny")), ""])
-        monkeypatch.setattr("amplify.report.terminal.output.input", lambda *_: next(typed))
+        monkeypatch.setattr("amplify.terminal.output.input", lambda *_: next(typed))
         main(["ask", folder, "--round", "1", "--amplify"])
         if kind != "streaming":
             main(["tree", folder, "--round", "1", "--row", "1"])

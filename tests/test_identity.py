@@ -146,7 +146,7 @@ def test_the_advice_for_a_changed_key_is_an_experiment_that_says_only_that(
     monkeypatch.chdir(folder)
     with pytest.raises(AmplifyError) as error:
         Store(folder if named == "path" else Path())
-    assert "write there what differs (training.steps), and put back here" in str(error.value)
+    assert "write there what differs (training.steps), and undo the change here" in str(error.value)
     follow(str(error.value))
     edit(folder / "experiment.toml", "steps = 80", "steps = 60")
     new = tmp_path / "tiny's-2"

@@ -19,11 +19,12 @@ from rich.console import Console
 
 from amplify import report
 from amplify.errors import AmplifyError
+from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, Difference, Items, difference
 from amplify.evaluation.measures import ALONE, KNOWN
 from amplify.evaluation.statistics import Proportion, compare, judge
 from amplify.files import writing
-from amplify.report import figures, formats, pages, plots
+from amplify.report import formats, pages, plots
 from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve, measures_curve
 from amplify.report.results import Score, best, finished_rounds, read_results
 from amplify.store import Store

@@ -114,7 +114,7 @@ def test_trees_and_questions_by_hand_are_read_in_words(searched, capsys, monkeyp
     tree = json.loads(capsys.readouterr().out)
     assert tree["steps"][0]["question"].startswith("search:")
     asked = iter([tree["question"], "what?", ""])
-    monkeypatch.setattr("amplify.report.terminal.output.input", lambda *_: next(asked))
+    monkeypatch.setattr("amplify.terminal.output.input", lambda *_: next(asked))
     main(["ask", str(searched), "--amplify"])
     said = capsys.readouterr()
     assert "Questions such as" in said.out

@@ -24,6 +24,7 @@ from amplify.oversight.work import draw_batch
 from amplify.reading.experiment_file import read_experiment
 from amplify.runtime.progress import unwatched
 from amplify.store import Store
+from amplify.task_abilities import sizes_of
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.training.options import Training
 from amplify.training.step import fresh_role, make_step, traced_step
@@ -267,7 +268,7 @@ def test_contexts_grow_when_the_target_network_agrees_with_itself(agreeing, know
     alone = jnp.where(agreed[None, :, None], amplified, 2)
     sizes = []
     for _ in range(52):
-        growth = streaming.grow(curriculum, task, growth, alone, amplified)
+        growth = streaming.grow(curriculum, sizes_of(task), growth, alone, amplified)
         sizes.append(int(growth.size))
     assert sizes[:50] == [3] * 50
     assert sizes[50] == (4 if grows else 3)
@@ -278,7 +279,7 @@ def test_contexts_never_grow_beyond_the_task():
     curriculum, task = Curriculum(start=3), Permutation(3, 3)
     growth = streaming.Growth(jnp.int32(3), jnp.float32(1), jnp.int32(60))
     answers = jnp.ones((1, 4, 1), jnp.int32)
-    assert int(streaming.grow(curriculum, task, growth, answers, answers).size) == 3
+    assert int(streaming.grow(curriculum, sizes_of(task), growth, answers, answers).size) == 3
 
 
 def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran, tmp_path):

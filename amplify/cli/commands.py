@@ -20,7 +20,7 @@ import tyro
 from amplify.cli.failures import explained, ignore_orphans
 from amplify.errors import AmplifyError
 from amplify.launch import launch
-from amplify.report.terminal import (
+from amplify.terminal import (
     messages,
     output,
     progress_bars,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from amplify.report import figures
+from amplify.evaluation import figures
 from amplify.runtime import calls
 from amplify.runtime.calls import Call
 

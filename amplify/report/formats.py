@@ -6,12 +6,12 @@ Plain numbers are formatted by `figures`, for the pages of people, too.
 from collections.abc import Mapping
 from typing import Any
 
+from amplify.evaluation import figures
+from amplify.evaluation.figures import MISSING, count
 from amplify.evaluation.items import ALL, Difference
 from amplify.evaluation.measures import Measure
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.intervals import TOO_FEW
-from amplify.report import figures
-from amplify.report.figures import MISSING, count
 from amplify.report.results import Results
 
 COUNTED = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL, SELECT
 from amplify.evaluation.measures import LIVE, Measure, in_order
 from amplify.evaluation.statistics.clusters import FEWEST
@@ -20,7 +21,7 @@ from amplify.files import writing
 from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
-from amplify.report import costs, figures, formats, plots
+from amplify.report import costs, formats, plots
 from amplify.report.curve import curve, looked, measured
 from amplify.report.results import (
     across,

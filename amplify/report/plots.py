@@ -12,9 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.evaluation.measures import Measure, in_order
-from amplify.report import figures, formats
+from amplify.report import formats
 from amplify.report.results import Results, Score
 
 # matplotlib and altair are imported where they draw: either takes longer to import than most

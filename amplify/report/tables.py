@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL, SELECT, Difference
 from amplify.evaluation.measures import Measure
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.clusters import FEWEST
 from amplify.evaluation.statistics.intervals import TOO_FEW
-from amplify.report import costs, figures, formats
+from amplify.report import costs, formats
 from amplify.report.results import Results, Round, Score, across, half_done, read_results
 from amplify.store import Store
 

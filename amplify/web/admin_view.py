@@ -16,12 +16,12 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from amplify.evaluation import figures
 from amplify.people import quality
 from amplify.people.events import Event
 from amplify.people.log import EVENTS, Log
 from amplify.people.rules import Queue
 from amplify.people.stale import CLOSED, CORRECTED, DECIDES
-from amplify.report import figures
 from amplify.web import access, pages
 from amplify.web.access import Visitor
 

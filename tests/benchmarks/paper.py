@@ -13,8 +13,8 @@ from rich.table import Table
 from amplify import round as page
 from amplify.launch import enable_compilation_cache
 from amplify.report.results import FINAL, best, finished_rounds
-from amplify.report.terminal import progress_bars
 from amplify.store import Store
+from amplify.terminal import progress_bars
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = {
