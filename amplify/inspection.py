@@ -80,8 +80,8 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     if depth < 1:
         raise AmplifyError(f"--depth: must be 1 or more, got {depth}")
     people = recorded_by_people(experiment, this, draw_round(experiment, number))
-    theirs = [] if people is None else people.trees
-    for tree in theirs:
+    people_trees = [] if people is None else people.trees
+    for tree in people_trees:
         if (tree["row"], tree["column"]) == (row, question):
             return FoundTree(this, title, tree)
     weights = load_weights(experiment, store.roles_of_signal(this))

@@ -177,10 +177,10 @@ def _compare(
     after: Made,
 ) -> list[Change]:
     was, now = before.columns["answers"], after.columns["answers"]
-    theirs = np.zeros(was.shape[:2], bool)
+    by_people = np.zeros(was.shape[:2], bool)
     if people is not None:
-        theirs[people.rows, people.columns] = True
-    kinds = {"people's answers": theirs, "the others' answers": ~theirs}
+        by_people[people.rows, people.columns] = True
+    kinds = {"people's answers": by_people, "the others' answers": ~by_people}
     changed = (was != now).any(-1)
     counted = [np.ones_like(changed), changed]
     if knows_truth(experiment.task):
@@ -210,10 +210,10 @@ def _reask_assistant(answerer: Answerer, people: Gathered) -> Change:
         if step["by"] == "assistant"
     ]
     answers = answerer.ask_again([(row, step["question"]) for row, step in asked])
-    judged = [[step for _, step in asked], answers] if knows_truth(answerer.experiment.task) else []
+    scored = [[step for _, step in asked], answers] if knows_truth(answerer.experiment.task) else []
     return Change(
         "what the assistant told people",
         len(asked),
         sum(now["text"] != step["answer"] for now, (_, step) in zip(answers, asked, strict=True)),
-        *(sum(one["right"] for one in some) for some in judged),
+        *(sum(one["right"] for one in some) for some in scored),
     )

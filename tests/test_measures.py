@@ -23,7 +23,7 @@ from amplify.evaluation.measures import (
     KNOWN,
     Measure,
     in_order,
-    recorded,
+    recorded_measures,
     undeclared,
 )
 from amplify.evaluation.measuring import evaluate, measures_of
@@ -67,10 +67,13 @@ def test_of_two_declarations_of_a_measure_the_first_is_meant():
 
 def test_a_record_declares_its_measures_and_an_older_one_has_those_that_were_known():
     told = [dataclasses.asdict(CEILING), {"name": "jury", "colour": "red"}]
-    assert recorded(json.loads(json.dumps({"measures": told}))) == [CEILING, undeclared("jury")]
-    assert recorded({}) == recorded({"measures": 3}) == KNOWN
+    assert recorded_measures(json.loads(json.dumps({"measures": told}))) == [
+        CEILING,
+        undeclared("jury"),
+    ]
+    assert recorded_measures({}) == recorded_measures({"measures": 3}) == KNOWN
     odd = [{"name": "jury", "title": 7, "share": "no"}, "jury", {"title": "nameless"}]
-    assert recorded({"measures": odd}) == [undeclared("jury")]
+    assert recorded_measures({"measures": odd}) == [undeclared("jury")]
 
 
 def test_which_measures_there_are_depends_on_task_and_overseer(tmp_path):

@@ -71,7 +71,7 @@ def score_answers(
 
     Returns:
         Arrays with leading axes `batch questions`: "class", "answer", "probability", the measures
-            by name and, if available, "truth" and "amplified_answer"; and counts under CALLS.
+        by name and, if available, "truth" and "amplified_answer"; and counts under CALLS.
     """
     asks, traced = AMPLIFIED.name in wanted, team.overseer.traced
     answer = _score_driven if asks and not traced else _score_compiled
@@ -101,8 +101,8 @@ def assistant_is_right(
         problems: contexts and questions.
     """
     assistant = team.assistant
-    memory = assistant.encode(params, read_for(team.task, problems.contexts, problems.questions))
-    answers = assistant.answer(params, memory, problems.questions, None)
+    cache = assistant.encode(params, read_for(team.task, problems.contexts, problems.questions))
+    answers = assistant.answer(params, cache, problems.questions, None)
     return _right(team.task, problems, answers.tokens)
 
 
@@ -177,8 +177,8 @@ def _results(
     task, assistant = team.task, team.assistant
     contexts, questions = problems.contexts, problems.questions
     read = read_for(task, contexts, questions)
-    memory = assistant.encode(params, read)
-    alone = assistant.answer(params, memory, questions, None)
+    cache = assistant.encode(params, read)
+    alone = assistant.answer(params, cache, questions, None)
     measured: dict[str, Any] = {}
     if knows_truth(task):
         if (search := search_of(task)) and search.supports:

@@ -101,10 +101,10 @@ def performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         Under "performance": "peak_memory_gib" of the process that finished the round,
-            "pairs_per_second" (questions with answers), "tokens_per_second" (of a language model,
-            without padding) and "mfu", model FLOP/s as a share of the devices' dense bf16 peak
-            (Chowdhery et al. 2022, arXiv:2204.02311, appendix B). Compilation time is excluded.
-            Values that are unknown are left out.
+        "pairs_per_second" (questions with answers), "tokens_per_second" (of a language model,
+        without padding) and "mfu", model FLOP/s as a share of the devices' dense bf16 peak
+        (Chowdhery et al. 2022, arXiv:2204.02311, appendix B). Compilation time is excluded.
+        Values that are unknown are left out.
     """
     seconds = sum(row["seconds"] for row in rows)
 
@@ -129,7 +129,7 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Under "ledger": sums over stages, with the seconds of the process that finished each stage,
-            and "calls" by stage, purpose and part, see `calls`.
+        and "calls" by stage, purpose and part, see `calls`.
     """
     stages = record["stages"].values()
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from amplify.cli.commands import main
-from amplify.launch import running
+from amplify.launch import launch
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.language_model import LanguageModelConfig
 from amplify.overseers.exchanges import FILE
@@ -348,7 +348,7 @@ def test_questions_about_documents_of_ones_own_are_answered_from_what_a_search_f
 
 
 def test_documents_that_changed_are_another_experiment(own, capsys):
-    with running(own, cluster=False) as (_, run_round):
+    with launch(own, cluster=False) as (_, run_round):
         run_round(0)
     documents = own / "documents.jsonl"
     documents.write_text(documents.read_text(encoding="utf-8") + '{"text": "More."}\n')
