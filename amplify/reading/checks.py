@@ -201,8 +201,8 @@ def _check_streaming_overseer(overseer: Any, training: Training, path: Path) -> 
     slow = {LanguageModelOverseerConfig: "a language model oversees", HumanConfig: "people oversee"}
     if training.targets == "streaming" and type(overseer) in slow:
         raise AmplifyError(
-            f'{path}: training.targets must be "stored" if {slow[type(overseer)]}: they cannot be'
-            " asked at every step"
+            f'{path}: training.targets must be "stored" if {slow[type(overseer)]}: such an'
+            " overseer cannot be asked at every step"
         )
 
 
