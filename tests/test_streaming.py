@@ -328,7 +328,7 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
         (
             "steps = 32",
             "steps = 31",
-            "overseer.steps must be at least 32, so that 500 demonstrations",
+            "overseer.steps must be at least 32, for 500 demonstrations",
         ),
         ("symbols = 5", "symbols = 1", "task.symbols must be greater than or equal to 2, got 1"),
         (

@@ -63,7 +63,7 @@ def test_rounds_of_the_older_key_go_on(tmp_path, recorded):
     ("toml", "said"),
     [
         (older(TOML, "truht"), "questions.sub_answers must be assistant or truth, got 'truht'"),
-        (older(TOML) + overseen("direct"), "and here oversight.kind is 'direct': remove one"),
+        (older(TOML) + overseen("direct"), "but oversight.kind is 'direct': remove one"),
         (TOML + overseen("direct"), "needs people or a language model as overseer"),
         (
             LEARNED + overseen("direct"),
