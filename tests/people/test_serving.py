@@ -81,7 +81,7 @@ def test_pages_do_not_outlive_who_serves_them_however_it_ends(folder):
 def test_serving_twice_says_where_the_pages_are(folder, capsys):
     with serving(folder, Where(port=0)) as served, pytest.raises(SystemExit, match="2"):
         main(["serve", str(folder)])
-    assert f"up already, at {served.address}" in capsys.readouterr().err
+    assert f"already served at {served.address}" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_one_clear_line(folder, capsys):
