@@ -1,4 +1,4 @@
-"""What commands show on a terminal: tables and links on stdout, progress and warnings on stderr."""
+"""Terminal output of commands: tables and links on stdout, progress and warnings on stderr."""
 
 import contextlib
 import json as json_format
@@ -12,13 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from amplify.runtime.progress import Advance
 
-# What imports jax is imported where it is needed: `--help` and bad arguments answer at once.
+# Modules that import jax are imported in functions, so that `--help` and bad arguments are fast.
 
 output, messages = Console(), Console(stderr=True)
 
 
 def progress_bars(prefix: str) -> Callable[[str, int], Any]:
-    """A `Watch` that draws a bar on stderr for every piece of work."""
+    """Returns a `Watch` that draws a progress bar on stderr.
+
+    Args:
+        prefix: of all descriptions, such as the name of the round.
+    """
 
     @contextlib.contextmanager
     def watch(what: str, total: int) -> Iterator[Advance]:
@@ -28,7 +32,7 @@ def progress_bars(prefix: str) -> Callable[[str, int], Any]:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        # Where nobody sees it, a bar would leave an empty line behind.
+        # Without an interactive terminal, a bar would leave an empty line behind.
         hidden = not (messages.is_interactive or messages.is_jupyter)
         with Progress(*columns, console=messages, transient=True, disable=hidden) as progress:
             bar = progress.add_task(f"{prefix}: {what}", total=total)
@@ -38,6 +42,11 @@ def progress_bars(prefix: str) -> Callable[[str, int], Any]:
 
 
 def show_rounds(store: Any, json: bool) -> None:
+    """Prints the table of rounds, or their results as JSON, then warnings.
+
+    Raises:
+        AmplifyError: no round is finished.
+    """
     from amplify import report
 
     if json and not output.quiet:
@@ -50,7 +59,7 @@ def show_rounds(store: Any, json: bool) -> None:
 
 
 def stale_line(experiment: Path) -> str | None:
-    """What people have corrected since a round was made from it; None if nothing."""
+    """Returns a warning if people's answers were corrected after a round used them; else None."""
     from amplify.people import stale
     from amplify.people.log import EVENTS, Log
 
@@ -64,6 +73,12 @@ def stale_line(experiment: Path) -> str | None:
 
 
 def show_links(experiment: Path, address: str) -> None:
+    """Prints everybody's link to the pages.
+
+    Args:
+        experiment: its folder.
+        address: of the pages, without a slash at the end.
+    """
     from amplify.people.roster import Roster
 
     roster = Roster(experiment)
@@ -76,7 +91,7 @@ def show_links(experiment: Path, address: str) -> None:
 
 
 def show_set_aside(experiment: Path) -> None:
-    """What people said that could not be used, and why; nothing if all could."""
+    """Prints people's answers that could not be used, with the reasons."""
     from amplify.people.log import EVENTS, Log
     from amplify.people.rules import Queue
 

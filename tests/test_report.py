@@ -402,7 +402,7 @@ def test_what_the_gate_compares_is_what_changes_are_of(tmp_path):
     one, two = (round_.items.only("final") for round_ in found.rounds[1:])
     change = difference(one, two, "amplified")
     assert found.scores[ALL][2].change == change
-    assert f"change: {found.judged.title}, to the round before" in printed(
+    assert f"change: {found.judged.title}, from the previous round" in printed(
         report.comparison([store])
     )
     text = " ".join(Page(report.write_round_page(store, store.round(2))).text.split())
@@ -780,7 +780,7 @@ def test_a_round_s_page_says_its_verdict_what_it_cost_and_where_it_came_from(sto
     assert "98,304" in text
     assert "10 s, 2.0 s of it compiling" in text
     assert "round 1, checkpoint c1c1c1c1c1c1c1c1" in text
-    assert "unknown , with changes not committed" in text
+    assert "unknown , with uncommitted changes" in text
     assert "training.steps" in text
 
 

@@ -98,7 +98,7 @@ def test_training_looks_and_pages_have_what_there_is_and_nothing_else(ran):
         assert not [word for word in JUDGED if word in text], path
     page = (ran / "001/report.html").read_text(encoding="utf-8")
     assert "consistent" in page
-    assert "How questions were taken apart" in page
+    assert "How questions were decomposed" in page
     assert "wrong" not in re.sub(r"(?s)<style.*?</style>|<dl>.*?</dl>", "", page)
 
 

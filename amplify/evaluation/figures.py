@@ -1,38 +1,39 @@
-"""Numbers as people read them, the same in terminals, pages and pictures.
+"""Formats numbers for people, in the same way in terminals, pages and figures.
 
-Plain values in, text out; what is None could not be known.
+Functions take plain values and return text; None means that a value is unknown.
 """
 
 from collections.abc import Sequence
 
 TOO_FEW = "too few to tell"
 MISSING = "\N{EN DASH}"
-"""Stands where there is nothing to show, or nothing that could be known."""
+"""Stands for a value that does not exist or is unknown."""
 
 
 def percent(share: float | None) -> str:
-    """0 and 100 only where it is exactly that, however near it comes."""
+    """Formats a fraction in percent; only exactly 0 and 1 are shown as 0.0 and 100.0."""
     if share is None:
         return MISSING
     return f"{100 * share if share in (0, 1) else min(max(100 * share, 0.1), 99.9):.1f}"
 
 
 def percent_range(interval: Sequence[float] | None) -> str:
-    """None is the interval of too few."""
+    """Formats an interval of fractions; None: there are too few clusters for one."""
     return TOO_FEW if interval is None else MISSING.join(map(percent, interval))
 
 
 def points(difference: float | None) -> str:
-    """Of fractions, in percentage points."""
+    """Formats a difference of fractions in percentage points."""
     return MISSING if difference is None else signed(100 * difference)
 
 
 def points_range(interval: Sequence[float] | None) -> str:
+    """Formats an interval of differences in percentage points."""
     return "" if interval is None else " to ".join(map(points, interval))
 
 
 def value(mean: float | None) -> str:
-    """Of what is no share."""
+    """Formats a mean that is not a fraction."""
     if mean is None:
         return MISSING
     text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}"
@@ -40,10 +41,12 @@ def value(mean: float | None) -> str:
 
 
 def value_range(interval: Sequence[float] | None) -> str:
+    """Formats an interval of such means; None: there are too few clusters for one."""
     return TOO_FEW if interval is None else " to ".join(map(value, interval))
 
 
 def signed(value: float | None) -> str:
+    """Formats a number with its sign and one decimal."""
     if value is None:
         return MISSING
     rounded = round(value, 1)
@@ -51,18 +54,22 @@ def signed(value: float | None) -> str:
 
 
 def signed_range(interval: Sequence[float] | None) -> str:
+    """Formats an interval with signs."""
     return "" if interval is None else " to ".join(map(signed, interval))
 
 
 def coefficient(value: float | None) -> str:
+    """Formats a coefficient, such as Krippendorff's alpha, with two decimals."""
     return MISSING if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def coefficient_range(interval: Sequence[float] | None) -> str:
+    """Formats an interval of coefficients."""
     return "" if interval is None else " to ".join(map(coefficient, interval))
 
 
 def duration(seconds: float | int | None) -> str:
+    """Formats seconds in seconds, minutes or hours."""
     if seconds is None:
         return MISSING
     if seconds < 120:
@@ -72,13 +79,15 @@ def duration(seconds: float | int | None) -> str:
 
 
 def number(value: float | None) -> str:
+    """Formats a number, with one decimal below 10."""
     return MISSING if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
-    """`1 round`, `2,048 questions`."""
+    """Formats a count with its noun: `1 round`, `2,048 questions`."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def short(text: str, length: int = 100) -> str:
+    """Truncates a text to a number of characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

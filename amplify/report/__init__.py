@@ -1,7 +1,7 @@
-"""What rounds came to, for people: tables in the terminal, plots, and pages.
+"""Reports the results of rounds: tables in the terminal, figures, and HTML pages.
 
-Reads only what a Store gives. What is slow to import (matplotlib, altair) is imported where it
-draws.
+Reads results only through a `Store`. Libraries that are slow to import (matplotlib, altair) are
+imported where they draw.
 """
 
 from amplify.report.pages import write_comparison, write_round_page, write_tree

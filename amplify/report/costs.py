@@ -1,4 +1,4 @@
-"""Whom rounds asked how often, as lines of a table: by stage, purpose and part."""
+"""Counts the calls of rounds as lines of a table: by stage, purpose and part."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,15 +8,15 @@ from amplify.runtime import calls
 from amplify.runtime.calls import Call
 
 EXTRA = ("reused", "tokens")
-"""What else is known of a part's calls."""
+"""Other counts of a part's calls."""
 
 
 class Line(NamedTuple):
-    """One part in one stage, over rounds."""
+    """The calls of one part in one stage, by round."""
 
-    group: str  # stage, and purpose where the stage does not say it
-    label: str  # part, and what of its calls is counted
-    numbers: dict[int, int]  # by round; rounds without such calls are left out
+    group: str  # stage, and purpose unless the stage implies it
+    label: str  # part, and what is counted if not calls
+    numbers: dict[int, int]  # by round; rounds without such calls are absent
 
     @property
     def total(self) -> int:
@@ -24,10 +24,10 @@ class Line(NamedTuple):
 
 
 def groups(records: Mapping[int, Mapping[str, Any]]) -> dict[str, list[Line]]:
-    """The calls in some rounds by group, in the order of the latest round's stages.
+    """Returns the calls of rounds by group, in the order of the latest round's stages.
 
     Args:
-        records: of the rounds, by their numbers, ascending; of any version.
+        records: of the rounds, by number, ascending; of any version.
     """
     found: dict[str, dict[str, Line]] = {}
     for number, record in reversed([*records.items()]):
@@ -41,7 +41,7 @@ def groups(records: Mapping[int, Mapping[str, Any]]) -> dict[str, list[Line]]:
 
 
 def nested(record: Mapping[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
-    """The calls in one round for programs: `{stage: {purpose: {part: number}}}`."""
+    """Returns the calls of one round as `{stage: {purpose: {part: number}}}`, for JSON."""
     found: dict[str, dict[str, dict[str, int]]] = {}
     for call in calls.of_record(record):
         parts = found.setdefault(call.stage, {}).setdefault(call.purpose, {})
@@ -51,7 +51,7 @@ def nested(record: Mapping[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def shown(number: int | None) -> str:
-    """A count as a table shows it."""
+    """Formats a count; None is shown as missing."""
     return figures.MISSING if number is None else f"{number:,}"
 
 

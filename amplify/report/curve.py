@@ -1,7 +1,7 @@
-"""A training curve as plain geometry, which a template draws as SVG.
+"""Computes the geometry of training curves, which templates draw as SVG.
 
-Every round has a page with two of these, and to import matplotlib alone takes longer than a round
-may spend on its page.
+Each round has a page with several curves, and just importing matplotlib would take longer than a
+round may spend on its page.
 """
 
 import math
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 26
 
 LOG_FROM = 30
-"""A curve whose largest value is this many times its smallest is drawn on a logarithmic scale."""
+"""Ratio of the largest to the smallest value from which the scale is logarithmic."""
 
 
 class Tick(NamedTuple):
@@ -23,13 +23,13 @@ class Tick(NamedTuple):
 
 
 class Line(NamedTuple):
-    style: int  # number of the style that it is drawn in
+    style: int  # index of the style in `plots.STYLES`
     points: list[tuple[float, float]]  # pixels, y downwards
 
 
 class Curve(NamedTuple):
     title: str
-    lines: list[Line]  # the most important one last, over the others
+    lines: list[Line]  # the most important one last, so that it is on top
     steps: list[Tick]
     values: list[Tick]
 
@@ -38,9 +38,15 @@ class Curve(NamedTuple):
         return self.lines[-1].points
 
 
-def looked(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows in which something was measured: `{"step", "accuracy": {measure: {class: mean}}}`,
-    with measures under the names that they have now.
+def evaluated_rows(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Selects the rows of evaluations during training.
+
+    Args:
+        metrics: rows of the training log.
+
+    Returns:
+        For each evaluation `{"step", "accuracy": {measure: {class: mean}}}`, with the current names
+        of measures.
     """
     return [
         {
@@ -52,16 +58,20 @@ def looked(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def measured(
+def measures_curve(
     label: str, metrics: Sequence[Mapping[str, Any]], measures: Sequence[str]
 ) -> Curve | None:
-    """Measures of one class of questions over training; None if nobody looked.
+    """Returns the curve of measures over training, for one class of questions.
 
     Args:
-        measures: their names; a line has the number of its measure as its style, and the first is
-            drawn over the others.
+        label: the class.
+        metrics: rows of the training log.
+        measures: names; the index of a measure is the style of its line, and the first is on top.
+
+    Returns:
+        The curve; None if none of the measures was evaluated.
     """
-    rows = looked(metrics)
+    rows = evaluated_rows(metrics)
     lines = {
         number: [
             (row["step"], float(row["accuracy"][name][label]))
@@ -74,9 +84,16 @@ def measured(
 
 
 def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: bool) -> Curve | None:
-    """One metric over training steps; a `share` is drawn from 0 to 100%. None if there is none."""
-    measured = [row for row in metrics if math.isfinite(row.get(key, math.nan))]
-    rows = [(int(row["step"]), float(row[key])) for row in measured]
+    """Returns the curve of one metric over training; None if it was not logged.
+
+    Args:
+        title: of the curve.
+        metrics: rows of the training log.
+        key: of the metric.
+        share: whether the metric is a fraction, to be drawn from 0 to 100%.
+    """
+    logged = [row for row in metrics if math.isfinite(row.get(key, math.nan))]
+    rows = [(int(row["step"]), float(row[key])) for row in logged]
     return _draw(title, {0: rows}, share=share) if rows else None
 
 
@@ -111,14 +128,14 @@ def _draw(title: str, lines: dict[int, list[tuple[int, float]]], *, share: bool)
 
 
 def _decades(values: list[float]) -> list[float]:
-    """Powers of ten around the values, every other one or fewer where they are many."""
+    """Returns powers of ten around the values; not all of them if there are many."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     stride = math.ceil((high - low) / 4)
     return [10.0**power for power in range(low, high + stride, stride)]
 
 
 def _round_ticks(values: list[float]) -> list[float]:
-    """0 (or lower) and a round number above the values."""
+    """Returns 0 (or less) and a round number above the values."""
     low, high = min(0.0, min(values)), max(0.0, max(values))
     size = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
     return [math.floor(low / size) * size, max(math.ceil(high / size), 1) * size]

@@ -1,6 +1,6 @@
-"""Estimates, verdicts and costs as people read them, the same in terminal, pages and pictures.
+"""Formats estimates and verdicts for people, in the same way in terminal, pages and figures.
 
-Plain numbers are formatted by `figures`, for the pages of people, too.
+`figures` formats plain numbers, also for people's pages.
 """
 
 from collections.abc import Mapping
@@ -15,26 +15,26 @@ from amplify.evaluation.statistics.intervals import TOO_FEW
 from amplify.report.results import Results
 
 COUNTED = (
-    "A question about a context counts once, however often it was drawn. Intervals are of 95% and"
-    " clustered by context: what contexts say makes them the same, not which draw they are."
+    "A question about a context counts once, however often it was drawn. Intervals are of 95%,"
+    " clustered by context; contexts with the same facts are one cluster."
 )
 VERDICTS = {"promoted": "✓", "rejected": "✗", "inconclusive": "?"}
-"""A symbol beside the word, never instead of it."""
+"""Symbols shown beside the words."""
 
 
 NO_INTERVAL = "no interval"
-"""Of a mean that is no share, where contexts are too few or nothing varies."""
+"""Shown for a mean that is not a fraction, if contexts are too few or nothing varies."""
 
 
 def mean(found: Proportion | None, measure: Measure) -> str:
-    """A measure's mean: a share in percent, anything else as it is."""
+    """Formats the mean of a measure: fractions in percent, anything else as it is."""
     if found is None:
         return MISSING
     return figures.percent(found.estimate) if measure.share else figures.value(found.estimate)
 
 
 def mean_range(found: Proportion | None, measure: Measure) -> str:
-    """The interval, or that there are too few contexts to tell."""
+    """Formats the interval of a mean, or says that there are too few contexts."""
     if found is None:
         return ""
     if measure.share:
@@ -43,43 +43,45 @@ def mean_range(found: Proportion | None, measure: Measure) -> str:
 
 
 def mean_about(found: Proportion | None, measure: Measure) -> str:
-    """With its interval in brackets."""
+    """Formats a mean with its interval in brackets."""
     interval = mean_range(found, measure)
     return f"{mean(found, measure)} ({interval})" if interval else mean(found, measure)
 
 
 def points(change: Difference | None) -> str:
-    """A difference of shares, in percentage points."""
+    """Formats a difference of fractions in percentage points."""
     return MISSING if change is None else figures.points(change.delta)
 
 
 def points_range(change: Difference | None) -> str:
+    """Formats the interval of a difference in percentage points."""
     if change is None:
         return ""
     return TOO_FEW if change.interval is None else figures.points_range(change.interval)
 
 
 def points_about(change: Difference | None) -> str:
-    """With its interval: `+36.9 (+33.8 to +40.0)`."""
+    """Formats a difference with its interval: `+36.9 (+33.8 to +40.0)`."""
     interval = points_range(change)
     return f"{points(change)} ({interval})" if interval else points(change)
 
 
 def direction(change: Difference | None) -> str:
-    """Which side of 0 the whole interval lies on: "better", "worse", or "" where it holds 0."""
+    """Returns "better" or "worse" if the interval excludes 0, otherwise ""."""
     if change is None or change.interval is None or change.interval[0] <= 0 <= change.interval[1]:
         return ""
     return "better" if change.delta > 0 else "worse"
 
 
 def verdict_words(verdict: Mapping[str, Any] | None) -> str:
-    """`✓ promoted`; the first round has nothing to be judged against."""
+    """Formats a verdict: `✓ promoted`; None: the untrained assistant, which has no verdict."""
     if verdict is None:
         return "· untrained"
     return f"{VERDICTS[verdict['verdict']]} {verdict['verdict']}"
 
 
 def reason(verdict: Mapping[str, Any] | None) -> str:
+    """Returns the reason for a verdict, and the round that it was compared with."""
     if verdict is None:
         return "what the first round is judged against"
     return f"{verdict['reason']} (against round {verdict['against']})"
@@ -92,13 +94,14 @@ PAIRING = (
 
 
 def pairing(change: Difference | None) -> str:
+    """Says whether a difference is paired by question; see `PAIRING`."""
     if change is None:
         return ""
     return "paired" if change.paired else "unpaired"
 
 
 def headline(found: Results) -> str:
-    """What an experiment came to, by what its gate compares, over all classes."""
+    """Summarises an experiment: the gate's measure over all classes, first and best round."""
     first, *_ = row = found.scores[ALL]
     top = next(score for score in row if score.number == found.best.number)
     came = [first, top] if top is not first else [top]
@@ -114,8 +117,14 @@ def _with_unit(found: Proportion | None, of: Results) -> str:
     return mean(found, of.judged) + ("%" if found and of.judged.share else "")
 
 
-def helped(effect: Mapping[str, Any], scale: float, unit: str) -> str:
-    """What the assistant's help was worth to people: with it, without it, the difference."""
+def effect_of_help(effect: Mapping[str, Any], scale: float, unit: str) -> str:
+    """Formats the effect of the assistant's help on people: with it, without it, the difference.
+
+    Args:
+        effect: as in the round's record.
+        scale: factor for all numbers.
+        unit: of the difference, with a leading space.
+    """
     arms = [
         f"{scale * effect[arm]['mean']:.1f} {how} ({effect[arm]['answers']} answers)"
         for arm, how in (("helped", "with it"), ("alone", "without"))

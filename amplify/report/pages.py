@@ -1,7 +1,7 @@
-"""Pages and pictures in files: a comparison, a round, a decomposition tree.
+"""Writes HTML pages and figures: a comparison, a round, a decomposition tree.
 
-Each is one file that needs nothing else, on a desk or a phone, in light or dark. Templates escape
-whatever they show.
+Each page is one self-contained file, for desktop and phone, in light or dark. Templates escape all
+values.
 """
 
 import functools
@@ -22,14 +22,14 @@ from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
 from amplify.report import costs, formats, plots
-from amplify.report.curve import curve, looked, measured
+from amplify.report.curve import curve, evaluated_rows, measures_curve
 from amplify.report.results import (
     across,
     gains,
-    half_done,
     measures_of_round,
     read_results,
     read_round,
+    unfinished_rounds,
 )
 from amplify.runtime import processes
 from amplify.store import Store
@@ -37,33 +37,37 @@ from amplify.store import Store
 SHOWN_TREES = 12
 
 DEFINITIONS = {
-    "small print": f"{formats.COUNTED} Where contexts amount to fewer than {FEWEST:g} of one size,"
-    " there are too few to tell.",
-    "verdict": "The gate's decision about all classes together, on the select split. Everything"
-    " else here is of the final split, which decides nothing.",
+    "small print": f"{formats.COUNTED} There are too few to tell if their effective number, of"
+    f" contexts of equal size, is below {FEWEST:g}.",
+    "verdict": "The gate's decision over all classes, on the select split. Other numbers come from"
+    " the final split, which decides nothing.",
     "human time": "Time that people spent answering.",
-    "demonstrations": "Questions that were taken apart for the overseer to learn from.",
-    "overseer answers": "Questions that the overseer answered: the labels that the assistant was"
-    " trained on.",
+    "demonstrations": "Decomposed questions for the overseer to learn from.",
+    "overseer answers": "Questions that the overseer answered: what the assistant is trained on.",
     "assistant answers": "Sub-questions that the assistant answered for the overseer.",
     "training steps": "Gradient steps.",
-    "time": "Of the computer, for all stages of the round.",
-    "compiling": "What of that time went into compiling programs.",
-    "calls": "Answers that each part gave, by stage of the round and by what they were for: the"
-    " training signal, evals, or looks at held-out questions while training. Of a language model"
-    " that oversees also the prompts that it was sent; those whose answer was on file are reused.",
+    "time": "Wall-clock time of all stages of the round.",
+    "compiling": "Compile time, which is part of that.",
+    "calls": "Answers by each part, by stage of the round and by purpose: the training signal,"
+    " evals, or looks (evals during training). For a language model as overseer also prompts;"
+    " reused ones were answered from the log.",
 }
-"""Every column that is no measure, in a sentence."""
+"""The meaning of each column that is not a measure."""
 
 
 def definitions(measures: Iterable[Measure], judged: Measure) -> dict[str, str]:
-    """Every column in a sentence: what a page defines is what its tables have."""
+    """Returns the meaning of each column of a page.
+
+    Args:
+        measures: those that the page shows.
+        judged: the gate's measure.
+    """
     return {
         **{measure.title: measure.meaning for measure in measures},
-        "change": f"By “{judged.title}”: minus the same of the round before, in percentage points,"
-        " taken question by question.",
+        "change": f"By “{judged.title}”: difference to the previous round, in percentage points,"
+        " paired by question.",
         "shaded": f"The step to the first round that is as good as the class's best one by"
-        f" “{judged.title}”: their intervals meet.",
+        f" “{judged.title}”: their intervals overlap.",
         "better, worse": f"By “{judged.title}”: questions that did better than in the other round,"
         " and those that did worse.",
         **DEFINITIONS,
@@ -71,9 +75,16 @@ def definitions(measures: Iterable[Measure], judged: Measure) -> dict[str, str]:
 
 
 def write_comparison(stores: list[Store]) -> list[Path]:
-    """`compare.html` and `.png` in the first experiment's folder; a second's name is in theirs.
+    """Writes `compare.html` and `compare.png` into the first experiment's folder.
 
-    Raises AmplifyError if an experiment has no finished round.
+    Args:
+        stores: one or more experiments; the names of all but the first are part of the file names.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        AmplifyError: an experiment has no finished round.
     """
     stem = "-".join(["compare", *(store.name for store in stores[1:])])
     page, picture = (stores[0].path / f"{stem}{suffix}" for suffix in (".html", ".png"))
@@ -87,7 +98,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
             {
                 "results": found,
                 "chart": plots.interactive(found, drawn),
-                "half_done": half_done(found.store),
+                "unfinished": unfinished_rounds(found.store),
                 "costs": costs.groups({one.number: one.folder.record for one in found.rounds}),
             }
             for found in experiments
@@ -107,15 +118,23 @@ def write_comparison(stores: list[Store]) -> list[Path]:
 
 
 def _keys(values: list[Any]) -> list[tuple[str, list[Any], bool]]:
-    """Every key of the experiment files, its value in each, whether they differ; those first."""
+    """Returns each key, its value in each experiment, and whether these differ; those first."""
     names = dict.fromkeys(key for some in values for key in some)
     rows = [(key, [some.get(key, figures.MISSING) for some in values]) for key in names]
-    told = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
-    return sorted(told, key=lambda row: not row[2])
+    table = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
+    return sorted(table, key=lambda row: not row[2])
 
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:
-    """`report.html` of a round whose evals are there, in its folder."""
+    """Writes `report.html` into the folder of a round whose evals are done.
+
+    Args:
+        store: the experiment.
+        this: the round's folder.
+
+    Returns:
+        The path of the page.
+    """
     after, verdict = read_round(this), this.verdict
     before = read_round(store.round(verdict["against"])) if verdict else None
     metrics = _lines(this.main.metrics)
@@ -129,9 +148,9 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     ]
     judged, measures = measures_of_round(store, after)
     lineage = _lineage(store, this)
-    seen = in_order(_looked_at(lineage), [*measures, LIVE])
-    names = [measure.name for measure in seen]
-    looks = [measured(label, lineage, names) for label in store.experiment.task.classes]
+    evaluated = in_order(_evaluated_measures(lineage), [*measures, LIVE])
+    names = [measure.name for measure in evaluated]
+    by_class = [measures_curve(label, lineage, names) for label in store.experiment.task.classes]
     text = _render(
         "round.html",
         title=f"{store.name}, round {this.number}",
@@ -141,14 +160,14 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         measures=measures,
         gains=gains(store, before, after),
         curves=[drawn for drawn in curves if drawn is not None],
-        looks=[drawn for drawn in looks if drawn is not None],
-        looked_at=seen,
+        measure_curves=[drawn for drawn in by_class if drawn is not None],
+        evaluated=evaluated,
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),
         keys=_keys([this.record["experiment"]]),
-        titles=_titles([*measures, *seen]),
-        definitions=definitions([*measures, *seen], judged),
+        titles=_titles([*measures, *evaluated]),
+        definitions=definitions([*measures, *evaluated], judged),
     )
     write_atomically(this.report, text)
     if trees:
@@ -160,13 +179,13 @@ def _titles(measures: Iterable[Measure]) -> list[str]:
     return list(dict.fromkeys(measure.title for measure in measures))
 
 
-def _looked_at(metrics: list[dict[str, Any]]) -> list[str]:
-    """Names of what was measured while training."""
-    return [name for row in looked(metrics) for name in row["accuracy"]]
+def _evaluated_measures(metrics: list[dict[str, Any]]) -> list[str]:
+    """Returns names of the measures that were evaluated during training."""
+    return [name for row in evaluated_rows(metrics) for name in row["accuracy"]]
 
 
 def _lineage(store: Store, this: RoundFolder) -> list[dict[str, Any]]:
-    """The training curves of a round and of those that it descends from, one after the other."""
+    """Concatenates the training curves of a round and its ancestors."""
     rows = _lines(this.main.metrics)
     parent = this.record.get("parent")
     if not parent or not parent["round"]:
@@ -177,7 +196,16 @@ def _lineage(store: Store, this: RoundFolder) -> list[dict[str, Any]]:
 
 
 def write_tree(folder: Path, title: str, tree: dict[str, Any]) -> Path:
-    """One decomposition tree, in a file named after its title."""
+    """Writes one decomposition tree to a file named after its title.
+
+    Args:
+        folder: to write into.
+        title: of the page.
+        tree: as in interactions.jsonl.
+
+    Returns:
+        The path of the page.
+    """
     words = re.sub(r"[^a-z0-9]+", "-", title.lower())[:80].strip("-")
     path = folder / f"tree-{words or 'untitled'}.html"
     write_atomically(path, _render("tree.html", title=title, tree=tree))
@@ -185,7 +213,7 @@ def write_tree(folder: Path, title: str, tree: dict[str, Any]) -> Path:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines; none if they are missing, as in round 0, or damaged: pages show what there is."""
+    """Reads JSON lines; returns none if the file is missing, as in round 0, or damaged."""
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
@@ -193,7 +221,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _all_right(tree: dict[str, Any]) -> bool:
-    """Whether nothing in a tree is wrong, as far as anybody knows."""
+    """Whether no answer in a tree is known to be wrong."""
     return tree.get("right", True) and all(map(_all_right, tree["steps"]))
 
 

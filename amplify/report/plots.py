@@ -1,8 +1,9 @@
-"""Pictures of measures by round: one for a file, by matplotlib, and one for a page, by altair.
+"""Draws measures by round: a PNG file by matplotlib, and an interactive chart for pages by altair.
 
-A panel a class, so that nothing depends on telling colours apart: measures differ by colour, dashes
-and marks, and the shaded step is the one to the first round that is as good as the class's best by
-the gate's measure. Only shares are drawn, for they have one scale.
+Each class of questions has a panel. Measures differ by colour, dashes and markers, so that nothing
+depends on colour alone. The shaded step leads to the first round that is as good as the class's
+best one by the gate's measure. Only measures that are fractions are drawn, since they share one
+scale.
 """
 
 import functools
@@ -18,26 +19,26 @@ from amplify.evaluation.measures import Measure, in_order
 from amplify.report import formats
 from amplify.report.results import Results, Score
 
-# matplotlib and altair are imported where they draw: either takes longer to import than most
-# commands, which draw nothing, take to run.
+# matplotlib and altair are imported where they draw: importing either takes longer than running
+# most commands, which draw nothing.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
 SHADED = "first as good as its best"
-"""What the shaded step leads to, in keys."""
+"""Legend entry of the shaded step: the round that it leads to."""
 
 COLUMNS = 5
-"""Panels in a row."""
+"""Panels per row."""
 
 
 class Style(NamedTuple):
     """How a measure is drawn."""
 
     colour: str
-    dashes: tuple[float, ...]  # on, off, ..., in widths of a line; none: solid
-    marker: str  # as matplotlib has it
-    shape: str  # as Vega has it
+    dashes: tuple[float, ...]  # on, off, ..., in line widths; empty: solid
+    marker: str  # of matplotlib
+    shape: str  # of Vega
     filled: bool
 
 
@@ -50,8 +51,8 @@ STYLES = (
     Style("#8A6100", (7, 2), "v", "triangle-down", filled=False),
     Style("#4B3FB5", (4, 1, 1, 1, 1, 1), "P", "cross", filled=False),
 )
-"""In the order of measures; if there are more, these are used again. Blue, vermilion and green are
-Okabe and Ito's, which people with any colour vision tell apart.
+"""Styles in the order of measures, used cyclically. Blue, vermilion and green are from Okabe and
+Ito's palette, which people with any colour vision can distinguish.
 """
 
 STEP: dict[str, Any] = {"color": STYLES[0].colour, "alpha": 0.13, "linewidth": 0}
@@ -59,14 +60,14 @@ INK, FAINT, GRID = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 
 
 def styles(experiments: Sequence[Results]) -> dict[Measure, Style]:
-    """How measures are drawn, in their order: the same in every panel and experiment."""
+    """Assigns a style to each measure, in order: the same in all panels and experiments."""
     declared = [measure for found in experiments for measure in found.measures]
     names = [measure.name for measure in declared if measure.share]
     return dict(zip(in_order(names, declared), itertools.cycle(STYLES), strict=False))
 
 
 def panels(found: Results) -> dict[str, list[Score]]:
-    """The classes that have items, and the rounds in which they have."""
+    """Returns the classes that have items, with the rounds in which they do."""
     return {
         label: there
         for label, row in found.scores.items()
@@ -75,9 +76,16 @@ def panels(found: Results) -> dict[str, list[Score]]:
 
 
 def last_step(row: list[Score], measure: Measure) -> tuple[Score, Score] | None:
-    """The round that first did as well as the class's best one, and the round before it.
+    """Returns the first round that did as well as the class's best one, and the round before it.
 
-    As well: their intervals meet. None if the first round did, for then nothing was learned.
+    As well means that its interval reaches that of the best round.
+
+    Args:
+        row: the scores of a class by round.
+        measure: the one to compare.
+
+    Returns:
+        The two rounds, earlier first; None if the first round did as well, so nothing was learned.
     """
     means = [score.means.get(measure.name) for score in row]
     intervals = [mean.interval if mean else None for mean in means]
@@ -88,7 +96,7 @@ def last_step(row: list[Score], measure: Measure) -> tuple[Score, Score] | None:
 
 
 def png(experiments: Sequence[Results]) -> bytes:
-    """Measures by round, a panel a class, one experiment below the other."""
+    """Draws measures by round as a PNG: a panel per class, one experiment below the other."""
     from matplotlib.figure import Figure
 
     rows = [max(1, math.ceil(len(panels(found)) / COLUMNS)) for found in experiments]
@@ -98,7 +106,7 @@ def png(experiments: Sequence[Results]) -> bytes:
     drawn = styles(experiments)
     for part, found, height, count in zip(parts, experiments, heights, rows, strict=True):
         _draw(part, found, drawn, height, count)
-    _draw_key(parts[0], drawn, heights[0])
+    _draw_legend(parts[0], drawn, heights[0])
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
@@ -107,7 +115,7 @@ def png(experiments: Sequence[Results]) -> bytes:
 def _draw(
     part: "SubFigure", found: Results, drawn: dict[Measure, Style], height: float, rows: int
 ) -> None:
-    """`height` in inches."""
+    """Draws one experiment; `height` is in inches."""
     shown = panels(found)
     columns = min(COLUMNS, max(len(shown), 3))
     name = _plain(figures.short(found.name, 32))
@@ -127,8 +135,8 @@ def _draw(
         axes.tick_params(labelleft=index % columns == 0)
 
 
-def _draw_key(part: "SubFigure", drawn: dict[Measure, Style], height: float) -> None:
-    """At the top right: what is drawn how."""
+def _draw_legend(part: "SubFigure", drawn: dict[Measure, Style], height: float) -> None:
+    """Draws the legend at the top right."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -145,8 +153,8 @@ def _draw_key(part: "SubFigure", drawn: dict[Measure, Style], height: float) -> 
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib neither reads as mathematics nor, for its first character, leaves out of
-    a key.
+    """Escapes text that matplotlib would parse as mathematics, or omit from a legend because it
+    starts with an underscore.
     """
     return f" {text}".replace("$", r"\$") if text.startswith("_") else text.replace("$", r"\$")
 
@@ -165,7 +173,7 @@ def _stroke(style: Style) -> dict[str, Any]:
 def _draw_class(axes: "Axes", label: str, row: list[Score], drawn: dict[Measure, Style]) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    for measure, style in reversed(drawn.items()):  # the first is drawn over the others
+    for measure, style in reversed(drawn.items()):  # the first is drawn on top
         there = [score for score in row if measure.name in score.means]
         means = [score.means[measure.name] for score in there]
         intervals = [mean.interval or (mean.estimate, mean.estimate) for mean in means]
@@ -188,7 +196,7 @@ def _draw_class(axes: "Axes", label: str, row: list[Score], drawn: dict[Measure,
 
 
 def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
-    """The same as a Vega-Lite specification, with tooltips; the page says how wide panels are."""
+    """Returns the chart as a Vega-Lite specification with tooltips; the page sets panel widths."""
     import altair
 
     shown, names = panels(found), [measure.title for measure in drawn]
@@ -210,7 +218,7 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
         altair.Tooltip("measure:N"),
         altair.Tooltip("mean:Q", format=".1%"),
         altair.Tooltip("interval:N", title="95% interval"),
-        altair.Tooltip("change:N", title="to the round before"),
+        altair.Tooltip("change:N", title="change from the previous round"),
         altair.Tooltip("questions:Q", format=","),
     ]
     base = altair.Chart().encode(
@@ -242,7 +250,7 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
         bounds="flush",
         spacing={"row": 72, "column": 20},  # flush panels leave no room for axes and titles
     )
-    # An axis for each panel: shared ones would also be drawn where the last row has no panel.
+    # Each panel has its own axis: shared axes would also be drawn below missing panels.
     return grid.resolve_axis(x="independent").to_dict()
 
 
@@ -278,7 +286,7 @@ def _point(
 
 @functools.cache
 def vega() -> str:
-    """The JavaScript that draws such a specification, 0.9 MB, to be put into the page itself."""
+    """Returns the JavaScript that draws specifications, 0.9 MB, to be embedded in the page."""
     import altair
     import vl_convert
 

@@ -1,8 +1,8 @@
-"""What the rounds of an experiment measured, as numbers.
+"""Computes the results of an experiment's rounds, as numbers.
 
-Every table, plot and page of this package starts here. Reads what a Store gives and counts it;
-knows nothing of terminals, pictures or HTML, and no measure by its name: which there are is said by
-the rounds, and which one matters by the gate.
+All tables, figures and pages start here. This module reads a `Store`; it knows nothing about
+terminals, figures or HTML, and no measure by name: the records of rounds declare the measures, and
+the gate names the one that it compares.
 """
 
 import dataclasses
@@ -34,12 +34,12 @@ from amplify.report import costs
 from amplify.store import Store
 
 Means = Mapping[str, Proportion]
-"""By the measure's name; measures without a value are absent."""
+"""Means by name of the measure; measures without a value are absent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """A finished round."""
+    """A finished round with its evals."""
 
     folder: RoundFolder
     items: Items
@@ -54,24 +54,24 @@ class Round:
 
 
 class Score(NamedTuple):
-    """How one round did on one class of `final`."""
+    """Results of one round for one class of questions of the final split."""
 
     number: int  # the round's
     items: int
-    contexts: int  # that the items are about
+    contexts: int  # distinct contexts among them
     means: Means
-    change: Difference | None  # of the gate's measure, to the finished round before
+    change: Difference | None  # of the gate's measure, from the previous finished round
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The finished rounds of an experiment, as they are reported."""
+    """Results of an experiment's finished rounds."""
 
     store: Store
     rounds: Sequence[Round]  # ascending
-    measures: Sequence[Measure]  # that some round has, in the order in which they are shown
-    judged: Measure  # what the gate compares
-    scores: Mapping[str, list[Score]]  # by class, easiest first, and ALL at the end; a round each
+    measures: Sequence[Measure]  # of any round, in the order of display
+    judged: Measure  # the gate's
+    scores: Mapping[str, list[Score]]  # by class, easiest first, then ALL; one per round
 
     @property
     def name(self) -> str:
@@ -88,9 +88,14 @@ class Results:
 
 
 def read_results(store: Store, *, changes: bool = True) -> Results:
-    """Of an experiment's finished rounds. Without `changes`, which take longer, each is None.
+    """Reads the results of an experiment's finished rounds.
 
-    Raises AmplifyError if no round is finished.
+    Args:
+        store: the experiment.
+        changes: whether to compute changes between rounds, which takes longer; otherwise None.
+
+    Raises:
+        AmplifyError: no round is finished, or the evals of one are damaged.
     """
     rounds = finished_rounds(store)
     judged = gate_measure(store.experiment.values)
@@ -108,8 +113,10 @@ def read_results(store: Store, *, changes: bool = True) -> Results:
 
 
 def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
-    """What the rounds measured, in the order of declarations: those of the experiment as it is,
-    then those that rounds recorded. Measures that nobody declared come last.
+    """Returns the measures that rounds have, in the order of their declarations.
+
+    The experiment's declarations come first, then those in the rounds' records. Measures without a
+    declaration are last.
     """
     told = [one for round_ in rounds for one in recorded_measures(round_.folder.record)]
     names = [name for round_ in rounds for name in round_.items.measures]
@@ -123,7 +130,7 @@ def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
 
 
 def measures_of_round(store: Store, this: Round) -> tuple[Measure, list[Measure]]:
-    """What the gate compares, and all that a round measured: the former first, if it did."""
+    """Returns the gate's measure, and all measures of a round: the gate's first, if it is there."""
     found = measures_in(store, [this])
     name = gate_measure(store.experiment.values)
     judged = _named(name, [*found, *store.experiment.measures])
@@ -147,11 +154,17 @@ def _score(label: str, judged: str, before: Round | None, after: Round) -> Score
 
 
 def results(store: Store) -> list[dict[str, Any]]:
-    """Means by round, split and class, in this order, for programs: a key for each measure that a
-    round has, None where a class has no items; `interval` is of what the gate compares, and `calls`
-    says whom the round asked how often: `{stage: {purpose: {part: number}}}`.
+    """Returns means by round, split and class, in this order, for JSON.
 
-    Raises AmplifyError if no round is finished.
+    Args:
+        store: the experiment.
+
+    Returns:
+        Rows with a key for each measure of the round, None if the class has no items; `interval`,
+        of the gate's measure; and `calls` of the round, `{stage: {purpose: {part: number}}}`.
+
+    Raises:
+        AmplifyError: no round is finished.
     """
     rounds = finished_rounds(store)
     judged = gate_measure(store.experiment.values)
@@ -185,12 +198,15 @@ def _estimate(mean: Proportion | None) -> float | None:
 
 
 def _interval(mean: Proportion | None) -> list[float] | None:
-    """As JSON has it."""
     return None if mean is None or mean.interval is None else list(mean.interval)
 
 
 def finished_rounds(store: Store) -> list[Round]:
-    """All finished rounds with their evals, ascending. Raises AmplifyError if there is none."""
+    """Reads all finished rounds with their evals, ascending.
+
+    Raises:
+        AmplifyError: no round is finished, or the evals of one are damaged.
+    """
     folders = [store.round(number) for number in store.rounds()]
     rounds = [read_round(folder) for folder in folders if folder.complete]
     if not rounds:
@@ -201,12 +217,16 @@ def finished_rounds(store: Store) -> list[Round]:
 
 
 def read_round(folder: RoundFolder) -> Round:
-    """A round whose evals are done. Raises AmplifyError if they are not what was written."""
+    """Reads a round whose evals are done.
+
+    Raises:
+        AmplifyError: the evals are not what was written.
+    """
     return Round(folder, read_items(folder))
 
 
-def half_done(store: Store) -> list[str]:
-    """A line for each round that was begun and not finished."""
+def unfinished_rounds(store: Store) -> list[str]:
+    """Returns a message for each unfinished round, with the command that resumes it."""
     folders = [store.round(number) for number in store.rounds()]
     return [
         f"round {folder.number} is half done"
@@ -218,30 +238,37 @@ def half_done(store: Store) -> list[str]:
 
 
 def best(rounds: Sequence[Round]) -> Round:
-    """The last promoted round; the first there is (the untrained assistant) if none was."""
+    """Returns the last promoted round; if there is none, the first (the untrained assistant)."""
     return ([round_ for round_ in rounds if round_.promoted] or rounds[:1])[-1]
 
 
 def classes(store: Store, rounds: Sequence[Round]) -> list[str]:
-    """The task's classes, easiest first, and whatever else the evals name."""
+    """Returns the task's classes, easiest first, then others that occur in evals."""
     named = [label for round_ in rounds for label in np.unique(round_.items.label).tolist()]
     return list(dict.fromkeys([*store.experiment.task.classes, *named]))
 
 
 class Gain(NamedTuple):
-    """What one round made of one class of `final`, against another; None if there is nothing."""
+    """One round compared with another, for one class of the final split."""
 
     label: str
     items: int
-    before: Proportion | None  # the gate's measure, in the other round
-    means: Means  # in this one
-    better: int | None  # items that did better than in the other round, by the gate's measure
-    worse: int | None
+    before: Proportion | None  # the gate's measure in the other round; None: no value
+    means: Means  # in this round
+    better: int | None  # items with a higher value of the gate's measure; None: unknown
+    worse: int | None  # items with a lower value
 
 
 def gains(store: Store, before: Round | None, after: Round) -> list[Gain]:
-    """By class, and ALL at the end. Has counts, for which no one need wait, and no intervals of
-    the difference, for which each round's page would take a second."""
+    """Compares a round with another by class, then over ALL.
+
+    It counts items and computes no intervals of differences, which would take a second per page.
+
+    Args:
+        store: the experiment.
+        before: the other round; None: there is none.
+        after: the round.
+    """
     judged = gate_measure(store.experiment.values)
     return [_gain(label, judged, before, after) for label in [*classes(store, [after]), ALL]]
 
@@ -266,7 +293,7 @@ def _gain(label: str, judged: str, before: Round | None, after: Round) -> Gain:
 
 
 class Across(NamedTuple):
-    """One class in the best rounds of two experiments."""
+    """The best rounds of two experiments, compared for one class."""
 
     label: str
     one: Proportion | None
@@ -275,8 +302,10 @@ class Across(NamedTuple):
 
 
 def across(one: Results, two: Results) -> list[Across]:
-    """What the first experiment's gate compares, in the best rounds of both: the classes that both
-    have, and ALL only if neither has others.
+    """Compares the best rounds of two experiments, by the measure of the first one's gate.
+
+    Returns:
+        A comparison for each class that both have; also for ALL, if they have the same classes.
     """
     labels = [[label for label in found.scores if label != ALL] for found in (one, two)]
     shared = [label for label in labels[0] if label in labels[1]]

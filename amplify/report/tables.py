@@ -1,4 +1,4 @@
-"""Tables and trees for the terminal. Colour only repeats what a word, a number or a symbol says."""
+"""Tables and trees for the terminal. Colour only repeats what text and symbols show."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.clusters import FEWEST
 from amplify.evaluation.statistics.intervals import TOO_FEW
 from amplify.report import costs, formats
-from amplify.report.results import Results, Round, Score, across, half_done, read_results
+from amplify.report.results import Results, Round, Score, across, read_results, unfinished_rounds
 from amplify.store import Store
 
 STYLES = {
@@ -27,22 +27,26 @@ STYLES = {
     "better": "green",
     "worse": "red",
 }
-TOO_FEW_BRIEFLY = "too few"
+TOO_FEW_SHORT = "too few"
 
 ROUND, INTERVAL, CHANGE, CHANGE_INTERVAL = map(
     len, ("round", "99.3-100.0", "change", "+33.8 to +40.0")
 )
-"""Widths of the columns of `Details`."""
+"""Column widths of `ClassTable`."""
 
 
 def rounds_table(store: Store) -> RenderableType:
-    """Measures by class and round, then a line a round. Raises AmplifyError if none is finished."""
+    """Returns a table of measures by class and round, then a line about each round.
+
+    Raises:
+        AmplifyError: no round is finished.
+    """
     return RoundsTable(read_results(store, changes=False))
 
 
 @dataclasses.dataclass(frozen=True)
 class RoundsTable:
-    """Shows as many of the latest rounds as the terminal has room for."""
+    """Measures by class and round, for as many of the latest rounds as fit the terminal."""
 
     results: Results
 
@@ -78,21 +82,21 @@ class RoundsTable:
 
 
 def _two_lines(mean: Proportion | None, measure: Measure) -> str:
-    """A mean above its interval."""
+    """Formats a mean with its interval in a second line."""
     return f"{formats.mean(mean, measure)}\n{_range(mean, measure)}".rstrip()
 
 
 def _range(mean: Proportion | None, measure: Measure) -> str:
-    return _briefly(formats.mean_range(mean, measure))
+    return _shorten(formats.mean_range(mean, measure))
 
 
-def _briefly(interval: str) -> str:
-    """What fits into a column; `_notes` say in full what it means."""
-    return TOO_FEW_BRIEFLY if interval == TOO_FEW else interval
+def _shorten(interval: str) -> str:
+    """Shortens an interval to fit a column; `_notes` explains it in full."""
+    return TOO_FEW_SHORT if interval == TOO_FEW else interval
 
 
 def _cells(row: Sequence[Score], measure: Measure) -> list[Text]:
-    """Coloured where the interval lies clear of the round before's."""
+    """Formats means, coloured if their interval does not overlap that of the previous round."""
     means = [score.means.get(measure.name) for score in row]
     cells = [Text(_two_lines(mean, measure)) for mean in means]
     for cell, before, after in zip(cells[1:], means, means[1:], strict=False):
@@ -105,30 +109,32 @@ def _cells(row: Sequence[Score], measure: Measure) -> list[Text]:
 
 
 def comparison(stores: list[Store]) -> RenderableType:
-    """Every class and round with intervals, and the change from round to round.
+    """Returns tables of all classes and rounds with intervals, and the changes between rounds.
 
-    Of two experiments, each, and then the best round of the one against that of the other.
-    Raises AmplifyError if one of them has no finished round.
+    Args:
+        stores: one or more experiments; if two, their best rounds are also compared.
+
+    Raises:
+        AmplifyError: an experiment has no finished round.
     """
     parts: list[RenderableType] = []
     experiments = [read_results(store) for store in stores]
     for found in experiments:
         parts += [_title(found), ""]
-        parts += [Details(found, label) for label in found.scores]
+        parts += [ClassTable(found, label) for label in found.scores]
         parts += [_verdicts(found.rounds), _notes(found)]
-        said = f"change: {found.judged.title}, to the round before, question by question.\n"
-        parts += [Text(said, style="dim"), Costs(found), ""]
+        note = f"change: {found.judged.title}, from the previous round, paired by question.\n"
+        parts += [Text(note, style="dim"), CallsTable(found), ""]
     if len(experiments) == 2:
         parts.append(_across(*experiments))
     return Group(*parts)
 
 
 @dataclasses.dataclass(frozen=True)
-class Details:
-    """One class in every round: what the gate compares with its change, then the other measures.
+class ClassTable:
+    """One class by round: the gate's measure with its change, then the other measures.
 
-    Those that do not fit beside it follow in tables of their own. What no round can change is said
-    once.
+    Measures that do not fit beside it get further tables. Constant measures are in the heading.
     """
 
     results: Results
@@ -155,7 +161,7 @@ class Details:
         return Text.assemble((self.label, "bold"), (", " + ", ".join(said), "dim"))
 
     def _table(self, row: list[Score], shown: list[Measure]) -> Table:
-        """Of fixed widths, so that the tables of all classes are one to the eye."""
+        """Makes a table with fixed column widths, so that the tables of all classes align."""
         judged, table = self.results.judged, _table()
         table.add_column("round", justify="right", no_wrap=True, width=ROUND)
         for measure in shown:
@@ -177,9 +183,9 @@ class Details:
 
 
 def _change(change: Difference | None) -> list[Text]:
-    """A difference and its interval."""
+    """Formats a difference and its interval."""
     style = STYLES.get(formats.direction(change), "")
-    said = formats.points(change), _briefly(formats.points_range(change))
+    said = formats.points(change), _shorten(formats.points_range(change))
     return [Text(text, style=style) for text in said]
 
 
@@ -192,7 +198,7 @@ def _interval(measure: Measure) -> int:
 
 
 def _fitting(judged: Measure, others: list[Measure], width: int) -> list[list[Measure]]:
-    """The measures by the tables that they fit into."""
+    """Distributes the measures over tables that fit the width."""
     tables = [[judged]]
     used = ROUND + _width(judged) + _interval(judged) + CHANGE + CHANGE_INTERVAL + 5
     for measure in others:
@@ -206,8 +212,8 @@ def _fitting(judged: Measure, others: list[Measure], width: int) -> list[list[Me
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
-    """Whom rounds asked how often; of many rounds the latest ones, and the sum of all."""
+class CallsTable:
+    """Number of calls by stage, purpose and part: over all rounds, and for the latest ones."""
 
     results: Results
 
@@ -264,7 +270,7 @@ def _title(found: Results) -> Text:
     contexts = figures.count(last.contexts, "context")
     return Text.assemble(
         (found.name, "bold"),
-        f": measures of {questions} about {contexts}, shares in %",
+        f": measures of {questions} about {contexts}, fractions in %",
     )
 
 
@@ -288,8 +294,8 @@ def _notes(found: Results) -> Text:
     lines = [
         f"★ best round: {found.best.number}. Verdicts: on the {SELECT} split, by"
         f" {found.judged.title!r}. Measures: on the {FINAL} split.",
-        f"{formats.COUNTED} {TOO_FEW_BRIEFLY!r}: {TOO_FEW}, they amount to fewer than {FEWEST:g}.",
-        *half_done(found.store),
+        f"{formats.COUNTED} {TOO_FEW_SHORT!r}: {TOO_FEW}, an effective number below {FEWEST:g}.",
+        *unfinished_rounds(found.store),
     ]
     return Text("\n".join(lines), style="dim")
 
@@ -299,7 +305,12 @@ def _table() -> Table:
 
 
 def rich_tree(tree: dict[str, Any], title: str) -> Tree:
-    """A decomposition tree; what people or models wrote is never read as markup."""
+    """Returns a decomposition tree for the terminal.
+
+    Args:
+        tree: as in interactions.jsonl; texts in it are never parsed as markup.
+        title: of the tree.
+    """
     root = Tree(Text(title, style="bold"), guide_style="dim")
     _grow(root, tree)
     return root
@@ -309,7 +320,7 @@ def _grow(branch: Tree, tree: Mapping[str, Any]) -> None:
     line = Text.assemble(
         (f"{tree['question']} → ", ""), (tree["answer"], "bold"), (f"  {tree['by']}", "dim")
     )
-    if "right" in tree:  # not where nobody knows the truth
+    if "right" in tree:  # absent if nobody knows the truth
         line.append("  ").append(*("✓ right", "green") if tree["right"] else ("✗ wrong", "red"))
     below = branch.add(line)
     for step in tree["steps"]:
@@ -317,7 +328,11 @@ def _grow(branch: Tree, tree: Mapping[str, Any]) -> None:
 
 
 def replayed(again: Mapping[str, Any]) -> RenderableType:
-    """Whether a round's data set came out as it was: see `replay.ReplayResult`."""
+    """Reports whether a replayed data set equals the recorded one.
+
+    Args:
+        again: the fields of `replay.ReplayResult`.
+    """
     same = Text("the same, bit for bit", "green") if again["same"] else Text("not the same", "red")
     lines = [
         f"round {again['round']}: {again['answers']} answers, {again['by_people']} by people",
@@ -328,7 +343,7 @@ def replayed(again: Mapping[str, Any]) -> RenderableType:
 
 
 def changes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """What became of a round's answers when somebody else gave them.
+    """Returns a table of how a round's answers change with a different checkpoint or overseer.
 
     Args:
         rows: of `replay.Change.as_row`, all with the same keys.
