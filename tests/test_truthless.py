@@ -171,7 +171,7 @@ def test_a_gate_on_a_measure_that_there_is_not_is_one_line_before_anything(
 def test_a_task_that_knows_the_truth_has_no_measure_of_consistency(tmp_path, capsys):
     folder = tiny_experiment(tmp_path / "tiny", TOML + GATE)
     said = refused(folder, capsys, "round", str(folder), "--n", "1")
-    assert "gate.measure must be one of alone, amplified, which" in said
+    assert "gate.measure must be one of alone, amplified, the measures" in said
 
 
 @pytest.mark.parametrize(
