@@ -44,6 +44,10 @@ def progress_bars(prefix: str) -> Callable[[str, int], Any]:
 def show_rounds(store: Any, json: bool) -> None:
     """Prints the table of rounds, or their results as JSON, then warnings.
 
+    Args:
+        store: the experiment.
+        json: whether to print JSON.
+
     Raises:
         AmplifyError: no round is finished.
     """

@@ -58,7 +58,12 @@ def trained_assistant(assistant: Assistant, training: Training) -> Trained:
 
 
 def distillation(assistant: Assistant, training: Training) -> Phase:
-    """Returns the phase that trains the assistant on stored answers."""
+    """Returns the phase that trains the assistant on stored answers.
+
+    Args:
+        assistant: the model.
+        training: steps, optimizer, microbatches and horizon of the target network.
+    """
     return Phase(DISTILLATION, (trained_assistant(assistant, training),), training.schedule)
 
 

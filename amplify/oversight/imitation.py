@@ -200,6 +200,10 @@ def update_budget(overseer: Learned, demonstrations: Demonstrations) -> Demonstr
 
     It grows by `demonstrations_per_step` while the validation loss is at least 0.1 nats, by a tenth
     of that below, and by a hundredth below 0.01.
+
+    Args:
+        overseer: its config has `demonstrations_per_step`, and the largest budget.
+        demonstrations: with the validation loss and the budget, both of which are scalars.
     """
     loss, config = demonstrations.validation_loss, overseer.config
     share = jnp.where(loss >= 0.1, 1.0, jnp.where(loss >= 0.01, 0.1, 0.01))

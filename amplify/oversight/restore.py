@@ -35,8 +35,17 @@ def load_weights(experiment: Experiment, roles: Mapping[str, Handle]) -> Weights
 
 
 def load_overseer(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree[Array] | None:
-    """Loads the overseer's weights, learned or pretrained, onto the devices of this process; None
-    if it has none.
+    """Loads the overseer's weights, learned or pretrained, onto the devices of this process.
+
+    Args:
+        experiment: its overseer and mesh.
+        roles: checkpoints, by role; read only if the overseer is learned.
+
+    Returns:
+        The weights; None if the overseer has none.
+
+    Raises:
+        AmplifyError: the checkpoint is missing or damaged.
     """
     if experiment.learner is not None:
         params = load(experiment, experiment.learner, handle_of(roles, "overseer"))
@@ -47,12 +56,24 @@ def load_overseer(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree
 
 
 def load_assistant(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree[Array]:
-    """Loads the weights of the assistant's target network."""
+    """Loads the weights of the assistant's target network.
+
+    Args:
+        experiment: its assistant and mesh.
+        roles: checkpoints, by role.
+
+    Raises:
+        AmplifyError: the checkpoint is missing or damaged.
+    """
     return load(experiment, experiment.assistant, handle_of(roles, "assistant"))
 
 
 def handle_of(roles: Mapping[str, Handle], role: str) -> Handle:
     """Returns the checkpoint of a role.
+
+    Args:
+        roles: checkpoints, by role.
+        role: such as "assistant".
 
     Raises:
         AmplifyError: no round has a checkpoint of the role.
@@ -86,6 +107,11 @@ def load(experiment: Experiment, model: Any, handle: Handle) -> PyTree[Array]:
 def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleState:
     """Loads the whole state of a role, to train it further.
 
+    Args:
+        experiment: its mesh places the state.
+        trained: how the role is trained, which determines the shapes of its state.
+        handle: the checkpoint.
+
     Raises:
         AmplifyError: the weights are not those that were written.
     """
@@ -97,7 +123,13 @@ def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleS
 
 
 def load_carried(experiment: Experiment, handle: Handle, abstract: PyTree[Any]) -> PyTree[Array]:
-    """Loads what a source saved beside a role's checkpoint, as `Source.carry` returned it."""
+    """Loads what a source saved beside a role's checkpoint, as `Source.carry` returned it.
+
+    Args:
+        experiment: its mesh places the arrays.
+        handle: the checkpoint.
+        abstract: shapes and dtypes, as from `Source.abstract_carry`.
+    """
     with handle.round_.redo_hint(handle.stage):
         return checkpoint.restore(handle.carried, experiment.mesh.place(abstract))
 
@@ -108,7 +140,13 @@ def _check_digest(handle: Handle, weights: PyTree[Array]) -> None:
 
 
 def phase_key(experiment: Experiment, phase: str, number: int) -> Key[Array, ""]:
-    """Returns the key of a phase in a round; problems have their own seeds."""
+    """Returns the key of a phase in a round; problems have their own seeds.
+
+    Args:
+        experiment: its seed is the root.
+        phase: the name.
+        number: of the round.
+    """
     root = jax.random.fold_in(jax.random.key(experiment.seed), _stream(phase))
     return jax.random.fold_in(root, number)
 

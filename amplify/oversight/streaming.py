@@ -289,7 +289,11 @@ def _draw(buffer: Buffer, key: Key[Array, ""], batch: int) -> dict[str, Array]:
 
 
 def held_out(buffer: Buffer) -> dict[str, Array]:
-    """Returns the contents of the held-out slots that are filled, and their places."""
+    """Returns the contents of the held-out slots that are filled, and their places.
+
+    Args:
+        buffer: on the devices of this process.
+    """
     filled = min(int(jax.device_get(buffer.written)), len(buffer.contexts))
     place = jnp.arange(HELD_OUT - 1, filled, HELD_OUT)
     return {

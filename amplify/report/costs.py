@@ -20,6 +20,7 @@ class Line(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Sum over rounds."""
         return sum(self.numbers.values())
 
 

@@ -18,16 +18,22 @@ LOG_FROM = 30
 
 
 class Tick(NamedTuple):
+    """A labelled position on an axis."""
+
     at: float  # pixels
     text: str
 
 
 class Line(NamedTuple):
+    """A line of a curve."""
+
     style: int  # index of the style in `plots.STYLES`
     points: list[tuple[float, float]]  # pixels, y downwards
 
 
 class Curve(NamedTuple):
+    """Lines over training steps, and ticks of both axes."""
+
     title: str
     lines: list[Line]  # the most important one last, so that it is on top
     steps: list[Tick]
@@ -35,6 +41,7 @@ class Curve(NamedTuple):
 
     @property
     def points(self) -> list[tuple[float, float]]:
+        """The points of the most important line."""
         return self.lines[-1].points
 
 

@@ -60,7 +60,11 @@ INK, FAINT, GRID = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 
 
 def styles(experiments: Sequence[Results]) -> dict[Measure, Style]:
-    """Assigns a style to each measure, in order: the same in all panels and experiments."""
+    """Assigns a style to each measure, in order: the same in all panels and experiments.
+
+    Args:
+        experiments: results; measures that are not fractions get no style.
+    """
     declared = [measure for found in experiments for measure in found.measures]
     names = [measure.name for measure in declared if measure.share]
     return dict(zip(in_order(names, declared), itertools.cycle(STYLES), strict=False))
@@ -96,7 +100,14 @@ def last_step(row: list[Score], measure: Measure) -> tuple[Score, Score] | None:
 
 
 def png(experiments: Sequence[Results]) -> bytes:
-    """Draws measures by round as a PNG: a panel per class, one experiment below the other."""
+    """Draws measures by round: a panel per class, one experiment below the other.
+
+    Args:
+        experiments: results, from top to bottom.
+
+    Returns:
+        The bytes of a PNG file.
+    """
     from matplotlib.figure import Figure
 
     rows = [max(1, math.ceil(len(panels(found)) / COLUMNS)) for found in experiments]
@@ -196,7 +207,12 @@ def _draw_class(axes: "Axes", label: str, row: list[Score], drawn: dict[Measure,
 
 
 def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
-    """Returns the chart as a Vega-Lite specification with tooltips; the page sets panel widths."""
+    """Returns the chart as a Vega-Lite specification with tooltips; the page sets panel widths.
+
+    Args:
+        found: results of the experiment.
+        drawn: the style of each measure, from `styles`.
+    """
     import altair
 
     shown, names = panels(found), [measure.title for measure in drawn]

@@ -50,6 +50,7 @@ class Round:
 
     @property
     def promoted(self) -> bool:
+        """Whether the gate promoted the round."""
         return (self.folder.verdict or {}).get("verdict") == "promoted"
 
 
@@ -79,6 +80,7 @@ class Results:
 
     @property
     def best(self) -> Round:
+        """The last promoted round; the untrained assistant if there is none."""
         return best(self.rounds)
 
     @property
@@ -117,6 +119,10 @@ def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
 
     The experiment's declarations come first, then those in the rounds' records. Measures without a
     declaration are last.
+
+    Args:
+        store: the experiment.
+        rounds: finished ones.
     """
     told = [one for round_ in rounds for one in recorded_measures(round_.folder.record)]
     names = [name for round_ in rounds for name in round_.items.measures]
@@ -130,7 +136,12 @@ def measures_in(store: Store, rounds: Sequence[Round]) -> list[Measure]:
 
 
 def measures_of_round(store: Store, this: Round) -> tuple[Measure, list[Measure]]:
-    """Returns the gate's measure, and all measures of a round: the gate's first, if it is there."""
+    """Returns the gate's measure, and all measures of a round, the gate's first if it has it.
+
+    Args:
+        store: the experiment.
+        this: the round.
+    """
     found = measures_in(store, [this])
     name = gate_measure(store.experiment.values)
     judged = _named(name, [*found, *store.experiment.measures])
@@ -204,6 +215,9 @@ def _interval(mean: Proportion | None) -> list[float] | None:
 def finished_rounds(store: Store) -> list[Round]:
     """Reads all finished rounds with their evals, ascending.
 
+    Args:
+        store: the experiment.
+
     Raises:
         AmplifyError: no round is finished, or the evals of one are damaged.
     """
@@ -218,6 +232,9 @@ def finished_rounds(store: Store) -> list[Round]:
 
 def read_round(folder: RoundFolder) -> Round:
     """Reads a round whose evals are done.
+
+    Args:
+        folder: the round's.
 
     Raises:
         AmplifyError: the evals are not what was written.
@@ -303,6 +320,10 @@ class Across(NamedTuple):
 
 def across(one: Results, two: Results) -> list[Across]:
     """Compares the best rounds of two experiments, by the measure of the first one's gate.
+
+    Args:
+        one: results of the first experiment.
+        two: results of the second.
 
     Returns:
         A comparison for each class that both have; also for ALL, if they have the same classes.

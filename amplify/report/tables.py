@@ -38,6 +38,9 @@ ROUND, INTERVAL, CHANGE, CHANGE_INTERVAL = map(
 def rounds_table(store: Store) -> RenderableType:
     """Returns a table of measures by class and round, then a line about each round.
 
+    Args:
+        store: the experiment.
+
     Raises:
         AmplifyError: no round is finished.
     """

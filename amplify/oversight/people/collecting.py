@@ -87,7 +87,12 @@ def collect(
 
 
 def helper_of(experiment: Experiment, answerer: Answerer) -> Helper:
-    """Returns what a round that waits for people needs from a model and the task."""
+    """Returns what a round that waits for people needs from a model and the task.
+
+    Args:
+        experiment: overseen by people.
+        answerer: answers their sub-questions.
+    """
     return Helper(answerer.answer, functools.partial(_why_unreadable, experiment), answerer.warm_up)
 
 
