@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,10 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
             if not runs and n:
                 store.parent_of(store.round(n))
             if runs:
-                page.run(store, n, stop_if_interrupted(progress_bars(f"round {n}"), interrupts))
+                if done := [*store.round(n).record.get("stages", {})]:
+                    messages.print(f"round {n} resumes after {done[-1]}", highlight=False)
+                watch = progress_bars(f"round {n}", lambda: _later(store, n))
+                page.run(store, n, stop_if_interrupted(watch, interrupts))
             _write_report(store, n, only_if_missing=not runs)
 
         with record_interrupts(interrupts):
@@ -67,6 +70,19 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
                 raise AmplifyError(
                     f"stopped in round {number}; run the same command again to resume"
                 ) from None
+
+
+def _later(store: Any, number: int) -> float | None:
+    """Returns the seconds that a round's later stages took in the round before; None: that is no
+    trained round.
+    """
+    before = store.round(number - 1)
+    if number < 2 or not before.complete:
+        return None
+    done = store.round(number).record.get("stages", {})
+    entries = [entry for name, entry in before.record["stages"].items() if name not in done]
+    later = entries[1:]  # the first is being done; compiled code is kept
+    return sum(entry.get("seconds", 0) - entry.get("compile_seconds", 0) for entry in later)
 
 
 def _open_store(experiment: Path) -> Any:
@@ -114,13 +130,13 @@ def stop_if_interrupted(watch: Watch, interrupts: list[int]) -> Watch:
     """
 
     @contextlib.contextmanager
-    def watched(what: str, total: int) -> Iterator[Advance]:
-        with watch(what, total) as advance:
+    def watched(what: str, total: int, done: int = 0, /) -> Iterator[Advance]:
+        with watch(what, total, done) as advance:
 
-            def advance_or_stop(done: int) -> None:
+            def advance_or_stop(done: int, row: Mapping[str, Any] | None = None, /) -> None:
                 if interrupts:
                     raise KeyboardInterrupt
-                advance(done)
+                advance(done, row)
 
             yield advance_or_stop
 

@@ -243,11 +243,10 @@ def resumable_training(phase: Phase, work: Work) -> Iterator[Run]:
             state: TrainState | None = saved.restore(like, batches)
             if state is None:
                 state = start()
-            elif taken := steps_taken(state):
+            if taken := steps_taken(state):
                 with this.redo_hint(f"{phase.name}/checkpoint"):
                     log = [row for row in read_lines(folder.metrics) if row["step"] <= taken]
-            with work.watch(phase.name, phase.schedule.steps) as advance:
-                advance(steps_taken(state))
+            with work.watch(phase.name, phase.schedule.steps, taken) as advance:
                 state = train(
                     step,
                     phase.schedule,

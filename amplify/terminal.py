@@ -1,44 +1,29 @@
 """Terminal output of commands: tables and links on stdout, progress and warnings on stderr."""
 
-import contextlib
 import json as json_format
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from amplify.runtime.progress import Advance
+from amplify import progress
+from amplify.runtime.progress import Watch
 
 # Modules that import jax are imported in functions, so that `--help` and bad arguments are fast.
 
 output, messages = Console(), Console(stderr=True)
 
 
-def progress_bars(prefix: str) -> Callable[[str, int], Any]:
-    """Returns a `Watch` that draws a progress bar on stderr.
+def progress_bars(prefix: str, later: progress.Later = lambda: None) -> Watch:
+    """A `Watch` that shows progress on stderr: a bar in a terminal or notebook, lines elsewhere.
 
     Args:
-        prefix: of all descriptions, such as the name of the round.
+        prefix: of every line.
+        later: called as work begins; see `progress.Later`.
     """
-
-    @contextlib.contextmanager
-    def watch(what: str, total: int) -> Iterator[Advance]:
-        columns = (
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        # Without an interactive terminal, a bar would leave an empty line behind.
-        hidden = not (messages.is_interactive or messages.is_jupyter)
-        with Progress(*columns, console=messages, transient=True, disable=hidden) as progress:
-            bar = progress.add_task(f"{prefix}: {what}", total=total)
-            yield lambda done: progress.advance(bar, done)
-
-    return watch
+    seen = messages.is_interactive or messages.is_jupyter
+    return (progress.bars if seen else progress.lines)(messages, prefix, later)
 
 
 def show_rounds(store: Any, json: bool) -> None:

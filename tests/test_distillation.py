@@ -106,7 +106,7 @@ def test_logged_means_weigh_steps_by_their_answers():
         evaluate=lambda state: {},
         save=lambda state, log: None,
         log=logged,
-        advance=lambda steps: None,
+        advance=lambda steps, row: None,
     )
     assert logged[0]["loss"] == pytest.approx(2.5)
     assert logged[0]["answered"] == 40

@@ -2,11 +2,32 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
 
-Advance = Callable[[int], object]
-Watch = Callable[[str, int], AbstractContextManager[Advance]]
+
+@runtime_checkable
+class Advance(Protocol):
+    def __call__(self, done: int, row: Mapping[str, Any] | None = None, /) -> object:
+        """Reports progress.
+
+        Args:
+            done: how much was done since the last report.
+            row: of the training log, where it was training: "loss", "seconds", ...
+        """
+
+
+@runtime_checkable
+class Watch(Protocol):
+    def __call__(self, what: str, total: int, done: int = 0, /) -> AbstractContextManager[Advance]:
+        """Begins a piece of work.
+
+        Args:
+            what: is done, in a word or two.
+            total: how much there is to do.
+            done: how much of it was done before, by a process that was stopped.
+        """
 
 
 def say(line: str) -> None:
@@ -15,6 +36,6 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def unwatched(what: str, total: int) -> Iterator[Advance]:
-    """A `Watch` that shows nothing; its arguments are a description and the total work."""
-    yield lambda done: None
+def unwatched(what: str, total: int, done: int = 0, /) -> Iterator[Advance]:
+    """A `Watch` that shows nothing."""
+    yield lambda done, row=None: None

@@ -10,6 +10,7 @@ import numpy as np
 
 from amplify.errors import AmplifyError
 from amplify.runtime.device import compile_seconds
+from amplify.runtime.progress import Advance
 from amplify.training.phase import Metrics, Schedule
 from amplify.training.step import ANSWERED, TrainState, split_counts
 
@@ -24,7 +25,7 @@ def train(
     evaluate: Callable[[TrainState], Mapping[str, Any]],
     save: Callable[[TrainState, list[LogRow]], None],
     log: list[LogRow],
-    advance: Callable[[int], Any],
+    advance: Advance,
 ) -> TrainState:
     """Trains from `state.step` to the last step.
 
@@ -36,7 +37,7 @@ def train(
         save: saves the state and the log; called every `checkpoint_every` steps but the last.
         log: appended to, a row `{"step", "loss", ..., "seconds"}` every `log_every` steps;
             "seconds" leaves out compilation and evaluation.
-        advance: called with the number of steps after every log row, for a progress bar.
+        advance: called with the number of steps and the row after every log row, to show progress.
 
     Returns:
         The state after the last step.
@@ -55,8 +56,8 @@ def train(
                 log.append(_log_row(number, interval, max(_clock() - began, 0.0)))
                 if number % schedule.look_every == 0 or number == schedule.steps:
                     log[-1].update(evaluate(state))
-                interval, began = [], _clock()
-                advance(schedule.log_every)
+                taken, interval, began = len(interval), [], _clock()
+                advance(taken, log[-1])
             if number % schedule.checkpoint_every == 0 and number < schedule.steps:
                 save(state, log)
     return state
