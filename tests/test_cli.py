@@ -73,16 +73,8 @@ def test_results_for_programs_have_the_promised_keys(ran, capsys):
     commands.main(["compare", str(ran), "--json"])
     rows = json.loads(capsys.readouterr().out)
     measures = {"alone", "amplified", "ceiling"}
-    keys = {
-        "experiment",
-        "round",
-        "split",
-        "class",
-        "n",
-        "contexts",
-        "interval",
-        "calls",
-    } | measures
+    keys = {"experiment", "round", "split", "class", "n", "contexts", "interval"} | measures
+    keys |= {"intervals", "verdict", "reason", "against", "cost", "calls"}
     assert all(set(row) == keys for row in rows)
     places = {(row["round"], row["split"], row["class"]) for row in rows}
     assert len(places) == len(rows) == 2 * 2 * 3

@@ -268,6 +268,23 @@ def test_results_have_the_interval_of_every_accuracy_that_has_one(store):
         assert (row["n"], row["contexts"]) == (80, 40)
 
 
+def test_results_have_the_verdict_the_cost_and_the_interval_of_every_measure(store):
+    for row in report.results(store):
+        this = store.round(row["round"])
+        assert row["cost"] == this.record["ledger"]
+        assert row["intervals"]["alone"] == row["interval"]
+        for measure in ("alone", "amplified", "ceiling"):
+            low, high = row["intervals"][measure]
+            assert low <= row[measure] <= high
+        verdict = this.verdict
+        if verdict is None:
+            assert (row["round"], row["verdict"], row["against"]) == (0, None, None)
+        else:
+            told = [row[key] for key in ("verdict", "reason", "against")]
+            assert told == [verdict[key] for key in ("verdict", "reason", "against")]
+    json.dumps(report.results(store), allow_nan=False)
+
+
 def test_classes_that_the_task_does_not_name_are_not_dropped(tmp_path):
     new = [item("final", "renamed", "0:1", alone=True)]
     store = write_experiment(tmp_path / "wildcard", rounds=1, items=lambda number: new)

@@ -171,8 +171,11 @@ def results(store: Store) -> list[dict[str, Any]]:
         store: the experiment.
 
     Returns:
-        Rows with a key for each measure of the round, None if the class has no items; `interval`,
-        of the gate's measure; and `calls` of the round, `{stage: {purpose: {part: number}}}`.
+        Rows with a key for each measure of the round, None if the class has no items. "interval" is
+        of the gate's measure, "intervals" of every measure by its name. The same in all rows of a
+        round: "verdict" ("promoted", "rejected", "inconclusive"; None for round 0), "reason" and
+        the round "against" which it was judged; "cost", the round's ledger; and "calls",
+        `{stage: {purpose: {part: number}}}`.
 
     Raises:
         AmplifyError: no round is finished.
@@ -194,6 +197,13 @@ def results(store: Store) -> list[dict[str, Any]]:
             "n": len(items),
             "contexts": items.contexts,
             "interval": _interval(found.get(judged)),
+            "intervals": {
+                name: _interval(found.get(name))
+                for name in ordered
+                if name in round_.items.measures
+            },
+            **_verdict(round_),
+            "cost": round_.folder.record["ledger"],
             "calls": costs.nested(round_.folder.record),
         }
         for round_ in rounds
@@ -202,6 +212,11 @@ def results(store: Store) -> list[dict[str, Any]]:
         for items in [round_.items.only(split, label)]
         for found in [items.means()]
     ]
+
+
+def _verdict(round_: Round) -> dict[str, Any]:
+    verdict = round_.folder.verdict or {}
+    return {name: verdict.get(name) for name in ("verdict", "reason", "against")}
 
 
 def _estimate(mean: Proportion | None) -> float | None:
