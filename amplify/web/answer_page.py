@@ -282,6 +282,7 @@ def _about(service: Service, visitor: Visitor, item: Item) -> dict[str, Any]:
         "item": item,
         "mine": mine,
         "exchanges": there,
+        "numbers": view_models.has_numbers(item.choices),
         "waiting": any(exchange.pending for exchange in mine.exchanges),
         "after": _last_told(mine),
         "left": view_models.questions_left(item, mine),

@@ -3,7 +3,8 @@
 They contain nothing that says which round or model wrote what.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from amplify.people.items import Assignment, Counts, Exchange, Item
@@ -73,6 +74,13 @@ def questions_left(item: Item, assignment: Assignment) -> int:
 def progress(queue: Queue, person: str, round: int) -> Progress:
     """How far a round has got, for a person."""
     return Progress(queue.submitted_by(person, round), queue.counts(round))
+
+
+def has_numbers(choices: Sequence[str]) -> bool:
+    """Whether answers are chosen by typing them, as numbers are, and not by their places: of -1, 0
+    and 1, a person who types 1 means the last.
+    """
+    return any(re.fullmatch(r"[-+\N{MINUS SIGN}]?\d+", choice) for choice in choices)
 
 
 def in_words(probability: float | None) -> str:

@@ -276,6 +276,22 @@ def test_new_work_shows_itself(chrome, place):
         expect(page.get_by_text("Which is the last river?")).to_be_visible()
 
 
+def test_answers_that_are_numbers_are_chosen_by_typing_them(chrome, tmp_path):
+    choices = [f"{n:+d}" if n else "0" for n in range(-16, 17)]
+    folder = put_up(tmp_path, item("sum", "How much is it?", choices=choices))
+    with server(folder) as (address, _), opened(chrome, folder, address) as page:
+        chosen = page.locator("#submit input:checked")
+        for keys, choice in [("12", "+12"), ("-3", "-3"), ("-16", "-16"), ("0", "0"), ("+5", "+5")]:
+            for key in keys:
+                page.keyboard.press(key)
+            expect(chosen).to_have_value(choice)
+            page.evaluate("lastDigit = 0")  # as if a while had passed
+        page.keyboard.press("1")
+        page.keyboard.press("9")  # there is no 19: another number begins
+        expect(chosen).to_have_value("+9")
+        assert page.locator(".choice kbd").count() == 0
+
+
 def test_without_javascript_the_forms_do_all_the_same(chrome, place):
     folder, address = place
     with opened(chrome, folder, address, java_script_enabled=False) as page:

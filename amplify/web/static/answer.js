@@ -159,7 +159,7 @@ document.addEventListener("keydown", (event) => {
   if (typing && event.key === "Escape") event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key !== "?" && listIsOpen()) return;
-  const act = /^[1-9]$/.test(event.key) ? () => choose(Number(event.key)) : KEYS[event.key];
+  const act = chooser(event.key) ?? KEYS[event.key];
   if (!act) return;
   event.preventDefault();
   act();
@@ -178,8 +178,27 @@ function listIsOpen() {
   return "popover" in HTMLElement.prototype && $("#keys").matches(":popover-open");
 }
 
-function choose(number) {
-  const choice = document.querySelectorAll("#submit input[type=radio]")[number - 1];
+// Answers that are numbers are chosen by typing them, digit by digit, others by their places.
+
+const BETWEEN = 1500; // milliseconds after which a digit begins another number
+let digits = "", lastDigit = 0;
+
+function chooser(key) {
+  const choices = [...document.querySelectorAll("#submit input[type=radio]")];
+  if (!$("#submit [data-numbers]")) return /^[1-9]$/.test(key) ? () => pick(choices[key - 1]) : undefined;
+  return /^[-+\u2212\d]$/.test(key) ? () => type(key, choices) : undefined;
+}
+
+function type(key, choices) {
+  const plain = (text) => text.replace("\u2212", "-").replace(/^\+/, "");
+  const goesOn = (text) => choices.some((choice) => plain(choice.value).startsWith(plain(text)));
+  const sooner = Date.now() - lastDigit < BETWEEN && goesOn(digits + key);
+  digits = sooner ? digits + key : key;
+  lastDigit = Date.now();
+  pick(choices.find((choice) => plain(choice.value) === plain(digits)));
+}
+
+function pick(choice) {
   choice?.click();
   choice?.focus();
 }
