@@ -825,6 +825,17 @@ def test_a_round_s_page_does_without_a_curve_or_trees_that_cannot_be_read(store,
     assert CLASSES[0] in text
 
 
+def test_a_run_too_short_to_be_measured_twice_shows_every_measure_as_a_point(store):
+    path = store.round(1).main.metrics
+    seen = {"alone": {CLASSES[0]: 0.5}, "amplified": {CLASSES[0]: 0.75}}
+    path.write_text(json.dumps({"step": 60, "loss": 1.0, "accuracy": seen}) + "\n")
+    page = report.write_round_page(store, store.round(1))
+    assert page.read_text().count('<circle class="dot') == 1 + len(seen)  # the loss, too
+    once = "Measured once, after the last step: training.look_every is 100 steps."
+    assert once in Page(page).text
+    assert once not in Page(report.write_round_page(store, store.round(3))).text
+
+
 def test_a_round_s_page_is_small_and_the_comparison_no_larger_than_its_chart_s_code(store):
     *small, compare_page, tree_page = every_page(store)
     assert all(path.stat().st_size < 40_000 for path in (*small, tree_page))

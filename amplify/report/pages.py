@@ -162,6 +162,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         curves=[drawn for drawn in curves if drawn is not None],
         measure_curves=[drawn for drawn in by_class if drawn is not None],
         evaluated=evaluated,
+        evaluated_once=_evaluated_once(this, lineage),
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),
@@ -177,6 +178,12 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
 
 def _titles(measures: Iterable[Measure]) -> list[str]:
     return list(dict.fromkeys(measure.title for measure in measures))
+
+
+def _evaluated_once(this: RoundFolder, metrics: list[dict[str, Any]]) -> int | None:
+    """Returns `training.look_every` if a curve has a single point because of it, else None."""
+    every = this.record["experiment"].get("training.look_every")
+    return every if len(evaluated_rows(metrics)) == 1 and every else None
 
 
 def _evaluated_measures(metrics: list[dict[str, Any]]) -> list[str]:
