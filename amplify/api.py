@@ -340,7 +340,7 @@ def _check_tokens(what: str, tokens: np.ndarray, shape: Sequence[str | int], tas
 
 
 def _shown(task: Any, tokens: Int[np.ndarray, "batch questions length"]) -> Texts:
-    return [[words.shown(task, one) for one in row] for row in tokens]
+    return [[words.format_tokens(task, one) for one in row] for row in tokens]
 
 
 def compare(

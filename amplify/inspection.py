@@ -17,7 +17,7 @@ from amplify import report, words
 from amplify.errors import AmplifyError
 from amplify.evaluation.answering import answer_alone
 from amplify.models.abilities import exporter_of
-from amplify.overseers.exchanges import consulting, recorded
+from amplify.overseers.exchanges import replaying, replaying_with_server
 from amplify.oversight.draws import draw_held_out, draw_round
 from amplify.oversight.make_data import amplify_for
 from amplify.oversight.people.collecting import recorded_by_people
@@ -91,20 +91,20 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     problems = jax.tree.map(
         lambda column: column[start : start + size], draw_round(experiment, number)
     )
-    with (recorded if depth == 1 else consulting)(this.path, "distillation/data"):
+    with (replaying if depth == 1 else replaying_with_server)(this.path, "distillation/data"):
         [chunk] = _amplify(store, weights, problems, depth, size)
     with this.redo_hint("distillation/data"):
         dataset.verify(this.main.data, this.record["stages"]["distillation/data"]["digest"])
         stored = dataset.read(this.main.data)[row]["answers"][question]
     recomputed = np.asarray(chunk.answers)[row - start, question]
     if depth == 1 and not np.array_equal(recomputed, stored):
-        was, now = (words.shown(experiment.task, answer) for answer in (stored, recomputed))
+        was, now = (words.format_tokens(experiment.task, answer) for answer in (stored, recomputed))
         raise AmplifyError(
             f"{this.main.data}: row {row} cannot be reproduced on this machine: the recorded"
             f" answer is {was}, the recomputed one {now}"
         )
     context = jax.device_get(problems.contexts)[row - start]
-    tree = words.tree(experiment.task, context, chunk.trees, row - start, question)
+    tree = words.describe_tree(experiment.task, context, chunk.trees, row - start, question)
     return FoundTree(this, title, tree)
 
 
@@ -164,10 +164,12 @@ class Session:
         task = self.store.experiment.task
         if search_of(task):
             questions = jax.device_get(self.problem.questions)[0]
-            asked = [words.shown(task, question) for question in questions]
+            asked = [words.format_tokens(task, question) for question in questions]
             title = f"{self.store.name}, round {self.number}. Questions such as:"
             return "\n  ".join([title, *asked])
-        facts = [words.shown(task, fact) for fact in jax.device_get(self.problem.contexts)[0]]
+        facts = [
+            words.format_tokens(task, fact) for fact in jax.device_get(self.problem.contexts)[0]
+        ]
         return f"{self.store.name}, round {self.number}. The facts:\n  " + "   ".join(facts)
 
     def ask(self, text: str) -> str | RichTree:
@@ -189,7 +191,9 @@ class Session:
         context, question = self.problem.contexts[0], jnp.asarray(words.read_question(task, text))
         if jax.device_get(task.is_primitive(question)):
             answer = jax.device_get(task.environment(context, question, jax.random.key(0)))
-            return f"{words.shown(task, answer)}   (a primitive question, for the environment)"
+            return (
+                f"{words.format_tokens(task, answer)}   (a primitive question, for the environment)"
+            )
         problem = self.problem._replace(questions=question[None, None])
         params = self.weights.assistant
         read, tokens, log_prob = answer_alone(
@@ -198,15 +202,15 @@ class Session:
         about = f"probability {np.exp(log_prob[0, 0]):.3f}"
         if knows_truth(task):
             truth = task.truth(context, question)
-            about += f"; the truth is {words.shown(task, jax.device_get(truth))}"
-        line = f"{words.shown(task, tokens[0, 0])}   ({about})"
+            about += f"; the truth is {words.format_tokens(task, jax.device_get(truth))}"
+        line = f"{words.format_tokens(task, tokens[0, 0])}   ({about})"
         if search_of(task):
-            passages = [words.shown(task, row) for row in read[0] if row.any()]
+            passages = [words.format_tokens(task, row) for row in read[0] if row.any()]
             line = "\n  ".join([line, "from:", *passages])
         if self.depth == 0:
             return line
         [chunk] = _amplify(self.store, self.weights, problem, self.depth)
-        tree = words.tree(task, jax.device_get(context), chunk.trees, 0, 0)
+        tree = words.describe_tree(task, jax.device_get(context), chunk.trees, 0, 0)
         return report.rich_tree(tree, f"assistant alone: {line}")
 
 

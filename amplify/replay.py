@@ -17,8 +17,8 @@ from jaxtyping import Bool, Int
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
-from amplify.overseers.exchanges import consulting, recorded
-from amplify.overseers.human import PassesOn
+from amplify.overseers.exchanges import replaying, replaying_with_server
+from amplify.overseers.human import PassThrough
 from amplify.overseers.simulated import Simulated
 from amplify.oversight.draws import draw_round
 from amplify.oversight.make_data import amplified_answers
@@ -31,7 +31,7 @@ from amplify.runtime.progress import Watch
 from amplify.stages import write_data
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, strategy_of
-from amplify.trees.amplification import over_questions
+from amplify.trees.amplification import vmap_questions
 from amplify.types import OverseerKind, Problems, Weights
 
 OtherOverseer = Literal["simulated", "nobody"]
@@ -85,7 +85,7 @@ def replay(store: Store, number: int, watch: Watch) -> ReplayResult:
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
-    with recorded(this.path, "distillation/data"):
+    with replaying(this.path, "distillation/data"):
         made = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     with tempfile.TemporaryDirectory() as folder:
         replayed = write_data(Path(folder) / "data", made)
@@ -125,7 +125,7 @@ def swap(
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
-    with recorded(this.path, "distillation/data"):
+    with replaying(this.path, "distillation/data"):
         before = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     others = weights
     if checkpoint is not None:
@@ -134,7 +134,7 @@ def swap(
         others = weights._replace(assistant=load_assistant(experiment, roles))
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
-    with consulting(this.path, "distillation/data"):
+    with replaying_with_server(this.path, "distillation/data"):
         after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:
@@ -161,7 +161,7 @@ def _overseer(experiment: Experiment, wanted: OtherOverseer | None) -> OverseerK
     if wanted is None:
         return experiment.overseer
     if wanted == "nobody":
-        return PassesOn()
+        return PassThrough()
     if strategy_of(experiment.task) is None:
         raise AmplifyError(
             f"--overseer simulated: {type(experiment.task).__name__} has no strategy to follow"
@@ -197,7 +197,7 @@ def _right(
     problems: Problems,
     answers: Int[np.ndarray, "rows questions answer_length"],
 ) -> Bool[np.ndarray, "rows questions"]:
-    is_right = over_questions(experiment.task.is_right)
+    is_right = vmap_questions(experiment.task.is_right)
     return jax.device_get(is_right(problems.contexts, problems.questions, jnp.asarray(answers)))
 
 

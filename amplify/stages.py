@@ -41,7 +41,7 @@ from amplify.records.round_folder import Handle, RoundFolder, read_items
 from amplify.runtime import calls
 from amplify.runtime.calls import Call
 from amplify.runtime.progress import Watch
-from amplify.tasks.problems import SPLITS, at_a_time
+from amplify.tasks.problems import SPLITS, chunk_rows
 from amplify.training import checkpoint, dataset
 from amplify.training.loop import LogRow, steps_taken, train
 from amplify.training.phase import Phase, Roles, RoleState, Trained
@@ -94,7 +94,7 @@ def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
 
 
 def _costs(exchanges: Exchanges, asked: Iterable[Call]) -> dict[str, Any]:
-    return exchanges.spent() | calls.facts([*asked, *exchanges.counted()])
+    return exchanges.usage() | calls.facts([*asked, *exchanges.call_counts()])
 
 
 def _write_signal(phase: Phase, work: Work, made: Made) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _evaluator_during_training(
     A costly overseer is asked only if the experiment file says so.
     """
     experiment, mesh = work.experiment, work.experiment.mesh
-    count = at_a_time(experiment.evals.select, CHUNK, mesh.here.row_sharding)
+    count = chunk_rows(experiment.evals.select, CHUNK, mesh.here.row_sharding)
     problems = draw_held_out(experiment, "select", count)
     problems = jax.device_put(problems, mesh.here.row_sharding)
     root = mesh.here.place(jax.random.key(experiment.seed))
@@ -323,7 +323,7 @@ def evaluate_held_out(
     return {
         "digest": write_lines(this.evals, [item.as_row() for item in items]),
         "items": len(items),
-        **constant_measures.sources(experiment, this, copied, exchanges.unanswered()),
+        **constant_measures.sources(experiment, this, copied, exchanges.count_unanswered()),
         **_costs(exchanges, asked.calls("evals")),
     }
 

@@ -1,18 +1,16 @@
-"""The words of the program as types: what every task, overseer and assistant is, and what passes
-between them.
+"""Core types: the protocols of tasks, overseers and assistants, and the data they exchange.
 
-This module knows shapes and three protocols and nothing else; every other module imports it, and it
-imports none of ours. What a task or a model may have beside that is in `task_abilities` and
-`models.abilities`. Everything here is a pytree of JAX arrays or a pure function over them, so any
-of it may be jitted and vmapped.
+Every other module may import this one, which imports no other module of the package. Optional
+abilities of tasks and models are in `task_abilities` and `models.abilities`. Everything here is a
+pytree of JAX arrays or a pure function of them, so it can be jitted and vmapped.
 
-Shapes used throughout:
+Array axes used throughout:
     batch            problems
-    facts            facts in a context, each `fact_length` tokens
-    questions        questions asked about one context, each `question_length` tokens
+    facts            facts of a context, each `fact_length` tokens
+    questions        questions about one context, each `question_length` tokens
     answer_length    tokens of an answer
-    *b               any leading shape, usually `batch questions`
-Token 0 pads and, as the whole of an answer, says "don't know".
+    *b               any leading axes, usually `batch questions`
+Token 0 is padding; an answer of zeros means "don't know".
 """
 
 from collections.abc import Callable, Generator
@@ -23,111 +21,121 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from typing_extensions import Protocol, runtime_checkable  # whose isinstance evaluates no property
 
 DONT_KNOW = 0
-"""The token that pads and, as an answer, says "don't know"."""
+"""The padding token, which means "don't know" when it is the answer."""
 
 FAILED = -1
-"""Every token of an answer that was not had: nothing is learned from it, and it is never right."""
+"""Fills an answer that was not obtained: it is excluded from training and never right."""
 
 ASSISTANT, ENVIRONMENT, OVERSEER = 0, 1, 2
 """Who gave an answer: the values of `Interaction.answered_by`."""
 
 OTHERS = 3
-"""Part i, counted from 0, of those that an oversight names has the value `OTHERS + i`."""
+"""The i-th part that an oversight declares (from 0) has the value `OTHERS + i`."""
 
 
 class Problems(NamedTuple):
     """A batch of contexts and the questions asked about each."""
 
-    seeds: Int[Array, "batch 2"]  # what each problem was drawn from: (stream, index)
+    seeds: Int[Array, "batch 2"]  # (stream, index) from which each problem was drawn
     contexts: Int[Array, "batch facts fact_length"]
     questions: Int[Array, "batch questions question_length"]
 
 
 class Answers(NamedTuple):
+    """Answers that a policy gave, with their log-probabilities."""
+
     tokens: Int[Array, "*b answer_length"]
-    log_prob: Float[Array, "*b"]  # natural logarithm of the probability of the whole answer
+    log_prob: Float[Array, "*b"]  # of the whole answer, in nats
 
 
 class Weights(NamedTuple):
-    """The parameters of those who answer: nothing for an overseer that learns nothing."""
+    """Parameters of the assistant and the overseer."""
 
     assistant: PyTree[Array]
-    overseer: PyTree[Array] | None = None
+    overseer: PyTree[Array] | None = None  # None: the overseer has no parameters
 
 
 class Ask(NamedTuple):
-    """One step of an overseer: a sub-question for every item, and which items really ask it."""
+    """One step of a strategy: a sub-question per item, and a mask of the items that ask it."""
 
     question: Int[Array, "*b question_length"]
-    where: Bool[Array, "*b"] | None = None  # True where the item asks; None: all do
+    where: Bool[Array, "*b"] | None = None  # True: the item asks; None: all items ask
     to: str = "assistant"
-    """The part that is asked: "assistant", "environment", or another that the oversight names. A
-    primitive question for the assistant goes to the environment."""
+    """Part to ask: "assistant", "environment", or another part that the oversight declares.
+    Primitive questions to the assistant are routed to the environment."""
 
 
 class Interaction(NamedTuple):
-    """A question, how it was taken apart, and its answer. Nested, it is a decomposition tree."""
+    """A question, its decomposition into steps, and its answer. Nested: a decomposition tree."""
 
     question: Int[Array, "*b question_length"]
     answer: Int[Array, "*b answer_length"]
     answered_by: Int[Array, "*b"]  # ASSISTANT, ENVIRONMENT, OVERSEER, or OTHERS and above
-    steps: tuple["Step", ...] = ()  # in the order asked; count only where answered_by == OVERSEER
+    steps: tuple["Step", ...] = ()  # in order; meaningful only where answered_by == OVERSEER
 
 
 class Step(NamedTuple):
-    asked: Bool[Array, "*b"]  # False: this item did not ask at this step, ignore the rest
+    """One sub-question of an interaction."""
+
+    asked: Bool[Array, "*b"]  # False: the item did not ask at this step; ignore `sub`
     sub: Interaction
 
 
 class StackedSteps(NamedTuple):
-    """An interaction's steps while they are computed by a scan: a step whose arrays all have one
-    more axis in front, an entry a step. `scanning.unstack` turns them into a tuple of steps.
+    """The steps of an interaction computed by `jax.lax.scan`: all arrays have a leading axis of
+    steps. `trees.scanning.unstack` converts them to a tuple.
     """
 
     step: Step
 
 
 Strategy = Generator[Ask, Int[Array, "*b answer_length"], Int[Array, "*b answer_length"]]
-"""Yields an `Ask`, is sent the answers, ..., returns the final answers. Traced once for a whole
-batch.
+"""A generator that yields an `Ask`, is sent the answers to it, and so on, and returns the final
+answers. It runs (or is traced) once for a whole batch.
 """
 
 Overseer = Callable[[Int[Array, "*b question_length"], Key[Array, "*b"]], Strategy]
-"""Takes questions apart. Sees questions and answers, never a context."""
+"""Maps questions and keys (consumed) to a strategy. Sees questions and answers, never a context."""
 
 
 @runtime_checkable
 class OverseerKind(Protocol):
-    """What an experiment file chose: an overseer, but for the parameters that it may learn."""
+    """An overseer as configured in an experiment file, without its parameters."""
 
     def __hash__(self) -> int: ...
 
     @property
     def traced(self) -> bool:
-        """Whether its strategy is a pure function of arrays, which is compiled with everything that
-        it asks. False: it talks to the world outside, so it runs in Python (see `driving`).
+        """Whether the strategy is a pure function of arrays, compiled together with what it asks.
+        False: it does I/O and is driven from Python (see `trees.driving`).
         """
 
     @property
     def replayable(self) -> bool:
-        """Whether its strategy costs so little that it may be run again from its start at every
-        step (see `scanning`). False where it runs a network, or is not traced.
+        """Whether the strategy is cheap enough to be replayed from the start at every step (see
+        `trees.scanning`). False if it runs a network or is not traced.
         """
 
     def using(self, params: Any) -> Overseer:
-        """The overseer with these parameters; None where it has none."""
+        """Binds parameters to the overseer.
+
+        Args:
+            params: the overseer's parameters; None if it has none.
+        """
 
 
 Respond = Callable[
     [Int[Array, "*b question_length"], Bool[Array, "*b"], Key[Array, "*b"]], Interaction
 ]
-"""Answers questions where the mask is True; elsewhere the answers mean nothing."""
+"""Maps questions, a mask and keys (consumed) to interactions. Where the mask is False, their values
+are undefined.
+"""
 
 
 Truth = Callable[
     [Int[Array, "facts fact_length"], Int[Array, " question_length"]], Int[Array, " answer_length"]
 ]
-"""The true answer to a question about a context."""
+"""Maps a context and a question about it to the true answer."""
 
 IsRight = Callable[
     [
@@ -137,68 +145,81 @@ IsRight = Callable[
     ],
     Bool[Array, ""],
 ]
-"""Whether an answer to a question about a context is true."""
+"""Maps a context, a question about it and an answer to whether the answer is right."""
 
 
 @runtime_checkable
 class Task(Protocol):
-    """A source of problems, which knows the truth about them or does not.
+    """A source of problems, which may know their true answers.
 
-    What a task may have beside this is in `task_abilities`. Functions with a `context` take *one*
-    problem and one question; callers vmap them. `is_primitive` never sees one and works on any
-    leading shape. A task is a frozen dataclass: its fields are the keys of `[task]` in an
-    experiment file, and its value can key a cache of compiled functions.
+    Optional abilities are in `task_abilities`. Functions that take a `context` take *one* context
+    and one question; callers vmap them. `is_primitive` works on any leading axes. A task is a
+    frozen dataclass: its fields are the keys of `[task]` in an experiment file, and it is hashable,
+    so that it can be a static argument of compiled functions.
     """
 
     def __hash__(self) -> int: ...
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """What each token looks like to a person; token 0 is "don't know"."""
+        """The word for each token; token 0 is "don't know"."""
 
     @property
-    def facts(self) -> int: ...
+    def facts(self) -> int:
+        """Number of facts in a context."""
+
     @property
-    def fact_length(self) -> int: ...
+    def fact_length(self) -> int:
+        """Tokens of a fact."""
+
     @property
-    def question_length(self) -> int: ...
+    def question_length(self) -> int:
+        """Tokens of a question."""
+
     @property
-    def answer_length(self) -> int: ...
+    def answer_length(self) -> int:
+        """Tokens of an answer."""
 
     @property
     def max_depth(self) -> int:
-        """Levels of decomposition that the deepest question needs."""
+        """Levels of decomposition that the deepest question needs, at least 1."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Labels under which evals report, easiest first."""
+        """Labels of the question classes by which evals are broken down, easiest first."""
 
-    def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]: ...
+    def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
+        """Draws a random context. Consumes the key."""
 
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        """A question that needs `depth` levels of decomposition (or as near as this context has),
-        1..max_depth.
+        """Draws a random question about a context.
+
+        Args:
+            key: consumed.
+            context: the context.
+            depth: levels of decomposition that the question needs, 1..max_depth; if the context has
+                no such question, the nearest depth that it has.
         """
 
     @property
     def truth(self) -> Truth:
-        """The true answer, a method in tasks that know it; None in others (see
+        """Computes the true answer: a method, or None if the task does not know the truth (see
         `task_abilities.knows_truth`).
         """
 
     @property
     def is_right(self) -> IsRight:
-        """Whether an answer is true, of which there may be several; None where `truth` is."""
+        """Judges an answer; several answers may be right. None if `truth` is None."""
 
     def class_of(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> Int[Array, ""]:
-        """Index into `classes`."""
+        """The class of a question, as an index into `classes`."""
 
     def is_primitive(self, question: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
-        """Whether the environment answers this question, never the assistant."""
+        """Whether the environment, rather than the assistant, answers the question."""
 
     def environment(
         self,
@@ -206,32 +227,39 @@ class Task(Protocol):
         question: Int[Array, " question_length"],
         key: Key[Array, ""],
     ) -> Int[Array, " answer_length"]:
-        """The environment's answer to a primitive question; to another it means nothing."""
+        """The environment's answer to a primitive question; undefined for other questions."""
 
     def parse(self, text: str) -> list[str]:
-        """A question as a person types it -> `question_length` words of the vocabulary. What `show`
-        makes of a question is read as that question again.
+        """Parses a question as a person types it; the inverse of `show` for questions.
 
-        Raises ValueError, saying what a question looks like.
+        Args:
+            text: the question.
+
+        Returns:
+            `question_length` words of the vocabulary.
+
+        Raises:
+            ValueError: if the text is not a question; the message describes valid questions.
         """
 
     def show(self, words: list[str]) -> str:
-        """A fact, question or answer, as words of the vocabulary -> what a person reads."""
+        """Formats the words of a fact, question or answer as text for people."""
 
 
 @runtime_checkable
 class Assistant(Protocol):
-    """The model being trained: reads a context once, answers many questions about it. A frozen
-    dataclass. What it may have beside this is in `models.abilities`.
+    """The policy being trained: encodes a context once and answers many questions about it.
+
+    A frozen dataclass. Optional abilities are in `models.abilities`.
     """
 
     def __hash__(self) -> int: ...
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
-        """Untrained parameters."""
+        """Initializes the parameters. Consumes the key."""
 
     def encode(self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]) -> Any:
-        """What `answer` needs to know of each context, computed once for all its questions."""
+        """Encodes each context once, for all of its questions."""
 
     def answer(
         self,
@@ -240,8 +268,14 @@ class Assistant(Protocol):
         questions: Int[Array, "batch questions question_length"],
         keys: Key[Array, "batch questions"] | None,
     ) -> Answers:
-        """Sampled answers; with `keys` None the likeliest token at each place. Each item uses its
-        own key alone.
+        """Samples an answer to each question.
+
+        Args:
+            params: the assistant's parameters.
+            memory: what `encode` returned for the contexts.
+            questions: about each context.
+            keys: one per question, consumed; each answer depends on its own key only. None: greedy
+                decoding.
         """
 
     def log_prob(
@@ -251,9 +285,10 @@ class Assistant(Protocol):
         questions: Int[Array, "batch questions question_length"],
         answers: Int[Array, "batch questions answer_length"],
     ) -> Float[Array, "batch questions answer_length"]:
-        """Log-probability of each token of given answers after those before it, in the distribution
-        that `answer` samples from, so that their sum is what `answer` says of its samples.
-        Differentiable in the parameters.
+        """Log-probability of each token of given answers, conditioned on the tokens before it.
+
+        Under the distribution from which `answer` samples, so that the sum over a sampled answer
+        equals its `Answers.log_prob`. Differentiable in the parameters.
         """
 
     def loss(
@@ -262,15 +297,16 @@ class Assistant(Protocol):
         """Mean loss over the answered questions of a batch, and metrics to log.
 
         Args:
-            batch: `context`, `questions` and `answers`, with a leading axis of rows. An answer of
-                FAILED is none. Where there is a `weight`, a number for each question, the losses
-                are multiplied by it, and an answer of weight 0 is none.
+            params: the assistant's parameters.
+            batch: `context`, `questions` and `answers`, with a leading axis of rows. Answers of
+                FAILED are excluded. If there is a `weight` per question, losses are multiplied by
+                it, and answers of weight 0 are excluded.
 
         Returns:
-            The weighted losses, summed and divided by the number of answered questions; and
-            metrics: "answered", that number, and unweighted means over the same questions.
+            The sum of weighted losses divided by the number of answered questions; and metrics:
+            "answered", that number, and unweighted means over the same questions.
         """
 
 
 Place = Callable[[PyTree[Any]], PyTree[Sharding]]
-"""Says of each leaf of a tree of parameters, or of their shapes, where it goes."""
+"""Maps a tree of parameters, or of their shapes, to the sharding of each leaf."""

@@ -1,4 +1,4 @@
-"""Tokens as a person reads and types them, and decomposition trees in words."""
+"""Converts tokens to text and typed text to tokens, and formats decomposition trees as text."""
 
 import functools
 from collections.abc import Sequence
@@ -24,20 +24,28 @@ from amplify.types import (
 ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
 
 Tree = dict[str, Any]
-"""`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, in words. There is no "right"
-where nobody knows the truth.
+"""`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, as text; without "right" if the
+task does not know the truth.
 """
 
 
-def shown(task: Task, tokens: Int[np.ndarray, " length"]) -> str:
-    """A fact, question or answer as text; "don't know" as the vocabulary's word for it."""
-    return _text(task, tuple(tokens.tolist()))
+def format_tokens(task: Task, tokens: Int[np.ndarray, " length"]) -> str:
+    """Formats a fact, question or answer as text.
+
+    Args:
+        task: the task that it belongs to.
+        tokens: its tokens; trailing padding is dropped.
+
+    Returns:
+        The text; for "don't know", the vocabulary's word for it; for FAILED, "(no answer)".
+    """
+    return _format(task, tuple(tokens.tolist()))
 
 
 @functools.lru_cache(maxsize=100_000)
-def _text(task: Task, tokens: tuple[int, ...]) -> str:
+def _format(task: Task, tokens: tuple[int, ...]) -> str:
     if FAILED in tokens:
-        return "(none was had)"
+        return "(no answer)"
     vocabulary = _vocabulary(task)
     words = [vocabulary[token] for token in tokens]
     while len(words) > 1 and words[-1] == vocabulary[DONT_KNOW]:
@@ -51,69 +59,94 @@ def _vocabulary(task: Task) -> tuple[str, ...]:
 
 
 def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
-    """The tokens of a question that a person or a model typed.
+    """Converts a question typed by a person or a language model to tokens.
+
+    Args:
+        task: parses the question.
+        text: the question as typed.
+
+    Returns:
+        The question's tokens.
 
     Raises:
-        AmplifyError: saying what is allowed.
+        AmplifyError: if the text is not a question; the message describes valid questions.
     """
     check_text(text)
     try:
         tokens = _tokens(task, task.parse(text))
     except (ValueError, KeyError) as error:
-        raise AmplifyError(f"{_short(text)} is no question: {error}") from None
+        raise AmplifyError(f"{_quote(text)} is not a question: {error}") from None
     if len(tokens) != task.question_length:
         raise AmplifyError(
-            f"{_short(text)} is no question: {len(tokens)} tokens, in place of"
-            f" {task.question_length}"
+            f"{_quote(text)} is not a question: expected {task.question_length} tokens, got"
+            f" {len(tokens)}"
         )
     return tokens
 
 
 def read_answer(task: Task, text: str) -> Int[np.ndarray, " answer_length"]:
-    """The tokens of an answer that was typed. Raises AmplifyError saying what is allowed."""
+    """Converts an answer typed by a person or a language model to tokens.
+
+    Args:
+        task: parses the answer.
+        text: the answer as typed.
+
+    Returns:
+        The answer's tokens, padded.
+
+    Raises:
+        AmplifyError: if the text is not an answer; the message describes valid answers.
+    """
     check_text(text)
     try:
         tokens = _tokens(task, _answer_words(task, text))
     except (ValueError, KeyError) as error:
-        raise AmplifyError(f"{_short(text)} is no answer: {error}") from None
+        raise AmplifyError(f"{_quote(text)} is not an answer: {error}") from None
     if not 0 < len(tokens) <= task.answer_length:
         raise AmplifyError(
-            f"{_short(text)} is no answer: it must have 1 to {task.answer_length} tokens"
+            f"{_quote(text)} is not an answer: it must have 1 to {task.answer_length} tokens"
         )
     return np.pad(tokens, (0, task.answer_length - len(tokens)))
 
 
 def check_text(text: str) -> None:
-    """Raises AmplifyError if a string has characters that no file can hold (lone surrogates)."""
+    """Checks that a string can be encoded as UTF-8.
+
+    Args:
+        text: the string.
+
+    Raises:
+        AmplifyError: if it contains a lone surrogate.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise AmplifyError(
-            f"{_short(text)} is no text: character {error.start + 1} is half of a pair"
+            f"{_quote(text)} is not valid text: character {error.start + 1} is a lone surrogate"
         ) from None
 
 
-def _short(text: str) -> str:
+def _quote(text: str) -> str:
     return repr(text if len(text) <= 200 else text[:197] + "...")
 
 
 def _answer_words(task: Task, text: str) -> list[str]:
     if (parse := answer_parser_of(task)) is not None:
         return parse(text)
-    return [text] if text in _numbers(task) else text.split()  # a word may have a space in it
+    return [text] if text in _token_ids(task) else text.split()  # a word may have a space in it
 
 
 def _tokens(task: Task, words: list[str]) -> Int[np.ndarray, " words"]:
-    numbers = _numbers(task)
-    return np.array([numbers[word] for word in words], np.int32)
+    token_ids = _token_ids(task)
+    return np.array([token_ids[word] for word in words], np.int32)
 
 
 @functools.cache
-def _numbers(task: Task) -> dict[str, int]:
+def _token_ids(task: Task) -> dict[str, int]:
     return {word: token for token, word in enumerate(_vocabulary(task))}
 
 
-def tree(
+def describe_tree(
     task: Task,
     context: Int[np.ndarray, "facts fact_length"],
     interaction: Interaction,
@@ -121,34 +154,49 @@ def tree(
     column: int,
     parts: Sequence[str] = (),
 ) -> Tree:
-    """The decomposition tree of one item of a batch of interactions (numpy arrays, two leading
-    axes).
+    """Formats the decomposition tree of one item of a batch as text.
 
     Args:
+        task: formats questions and answers.
+        context: the item's context.
+        interaction: NumPy arrays with two leading axes, batch and questions.
+        row: the item's index along the first axis.
+        column: the item's index along the second axis.
         parts: names of the parts whose answers are marked `types.OTHERS` and above, in this order.
+
+    Returns:
+        The tree.
     """
     by = int(interaction.answered_by[row, column])
     question, answer = (np.asarray(x)[row, column] for x in interaction[:2])
     asked = [step.sub for step in interaction.steps if step.asked[row, column]]
     return {
-        "question": shown(task, question),
-        "answer": shown(task, answer),
+        "question": format_tokens(task, question),
+        "answer": format_tokens(task, answer),
         "by": ANSWERED_BY[by] if by < OTHERS else parts[by - OTHERS],
-        **judged(task, context, question, answer),
-        "steps": [tree(task, context, sub, row, column, parts) for sub in asked if by == OVERSEER],
+        **correctness(task, context, question, answer),
+        "steps": [
+            describe_tree(task, context, sub, row, column, parts) for sub in asked if by == OVERSEER
+        ],
     }
 
 
-def judged(
+def correctness(
     task: Task,
     context: Int[np.ndarray, "facts fact_length"],
     question: Int[np.ndarray, " question_length"],
     answer: Int[np.ndarray, " answer_length"],
 ) -> dict[str, bool]:
-    """What a tree says of an answer beside the answer itself.
+    """Judges an answer, if the task knows the truth.
+
+    Args:
+        task: the task.
+        context: the context that the question is about.
+        question: the question.
+        answer: the answer to judge.
 
     Returns:
-        `{"right": whether it is}`; nothing where the task knows no truth.
+        `{"right": whether the answer is right}`; empty if the task does not know the truth.
     """
     return {"right": is_right(task, context, question, answer)} if knows_truth(task) else {}
 
@@ -159,7 +207,14 @@ def is_right(
     question: Int[np.ndarray, " question_length"],
     answer: Int[np.ndarray, " answer_length"],
 ) -> bool:
-    """Whether an answer is true, of a task that knows the truth."""
+    """Whether an answer is right.
+
+    Args:
+        task: a task that knows the truth.
+        context: the context that the question is about.
+        question: the question.
+        answer: the answer to judge.
+    """
     return bool(jax.device_get(_is_right(task, context, question, answer)))
 
 

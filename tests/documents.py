@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from amplify.tasks.text.encyclopedia import ask, chains, generate
+from amplify.tasks.text.encyclopedia import chains, generate, phrase_question
 
 WORLD = generate(64, 0)
 DOCUMENTS = list(WORLD.documents)
@@ -20,7 +20,7 @@ def asked_rows() -> list[dict]:
     rows = []
     for number, (title, _) in enumerate(DOCUMENTS):
         for chain in (*chains(1), *chains(2)[::3]):
-            text = ask(title, chain)
+            text = phrase_question(title, chain)
             if WORLD.answer(text) and (len(chain) == 1 or number % 2):
                 path = [DOCUMENTS[place].title for [place] in WORLD.path(text)]
                 rows.append({"question": text, "answer": WORLD.answer(text), "documents": path})

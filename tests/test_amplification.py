@@ -19,16 +19,10 @@ from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.search import Search
 from amplify.trees import chunks
-from amplify.trees.amplification import (
-    amplified,
-    assistant_alone,
-    count_assistant_answers,
-    count_calls,
-    over_questions,
-    skip_if_none,
-)
+from amplify.trees.amplification import amplified, assistant_alone, skip_if_none, vmap_questions
 from amplify.trees.chunks import amplify_problems
-from amplify.trees.scanning import by_scan
+from amplify.trees.counting import count_assistant_answers, count_calls
+from amplify.trees.scanning import amplify_by_scan
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -74,7 +68,7 @@ class MostlyRight:
         return contexts
 
     def answer(self, params, memory, questions, keys):
-        tokens = over_questions(self.one)(memory, questions, keys)
+        tokens = vmap_questions(self.one)(memory, questions, keys)
         return Answers(tokens, jnp.zeros(questions.shape[:-1]))
 
     def log_prob(self, params, memory, questions, answers):
@@ -113,7 +107,7 @@ def test_every_level_is_a_plain_recursion(task, depth):
     @jax.jit
     def answer(contexts, questions, keys):
         respond = assistant_alone(task, assistant, {}, contexts)
-        level = functools.partial(by_scan, answer_length=task.answer_length)
+        level = functools.partial(amplify_by_scan, answer_length=task.answer_length)
         everywhere = jnp.ones(questions.shape[:2], bool)
         tree = amplified(task, overseer, respond, contexts, depth, level)
         return tree(questions, everywhere, keys).answer

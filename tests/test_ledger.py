@@ -20,7 +20,7 @@ from amplify.evaluation.measuring import evaluate, evaluate_during_training, is_
 from amplify.files.json_lines import read_lines
 from amplify.models.packing import PADDING
 from amplify.overseers import continuation
-from amplify.overseers.exchanges import FILE, recorded, recording
+from amplify.overseers.exchanges import FILE, recording, replaying
 from amplify.oversight.draws import draw_held_out
 from amplify.records import constant_measures, provenance, round_folder
 from amplify.records.round_folder import RoundFolder
@@ -194,10 +194,10 @@ def test_the_ledger_is_what_a_model_in_this_process_was_given_to_read(tmp_path, 
 
     def counting(of, params, rows):
         given.append(int((jax.device_get(rows) != PADDING).any(axis=-1).sum()))
-        return go_on(of, params, rows)
+        return continue_texts(of, params, rows)
 
-    go_on = continuation._go_on
-    monkeypatch.setattr(continuation, "_go_on", counting)
+    continue_texts = continuation._continue_texts
+    monkeypatch.setattr(continuation, "_continue_texts", counting)
     checkpoint_folder(tmp_path / "llama", "Question Ask Answer Conclude a b", positions=600)
     overseer = (
         'kind = "language-model"\npretrained = "llama"\nprompt = "prompt.txt"\nline = 8\nasks = 1\n'
@@ -218,14 +218,14 @@ def test_the_ledger_is_what_a_model_in_this_process_was_given_to_read(tmp_path, 
 
 def test_prompts_to_a_model_in_this_process_are_counted_when_they_are_sent(tmp_path):
     with recording(tmp_path, "evals") as exchanges, calls.counting(calls.EVALS):
-        exchanges.prompting("llama", 64)
-        exchanges.prompting("llama", 3)
-    assert exchanges.counted() == [Call("evals", "evals", "language model", 67)]
-    assert exchanges.spent() == {}  # no server was asked
+        exchanges.log_prompts("llama", 64)
+        exchanges.log_prompts("llama", 3)
+    assert exchanges.call_counts() == [Call("evals", "evals", "language model", 67)]
+    assert exchanges.usage() == {}  # no server was asked
     rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
     assert [row["sent"] for row in rows] == [64, 3]
-    assert recorded(tmp_path, "evals").counted() == exchanges.counted()
-    assert recorded(tmp_path, "distillation/data").counted() == []
+    assert replaying(tmp_path, "evals").call_counts() == exchanges.call_counts()
+    assert replaying(tmp_path, "distillation/data").call_counts() == []
 
 
 def test_exchanges_of_an_earlier_version_are_counted_from_their_replies(tmp_path):
@@ -234,11 +234,11 @@ def test_exchanges_of_an_earlier_version_are_counted_from_their_replies(tmp_path
     rows = [{"id": "a", "stage": "data", **told}, {"id": "b", "stage": "checkpoint", **told}]
     rows.append({"id": "c", "stage": "data", "failed": "HTTP 400", "requests": 1})
     (tmp_path / FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = recorded(tmp_path, "distillation/data")
+    data = replaying(tmp_path, "distillation/data")
     assert data.find("a").text == "yes"
-    assert data.failed("c") == "HTTP 400"
-    assert data.counted() == [Call("distillation/data", "signal", "server", 3, tokens=10)]
-    looks = recorded(tmp_path, "distillation/checkpoint").counted()
+    assert data.failure_reason("c") == "HTTP 400"
+    assert data.call_counts() == [Call("distillation/data", "signal", "server", 3, tokens=10)]
+    looks = replaying(tmp_path, "distillation/checkpoint").call_counts()
     assert looks == [Call("distillation/checkpoint", "looks", "server", 2, tokens=10)]
 
 

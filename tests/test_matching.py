@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amplify.answers import AnswerRule, bare
+from amplify.answers import AnswerRule, normalize
 
 same_answer = AnswerRule("normalized").same
 
@@ -47,7 +47,7 @@ def test_what_makes_a_difference(one, other):
 
 @given(st.text())
 def test_something_counts_of_every_answer_that_says_something(text):
-    assert bool(bare(text)) == bool(text.split())
+    assert bool(normalize(text)) == bool(text.split())
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(-(10**30), 10**30))

@@ -12,9 +12,10 @@ from amplify.errors import AmplifyError
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.tasks.algorithmic.wildcard import WILDCARD, A, Wildcard
 from amplify.tasks.problems import draw_problems
-from amplify.trees.amplification import amplified, count_calls, told_the_truth
+from amplify.trees.amplification import amplified, true_answers
+from amplify.trees.counting import count_calls
 from amplify.trees.driving import driven
-from amplify.trees.scanning import by_scan
+from amplify.trees.scanning import amplify_by_scan
 from amplify.types import OTHERS, Ask, Interaction
 
 TASK = Wildcard(3)
@@ -53,8 +54,8 @@ def looks(to: str):
 
 
 def tree_of(overseer, parts=None, depth: int = 1, upper=None) -> Interaction:
-    helper = told_the_truth(TASK, PROBLEMS.contexts)
-    upper = upper or functools.partial(by_scan, answer_length=1)
+    helper = true_answers(TASK, PROBLEMS.contexts)
+    upper = upper or functools.partial(amplify_by_scan, answer_length=1)
     parts = {} if parts is None else parts
     respond = amplified(TASK, overseer, helper, PROBLEMS.contexts, depth, upper, parts)
     return jax.jit(respond)(PROBLEMS.questions, EVERYWHERE, KEYS)
@@ -64,7 +65,9 @@ def tree_of(overseer, parts=None, depth: int = 1, upper=None) -> Interaction:
 def test_each_part_is_asked_and_named(depth):
     tree = jax.device_get(tree_of(judge, PARTS, depth))
     assert (tree.answer == 3).all()
-    shown = words.tree(TASK, np.asarray(PROBLEMS.contexts)[0], tree, 0, 1, parts=tuple(PARTS))
+    shown = words.describe_tree(
+        TASK, np.asarray(PROBLEMS.contexts)[0], tree, 0, 1, parts=tuple(PARTS)
+    )
     assert [step["by"] for step in shown["steps"]] == ["pro", "con"]
     calls = count_calls(tree, EVERYWHERE)
     assert int(calls["assistant"].sum()) == 0

@@ -10,10 +10,10 @@ from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import (
     _bucket,
     answer_keys,
-    at_a_time,
-    draw_again,
+    chunk_rows,
     draw_problems,
-    in_chunks,
+    map_in_chunks,
+    redraw_problems,
 )
 from amplify.training.mesh import Mesh
 
@@ -49,7 +49,7 @@ def test_a_sixteenth_of_contexts_falls_in_each_bucket():
 
 def test_problems_are_drawn_again_from_their_seeds_alone():
     first = draw_problems(TASK, 3, 2, "train", 10, [1, 2, 3])
-    again = draw_again(TASK, 3, first.seeds[4:7], [1, 2, 3])
+    again = redraw_problems(TASK, 3, first.seeds[4:7], [1, 2, 3])
     assert np.array_equal(first.contexts[4:7], again.contexts)
     assert np.array_equal(first.questions[4:7], again.questions)
 
@@ -88,7 +88,7 @@ def test_chunks_put_together_are_the_whole_and_have_one_shape(rows, size):
         shapes.add(values.shape)
         return 2 * values
 
-    parts = list(in_chunks(double, size, column, advance=told.append))
+    parts = list(map_in_chunks(double, size, column, advance=told.append))
     assert np.concatenate(parts).tolist() == (2 * column).tolist()
     assert shapes == {(size,)}
     assert sum(told) == rows
@@ -96,7 +96,7 @@ def test_chunks_put_together_are_the_whole_and_have_one_shape(rows, size):
 
 @given(st.integers(1, 300), st.sampled_from([64, 128]))
 def test_few_rows_come_in_a_chunk_that_is_hardly_larger(rows, most):
-    size = at_a_time(rows, most)
+    size = chunk_rows(rows, most)
     assert size == most <= rows or rows <= size < 2 * rows
     assert most % size == 0
 
@@ -104,7 +104,7 @@ def test_few_rows_come_in_a_chunk_that_is_hardly_larger(rows, most):
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_each_device_has_a_row_of_a_chunk(rows):
     place = Mesh(data=2).row_sharding
-    assert jax.device_put(np.zeros(at_a_time(rows, 64, place)), place).sharding == place
+    assert jax.device_put(np.zeros(chunk_rows(rows, 64, place)), place).sharding == place
 
 
 def test_an_answers_key_depends_on_its_problem_and_question_alone():

@@ -80,7 +80,7 @@ def test_every_file_that_the_readme_names_is_there():
 def test_what_the_prompt_for_overseers_shows_can_be_said():
     overseer = read_experiment(ROOT / "rounds/search-overseen/experiment.toml").overseer
     assert isinstance(overseer, LanguageModelOverseer)
-    _, _, examples = overseer.speaker.instructions.partition("Examples:")
+    _, _, examples = overseer.backend.instructions.partition("Examples:")
     lines = [line for line in examples.splitlines() if line]
     assert len(lines) > 8
     for line in lines:

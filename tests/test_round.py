@@ -253,7 +253,7 @@ def test_the_tree_behind_a_row_is_the_one_that_made_its_label(ran):
     for row, question in ((0, 0), (95, 3), (40, 1)):
         found = inspection.training_tree(store, 2, row, question, 1)
         stored = inspection.dataset.read(store.round(2).main.data)[row]
-        shown = inspection.words.shown(store.experiment.task, stored["answers"][question])
+        shown = inspection.words.format_tokens(store.experiment.task, stored["answers"][question])
         assert found.tree["answer"] == shown
         assert len(found.tree["steps"]) == 2
 

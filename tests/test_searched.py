@@ -12,7 +12,7 @@ from amplify.store import Store
 from amplify.tasks.text.encyclopedia import generate
 from amplify.tasks.text.search import Search
 from amplify.training import dataset
-from amplify.words import shown
+from amplify.words import format_tokens
 from tests.checkpoints import checkpoint_folder
 
 pytestmark = pytest.mark.slow
@@ -72,9 +72,9 @@ def test_a_row_holds_the_passages_that_its_questions_found(searched):
     assert isinstance(task, Search)
     row = dataset.read(searched / "001/distillation/data")[0]
     assert row["context"].shape == (task.passages, task.passage_length)
-    passages = {shown(task, passage) for passage in row["context"]}
+    passages = {format_tokens(task, passage) for passage in row["context"]}
     for question, answer in zip(row["questions"], row["answers"], strict=True):
-        asked, said = shown(task, question), shown(task, answer)
+        asked, said = format_tokens(task, question), format_tokens(task, answer)
         assert any(said in passage for passage in passages), (asked, said)
 
 
@@ -213,7 +213,7 @@ def test_a_checkpoint_searches_in_its_own_spelling_and_is_adapted(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
     read = tokenizer.decode([token for token in laid_out["context"][0] if token >= 0])
     assert read.startswith("<|user|> ")
-    assert shown(task, row["context"][0]) in read
+    assert format_tokens(task, row["context"][0]) in read
     line = laid_out["tokens"][0, 0]
     asked = tokenizer.decode([token for token in line if token >= 0])
     assert "?</s><|assistant|> " in asked

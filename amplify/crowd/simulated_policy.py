@@ -21,7 +21,7 @@ from amplify.overseers.learned import count_asks
 from amplify.people.text import shows_something, why_not_kept
 from amplify.task_abilities import rule_of, strategy_of
 from amplify.types import DONT_KNOW, Task
-from amplify.words import read_answer, read_question, shown
+from amplify.words import format_tokens, read_answer, read_question
 
 
 class Action(NamedTuple):
@@ -54,14 +54,14 @@ def decide(task: Task, habits: Habits, page: Page) -> Action:
 
 
 def _decide(task: Task, habits: Habits, page: Page) -> Action:
-    manner = habits.manner(page.item)
-    if manner == SKIP:
+    behavior = habits.choose_behavior(page.item)
+    if behavior == SKIP:
         return Action("skip", "I do not understand the question")
     if page.returned:
         return Action("skip", "None of my answers can be taken")
-    if manner == GUESS or page.withheld:
+    if behavior == GUESS or page.withheld:
         return Action("submit", _guess(task, habits, page))
-    if manner == CAREFUL:
+    if behavior == CAREFUL:
         return _take_apart(task, habits, page)
     if page.exchanges or page.review or not page.left:
         return _conclude(task, habits, page, _last(page.exchanges))
@@ -86,18 +86,20 @@ def _take_apart(task: Task, habits: Habits, page: Page) -> Action:
         if exchange is None and (page.review or not page.left):
             return _conclude(task, habits, page, _last(page.exchanges))
         if exchange is None:
-            return Action("ask", shown(task, ask))
+            return Action("ask", format_tokens(task, ask))
         answers.append(_answer(task, exchange))
     answer, _ = _next(task, question, answers)
     known = bool((answer != DONT_KNOW).any())
-    return _conclude(task, habits, page, shown(task, answer) if known else "")
+    return _conclude(task, habits, page, format_tokens(task, answer) if known else "")
 
 
 def _conclude(task: Task, habits: Habits, page: Page, answer: str) -> Action:
     """Submits an answer, or a wrong one in its place."""
     if not answer:
         return Action("skip", "I cannot find out")
-    return Action("submit", _slip(task, habits, page, answer) if habits.errs(page.item) else answer)
+    return Action(
+        "submit", _slip(task, habits, page, answer) if habits.makes_error(page.item) else answer
+    )
 
 
 def _slip(task: Task, habits: Habits, page: Page, answer: str) -> str:
@@ -155,7 +157,7 @@ def _by_question(task: Task, told: Iterable[ReadExchange]) -> dict[bytes, ReadEx
 def _answer(task: Task, exchange: ReadExchange) -> Int[np.ndarray, " answer_length"]:
     """In tokens; "don't know" where there is none."""
     nothing = np.full(task.answer_length, DONT_KNOW, np.int32)
-    if exchange.state != "answered" or exchange.answer == shown(task, nothing):
+    if exchange.state != "answered" or exchange.answer == format_tokens(task, nothing):
         return nothing
     try:
         return read_answer(task, exchange.answer)

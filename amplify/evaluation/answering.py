@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from amplify.tasks.problems import TOGETHER, at_a_time, in_chunks
-from amplify.trees.amplification import read_for
+from amplify.tasks.problems import CONTEXTS_PER_CHUNK, chunk_rows, map_in_chunks
+from amplify.trees.amplification import contexts_for
 from amplify.types import Answers, Assistant, Task
 
 
@@ -43,9 +43,9 @@ def answer_alone(
         place: sharding of the contexts; None: the default device.
     """
     columns = (contexts, questions) if keys is None else (contexts, questions, keys)
-    chunks = in_chunks(
+    chunks = map_in_chunks(
         functools.partial(_answer_alone, task, assistant, params),
-        at_a_time(len(contexts), TOGETHER, place),
+        chunk_rows(len(contexts), CONTEXTS_PER_CHUNK, place),
         *columns,
         advance=lambda rows: None,
         place=place,
@@ -63,5 +63,5 @@ def _answer_alone(
     questions: Int[Array, "batch questions question_length"],
     keys: Key[Array, "batch questions"] | None = None,
 ) -> tuple[Int[Array, "batch facts fact_length"], Answers]:
-    read = read_for(task, contexts, questions)
+    read = contexts_for(task, contexts, questions)
     return read, assistant.answer(params, assistant.encode(params, read), questions, keys)

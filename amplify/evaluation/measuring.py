@@ -34,10 +34,10 @@ from amplify.evaluation.scoring import (
     score_answers,
 )
 from amplify.overseers.human import learner_of
-from amplify.overseers.language_model import check_failed
+from amplify.overseers.language_model import check_unanswered
 from amplify.runtime import calls
 from amplify.task_abilities import knows_truth, rule_of, search_of
-from amplify.tasks.problems import TOGETHER, at_a_time, in_chunks
+from amplify.tasks.problems import CONTEXTS_PER_CHUNK, chunk_rows, map_in_chunks
 from amplify.types import (
     DONT_KNOW,
     FAILED,
@@ -47,9 +47,9 @@ from amplify.types import (
     Task,
     Weights,
 )
-from amplify.words import shown
+from amplify.words import format_tokens
 
-CHUNK = TOGETHER
+CHUNK = CONTEXTS_PER_CHUNK
 """Largest number of contexts that are evaluated at a time."""
 
 
@@ -151,12 +151,12 @@ def evaluate(
     wanted = [name for name in OVERSEER_MEASURES if name not in skip]
     team = Team(task, assistant, overseer)
     function = functools.partial(score_answers, team, wanted, weights, root)
-    size = at_a_time(len(problems.seeds), CHUNK, place)
-    chunks = list(in_chunks(function, size, problems, advance=advance, place=place))
+    size = chunk_rows(len(problems.seeds), CHUNK, place)
+    chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
     scored = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     record_calls(scored)
     scored |= _compared(task, scored)
-    check_failed(overseer, scored["amplified_answer"])
+    check_unanswered(overseer, scored["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))
     digests = [context_digest(context) for context in jax.device_get(problems.contexts)]
     return [
@@ -164,10 +164,10 @@ def evaluate(
             split=split,
             problem="{}:{}".format(*seeds[row]),
             context=digests[row],
-            question=shown(task, questions[row, column]),
+            question=format_tokens(task, questions[row, column]),
             label=task.classes[scored["class"][row, column]],
-            truth=shown(task, scored["truth"][row, column]) if "truth" in scored else None,
-            answer=shown(task, scored["answer"][row, column]),
+            truth=format_tokens(task, scored["truth"][row, column]) if "truth" in scored else None,
+            answer=format_tokens(task, scored["answer"][row, column]),
             probability=round(float(scored["probability"][row, column]), 4),
             measures={
                 name: value
@@ -218,7 +218,7 @@ def same_answers(
         if FAILED in two:
             return math.nan
         both_know = np.any(one != DONT_KNOW) and np.any(two != DONT_KNOW)
-        return float(both_know and rule.same(shown(task, one), shown(task, two)))
+        return float(both_know and rule.same(format_tokens(task, one), format_tokens(task, two)))
 
     pairs = zip(*(side.reshape(-1, side.shape[-1]) for side in (alone, amplified)), strict=True)
     return np.array([same(*pair) for pair in pairs]).reshape(alone.shape[:-1])

@@ -20,12 +20,12 @@ from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import (
     amplified,
     assistant_alone,
-    count_calls,
-    over_questions,
-    read_for,
-    told_the_truth,
+    contexts_for,
+    true_answers,
+    vmap_questions,
 )
-from amplify.trees.driving import ask_everything, driven
+from amplify.trees.counting import count_calls
+from amplify.trees.driving import ask_all, driven
 from amplify.types import (
     Assistant,
     Interaction,
@@ -101,7 +101,7 @@ def assistant_is_right(
         problems: contexts and questions.
     """
     assistant = team.assistant
-    cache = assistant.encode(params, read_for(team.task, problems.contexts, problems.questions))
+    cache = assistant.encode(params, contexts_for(team.task, problems.contexts, problems.questions))
     answers = assistant.answer(params, cache, problems.questions, None)
     return _right(team.task, problems, answers.tokens)
 
@@ -122,7 +122,7 @@ def _score_compiled(
 def _ceiling_compiled(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
-    helper = told_the_truth(team.task, problems.contexts)
+    helper = true_answers(team.task, problems.contexts)
     return _ceiling(team, problems, _oversee(team, helper, weights, root, problems))
 
 
@@ -154,7 +154,7 @@ def _drive(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems, sub_answers: str
 ) -> Interaction:
     """The same as `_oversee`, for an overseer that runs in Python."""
-    everywhere, keys = ask_everything(root, problems)
+    everywhere, keys = ask_all(root, problems)
     tree = driven(
         team.task,
         team.assistant,
@@ -176,15 +176,15 @@ def _results(
     """
     task, assistant = team.task, team.assistant
     contexts, questions = problems.contexts, problems.questions
-    read = read_for(task, contexts, questions)
+    read = contexts_for(task, contexts, questions)
     cache = assistant.encode(params, read)
     alone = assistant.answer(params, cache, questions, None)
     measured: dict[str, Any] = {}
     if knows_truth(task):
         if (search := search_of(task)) and search.supports:
-            measured[FOUND.name] = over_questions(search.supports)(read, questions)
+            measured[FOUND.name] = vmap_questions(search.supports)(read, questions)
         measured |= {
-            "truth": over_questions(task.truth)(contexts, questions),
+            "truth": vmap_questions(task.truth)(contexts, questions),
             ALONE.name: _right(task, problems, alone.tokens),
         }
     rows, columns = questions.shape[:2]
@@ -195,7 +195,7 @@ def _results(
         measured["amplified_answer"] = tree.answer
         counts[AMPLIFIED.name] = _calls_behind(tree)
     return measured | {
-        "class": over_questions(task.class_of)(contexts, questions),
+        "class": vmap_questions(task.class_of)(contexts, questions),
         "answer": alone.tokens,
         "probability": jnp.exp(alone.log_prob),
         CALLS: counts,
@@ -219,7 +219,7 @@ _compiled_ceiling = jax.jit(_ceiling, static_argnums=0)
 def _right(
     task: Task, problems: Problems, tokens: Int[Array, "batch questions answer_length"]
 ) -> Bool[Array, "batch questions"]:
-    return over_questions(task.is_right)(problems.contexts, problems.questions, tokens)
+    return vmap_questions(task.is_right)(problems.contexts, problems.questions, tokens)
 
 
 def _calls_behind(tree: Interaction) -> dict[str, Int[Array, " batch"]]:

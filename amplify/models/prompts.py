@@ -20,7 +20,7 @@ from amplify.models.attention.attention_parts import PADDING
 from amplify.models.decoder.decoding import compact, relative_positions
 from amplify.models.packing import Packed, pack
 from amplify.types import FAILED, Task
-from amplify.words import shown
+from amplify.words import format_tokens
 
 
 class PromptFormat(NamedTuple):
@@ -159,8 +159,9 @@ def _check_answers(form: PromptFormat, task: Task, rows: Mapping[str, np.ndarray
     for row, column in np.argwhere((answers == form.end + 1).any(-1))[:1]:
         question, answer = np.asarray(rows["questions"])[row, column], answers[row, column]
         raise AmplifyError(
-            f"row {row}: the answer {shown(task, answer)!r} to {shown(task, question)!r} contains"
-            " the end-of-sequence token, which the model cannot generate inside an answer"
+            f"row {row}: the answer {format_tokens(task, answer)!r} to"
+            f" {format_tokens(task, question)!r} contains the end-of-sequence token, which"
+            " the model cannot generate inside an answer"
         )
 
 

@@ -1,4 +1,6 @@
-"""Overseers: one file a kind. `OVERSEERS` names those that an experiment file may choose."""
+"""Overseers, one file per kind. `OVERSEERS` maps the `kind` of an `[overseer]` section to its
+configuration.
+"""
 
 from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig

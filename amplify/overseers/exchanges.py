@@ -1,15 +1,13 @@
-"""What an overseer behind a server was asked and what it replied: the file `exchanges.jsonl` of a
-round.
+"""The log of requests to an overseer's server and of its replies: `exchanges.jsonl` of a round.
 
-Each exchange is one JSON line, written and synced to disk as soon as the reply arrives, and only
-ever appended. A stage that is run again, after a kill or for a replay, reads its replies from here.
-Before a request is sent, a line says so: what a stage cost is counted from those, so that a killed
-process loses none. Prompts of a language model in this process are counted in the same way, and
-what it said is not kept, for it says the same again. Knows nothing of tasks or of HTTP.
+Each exchange is one JSON line, appended and synced to disk as soon as the reply arrives. A stage
+that runs again, after a kill or for a replay, reads its replies from here. A line is also written
+before each request is sent: the cost of a stage is counted from these, so that a kill loses none.
+Prompts of a language model in this process are counted in the same way; its replies are not kept,
+because they are deterministic. Independent of tasks and HTTP.
 
-Nothing between a stage and the overseer that it asks knows of this file, so the one in use is state
-of the process: a stage opens it with `recording`, a replay with `recorded`, and the overseer calls
-`current`.
+The log in use is global state, because nothing between a stage and its overseer passes it on: a
+stage opens it with `recording`, a replay with `replaying`, and the overseer calls `current`.
 """
 
 import dataclasses
@@ -27,140 +25,163 @@ from amplify.runtime import calls, processes
 from amplify.runtime.calls import Call
 
 FILE = "exchanges.jsonl"
-"""Of the first process; process n writes `exchanges-n.jsonl`."""
+"""File name of the first process; process n writes `exchanges-n.jsonl`."""
 
-FORMERLY = {"data": "distillation/data", "checkpoint": "distillation/checkpoint"}
-"""Names under which earlier versions filed stages."""
+OLD_STAGE_NAMES = {"data": "distillation/data", "checkpoint": "distillation/checkpoint"}
+"""Names of stages in the logs of earlier versions."""
 
 Message = Mapping[str, str]
 """`{"role": "user" or "assistant", "content": text}`."""
 
 
 class Reply(NamedTuple):
-    """What a server said, and what that took."""
+    """A server's reply, and its cost."""
 
     text: str
-    cut_off: bool = False  # it reached the limit of tokens before it ended
-    model: str = ""  # what the server calls itself
+    cut_off: bool = False  # it ended at the limit of tokens
+    model: str = ""  # the model's name according to the server
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    requests: int = 1  # sent until this reply came
+    requests: int = 1  # number of requests until this reply
 
 
 @dataclasses.dataclass
 class Exchanges:
-    """The exchanges of one stage of a round, in use by one process at a time.
+    """The exchanges of one stage of a round.
 
     Args:
-        folder: the round's; None keeps exchanges in memory only.
-        stage: under which what is new is filed and counted.
-        asks: whether anything that is not on file may be asked of a server.
-        keeps: whether what is new goes on file.
+        folder: the round's folder; None: exchanges are kept in memory only.
+        stage: the stage to which new exchanges are attributed.
+        may_send: whether requests without a logged reply may be sent to a server.
+        may_write: whether new exchanges are written to the log.
     """
 
     folder: Path | None
     stage: str
-    asks: bool = True
-    keeps: bool = True
-    trouble: str = ""
-    """The last reason why a question got no answer."""
-    down: str = ""
-    """Why no server is asked any more in this stage; "" while one is."""
-    failures_in_a_row: int = 0
-    """Requests that found nobody, or nobody with time, since the last reply."""
-    broken: str = ""
-    """Why the file cannot be written any more; "" while it can."""
+    may_send: bool = True
+    may_write: bool = True
+    last_error: str = ""
+    """The last reason why no answer was obtained."""
+    unavailable: str = ""
+    """Why no more requests are sent in this stage; "" if they are."""
+    consecutive_failures: int = 0
+    """Requests since the last reply for which the server was absent or busy."""
+    write_error: str = ""
+    """Why the log can no longer be written; "" if it can."""
 
     def __post_init__(self) -> None:
         self._replies: dict[str, Reply] = {}
         self._failed: dict[str, str] = {}  # in this stage
         self._settings: set[str] = set()
-        self._calls: list[Call] = []  # of this stage, added up
+        self._calls: list[Call] = []  # of this stage, summed
         self._lock = threading.Lock()
         for file in sorted(self.folder.glob("exchanges*.jsonl")) if self.folder else []:
             self._read(file)
-        if self.asks and self._failed:  # what failed in an earlier attempt may be tried again
+        if self.may_send and self._failed:  # failures of an earlier attempt may be retried
             self._failed.clear()
             self._write({"began": self.stage})
 
     @property
     def _file(self) -> Path | None:
-        """Where this process writes; the others' files it only reads."""
+        """The file that this process writes. Files of other processes are only read."""
         number = processes.number()
         name = FILE if number == 0 else f"exchanges-{number}.jsonl"
         return self.folder / name if self.folder else None
 
-    def sending(self, name: str, settings: Mapping[str, Any]) -> None:
-        """Notes that a request is about to be sent; returns once that is on disk."""
+    def log_request(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Logs that a request is about to be sent; returns when the line is on disk.
+
+        Args:
+            name: the request's name (see `digest`).
+            settings: what the request has in common with others.
+        """
         self._describe(settings)
         self._append({"part": calls.SERVER, "sent": 1, "id": name})
 
-    def prompting(self, model: str, prompts: int) -> None:
-        """Notes that a model in this process is about to read so many prompts."""
+    def log_prompts(self, model: str, prompts: int) -> None:
+        """Logs that a model in this process is about to read prompts.
+
+        Args:
+            model: the model's checkpoint.
+            prompts: number of prompts.
+        """
         self._append({"part": calls.LANGUAGE_MODEL, "sent": prompts, "model": model})
 
-    def reusing(self, prompts: int) -> None:
-        """Notes that the answers to so many prompts were taken from the file."""
+    def log_reused(self, prompts: int) -> None:
+        """Logs how many prompts were answered from the log."""
         if prompts:
             self._append({"part": calls.SERVER, "reused": prompts})
 
     def find(self, name: str) -> Reply | None:
-        """The reply to a request; None if there is none, or the stage went on without it."""
+        """The logged reply to a request; None if there is none, or if the request failed."""
         return None if name in self._failed else self._replies.get(name)
 
-    def failed(self, name: str) -> str:
-        """Why a request that has no reply is not sent, or not again; "" if it may be."""
+    def failure_reason(self, name: str) -> str:
+        """Why a request without a reply must not be sent (again); "" if it may be."""
         if name in self._failed:
             return self._failed[name]
-        return self.down if self.asks else "it is not in the round's exchanges"
+        return self.unavailable if self.may_send else "it is not in the round's exchanges"
 
-    def add(
+    def add_reply(
         self, name: str, settings: Mapping[str, Any], messages: Sequence[Message], reply: Reply
     ) -> None:
-        """Keeps a reply; returns once it is on disk."""
-        self._replies[name] = reply
-        self.failures_in_a_row = 0
-        self._describe(settings)
-        said = {"settings": digest(settings), "messages": list(messages)}
-        self._append({"id": name, **said, **reply._asdict()})
+        """Logs a reply; returns when it is on disk.
 
-    def fail(self, name: str, reason: str, requests: int) -> None:
-        """Keeps that a request got no reply, so that a replay of the stage gets none either."""
+        Args:
+            name: the request's name.
+            settings: what the request has in common with others.
+            messages: of the request, without instructions.
+            reply: the server's reply.
+        """
+        self._replies[name] = reply
+        self.consecutive_failures = 0
+        self._describe(settings)
+        request = {"settings": digest(settings), "messages": list(messages)}
+        self._append({"id": name, **request, **reply._asdict()})
+
+    def add_failure(self, name: str, reason: str, requests: int) -> None:
+        """Logs that a request got no reply, so that a replay of the stage gets none either.
+
+        Args:
+            name: the request's name.
+            reason: why it got no reply.
+            requests: how often it was sent.
+        """
         if name in self._failed:
             return
-        self._failed[name] = self.trouble = reason
+        self._failed[name] = self.last_error = reason
         self._append({"id": name, "failed": reason, "requests": requests})
 
-    def counted(self) -> list[Call]:
-        """What the stage has sent and reused so far, over all its attempts.
+    def call_counts(self) -> list[Call]:
+        """Counts of what the stage has sent and reused so far, over all its attempts.
 
-        Of several processes each knows its own part, so they must all be done: files are read.
+        With several processes, the files of all of them are read, so all must be done.
         """
-        if processes.are_several() and self.folder and self.keeps:
-            return recorded(self.folder, self.stage).counted()
+        if processes.are_several() and self.folder and self.may_write:
+            return replaying(self.folder, self.stage).call_counts()
         return [call for call in self._calls if any(call[3:])]
 
-    def unanswered(self) -> int:
-        """How many requests of the stage got no reply in its last attempt."""
-        if processes.are_several() and self.folder and self.keeps:
-            return recorded(self.folder, self.stage).unanswered()
+    def count_unanswered(self) -> int:
+        """Number of requests of the stage that got no reply in its last attempt."""
+        if processes.are_several() and self.folder and self.may_write:
+            return replaying(self.folder, self.stage).count_unanswered()
         return len(self._failed)
 
-    def spent(self) -> dict[str, int]:
-        """Requests and tokens of the stage, over all its attempts; empty if it asked no server."""
-        found = [call for call in self.counted() if call.part == calls.SERVER]
+    def usage(self) -> dict[str, int]:
+        """Requests and tokens of the stage, over all its attempts; empty if no server was asked."""
+        found = [call for call in self.call_counts() if call.part == calls.SERVER]
         if not (sent := sum(call.calls for call in found)):
             return {}
         return {"overseer_requests": sent, "overseer_tokens": sum(call.tokens for call in found)}
 
     def _describe(self, settings: Mapping[str, Any]) -> None:
-        """Writes once what many requests have in common: server, instructions, parameters."""
+        """Logs settings that many requests share (server, instructions, parameters) once."""
         if (name := digest(settings)) not in self._settings:
             self._settings.add(name)
             self._write({"described": name, **settings})
 
     def _append(self, row: dict[str, Any]) -> None:
-        """Files a row under the stage, and what it is asked for at the moment, and counts it."""
+        """Logs and counts a row, with the stage and the current purpose."""
         purpose = calls.current_purpose() or calls.purpose_of(self.stage)
         row = {**row, "stage": self.stage, "purpose": purpose}
         self._count(row)
@@ -169,63 +190,65 @@ class Exchanges:
     def _write(self, row: dict[str, Any]) -> None:
         with self._lock:
             path = self._file
-            if path is None or not self.keeps or self.broken:
+            if path is None or not self.may_write or self.write_error:
                 return
             row = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **row}
             try:
-                with path.open("ab") as file:  # ASCII: characters that are no text are escaped
+                with path.open("ab") as file:  # ASCII: lone surrogates are escaped
                     file.write(json.dumps(row).encode("ascii") + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
-                self.broken = self.down = f"{path}: cannot be written ({error.strerror or error})"
+                self.write_error = self.unavailable = (
+                    f"{path}: cannot be written ({error.strerror or error})"
+                )
 
     def _read(self, file: Path) -> None:
-        """Takes in a file of exchanges. Its last line may be torn: a killed process left it."""
+        """Reads a log. Its last line may be incomplete if a process was killed."""
         try:
             text = file.read_bytes()
         except OSError as error:
             raise AmplifyError(f"{file}: cannot be read ({error.strerror})") from None
-        *lines, torn = text.split(b"\n")
+        *lines, incomplete = text.split(b"\n")
         failed: dict[str, str] = {}
         for number, line in enumerate(lines, start=1):
             try:
-                self._take_in(json.loads(line), failed)
+                self._apply(json.loads(line), failed)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise AmplifyError(
-                    f"{file}: line {number} is damaged ({first_line(error)}); without it what was"
-                    " said cannot be replayed: restore the file, or delete it to ask again"
+                    f"{file}: line {number} is damaged ({first_line(error)}); without it the"
+                    " round cannot be replayed: restore the file, or delete it to start over"
                 ) from None
-        if torn and self.keeps and file == self._file:
-            os.truncate(file, len(text) - len(torn))
+        if incomplete and self.may_write and file == self._file:
+            os.truncate(file, len(text) - len(incomplete))
         self._failed |= failed
 
-    def _take_in(self, row: dict[str, Any], failed: dict[str, str]) -> None:
+    def _apply(self, row: dict[str, Any], failed: dict[str, str]) -> None:
         if "described" in row:
             self._settings.add(row["described"])
         elif "began" in row:
-            if self._is_own(row["began"]):
+            if self._is_this_stage(row["began"]):
                 failed.clear()
         elif "failed" in row:
-            if self._is_own(row["stage"]):
+            if self._is_this_stage(row["stage"]):
                 failed[row["id"]] = row["failed"]
         elif not {"sent", "reused"} & row.keys():
             self._replies[row["id"]] = Reply(**{key: row[key] for key in Reply._fields})
-            if self._is_own(row["stage"]):
+            if self._is_this_stage(row["stage"]):
                 failed.pop(row["id"], None)
         self._count(row)
 
-    def _is_own(self, stage: str) -> bool:
-        """Whether a row's stage is this one, under whichever version's name."""
-        return FORMERLY.get(stage, stage) == FORMERLY.get(self.stage, self.stage)
+    def _is_this_stage(self, stage: str) -> bool:
+        """Whether a row's stage is this one, under its current or an earlier name."""
+        return OLD_STAGE_NAMES.get(stage, stage) == OLD_STAGE_NAMES.get(self.stage, self.stage)
 
     def _count(self, row: Mapping[str, Any]) -> None:
-        if not self._is_own(row.get("stage", "")):
+        if not self._is_this_stage(row.get("stage", "")):
             return
-        # Earlier versions noted requests with the reply alone, and not what they were for.
+        # Earlier versions logged the number of requests with the reply, without a purpose.
         sent = row.get("sent", 0) if "purpose" in row else row.get("requests", 0)
         call = Call(
-            FORMERLY.get(self.stage, self.stage),
+            OLD_STAGE_NAMES.get(self.stage, self.stage),
             row.get("purpose") or calls.purpose_of(self.stage),
             row.get("part", calls.SERVER),
             sent,
@@ -247,25 +270,41 @@ _open: list[Exchanges] = []
 
 
 def recording(folder: Path, stage: str) -> Exchanges:
-    """A round's exchanges while a stage runs: what is not on file is asked, and filed."""
+    """The exchanges of a running stage: requests without a logged reply are sent, and logged.
+
+    Args:
+        folder: the round's folder.
+        stage: the stage's name.
+    """
     return Exchanges(folder, stage)
 
 
-def recorded(folder: Path, stage: str) -> Exchanges:
-    """A round's exchanges as a stage left them: nothing is asked, and no file is touched."""
-    return Exchanges(folder, stage, asks=False, keeps=False)
+def replaying(folder: Path, stage: str) -> Exchanges:
+    """The exchanges of a finished stage: nothing is sent, and no file is written.
+
+    Args:
+        folder: the round's folder.
+        stage: the stage's name.
+    """
+    return Exchanges(folder, stage, may_send=False, may_write=False)
 
 
-def consulting(folder: Path, stage: str) -> Exchanges:
-    """A round's exchanges, and a server for what is not among them; no file is touched."""
-    return Exchanges(folder, stage, keeps=False)
+def replaying_with_server(folder: Path, stage: str) -> Exchanges:
+    """The exchanges of a finished stage: requests without a logged reply are sent; no file is
+    written.
+
+    Args:
+        folder: the round's folder.
+        stage: the stage's name.
+    """
+    return Exchanges(folder, stage, may_write=False)
 
 
 def current() -> Exchanges:
-    """Those of the stage that runs; outside of one, exchanges that are forgotten at once."""
+    """The exchanges of the current stage; outside of stages, new ones that are not kept."""
     return _open[-1] if _open else Exchanges(None, "")
 
 
 def digest(value: Any) -> str:
-    """A name for a JSON value."""
+    """A short SHA-256 digest of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,7 +1,7 @@
-"""How simulated people behave: how fast and careful they are, and which bad habits they have.
+"""Behaviour of simulated people: their speed, error rate and bad habits.
 
-What a person does with an item depends only on the seed, the person and the item, so a crowd that
-is stopped and started again decides the same. Imports neither jax nor httpx.
+A person's decisions about an item depend only on the seed, the person and the item, so a crowd that
+is restarted decides the same. Imports neither jax nor httpx.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from pydantic import Field
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 SKIP, TRUST, LAZY, GUESS, CAREFUL = "skip", "trust", "lazy", "guess", "careful"
-"""Ways to deal with an item: skip it; ask the assistant the question itself and submit its answer,
-out of trust or out of laziness; guess; or decompose it.
+"""Behaviours for an item: skip it; ask the assistant the question itself and submit its answer (out
+of trust, or out of laziness); guess; or decompose the question.
 """
 
 
@@ -26,24 +26,28 @@ class CrowdConfig:
     """`[overseer.crowd]` of an experiment file."""
 
     people: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Number of simulated people."""
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    """Mean time that a person thinks before each act."""
+    """Mean time before each action, in seconds."""
     error_rate: Fraction = 0.0
-    """Share of final answers that are replaced by a wrong one."""
+    """Fraction of final answers that are replaced by a wrong one."""
     careless: Fraction = 0.0
-    """Share of the people who err more often."""
+    """Fraction of people whose error rate is `careless_error_rate`."""
     careless_error_rate: Fraction = 0.5
+    """Error rate of careless people."""
     laziness: Fraction = 0.0
-    """Share of items that are not decomposed: the assistant is asked the question itself, or the
-    answer is guessed."""
+    """Fraction of items that are not decomposed: the person asks the assistant the question itself,
+    or guesses."""
     trust: Fraction = 0.0
-    """Share of items for which the assistant is asked the question itself, and believed."""
+    """Fraction of items for which the person asks the assistant the question itself and believes
+    the answer."""
     skips: Fraction = 0.0
-    """Share of items that are skipped."""
+    """Fraction of items that are skipped."""
     seed: int = 0
+    """Seed of all decisions."""
     version: Literal[1] = 1
-    """Version of this behaviour. A change of it gets a new version, so that earlier findings about
-    a bad habit can be reproduced."""
+    """Version of the behaviour. Changes get a new version, so that earlier findings about a bad
+    habit remain reproducible."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +56,11 @@ class Habits:
 
     config: CrowdConfig
     person: str  # a pseudonym
-    number: int = 0  # among the crowd, from 0
+    number: int = 0  # index in the crowd, from 0
 
     @functools.cached_property
     def is_careless(self) -> bool:
-        """The share of careless people is exact, up to rounding."""
+        """Whether the person is careless. The fraction of the crowd is exact, up to rounding."""
         config = self.config
 
         def place(number: int) -> float:
@@ -65,8 +69,8 @@ class Habits:
         first = sorted(range(config.people), key=place)[: round(config.careless * config.people)]
         return self.number in first
 
-    def manner(self, item: str) -> str:
-        """The way in which this person deals with an item: `SKIP`, `TRUST`, ..."""
+    def choose_behavior(self, item: str) -> str:
+        """How the person handles an item: `SKIP`, `TRUST`, `LAZY`, `GUESS` or `CAREFUL`."""
         if self._chance("skips", item) < self.config.skips:
             return SKIP
         if self._chance("trust", item) < self.config.trust:
@@ -75,21 +79,32 @@ class Habits:
             return LAZY if self._chance("which laziness", item) < 0.5 else GUESS
         return CAREFUL
 
-    def errs(self, item: str) -> bool:
-        """Whether this person's final answer is replaced by a wrong one."""
+    def makes_error(self, item: str) -> bool:
+        """Whether the person's final answer is replaced by a wrong one."""
         config = self.config
         rate = config.careless_error_rate if self.is_careless else config.error_rate
-        return self._chance("errs", item) < rate
+        return self._chance("makes_error", item) < rate
 
     def pick(self, what: str, item: str, options: Sequence[str]) -> str:
-        """One of several options, each equally likely."""
+        """Draws one of several options uniformly.
+
+        Args:
+            what: names the decision; different names are independent.
+            item: the item.
+            options: the options, at least one.
+        """
         return options[int(self._chance(what, item) * len(options))]
 
     def seconds(self, item: str, act: int) -> float:
-        """Time to think before this person's act of this number; exponentially distributed."""
+        """Time before an action, in seconds; exponentially distributed.
+
+        Args:
+            item: the item.
+            act: the number of the action.
+        """
         return -self.config.seconds * math.log1p(-self._chance(f"seconds {act}", item))
 
     def _chance(self, what: str, item: str) -> float:
-        """Uniform in [0, 1). Python seeds with a string in the same way everywhere."""
+        """Uniform in [0, 1). Python's seeding with a string is the same on every platform."""
         config = self.config
         return random.Random(f"{config.version} {config.seed} {self.person} {item} {what}").random()

@@ -1,8 +1,8 @@
-"""People as overseers: what a round asks of them, and who does the rest.
+"""People as overseers.
 
-People answer some of a round's questions, through the pages of `amplify.web`; the other questions,
-and the held-out ones of evals, are left to an overseer that can be asked at any hour. Knows how the
-work is shared out, and nothing of pages or of the log.
+People answer some of a round's questions through the web pages of `amplify.web`. Another overseer,
+which is always available, answers the other questions and those of evals. This module configures
+how the work is divided; it does not depend on the pages or the log.
 """
 
 import dataclasses
@@ -29,42 +29,49 @@ class HumanConfig:
     PATHS: ClassVar = ("guide",)
 
     people: Literal["real", "simulated"] = "real"
-    """Who opens the pages; simulated people use the same ones."""
+    """Real or simulated people; both use the same pages."""
     team: Count = 3
-    """Real people who are given a link when the first round opens; more can be invited."""
+    """Number of people who receive a link when the first round opens; more can be invited."""
     items: Count = 200
-    """Questions a round that people answer."""
+    """Questions per round that people answer."""
     overlap: Count = 1
     """People who answer the same question."""
     asks: Annotated[int, Field(ge=0, le=16)] = 4
-    """Sub-questions that a person may ask about one question."""
+    """Maximum number of sub-questions per question."""
     others: Literal["simulated", "learned", "nobody"] = "simulated"
-    """Who answers the round's other questions, and those of evals: the task's own strategy, a model
-    that learns from what people do, or nobody: then the others are not learned from, and evals ask
-    the assistant itself."""
+    """What answers the round's other questions and those of evals: the task's strategy, a model
+    that imitates people, or nobody (the other questions are excluded from training, and evals ask
+    the assistant directly)."""
     learned: LearnedConfig = dataclasses.field(default_factory=LearnedConfig)
-    """With others = "learned"."""
+    """The model for others = "learned"."""
     reviewed: Share = 0.1
-    """Share of the answers that somebody else checks, without seeing them."""
+    """Fraction of answers that another person checks, without seeing them."""
     reviewers: Count = 1
     """People who check the same answer."""
     gold: Share = 0.1
-    """Share of the questions by whose known answers people are measured; none are where the task
-    knows no truth."""
+    """Fraction of questions with known answers, by which people's accuracy is measured; none if the
+    task does not know the truth."""
     withheld: Share = 0.0
-    """Share of the questions that are answered without the assistant's help: the uplift trial."""
+    """Fraction of questions that are answered without the assistant's help, for the uplift trial.
+    """
     skips: Count = 3
-    """A question is withdrawn once so many people have skipped it."""
+    """A question is withdrawn after this many people have skipped it."""
     lease: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds without an act after which a question goes to somebody else."""
+    """Seconds of inactivity after which a question is assigned to somebody else."""
     guide: str = ""
-    """A text file: what people are told about their work."""
+    """A text file with instructions for people."""
     crowd: CrowdConfig = dataclasses.field(default_factory=CrowdConfig)
-    """With people = "simulated"."""
+    """The simulated people for people = "simulated"."""
 
     def build(self, task: Task) -> "Human":
-        """Raises ValueError if so few people could never finish, or there is nothing to learn;
-        AmplifyError if the guide cannot be read.
+        """Builds the overseer.
+
+        Args:
+            task: the task.
+
+        Raises:
+            ValueError: if there are too few people, or nothing to imitate.
+            AmplifyError: if the guide cannot be read.
         """
         wanted = max(self.overlap, 1 + self.reviewers if self.reviewed else 1)
         if self.people == "simulated" and self.crowd.people < wanted:
@@ -86,53 +93,62 @@ class HumanConfig:
             return SimulatedConfig().build(task)
         if self.others == "learned":
             return dataclasses.replace(self.learned.build(task), most_asks=self.asks)
-        return PassesOn()
+        return PassThrough()
 
 
 @dataclasses.dataclass(frozen=True)
 class Human:
+    """People, and the overseer that answers what they do not."""
+
     task: Task
     config: HumanConfig
     others: OverseerKind
 
     @property
     def traced(self) -> bool:
+        """Whether `others` is traced."""
         return self.others.traced
 
     @property
     def replayable(self) -> bool:
+        """Whether `others` is replayable."""
         return self.others.replayable
 
     def using(self, params: Any = None) -> Overseer:
-        """Who answers what people do not."""
+        """The overseer that answers what people do not; see `OverseerKind.using`."""
         return self.others.using(params)
 
     @property
     def learner(self) -> Learned | None:
-        """Who learns from people, if anybody does."""
+        """The model that imitates people; None if there is none."""
         return self.others if isinstance(self.others, Learned) else None
 
     @property
-    def alone(self) -> bool:
-        """Whether only what people answer is learned from."""
-        return isinstance(self.others, PassesOn)
+    def people_only(self) -> bool:
+        """Whether only people's answers are used for training."""
+        return isinstance(self.others, PassThrough)
 
 
 def learner_of(overseer: OverseerKind) -> Learned | None:
-    """The overseer that learns, if there is one: the experiment's own, or one beside people."""
+    """The learned overseer of an experiment, alone or beside people; None if there is none.
+
+    Args:
+        overseer: the experiment's overseer.
+    """
     if isinstance(overseer, Human):
         return overseer.learner
     return overseer if isinstance(overseer, Learned) else None
 
 
 @dataclasses.dataclass(frozen=True)
-class PassesOn:
-    """Asks the assistant the question itself, and answers that."""
+class PassThrough:
+    """An overseer that passes the question to the assistant, and returns its answer."""
 
     traced = True
     replayable = True
 
     def using(self, params: Any = None) -> Overseer:
+        """The overseer, which has no parameters."""
         return self._strategy
 
     def _strategy(

@@ -1,9 +1,9 @@
 """A language model as overseer: it reads a transcript and replies with a question or a conclusion.
 
-A text that belongs to the experiment tells it how: instructions and a few examples. It sees
-questions and answers, never a context. Each reply must have a line that begins with "Ask:" or
-"Conclude:" (see `replies`). The model is behind a server (see `endpoint`) or in this process (see
-`continuation`). Its strategy runs in Python, a batch of prompts at each step (see `driving`).
+The experiment provides the instructions and a few examples. The model sees questions and answers,
+never a context. Each reply must have a line that begins with "Ask:" or "Conclude:" (see `replies`).
+The model is behind a server (see `endpoint`) or in this process (see `continuation`). Its strategy
+runs in Python, with a batch of prompts at each step (see `trees.driving`).
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ from amplify.overseers.exchanges import FILE, Reply, current
 from amplify.overseers.replies import ASK, CONCLUDE, read_reply
 from amplify.types import FAILED, Ask, Overseer, Place, Strategy, Task
 
-OURS = ("model", "messages", "stream", "n", "temperature", "max_tokens")
-"""Keys of a request that `extra_body` cannot set."""
+RESERVED_KEYS = ("model", "messages", "stream", "n", "temperature", "max_tokens")
+"""Parameters of a request that `extra_body` must not contain."""
 
 
 class Utterance(NamedTuple):
-    """What a language model says: a sub-question, or its conclusion."""
+    """A language model's sub-question, or its conclusion."""
 
-    asks: bool
+    asks: bool  # False: it concludes
     tokens: Int[np.ndarray, " length"]
 
 
@@ -44,41 +44,49 @@ class LanguageModelOverseerConfig:
 
     PATHS: ClassVar = ("prompt", "pretrained")
     RENAMED: ClassVar = {"tries": "attempts", "timeout": "deadline", "patience": None}
-    """Keys of older files and what they are now called; None: no longer needed, and ignored."""
+    """Keys of earlier versions and their current names; None: no longer used, and ignored."""
 
     prompt: str
-    """A text file: instructions, and a few transcripts."""
+    """A text file with instructions and a few example transcripts."""
     endpoint: str = ""
-    """Address of a server that speaks as OpenAI's does, such as http://localhost:8000/v1."""
+    """Address of a server with an OpenAI-compatible API, such as http://localhost:8000/v1."""
     model: str = ""
-    """Which of the server's models."""
+    """The server's model."""
     temperature: Annotated[float, Field(ge=0, le=2)] | Literal["server"] = 0.0
-    """"server": none is sent, and the server's own holds, as some reasoning models want it."""
+    """Sampling temperature. "server": not sent, so that the server's default applies, as some
+    reasoning models require."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Tokens of a reply at most, reasoning included."""
+    """Maximum tokens of a reply, including reasoning."""
     concurrent: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Requests under way at a time."""
+    """Maximum number of concurrent requests."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 4
-    """Requests at most until a prompt has a usable reply."""
+    """Maximum number of requests per prompt until there is a usable reply."""
     deadline: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """Seconds, from a request's start to the last byte of its reply."""
+    """Seconds from the start of a request to the last byte of its reply."""
     extra_body: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What else each request says, such as {reasoning_effort = "low"}. If it has
+    """Further parameters of each request, such as {reasoning_effort = "low"}. If it has
     `max_completion_tokens`, max_tokens is not sent."""
     pretrained: str = ""
-    """In place of a server: a Hugging Face folder, seen from the experiment's own, or the name of a
+    """Instead of a server: a Hugging Face folder, relative to the experiment's, or the name of a
     checkpoint on the hub, which continues the transcript in this process."""
     line: Annotated[int, Field(ge=1)] = 64
-    """Tokens of what a checkpoint says at most, and room for each line of a transcript."""
+    """Maximum tokens of a line that a checkpoint generates, and of each line of a transcript."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of a checkpoint's weights, and of what it computes."""
+    """Type of a checkpoint's weights and activations."""
     asks: Annotated[int, Field(ge=0, le=16)] = 4
-    """Sub-questions at most; then it must conclude."""
+    """Maximum number of sub-questions; then the model must conclude."""
     most_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of a round's questions that may remain without an answer."""
+    """Maximum fraction of a round's questions that may remain unanswered."""
 
     def build(self, task: Task) -> "LanguageModelOverseer":
-        """Raises AmplifyError if the prompt cannot be read, or there is nobody to speak."""
+        """Builds the overseer. Does not load the model.
+
+        Args:
+            task: the task.
+
+        Raises:
+            AmplifyError: if the prompt cannot be read, or the model is not specified.
+        """
         try:
             instructions = Path(self.prompt).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -86,13 +94,13 @@ class LanguageModelOverseerConfig:
         if bool(self.pretrained) == bool(self.endpoint or self.model):
             raise AmplifyError("overseer needs either endpoint and model, or pretrained")
         if self.pretrained:
-            speaker = Continuation(self.pretrained, instructions, self.line, self.dtype)
-            return LanguageModelOverseer(task, speaker, self.asks, self.most_failed)
+            backend = Continuation(self.pretrained, instructions, self.line, self.dtype)
+            return LanguageModelOverseer(task, backend, self.asks, self.most_failed)
         return LanguageModelOverseer(task, self._server(instructions), self.asks, self.most_failed)
 
     def _server(self, instructions: str) -> Endpoint:
         check_address(self.endpoint)
-        for key in OURS:
+        for key in RESERVED_KEYS:
             if key in self.extra_body:
                 raise AmplifyError(f"overseer.extra_body must not have {key}")
         try:
@@ -113,36 +121,46 @@ class LanguageModelOverseerConfig:
 
 
 @runtime_checkable
-class Speaker(Protocol):
-    """A language model, wherever it is."""
+class Backend(Protocol):
+    """A language model, behind a server or in this process."""
 
     @property
     def samples(self) -> bool:
-        """Whether it may reply differently to the same prompt."""
+        """Whether replies to the same prompt may differ."""
 
     def load(self, place: Place) -> PyTree[Array] | None:
-        """Its weights, if they are in this process."""
+        """Loads the model's weights; None if they are not in this process.
+
+        Args:
+            place: maps the tree of parameters to shardings.
+        """
 
     def answer(
         self,
         prompts: Sequence[Prompt],
-        read: Callable[[Reply], Utterance | Unusable],
+        parse: Callable[[Reply], Utterance | Unusable],
         params: PyTree[Array] | None,
         lines: int,
     ) -> list[Utterance | None]:
-        """What each prompt's first usable reply says; None where none came.
+        """Answers prompts.
 
         Args:
-            read: makes something of a reply, the same whenever it is given the same.
+            prompts: the prompts.
+            parse: a pure function that parses a reply.
             params: what `load` returned.
-            lines: of a transcript, in every prompt.
+            lines: number of transcript lines in every prompt.
+
+        Returns:
+            The first usable reply to each prompt, parsed; None if there is none.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelOverseer:
+    """An overseer that prompts a language model."""
+
     task: Task
-    speaker: Speaker
+    backend: Backend
     asks: int
     most_failed: float
 
@@ -150,23 +168,20 @@ class LanguageModelOverseer:
     replayable = False
 
     def prepare(self) -> None:
-        """Opens the tokenizer of a checkpoint that speaks in this process; see
-        `models.abilities.preparer_of`.
+        """Opens the tokenizer of a checkpoint in this process; see `models.abilities.preparer_of`.
 
         Raises:
             AmplifyError: if the prompt and a transcript are too long for the checkpoint.
         """
-        if isinstance(self.speaker, Continuation):
-            self.speaker.check(self.speaker.line * (2 * self.asks + 2))
+        if isinstance(self.backend, Continuation):
+            self.backend.check(self.backend.line * (2 * self.asks + 2))
 
     def load(self, place: Place) -> PyTree[Array] | None:
-        """The weights of a checkpoint that speaks in this process; see
-        `models.abilities.loader_of`.
-        """
-        return self.speaker.load(place)
+        """Loads the weights of a checkpoint in this process; see `models.abilities.loader_of`."""
+        return self.backend.load(place)
 
     def using(self, params: Any = None) -> Overseer:
-        """The overseer; what speaks elsewhere has no parameters here."""
+        """Binds the weights of a checkpoint; None for a server."""
         return functools.partial(self._strategy, params)
 
     def _strategy(
@@ -175,64 +190,65 @@ class LanguageModelOverseer:
         questions: Int[Array, "*b question_length"],
         keys: Key[Array, "*b"],
     ) -> Strategy:
-        """All items' transcripts grow by a question and its answer at each step, until the model
-        concludes. Where it says nothing usable the answer is FAILED.
+        """Extends the transcript of each item by a question and its answer at each step, until the
+        model concludes. Items without a usable reply get the answer FAILED.
         """
         asked, data = jax.device_get((questions, jax.random.key_data(keys)))
         transcripts = [[row] for row in _rows(asked)]
         draws = [row.tobytes().hex() for row in _rows(data)]
         answers = np.full((*asked.shape[:-1], self.task.answer_length), FAILED, np.int32)
-        going = list(range(len(transcripts)))
+        active = list(range(len(transcripts)))
         for left in range(self.asks, -1, -1):
-            texts = [self._prompt(transcripts[item], left) for item in going]
+            texts = [self._prompt(transcripts[item], left) for item in active]
             prompts = [
-                Prompt(text, draws[item] if self.speaker.samples else "")
-                for text, item in zip(texts, going, strict=True)
+                Prompt(text, draws[item] if self.backend.samples else "")
+                for text, item in zip(texts, active, strict=True)
             ]
-            read, lines = functools.partial(self._read, left), 1 + 2 * (self.asks - left)
-            said = self.speaker.answer(prompts, read, params, lines)
+            parse, lines = functools.partial(self._parse, left), 1 + 2 * (self.asks - left)
+            utterances = self.backend.answer(prompts, parse, params, lines)
             sub_questions, where = np.zeros_like(asked), np.zeros(asked.shape[:-1], bool)
-            for item, utterance in zip(going, said, strict=True):
+            for item, utterance in zip(active, utterances, strict=True):
                 if utterance is not None:
-                    into = sub_questions if utterance.asks else answers
-                    _rows(into)[item] = utterance.tokens
+                    target = sub_questions if utterance.asks else answers
+                    _rows(target)[item] = utterance.tokens
                     where.reshape(-1)[item] = utterance.asks
             if not left:
                 break
-            told = yield Ask(jax.device_put(sub_questions), jax.device_put(where))
-            replies = _rows(jax.device_get(told))
-            going = [item for item in going if where.reshape(-1)[item]]
-            for item in going:
+            sub_answers = yield Ask(jax.device_put(sub_questions), jax.device_put(where))
+            replies = _rows(jax.device_get(sub_answers))
+            active = [item for item in active if where.reshape(-1)[item]]
+            for item in active:
                 transcripts[item] += [_rows(sub_questions)[item], replies[item]]
         return jax.device_put(answers)
 
-    def _read(self, left: int, reply: Reply) -> Utterance | Unusable:
-        """A reply in tokens.
+    def _parse(self, left: int, reply: Reply) -> Utterance | Unusable:
+        """Parses a reply.
 
         Args:
-            left: how many more questions may be asked.
+            left: number of sub-questions that may still be asked.
+            reply: the reply.
         """
-        wanted = f"Reply with one line that begins with {CONCLUDE}"
+        instruction = f"Reply with one line that begins with {CONCLUDE}"
         if left:
-            wanted = f"Reply with one line that begins with {ASK} or {CONCLUDE}"
-        said = read_reply(reply.text, cut_off=reply.cut_off)
-        if isinstance(said, str):
-            return Unusable(said, wanted)
-        if said.asks and not left:
-            return Unusable("no more questions may be asked", wanted)
-        read = words.read_question if said.asks else words.read_answer
+            instruction = f"Reply with one line that begins with {ASK} or {CONCLUDE}"
+        parsed = read_reply(reply.text, cut_off=reply.cut_off)
+        if isinstance(parsed, str):
+            return Unusable(parsed, instruction)
+        if parsed.asks and not left:
+            return Unusable("no more questions may be asked", instruction)
+        read = words.read_question if parsed.asks else words.read_answer
         problem = ""
-        for text in said.readings:
+        for text in parsed.readings:
             try:
-                return Utterance(said.asks, read(self.task, text))
+                return Utterance(parsed.asks, read(self.task, text))
             except AmplifyError as error:
                 problem = problem or str(error)
-        return Unusable(problem, wanted)
+        return Unusable(problem, instruction)
 
     def _prompt(self, transcript: Sequence[np.ndarray], left: int) -> str:
-        # One line each: what a document says must not look like a line of the transcript.
-        shown = (" ".join(words.shown(self.task, row).split()) for row in transcript)
-        question, *exchanges = shown
+        # On one line each, so that no text can imitate a line of the transcript.
+        texts = (" ".join(words.format_tokens(self.task, row).split()) for row in transcript)
+        question, *exchanges = texts
         lines = [f"Question: {question}"]
         for asked, answer in zip(exchanges[::2], exchanges[1::2], strict=True):
             lines += [f"{ASK} {asked}", f"Answer: {answer}"]
@@ -242,22 +258,34 @@ class LanguageModelOverseer:
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
-    """An array of items as one flat batch; shares its memory."""
+    """A view of an array with its leading axes flattened."""
     return array.reshape(-1, array.shape[-1])
 
 
-def check_failed(overseer: Any, answers: Int[np.ndarray, "rows questions answer_length"]) -> int:
-    """How many questions have no answer. Raises AmplifyError if they are more than may be."""
+def check_unanswered(
+    overseer: Any, answers: Int[np.ndarray, "rows questions answer_length"]
+) -> int:
+    """Counts questions for which no answer was obtained.
+
+    Args:
+        overseer: the experiment's overseer.
+        answers: of a data set.
+
+    Returns:
+        The number of answers of FAILED.
+
+    Raises:
+        AmplifyError: if they exceed `most_failed`, or the log of exchanges could not be written.
+    """
     failed, exchanges = int((answers[..., 0] == FAILED).sum()), current()
-    if exchanges.broken:
-        raise AmplifyError(exchanges.broken)
+    if exchanges.write_error:
+        raise AmplifyError(exchanges.write_error)
     if isinstance(overseer, LanguageModelOverseer) and failed > (
         overseer.most_failed * answers[..., 0].size
     ):
         raise AmplifyError(
             f"the overseer gave no answer to {failed} of {answers[..., 0].size} questions"
-            f" ({exchanges.trouble or 'no reason is known'}); the same command goes on. What a"
-            f" server replied is kept in the round's {FILE}, and only what got no reply is asked"
-            " again"
+            f" ({exchanges.last_error or 'reason unknown'}); the same command continues. Replies"
+            f" are kept in the round's {FILE}, and only requests without a reply are sent again"
         )
     return failed

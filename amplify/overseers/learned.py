@@ -1,10 +1,10 @@
-"""The learned overseer: a model that imitates few demonstrations of how questions are taken apart.
+"""The learned overseer: a model that imitates a few demonstrations of how questions are decomposed.
 
-It reads an interaction so far, a row for each exchange, and says what comes next: a sub-question to
-ask, or the answer. Like the overseers that it imitates it never sees a context. Christiano,
-Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.2 and appendix, where a causal transformer
-reads the interaction token by token; here one position is a whole exchange, so that there are some
-10 of them in place of 40, and the tokens of an utterance come one after the other.
+It reads the interaction so far, one row per exchange, and predicts the next utterance: a
+sub-question or the answer. Like the overseers that it imitates, it never sees a context.
+Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 2.2 and appendix, where a causal
+transformer reads the interaction token by token. Here one position is a whole exchange, which gives
+about 10 positions instead of 40, and the tokens of an utterance are predicted autoregressively.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from amplify.task_abilities import strategy_of
 from amplify.types import DONT_KNOW, Ask, Interaction, Overseer, Strategy, Task
 
 NOTHING, ASK, ANSWER = 0, 1, 2
-"""The first token of an utterance: nothing is said, a sub-question follows, the answer follows."""
+"""First token of an utterance: no utterance, a sub-question, or the answer."""
 
 FIRST_DEMONSTRATIONS = 500
-"""Demonstrations before the first answer of the learned overseer is used."""
+"""Demonstrations before the learned overseer's answers are used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,35 +39,45 @@ class LearnedConfig:
     layers: Size = 1
     mlp_ratio: Size = 4
     copies: bool = True
-    """Whether a token may be copied from what was said before, by a pointer that is learned."""
+    """Whether tokens can be copied from earlier exchanges, by a learned pointer."""
     demonstrations: Annotated[int, Field(ge=FIRST_DEMONSTRATIONS)] = 20_000
-    """The most demonstrations that may be used, over all rounds."""
+    """Maximum number of demonstrations, over all rounds."""
     demonstrations_per_step: Annotated[float, Field(gt=0)] = 1.0
-    """How many more may be used for each training step of the assistant, while imitation is poor.
-    The paper's assistant takes a hundred times as many steps as a small one needs.
+    """Demonstrations that are added per training step of the assistant while imitation is poor. The
+    paper's assistant takes a hundred times as many steps as a small one needs.
     """
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     batch: Size = 64
-    """Demonstrations a training step."""
+    """Demonstrations per training step."""
     steps: Size = 1000
-    """Training steps a round, where a round's answers are stored before they are distilled."""
+    """Training steps per round, if answers are stored before the assistant is trained on them."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of its answers that are replaced by random ones."""
+    """Fraction of answers that are replaced by random ones."""
 
     @property
     def encoder_layers(self) -> int:
-        return 0  # exchanges do not look at each other, so that none is ever encoded again
+        """Layers of self-attention over exchanges: none, so that none is ever encoded again."""
+        return 0
 
     @property
     def decoder_layers(self) -> int:
+        """Layers of cross-attention from the next utterance to the exchanges."""
         return self.layers
 
     def make_optimizer(self) -> optax.GradientTransformation:
+        """Adam with linear warm-up over 100 steps, and gradients clipped to a global norm of 1."""
         warm_up = optax.linear_schedule(0.0, self.learning_rate, 100)
         return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(warm_up, b2=0.98))
 
     def build(self, task: Task) -> "Learned":
-        """Raises ValueError if the sizes do not fit together."""
+        """Builds the overseer.
+
+        Args:
+            task: the task.
+
+        Raises:
+            ValueError: if `heads` does not divide `width`.
+        """
         if self.width % self.heads:
             raise ValueError(
                 f"overseer.heads must divide overseer.width ({self.width}), got {self.heads}"
@@ -76,44 +86,56 @@ class LearnedConfig:
 
 
 class Transcript(NamedTuple):
-    """Interactions as the model reads and says them; one exchange more than sub-questions."""
+    """Interactions as sequences of exchanges, one more than there are sub-questions."""
 
     rows: Int[Array, "*b exchanges row_length"]  # the question, then each sub-question and answer
-    utterances: Int[Array, "*b exchanges utterance_length"]  # what the overseer said to each row
+    utterances: Int[Array, "*b exchanges utterance_length"]  # the overseer's response to each row
 
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
+    """An overseer that imitates demonstrations."""
+
     config: LearnedConfig
     task: Any
     most_asks: int | None = None
-    """Sub-questions that a demonstration may have; None: as many as the task's own strategy."""
+    """Maximum number of sub-questions; None: that of the task's strategy."""
 
     traced = True
-    replayable = False  # at every step the network says what comes next
+    replayable = False  # runs a network at every step
 
     @functools.cached_property
     def asks(self) -> int:
-        """The most sub-questions that a demonstration has."""
+        """Maximum number of sub-questions of a demonstration."""
         return count_asks(self.task) if self.most_asks is None else self.most_asks
 
     @property
     def row_length(self) -> int:
-        return 1 + self.task.question_length + self.task.answer_length  # with its number
+        """Tokens of a row: the number of the exchange, a question and an answer."""
+        return 1 + self.task.question_length + self.task.answer_length
 
     @property
     def utterance_length(self) -> int:
+        """Tokens of an utterance: its kind, and a question or an answer."""
         return 1 + max(self.task.question_length, self.task.answer_length)
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        """Initializes the parameters. Consumes the key."""
         return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
 
     def using(self, params: PyTree[Array]) -> Overseer:
-        """The overseer that these parameters make."""
+        """Binds parameters to the overseer."""
         return with_noise(functools.partial(self._strategy, params), self.config.noise, self.task)
 
     def transcript(self, demonstrated: Interaction) -> Transcript:
-        """What there is to imitate in interactions of depth 1; steps not taken are left out."""
+        """Converts demonstrations to transcripts.
+
+        Args:
+            demonstrated: interactions of depth 1. Steps that were not asked are left out.
+
+        Returns:
+            The transcripts to imitate.
+        """
         shape = demonstrated.question.shape[:-1]
         rows = self._first_row(demonstrated.question)[..., None, :]
         asked = jnp.stack([step.asked for step in demonstrated.steps], axis=-1)
@@ -134,8 +156,8 @@ class Learned:
             [rows, jnp.concatenate([numbers, questions, answers], axis=-1)], axis=-2
         )
         sub_questions = self._utterance(jnp.where(taken[..., 0], ASK, NOTHING), questions)
-        silence = jnp.zeros((*shape, 1, self.utterance_length), jnp.int32)
-        asking = jnp.concatenate([sub_questions, silence], axis=-2)
+        no_utterance = jnp.zeros((*shape, 1, self.utterance_length), jnp.int32)
+        asking = jnp.concatenate([sub_questions, no_utterance], axis=-2)
         answering = self._utterance(jnp.full(shape, ANSWER), demonstrated.answer)[..., None, :]
         exchange = jax.lax.broadcasted_iota(jnp.int32, asking.shape, asking.ndim - 2)
         last = jnp.sum(asked, axis=-1)[..., None, None]
@@ -144,11 +166,16 @@ class Learned:
     def loss(
         self, params: PyTree[Array], transcript: Transcript
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy in nats a token, half of it that of sub-questions and half of answers.
+        """Mean of the cross-entropies per token of sub-questions and of answers.
 
-        Metrics: `nats`, the negative log-probability of all that was said in a transcript, a mean
-        over transcripts; and `exact`, the share of them in which the model's likeliest tokens are
-        all those demonstrated, given what was said before.
+        Args:
+            params: the overseer's parameters.
+            transcript: demonstrations, with a leading axis "batch".
+
+        Returns:
+            The loss in nats per token; and metrics: "nats", the mean negative log-probability of
+            all utterances of a transcript, and "exact", the fraction of transcripts in which all
+            demonstrated tokens are the likeliest, given the tokens before them.
         """
         rows, utterances = transcript
         network, (batch, exchanges, length) = self._merge(params), utterances.shape
@@ -167,12 +194,12 @@ class Learned:
         lengths = {ASK: 1 + self.task.question_length, ANSWER: 1 + self.task.answer_length}
         total, nats = jnp.zeros(()), jnp.zeros(())
         right = jnp.ones(utterances.shape, bool)
-        for said, of_this in lengths.items():
-            counts = (kind == said) & (place < of_this)
-            count = jnp.maximum(jnp.sum(counts, dtype=given.dtype), 1)
-            total -= jnp.sum(given, where=counts) / count
-            nats -= jnp.sum(given, where=counts) / batch
-            right &= ~counts | (jnp.argmax(log_probs, -1) == utterances)
+        for this_kind, kind_length in lengths.items():
+            mask = (kind == this_kind) & (place < kind_length)
+            count = jnp.maximum(jnp.sum(mask, dtype=given.dtype), 1)
+            total -= jnp.sum(given, where=mask) / count
+            nats -= jnp.sum(given, where=mask) / batch
+            right &= ~mask | (jnp.argmax(log_probs, -1) == utterances)
         exact = jnp.mean(jnp.all(right, (1, 2)), dtype=nats.dtype)
         return total / 2, {"nats": nats, "exact": exact}
 
@@ -182,40 +209,44 @@ class Learned:
         questions: Int[Array, "*b question_length"],
         keys: Key[Array, "*b"],
     ) -> Strategy:
-        """Says the likeliest utterance each time, so that only sub-answers bring chance."""
+        """Utterances are decoded greedily, so that randomness comes from sub-answers only."""
         shape, task = questions.shape[:-1], self.task
         network = self._merge(params)
         memory = network.encode(_items(self._first_row(questions)[..., None, :]))
         answered = jnp.zeros(shape, bool)
         answer = jnp.full((*shape, task.answer_length), DONT_KNOW, questions.dtype)
         for number in range(self.asks + 1):
-            said = self._say(network, memory).reshape(*shape, -1)
-            asks = ~answered & (said[..., 0] == ASK)
+            utterance = self._decode_utterance(network, memory).reshape(*shape, -1)
+            asks = ~answered & (utterance[..., 0] == ASK)
             ends = ~answered & ~asks
-            gives = (ends & (said[..., 0] == ANSWER))[..., None]
-            answer = jnp.where(gives, said[..., 1 : 1 + task.answer_length], answer)
+            gives_answer = (ends & (utterance[..., 0] == ANSWER))[..., None]
+            answer = jnp.where(gives_answer, utterance[..., 1 : 1 + task.answer_length], answer)
             answered |= ends
             if number == self.asks:
                 return answer
-            question = said[..., 1 : 1 + task.question_length]
-            told = yield Ask(question, asks)
+            question = utterance[..., 1 : 1 + task.question_length]
+            sub_answer = yield Ask(question, asks)
             numbers = jnp.full((*shape, 1), 2 + number, questions.dtype)
-            row = jnp.where(asks[..., None], jnp.concatenate([numbers, question, told], -1), 0)
+            row = jnp.where(
+                asks[..., None], jnp.concatenate([numbers, question, sub_answer], -1), 0
+            )
             memory = memory.append(network.encode(_items(row[..., None, :])))
         return answer
 
-    def _say(self, network: Transformer, memory: Memory) -> Int[Array, "items utterance_length"]:
-        """The likeliest next utterance, token by token."""
+    def _decode_utterance(
+        self, network: Transformer, memory: Memory
+    ) -> Int[Array, "items utterance_length"]:
+        """The next utterance, by greedy decoding."""
         items, exchanges, _ = memory.rows.shape
         numbers = jnp.full((items,), exchanges - 1, memory.rows.dtype)
 
-        def next_token(said: Array, place: Array) -> tuple[Array, None]:
-            query = self._query(numbers, said, place)
+        def next_token(decoded: Array, place: Array) -> tuple[Array, None]:
+            query = self._query(numbers, decoded, place)
             log_probs = network.log_probs(memory, query[:, None])[:, 0]
-            return said.at[:, place].set(jnp.argmax(log_probs, -1).astype(said.dtype)), None
+            return decoded.at[:, place].set(jnp.argmax(log_probs, -1).astype(decoded.dtype)), None
 
-        silence = jnp.zeros((items, self.utterance_length), memory.rows.dtype)
-        return jax.lax.scan(next_token, silence, jnp.arange(self.utterance_length))[0]
+        no_utterance = jnp.zeros((items, self.utterance_length), memory.rows.dtype)
+        return jax.lax.scan(next_token, no_utterance, jnp.arange(self.utterance_length))[0]
 
     def _query(
         self,
@@ -223,12 +254,12 @@ class Learned:
         utterances: Int[Array, "*b utterance_length"],
         place: int | Int[Array, ""],
     ) -> Int[Array, "*b utterance_length"]:
-        """What is asked of the model: which exchange this is, and the utterance's first `place`
-        tokens, each raised by one: 0 is "not said yet".
+        """The query for the next token: the number of the exchange, and the utterance's first
+        `place` tokens plus 1, padded with 0.
         """
-        before = jnp.arange(self.utterance_length - 1) < place
-        said = jnp.where(before, utterances[..., :-1] + 1, 0)
-        return jnp.concatenate([numbers[..., None], said], axis=-1)
+        is_before = jnp.arange(self.utterance_length - 1) < place
+        decoded = jnp.where(is_before, utterances[..., :-1] + 1, 0)
+        return jnp.concatenate([numbers[..., None], decoded], axis=-1)
 
     def _first_row(
         self, questions: Int[Array, "*b question_length"]
@@ -241,12 +272,12 @@ class Learned:
     def _utterance(
         self, kind: Int[Array, "*b"], tokens: Int[Array, "*b n"]
     ) -> Int[Array, "*b utterance_length"]:
-        room = self.utterance_length - 1 - tokens.shape[-1]
-        padding = [(0, 0)] * kind.ndim + [(0, room)]
+        length = self.utterance_length - 1 - tokens.shape[-1]
+        padding = [(0, 0)] * kind.ndim + [(0, length)]
         return jnp.concatenate([kind[..., None], jnp.pad(tokens, padding)], axis=-1)
 
     def _merge(self, params: PyTree[Array]) -> Transformer:
-        return nnx.merge(_graph(self), params)
+        return nnx.merge(_graphdef(self), params)
 
 
 def _items(rows: Int[Array, "*b exchanges row_length"]) -> Int[Array, "items exchanges row_length"]:
@@ -254,13 +285,17 @@ def _items(rows: Int[Array, "*b exchanges row_length"]) -> Int[Array, "items exc
 
 
 def count_asks(task: Task) -> int:
-    """The most sub-questions that a task's own strategy asks."""
-    asks, take_apart = 0, strategy_of(task)
-    assert take_apart is not None  # checked when the experiment file is read
+    """The number of sub-questions that a task's strategy asks.
+
+    Args:
+        task: a task that has a strategy.
+    """
+    asks, decompose = 0, strategy_of(task)
+    assert decompose is not None  # checked when the experiment file is read
 
     def run(question: Int[Array, " question_length"]) -> Int[Array, " answer_length"]:
         nonlocal asks
-        strategy = take_apart(question)
+        strategy = decompose(question)
         try:
             next(strategy)
             while True:
@@ -288,6 +323,6 @@ def _network(overseer: Learned, rngs: nnx.Rngs) -> Transformer:
 
 
 @functools.cache
-def _graph(overseer: Learned) -> nnx.GraphDef:
-    """The network without its parameters."""
+def _graphdef(overseer: Learned) -> nnx.GraphDef:
+    """Graph definition of the network, without parameters."""
     return nnx.graphdef(nnx.eval_shape(lambda: _network(overseer, nnx.Rngs(0))))

@@ -1,7 +1,7 @@
-"""What a language model replied, read as a question or a conclusion.
+"""Parses a language model's reply as a sub-question or a conclusion.
 
-Models frame a line in many ways: with their reasoning before it, as Markdown, in lower case, with
-the rest of an imagined transcript after it. What the line says is a task's business.
+Models format the line in many ways: after their reasoning, as Markdown, in lower case, or followed
+by the rest of an imagined transcript. The task parses the text of the line.
 """
 
 import re
@@ -24,47 +24,54 @@ _WRAPPED = re.compile(r"(\*\*|`|\"|“|')(?P<inside>.+)(\*\*|`|\"|”|')")
 _PAIRS = {"**": "**", "`": "`", '"': '"', "“": "”", "'": "'"}
 
 
-class Said(NamedTuple):
-    asks: bool  # or it concludes
-    readings: tuple[str, ...]  # what it may have meant to say, likeliest first
+class ParsedReply(NamedTuple):
+    """A sub-question or a conclusion."""
+
+    asks: bool  # False: it concludes
+    readings: tuple[str, ...]  # possible texts, likeliest first
 
 
-def read_reply(text: str, *, cut_off: bool = False) -> Said | str:
-    """The first question or conclusion in a reply; or, as a string, why it cannot be used.
+def read_reply(text: str, *, cut_off: bool = False) -> ParsedReply | str:
+    """Finds the first question or conclusion in a reply.
 
     Args:
-        cut_off: whether the reply reached its limit of tokens.
+        text: the reply.
+        cut_off: whether the reply ended at the limit of tokens.
+
+    Returns:
+        The parsed reply; or, as a string, why the reply cannot be used.
     """
-    *_, spoken = _REASONING_ENDS.split(text)  # some servers send only the end of the reasoning
-    spoken, *_ = _REASONING_BEGINS.split(spoken, maxsplit=1)
-    lines = [line.strip() for line in re.split(r"[\r\n\u2028\u2029\x85]+", spoken)]
+    *_, visible = _REASONING_ENDS.split(text)  # some servers send only the end tag
+    visible, *_ = _REASONING_BEGINS.split(visible, maxsplit=1)
+    lines = [line.strip() for line in re.split(r"[\r\n\u2028\u2029\x85]+", visible)]
     lines = [line for line in lines if line.strip("*_`#> ")]
     for number, line in enumerate(lines):
         found = _MARKED.match(line)
         if found is None:
             continue
         rest, is_last = found["rest"].strip(), number == len(lines) - 1
-        if not rest.strip("*_` ") and not is_last:  # it stands on the next line
+        if not rest.strip("*_` ") and not is_last:  # the text is on the next line
             rest, is_last = lines[number + 1], number == len(lines) - 2
         if cut_off and is_last:
-            return f"it was cut off at the limit of tokens, in {_short(line)}"
+            return f"it was cut off at the limit of tokens, in {_quote(line)}"
         if readings := _readings(rest, found["open"] or "", found["before"] or ""):
-            return Said(found["kind"].lower() == "ask", readings)
-        return f"said {_short(line)}, with nothing after it"
+            return ParsedReply(found["kind"].lower() == "ask", readings)
+        return f"said {_quote(line)}, with nothing after it"
     if cut_off:
         return "it was cut off at the limit of tokens (overseer.max_tokens) before it said anything"
     if not lines:
         return "it said nothing"
-    return f"said {_short(lines[0])}, which is neither a question nor an answer"
+    return f"said {_quote(lines[0])}, which is neither a question nor an answer"
 
 
 def _readings(rest: str, opened: str, closed: str) -> tuple[str, ...]:
-    """What may be meant by the text after the colon, likeliest first: without marks of emphasis or
-    quotes around it, and with them. The task decides: in some, `**` is a question.
+    """Possible texts after the colon, likeliest first: without surrounding emphasis or quotes, and
+    with them. The task decides, because in some tasks `**` is a question.
 
     Args:
-        opened: a mark of emphasis that began before the line's first word; "" if none did.
-        closed: the one that ended between that word and the colon.
+        rest: the line after the colon.
+        opened: emphasis mark before the line's first word; "" if there is none.
+        closed: emphasis mark between this word and the colon; "" if there is none.
     """
     readings = [rest]
     if opened and closed != opened:
@@ -78,5 +85,5 @@ def _readings(rest: str, opened: str, closed: str) -> tuple[str, ...]:
     return tuple(reading for reading in readings if reading)
 
 
-def _short(line: str) -> str:
+def _quote(line: str) -> str:
     return repr(line if len(line) <= 80 else line[:77] + "...")

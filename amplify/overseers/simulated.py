@@ -1,6 +1,4 @@
-"""The simulated overseer: the task's own strategy, which stands in for a person and never sees a
-context.
-"""
+"""The simulated overseer: the task's own strategy, in place of a person."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -18,14 +16,17 @@ class SimulatedConfig:
     """`[overseer]` of an experiment file."""
 
     noise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of its answers that are replaced by random ones."""
+    """Fraction of answers that are replaced by random ones."""
 
     def build(self, task: Task) -> "Simulated":
+        """Builds the overseer for a task that has a strategy."""
         return Simulated(task, self.noise)
 
 
 @dataclasses.dataclass(frozen=True)
 class Simulated:
+    """An overseer that follows the task's strategy, with optional noise."""
+
     task: Task
     noise: float = 0.0
 
@@ -33,12 +34,12 @@ class Simulated:
     replayable = True
 
     def using(self, params: Any = None) -> Overseer:
-        """The overseer; it has no parameters."""
+        """The overseer, which has no parameters."""
         return with_noise(self._strategy, self.noise, self.task)
 
     def _strategy(
         self, questions: Int[Array, "*b question_length"], keys: Key[Array, "*b"]
     ) -> Strategy:
-        take_apart = strategy_of(self.task)
-        assert take_apart is not None  # checked when the experiment file is read
-        return take_apart(questions)
+        decompose = strategy_of(self.task)
+        assert decompose is not None  # checked when the experiment file is read
+        return decompose(questions)

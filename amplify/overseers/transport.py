@@ -1,9 +1,9 @@
-"""How requests to an overseer's server leave this machine, and what comes back.
+"""HTTP transport of requests to an overseer's server.
 
-The `openai` package speaks the protocol. Under it lies this transport, which decides what is sent
-(the key only over TLS or to this machine itself, nothing else that the environment holds), never
-follows a redirect, and gives each request a deadline and its reply a largest size. Every request
-passes through it, those that the package repeats too, so here they are counted.
+The `openai` package implements the protocol on top of this transport, which controls the headers
+that are sent (the key only over TLS or to this machine, nothing else from the environment), does
+not follow redirects, and limits the time of each request and the size of its reply. All requests
+pass through it, including the package's retries, so they are counted here.
 """
 
 import asyncio
@@ -16,33 +16,39 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from amplify.overseers.address import is_this_machine, key_for
+from amplify.overseers.address import is_loopback, key_for
 
-LARGEST = 4 << 20
-"""Bytes of a reply's body."""
-
-
-NAME = "x-amplify-name"
-"""A header that is not sent: under which name the request is noted."""
+MAX_BODY_BYTES = 4 << 20
+"""Maximum size of a reply's body, in bytes."""
 
 
-def client_for(
-    address: str, deadline: float, at_once: int, sending: Callable[[str], None]
+NAME_HEADER = "x-amplify-name"
+"""Internal header with the request's name for the log; it is not sent."""
+
+
+def make_client(
+    address: str, deadline: float, max_connections: int, on_send: Callable[[str], None]
 ) -> openai.AsyncOpenAI:
-    """A client for one server.
+    """Creates a client for one server.
 
     Args:
-        deadline: seconds, of each request from its start to the last byte of its reply.
-        at_once: requests under way at a time.
-        sending: called with the request's NAME before it leaves, each time that it does.
+        address: the URL of the server's API.
+        deadline: seconds from the start of a request to the last byte of its reply.
+        max_connections: maximum number of concurrent requests.
+        on_send: called with the value of the request's `NAME_HEADER` each time before it is sent.
+
+    Returns:
+        The client.
     """
     parts = urlsplit(address)
     host, proxy = parts.hostname or "", None
-    if not is_this_machine(host) and not urllib.request.proxy_bypass(host):
+    if not is_loopback(host) and not urllib.request.proxy_bypass(host):
         proxy = urllib.request.getproxies().get(parts.scheme)
-    limits = httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+    limits = httpx2.Limits(
+        max_connections=max_connections, max_keepalive_connections=max_connections
+    )
     inner = httpx2.AsyncHTTPTransport(verify=_tls(), proxy=proxy, limits=limits)
-    transport = _Transport(inner, key_for(address), deadline, sending)
+    transport = _Transport(inner, key_for(address), deadline, on_send)
     return openai.AsyncOpenAI(
         base_url=address,
         api_key="sent by the transport",
@@ -55,7 +61,7 @@ def client_for(
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Reading the certificates takes longer than many a request."""
+    # Cached, because reading the certificates takes longer than many requests.
     return httpx2.create_ssl_context()
 
 
@@ -65,10 +71,10 @@ class _Transport(httpx2.AsyncBaseTransport):
         inner: httpx2.AsyncBaseTransport,
         key: str,
         deadline: float,
-        sending: Callable[[str], None],
+        on_send: Callable[[str], None],
     ) -> None:
         self._inner, self._key, self._deadline = inner, key, deadline
-        self._sending = sending
+        self._on_send = on_send
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         headers = {
@@ -86,17 +92,17 @@ class _Transport(httpx2.AsyncBaseTransport):
             stream=request.stream,
             extensions=request.extensions,
         )
-        self._sending(request.headers.get(NAME, ""))
+        self._on_send(request.headers.get(NAME_HEADER, ""))
         try:
             async with asyncio.timeout(self._deadline):
                 response = await self._inner.handle_async_request(outgoing)
-                body = await _whole(response, outgoing)
+                body = await _read_body(response, outgoing)
         except TimeoutError:
             raise httpx2.ReadTimeout(
-                f"no whole reply within {self._deadline:g} seconds (overseer.deadline)",
+                f"no complete reply within {self._deadline:g} seconds (overseer.deadline)",
                 request=outgoing,
             ) from None
-        kept = [pair for pair in response.headers.raw if pair[0].lower() not in _ABOUT_LENGTH]
+        kept = [pair for pair in response.headers.raw if pair[0].lower() not in _LENGTH_HEADERS]
         return httpx2.Response(
             response.status_code, headers=kept, content=body, extensions=response.extensions
         )
@@ -105,22 +111,24 @@ class _Transport(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-_ABOUT_LENGTH = (b"content-length", b"transfer-encoding", b"content-encoding")
+_LENGTH_HEADERS = (b"content-length", b"transfer-encoding", b"content-encoding")
 
 
-async def _whole(response: httpx2.Response, request: httpx2.Request) -> bytes:
-    """A reply's body, as it was sent. Raises httpx2.ReadError if it is too large or compressed."""
+async def _read_body(response: httpx2.Response, request: httpx2.Request) -> bytes:
+    """A reply's raw body. Raises httpx2.ReadError if it is too large or compressed."""
     try:
         if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise httpx2.ReadError(
-                "the reply is compressed, which nobody asked for", request=request
+                "the reply is compressed, which was not requested", request=request
             )
         body = bytearray()
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         async for part in response.stream:
             body += part
-            if len(body) > LARGEST:
-                raise httpx2.ReadError(f"the reply is larger than {LARGEST} bytes", request=request)
+            if len(body) > MAX_BODY_BYTES:
+                raise httpx2.ReadError(
+                    f"the reply is larger than {MAX_BODY_BYTES} bytes", request=request
+                )
         return bytes(body)
     finally:
         await response.aclose()

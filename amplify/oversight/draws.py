@@ -1,7 +1,7 @@
 """Draws the problems of an experiment: the same ones every time."""
 
 from amplify.experiment.sections import Experiment
-from amplify.tasks.problems import EVALS, draw_problems
+from amplify.tasks.problems import EVALS_STREAM, draw_problems
 from amplify.types import Problems
 
 
@@ -38,4 +38,6 @@ def draw_held_out(experiment: Experiment, split: str, count: int) -> Problems:
     """
     task, evals = experiment.task, experiment.evals
     depths = evals.depths(task.max_depth)
-    return draw_problems(task, experiment.seed, EVALS, split, count, depths, apart=evals.apart)
+    return draw_problems(
+        task, experiment.seed, EVALS_STREAM, split, count, depths, apart=evals.apart
+    )

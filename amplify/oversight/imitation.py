@@ -23,7 +23,8 @@ from amplify.runtime import calls
 from amplify.training.mesh import ONE_DEVICE, Mesh
 from amplify.training.phase import Metrics, Roles, RoleState, Source, Trained, Update
 from amplify.training.step import ANSWERED
-from amplify.trees.amplification import amplified, assistant_alone, count_calls, helping
+from amplify.trees.amplification import amplified, assistant_alone, sub_answerer
+from amplify.trees.counting import count_calls
 from amplify.types import Interaction, Respond
 
 HELD_OUT = 10
@@ -300,7 +301,7 @@ class ImitationSource(Source):
             alone = assistant_alone(
                 experiment.task, experiment.assistant, frozen["assistant"], contexts
             )
-            helper = helping(experiment.task, contexts, alone, experiment.sub_answers)
+            helper = sub_answerer(experiment.task, contexts, alone, experiment.sub_answers)
             state, counts = demonstrate(
                 overseer, state, helper, contexts, questions, demonstrate_key
             )

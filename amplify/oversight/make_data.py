@@ -14,7 +14,7 @@ from jaxtyping import Int
 from amplify import words
 from amplify.experiment.sections import Experiment
 from amplify.overseers.human import Human
-from amplify.overseers.language_model import check_failed
+from amplify.overseers.language_model import check_unanswered
 from amplify.oversight.draws import draw_round
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import Gathered, collect
@@ -57,7 +57,7 @@ def amplified_answers(
         chunks = list(amplify_for(experiment, weights, problems, advance=advance))
     answers = np.concatenate([chunk.answers for chunk in chunks])
     trees = sample_trees(experiment, problems, chunks[0])
-    failed = check_failed(experiment.overseer, answers)
+    failed = check_unanswered(experiment.overseer, answers)
     helped = int(sum(chunk.assistant_answers.sum() for chunk in chunks))
     facts = {"overseer_answers": answers[..., 0].size - failed, "assistant_answers": helped}
     if people is not None:
@@ -110,7 +110,7 @@ def _with_people(
     trees: list[dict[str, Any]],
 ) -> tuple[Int[np.ndarray, "rows questions answer_length"], list[dict[str, Any]]]:
     """Replaces answers and trees by those of people."""
-    alone = human(experiment).alone
+    alone = human(experiment).people_only
     answers = np.full_like(answers, FAILED) if alone else answers.copy()
     answers[people.rows, people.columns] = people.answers
     theirs = set(zip(people.rows.tolist(), people.columns.tolist(), strict=True))
@@ -123,8 +123,8 @@ def _count_with_people(
 ) -> dict[str, Any]:
     """Counts answers; if only people's answers are trained on, the others' are not counted."""
     answered = len(people.rows)
-    total = answered if human(experiment).alone else facts["overseer_answers"]
-    helped = 0 if human(experiment).alone else facts["assistant_answers"]
+    total = answered if human(experiment).people_only else facts["overseer_answers"]
+    helped = 0 if human(experiment).people_only else facts["assistant_answers"]
     asked = people.facts["sub_questions"]
     return {**people.facts, "overseer_answers": total, "assistant_answers": helped + asked}
 
@@ -164,6 +164,6 @@ def sample_trees(
     places = [(row, row % experiment.questions.per_context) for row in range(len(first.answers))]
     return [
         {"row": row, "column": column, "class": labels[first.classes[row, column]]}
-        | words.tree(experiment.task, contexts[row], first.trees, row, column)
+        | words.describe_tree(experiment.task, contexts[row], first.trees, row, column)
         for row, column in places[:SAMPLED_TREES]
     ]

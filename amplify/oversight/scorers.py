@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from amplify.errors import AmplifyError
 from amplify.task_abilities import knows_truth
 from amplify.training.phase import Roles
-from amplify.trees.amplification import over_questions, read_for
+from amplify.trees.amplification import contexts_for, vmap_questions
 from amplify.types import Assistant, Task
 
 
@@ -84,7 +84,7 @@ class Gold:
         keys: Key[Array, "batch questions"],
     ) -> Scores:
         """Scores by the truth; uses neither roles nor keys."""
-        right = over_questions(self.task.is_right)(contexts, questions, candidates)
+        right = vmap_questions(self.task.is_right)(contexts, questions, candidates)
         return Scores(right.astype(jnp.float32), jnp.ones(right.shape, bool))
 
 
@@ -107,6 +107,6 @@ class Likelihood:
     ) -> Scores:
         """Scores with the parameters of `role`; uses no keys."""
         params = roles[self.role]
-        memory = self.model.encode(params, read_for(self.task, contexts, questions))
+        memory = self.model.encode(params, contexts_for(self.task, contexts, questions))
         value = jnp.sum(self.model.log_prob(params, memory, questions, candidates), axis=-1)
         return Scores(value, jnp.ones(value.shape, bool))

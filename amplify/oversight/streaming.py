@@ -24,7 +24,8 @@ from amplify.runtime import calls
 from amplify.task_abilities import Sizes, sizes_of
 from amplify.training.phase import Metrics, Roles, RoleState, Source, Update
 from amplify.training.step import ASSISTANT_ANSWERS
-from amplify.trees.amplification import amplified, assistant_alone, count_calls, helping
+from amplify.trees.amplification import amplified, assistant_alone, sub_answerer
+from amplify.trees.counting import count_calls
 from amplify.types import DONT_KNOW, Interaction, Problems, Weights
 
 HELD_OUT = 10
@@ -179,7 +180,7 @@ def _amplify(
     size = state.growth.size if experiment.curriculum.start else None
     contexts, questions = draw_batch(experiment, draw_key, size)
     alone = assistant_alone(task, assistant, live["assistant"].answering, contexts)
-    helper = helping(task, contexts, alone, experiment.sub_answers)
+    helper = sub_answerer(task, contexts, alone, experiment.sub_answers)
     demonstrations, params = state.demonstrations, None
     shown: Calls = {}
     if demonstrations is not None:

@@ -9,7 +9,7 @@ says what then rests on the old answer.
 import itertools
 from collections.abc import Iterator
 
-from amplify.answers import one_line
+from amplify.answers import collapse_spaces
 from amplify.people.events import (
     About,
     Adjudicated,
@@ -111,8 +111,8 @@ class Queue(State):
             answered = {e.number: e for e in mine.kept if e.answer is not None}
             if about.get("number") not in answered:
                 raise RefusedError("there is no such answer to expand on")
-            part = one_line(str(about.get("part") or ""))
-            if part not in one_line(answered[about["number"]].answer or ""):
+            part = collapse_spaces(str(about.get("part") or ""))
+            if part not in collapse_spaces(answered[about["number"]].answer or ""):
                 raise RefusedError("what is marked is not part of the answer")
             about = About(number=about["number"], part=part)
         asked = Asked(text=text) if about is None else Asked(text=text, about=about)
@@ -132,7 +132,9 @@ class Queue(State):
         """Submits a final answer. Submitting the same answer again changes nothing."""
         if self.may_open(person, item):
             before = self.items[item].assignments[person]
-            if before.state == SUBMITTED and one_line(before.answer or "") == one_line(answer):
+            if before.state == SUBMITTED and collapse_spaces(
+                before.answer or ""
+            ) == collapse_spaces(answer):
                 return []
         self._mine(person, item, now)
         this = self.items[item]
@@ -228,7 +230,7 @@ def checked(text: str, what: str) -> str:
     """
     if problem := why_not_kept(text):
         raise RefusedError(f"{what} {problem}")
-    text = one_line(text)
+    text = collapse_spaces(text)
     if not shows_something(text):
         raise RefusedError(f"{what} cannot be empty")
     if len(text) > LONGEST:

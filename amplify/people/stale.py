@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from amplify.answers import AnswerRule, one_line
+from amplify.answers import AnswerRule, collapse_spaces
 from amplify.people.events import Event
 from amplify.people.items import Assignment, Exchange, Item, answer_of, chosen, same
 from amplify.people.log import Log
@@ -172,7 +172,7 @@ def _said(
     rule: AnswerRule, question: str, answer: str, by: str, checkpoint: str | None
 ) -> tuple[str, str, str, str | None]:
     """The environment's answers do not depend on the checkpoint."""
-    question = one_line(question).casefold()
+    question = collapse_spaces(question).casefold()
     return question, rule.canonical(answer), by, None if by == "environment" else checkpoint
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify import words
-from amplify.answers import one_line
+from amplify.answers import collapse_spaces
 from amplify.errors import AmplifyError
 from amplify.evaluation.measures import Measure
 from amplify.experiment.sections import Curriculum, Gate, Questions
@@ -16,7 +16,7 @@ from amplify.overseers.human import HumanConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import FIRST_DEMONSTRATIONS, LearnedConfig
 from amplify.task_abilities import choices_of, knows_truth, search_of, sizes_of, strategy_of
-from amplify.tasks.problems import TOGETHER
+from amplify.tasks.problems import CONTEXTS_PER_CHUNK
 from amplify.training.mesh import Mesh
 from amplify.training.options import Training
 from amplify.types import Task
@@ -141,12 +141,12 @@ def _check_steps(questions: Questions, training: Training, path: Path) -> None:
 
 
 def _check_mesh(mesh: Mesh, training: Training, path: Path) -> None:
-    at_once = math.gcd(training.batch // training.accumulate, TOGETHER)
+    at_once = math.gcd(training.batch // training.accumulate, CONTEXTS_PER_CHUNK)
     if at_once % mesh.row_shares:
         raise AmplifyError(
             f"{path}: mesh.data x mesh.fsdp must divide training.batch / training.accumulate"
-            f" ({training.batch // training.accumulate}) and {TOGETHER}, the number of contexts"
-            f" answered at a time; got {mesh.row_shares}"
+            f" ({training.batch // training.accumulate}) and {CONTEXTS_PER_CHUNK}, the number of"
+            f" contexts answered at a time; got {mesh.row_shares}"
         )
 
 
@@ -184,7 +184,7 @@ def _check_choices(task: Task, path: Path) -> None:
     """Browsers send choices without surrounding spaces; the task must be able to read them."""
     seen: dict[str, str] = {}
     for choice in choices_of(task):
-        other = seen.setdefault(one_line(choice), choice)
+        other = seen.setdefault(collapse_spaces(choice), choice)
         if other != choice:
             raise AmplifyError(
                 f"{path}: task: the choices {other!r} and {choice!r} look the same in a browser"

@@ -21,7 +21,7 @@ from amplify.errors import first_line
 from amplify.experiment.validation import quote_value
 from amplify.reading.probing import ArraySpec, TaskProbe, describe_value, first_where
 from amplify.task_abilities import knows_truth
-from amplify.trees.amplification import amplify, over_questions, told_the_truth, with_environment
+from amplify.trees.amplification import amplify, true_answers, vmap_questions, with_environment
 from amplify.types import ASSISTANT, ENVIRONMENT, Ask, Interaction, Respond, Strategy, Task
 
 QUESTIONS = 100
@@ -118,8 +118,8 @@ def _keys(seeds: np.ndarray) -> Key[Array, "*b"]:
 
 def _check_truth(probe: TaskProbe, samples: Samples) -> None:
     contexts, questions, _ = samples
-    truth = probe.call("truth", AN_ANSWER, contexts, questions, over=over_questions)
-    right = probe.call("is_right", A_BOOL, contexts, questions, truth, over=over_questions)
+    truth = probe.call("truth", AN_ANSWER, contexts, questions, over=vmap_questions)
+    right = probe.call("is_right", A_BOOL, contexts, questions, truth, over=vmap_questions)
     if not np.all(right):
         text, answer = (probe.shown(first_where(tokens, ~right)) for tokens in (questions, truth))
         raise probe.error(
@@ -127,7 +127,7 @@ def _check_truth(probe: TaskProbe, samples: Samples) -> None:
             f"must be True of the truth; it is False of {answer!r}, the truth of {text!r}",
         )
     silent = np.zeros_like(truth)
-    right = probe.call("is_right", A_BOOL, contexts, questions, silent, over=over_questions)
+    right = probe.call("is_right", A_BOOL, contexts, questions, silent, over=vmap_questions)
     if np.any(right):
         text = probe.shown(first_where(questions, right))
         raise probe.error(
@@ -140,12 +140,12 @@ def _check_environment(probe: TaskProbe, samples: Samples) -> None:
     contexts, questions, keys = samples
     # The environment's answer to a question that is not primitive has no meaning.
     anything = AN_ANSWER._replace(below=None)
-    probe.call("environment", anything, contexts, questions, keys, over=over_questions)
+    probe.call("environment", anything, contexts, questions, keys, over=vmap_questions)
 
 
 def _check_classes(probe: TaskProbe, samples: Samples) -> None:
     contexts, questions, _ = samples
-    probe.call("class_of", A_CLASS, contexts, questions, over=over_questions)
+    probe.call("class_of", A_CLASS, contexts, questions, over=vmap_questions)
     probe.call("is_primitive", A_BOOL, questions[0, 0])
     lead = A_BOOL.batched(*questions.shape[:-1])
     if np.all(probe.call("is_primitive", lead, questions, hint=LEADING)):
@@ -221,7 +221,7 @@ def _check_search(probe: TaskProbe, samples: Samples) -> None:
     questions = samples.questions
     found = probe.call("find", A_CONTEXT.batched(len(questions)), questions)
     if probe.has("supports"):
-        probe.call("supports", A_BOOL, found, questions, over=over_questions)
+        probe.call("supports", A_BOOL, found, questions, over=vmap_questions)
     nothing = np.zeros((1, 1, probe.task.question_length), np.int32)
     if np.any(probe.call("find", A_CONTEXT.batched(1), nothing)):
         raise probe.error("find", "must find nothing, zeros alone, for a question of zeros")
@@ -237,14 +237,14 @@ def _check_strategy(probe: TaskProbe, samples: Samples) -> None:
     has_truth = knows_truth(task)
 
     def overseen(contexts: Array, questions: Array, keys: Array) -> tuple[Interaction, Array]:
-        helper = told_the_truth(task, contexts) if has_truth else _answer_zeros(task)
+        helper = true_answers(task, contexts) if has_truth else _answer_zeros(task)
         respond = with_environment(task, contexts, helper)
         everywhere = jnp.ones(questions.shape[:-1], bool)
         tree = amplify(
             lambda asked, _: _checked_strategy(probe, asked), respond, questions, everywhere, keys
         )
         right = task.is_right if has_truth else lambda context, question, answer: jnp.any(answer)
-        return tree, over_questions(right)(contexts, questions, tree.answer)
+        return tree, vmap_questions(right)(contexts, questions, tree.answer)
 
     with probe.catching_errors("strategy"):
         jax.eval_shape(lambda question: _trace_strategy(probe, question), questions[0, 0])

@@ -1,4 +1,4 @@
-"""Tasks: one file each. `TASKS` names those that an experiment file may choose."""
+"""Tasks, one file each. `TASKS` maps the `kind` of a `[task]` section to its class."""
 
 from amplify.tasks.algorithmic.assignments import Assignments
 from amplify.tasks.algorithmic.permutation import Permutation

@@ -1,9 +1,9 @@
-"""Draws problems, each from its own seed, and keeps the splits apart.
+"""Draws problems, each from its own seed, and assigns them to disjoint splits.
 
-Which split a problem belongs to is decided by what its context says, not by its seed: two seeds
-that draw the same facts, in whatever order, land in the same split, so nothing held out is ever
-trained on. A problem can be drawn again from its seed alone, which is what makes a simulated
-overseer's labels traceable.
+The split of a problem depends on the content of its context, not on its seed: two seeds that draw
+the same facts, in any order, fall into the same split, so that held-out contexts are never trained
+on. A problem can be redrawn from its seed alone, which makes a simulated overseer's labels
+traceable.
 """
 
 import functools
@@ -22,16 +22,15 @@ from amplify.task_abilities import sizes_of
 from amplify.types import Problems, Task
 
 SPLITS = {"select": 0, "final": 1}
-"""Held-out splits, each a sixteenth of all contexts; what falls into no bucket here is for
-training.
-"""
+"""Hash bucket of each held-out split. The other buckets are for training."""
 BUCKETS = 16
+"""Hash buckets, each of about a sixteenth of all contexts."""
 CANDIDATES = 4096
-"""Contexts drawn at a time while looking for those of a split."""
-TOGETHER = 64
-"""Contexts that are answered at a time at most, or a multiple of it."""
-EVALS = 0
-"""The stream of seeds that evals draw from; round n draws from stream n."""
+"""Contexts drawn at a time while filling a split."""
+CONTEXTS_PER_CHUNK = 64
+"""Contexts answered at a time: chunks have at most this many, or a multiple of it."""
+EVALS_STREAM = 0
+"""Stream of seeds from which evals draw; round n draws from stream n."""
 
 
 def draw_problems(
@@ -44,12 +43,23 @@ def draw_problems(
     *,
     apart: bool = True,
 ) -> Problems:
-    """The first `count` problems of `split` in a stream, with a question of each of `depths` about
-    every one.
+    """Draws the first problems of a split in a stream of seeds.
 
-    Splits have no context in common unless `apart` is False, for tasks that have too few contexts
-    to keep any from training: then they only have no draw in common. Raises AmplifyError if the
-    task has too few different contexts to fill the split.
+    Args:
+        task: draws contexts and questions.
+        seed: the experiment's.
+        stream: the stream of seeds, `EVALS_STREAM` or a round's number.
+        split: "train", or a key of `SPLITS`.
+        count: number of problems.
+        depths: one question of each of these depths is drawn per context.
+        apart: whether splits have no contexts in common. False for tasks with too few contexts to
+            hold any out: then splits only have no draws in common.
+
+    Returns:
+        `count` problems with `len(depths)` questions each.
+
+    Raises:
+        AmplifyError: if the task has too few different contexts to fill the split.
     """
     root = jax.random.key(seed)
     found = np.zeros((0,), np.uint32)
@@ -61,16 +71,23 @@ def draw_problems(
         wanted = buckets == SPLITS[split] if split in SPLITS else buckets >= len(SPLITS)
         found = np.concatenate([found, indices[wanted]])
         if len(found) >= count:
-            return draw_again(task, seed, _seeds(stream, found[:count]), depths)
+            return redraw_problems(task, seed, _seeds(stream, found[:count]), depths)
         if start >= 1000 * CANDIDATES and not len(found):
             break
     raise AmplifyError(f"task {task}: has too few contexts to fill the {split!r} split")
 
 
-def draw_again(
+def redraw_problems(
     task: Task, seed: int, seeds: UInt32[Array, "batch 2"], depths: Sequence[int]
 ) -> Problems:
-    """The problems that these seeds drew before."""
+    """Redraws problems from their seeds.
+
+    Args:
+        task: the task that drew them.
+        seed: the experiment's.
+        seeds: `Problems.seeds`.
+        depths: as when they were first drawn.
+    """
     return _draw(task, jax.random.key(seed), seeds, jnp.asarray(depths, jnp.int32))
 
 
@@ -83,11 +100,19 @@ def draw_for_training(
     *,
     apart: bool = True,
 ) -> tuple[Int[Array, "batch facts fact_length"], Int[Array, "batch questions question_length"]]:
-    """New contexts and questions, inside a compiled step; none that is held out if `apart`.
+    """Draws contexts and questions for training. Called inside a compiled step.
 
-    With a `size`, contexts of it (see `task_abilities.Sizes`). Consumes the key.
+    Args:
+        task: draws contexts and questions.
+        key: consumed.
+        count: number of contexts.
+        depths: one question of each of these depths is drawn per context.
+        size: of the contexts, see `task_abilities.Sizes`; None: as `Task.draw_context` draws them.
+        apart: whether held-out contexts are redrawn until they are not.
+
+    Returns:
+        The contexts, and `len(depths)` questions about each.
     """
-
     sizes = sizes_of(task)
 
     def one(key: Key[Array, ""]) -> tuple[Array, Array]:
@@ -116,20 +141,30 @@ def draw_for_training(
 
 
 def is_held_out(context: Int[Array, "facts fact_length"]) -> Bool[Array, ""]:
-    """Whether a context is of a split that is kept from training."""
+    """Whether a context belongs to a held-out split."""
     return _bucket(context) < len(SPLITS)
 
 
 def problem_key(root: Key[Array, ""], seed: UInt32[Array, "2"]) -> Key[Array, ""]:
-    """What everything random about one problem is drawn from."""
+    """The key for everything random about one problem.
+
+    Args:
+        root: the experiment's key.
+        seed: the problem's row of `Problems.seeds`.
+    """
     return jax.random.fold_in(jax.random.fold_in(root, seed[0]), seed[1])
 
 
 def answer_keys(
     root: Key[Array, ""], seeds: UInt32[Array, "batch 2"], questions: int
 ) -> Key[Array, "batch questions"]:
-    """A key for whatever is sampled while a question is answered: the same however problems are
+    """Keys for sampling while questions are answered. They do not depend on how problems are
     batched.
+
+    Args:
+        root: the experiment's key.
+        seeds: `Problems.seeds`.
+        questions: number of questions per problem.
     """
 
     def one(seed: UInt32[Array, "2"]) -> Key[Array, " questions"]:
@@ -139,27 +174,40 @@ def answer_keys(
     return jax.vmap(one)(seeds)
 
 
-def at_a_time(rows: int, most: int, place: Sharding | None = None) -> int:
-    """How many rows a chunk has: `most`, or what holds all of few rows, rounded up to a power of
-    two, so that hardly any shapes are compiled, and to the devices that they are spread over.
+def chunk_rows(rows: int, most: int, place: Sharding | None = None) -> int:
+    """The number of rows of a chunk.
+
+    Args:
+        rows: number of rows in total. If it is small, it is rounded up to a power of two, so that
+            few shapes are compiled, and at least to the number of devices.
+        most: upper limit.
+        place: sharding of the rows.
     """
     devices = 1 if place is None else place.num_devices
     return min(most, max(devices, 1 << (rows - 1).bit_length()))
 
 
-def in_chunks(
+def map_in_chunks(
     function: Callable[..., Any],
     size: int,
     *columns: Any,
     advance: Callable[[int], Any],
     place: Sharding | None = None,
 ) -> Iterator[Any]:
-    """Yields `function` of `size` rows at a time as numpy arrays; one shape, so it is compiled
-    once.
+    """Applies a function to chunks of rows. All chunks have one shape, so it is compiled once.
 
-    The last chunk is filled up with a row, and what that gave is cut off. Of several processes each
-    takes its turn, and all have all that came of it. `advance` is told of each chunk's rows when it
-    is done. `place`: where the rows lie, on devices of this process.
+    The last chunk is padded with copies of its first row, whose results are dropped. Several
+    processes take turns, and each receives all results.
+
+    Args:
+        function: takes the columns of a chunk.
+        size: rows of a chunk.
+        *columns: trees of arrays with a leading axis of rows.
+        advance: called with the number of rows of each finished chunk.
+        place: sharding of the rows, over devices of this process.
+
+    Yields:
+        The function's result for each chunk, as NumPy arrays.
     """
     columns = jax.device_get(columns)
     rows = len(jax.tree.leaves(columns)[0])
@@ -211,7 +259,7 @@ def _context(
 
 
 def _bucket(context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
-    """A hash of the set of facts, whatever their order, in 0..BUCKETS-1."""
+    """A hash of the facts that does not depend on their order, in 0..BUCKETS-1."""
     mixed = jnp.zeros(context.shape[0], jnp.uint32)
     for place in range(context.shape[1]):
         mixed = _mix(mixed * jnp.uint32(31) + context[:, place].astype(jnp.uint32) + jnp.uint32(1))
@@ -219,8 +267,8 @@ def _bucket(context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
 
 
 def _mix(x: UInt32[Array, "*n"]) -> UInt32[Array, "*n"]:
-    """The finaliser of MurmurHash3 (Appleby, public domain): every bit of the input sways every bit
-    of the output.
+    """The finalizer of MurmurHash3 (Appleby, public domain): every input bit affects every output
+    bit.
     """
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -1,1 +1,1 @@
-"""Decomposition trees: an overseer takes questions apart, and an assistant answers the pieces."""
+"""Decomposition trees: an overseer decomposes questions, and an assistant answers sub-questions."""

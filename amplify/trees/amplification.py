@@ -1,11 +1,11 @@
-"""Amplification: an overseer takes questions apart and an assistant answers the pieces.
+"""Amplification: an overseer decomposes questions, and an assistant answers the sub-questions.
 
 Primitive sub-questions go to the environment, the others to the assistant or, in a deeper tree, to
 another copy of the overseer. The result is the whole interaction. There is no loop over questions:
-each step is taken for a whole batch. Nearly always everything is traced into one program that stays
-on the device; `scanning` has levels whose program does not grow with the number of steps, and
-`driving` runs the same loop in Python for overseers that cannot be traced. Christiano, Shlegeris
-and Amodei 2018 (arXiv:1810.08575), section 2.
+each step is taken for a whole batch. For traced overseers, everything is compiled to one program.
+`scanning` has levels whose program size does not depend on the number of steps, and `driving` runs
+the same loop in Python for overseers that cannot be traced. Christiano, Shlegeris and Amodei 2018
+(arXiv:1810.08575), section 2.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify.errors import AmplifyError
-from amplify.runtime import calls
 from amplify.task_abilities import search_of
 from amplify.types import (
     ASSISTANT,
@@ -27,18 +26,17 @@ from amplify.types import (
     Interaction,
     Overseer,
     Respond,
-    StackedSteps,
     Step,
     Task,
 )
 
 Parts = Mapping[str, Respond]
-"""Who answers what is asked of parts other than the assistant, by the part's name."""
+"""Answers what is asked of parts other than the assistant, by the part's name."""
 
 
 @runtime_checkable
 class Level(Protocol):
-    """One level of a tree: `amplify`, or something that gives the same interaction."""
+    """One level of a tree: `amplify`, or a function that returns the same interaction."""
 
     def __call__(
         self,
@@ -61,17 +59,22 @@ def amplify(
     *,
     parts: Parts = MappingProxyType({}),
 ) -> Interaction:
-    """The overseer answers each question with the answers to its sub-questions. Consumes the keys.
-
-    Items where `where` is False are carried along, cost nothing where a whole step can be skipped,
-    and mean nothing.
+    """The overseer answers each question, using the answers to its sub-questions.
 
     Args:
+        overseer: decomposes the questions.
         respond: answers what is asked of the assistant.
-        parts: who answers what is asked of other parts.
+        questions: a batch of questions.
+        where: True for the items to answer. The others are undefined in the result; a step that no
+            item asks can be skipped.
+        keys: one per question, consumed.
+        parts: answer what is asked of other parts.
+
+    Returns:
+        The interactions, with one step for each ask of the overseer's strategy.
 
     Raises:
-        AmplifyError: if the overseer asks a part that is not there.
+        AmplifyError: if the overseer asks an unknown part.
     """
     strategy = overseer(questions, fold_in(keys, 0))
     steps: list[Step] = []
@@ -108,31 +111,46 @@ def amplified(
     upper: Level = amplify,
     parts: Parts = MappingProxyType({}),
 ) -> Respond:
-    """Answers by `depth` levels of the overseer over the assistant; at 0 the assistant alone.
+    """Stacks `depth` levels of the overseer on the assistant.
 
-    A tree of depth d asks the assistant up to steps^d times a question.
+    A tree of depth d asks the assistant up to steps^d times per question.
 
     Args:
-        upper: how the levels above the lowest are amplified. With `amplify` the program grows as
-            steps^depth; see `scanning.by_scan`.
-        parts: who answers what is asked of parts other than the assistant and the environment.
+        task: its environment answers primitive questions.
+        overseer: decomposes questions at every level.
+        assistant: answers the sub-questions of the lowest level.
+        contexts: of the questions.
+        depth: levels of the overseer; 0: the assistant alone.
+        upper: amplifies the levels above the lowest. With `amplify` the size of the program grows
+            as steps^depth; see `scanning.amplify_by_scan`.
+        parts: answer what is asked of parts other than the assistant and the environment.
+
+    Returns:
+        A function that answers questions about the contexts.
     """
     if depth == 0:
         return assistant
     below = amplified(task, overseer, assistant, contexts, depth - 1, upper, parts)
     respond = with_environment(task, contexts, below)
     level: Level = amplify if depth == 1 else upper
-    everyone = {TO_ENVIRONMENT: told_by_environment(task, contexts), **parts}
+    all_parts = {TO_ENVIRONMENT: environment_alone(task, contexts), **parts}
     return lambda questions, where, keys: level(
-        overseer, respond, questions, where, keys, parts=everyone
+        overseer, respond, questions, where, keys, parts=all_parts
     )
 
 
 def with_environment(
     task: Task, contexts: Int[Array, "batch facts fact_length"], otherwise: Respond
 ) -> Respond:
-    """Primitive questions are answered by the environment, the rest by `otherwise`."""
-    environment = over_questions(task.environment)
+    """Routes primitive questions to the environment, and the others to `otherwise`.
+
+    Args:
+        task: its environment answers.
+        contexts: of the questions.
+        otherwise: answers the questions that are not primitive; it is skipped at run time if there
+            are none.
+    """
+    environment = vmap_questions(task.environment)
 
     def respond(
         questions: Int[Array, "batch questions question_length"],
@@ -141,52 +159,70 @@ def with_environment(
     ) -> Interaction:
         primitive = task.is_primitive(questions)
         rest = where & ~primitive
-        # Many steps of many strategies only ever ask the environment: then nobody else is run at
-        # all.
+        # Many steps ask primitive questions only: then `otherwise` is skipped.
         sub = skip_if_none(rest, otherwise, questions, rest, keys)
-        told = environment(contexts, questions, fold_in(keys, 0))
-        return told_where(primitive, told, questions, sub)
+        answers = environment(contexts, questions, fold_in(keys, 0))
+        return merge_environment_answers(primitive, answers, questions, sub)
 
     return respond
 
 
-def told_by_environment(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
-    """The environment answers, as it does primitive questions."""
-    environment = over_questions(task.environment)
+def environment_alone(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
+    """The environment answers every question.
+
+    Args:
+        task: its environment answers.
+        contexts: of the questions.
+    """
+    environment = vmap_questions(task.environment)
 
     def respond(
         questions: Int[Array, "batch questions question_length"],
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        told = environment(contexts, questions, fold_in(keys, 0))
-        return Interaction(questions, told, jnp.full(where.shape, ENVIRONMENT))
+        answers = environment(contexts, questions, fold_in(keys, 0))
+        return Interaction(questions, answers, jnp.full(where.shape, ENVIRONMENT))
 
     return respond
 
 
-def told_where(
+def merge_environment_answers(
     primitive: Bool[Array, "*b"],
-    told: Int[Array, "*b answer_length"],
+    answers: Int[Array, "*b answer_length"],
     questions: Int[Array, "*b question_length"],
     sub: Interaction,
 ) -> Interaction:
-    """What the environment told where a question is primitive, `sub` elsewhere."""
+    """Replaces the interactions of primitive questions by the environment's answers.
+
+    Args:
+        primitive: True for primitive questions.
+        answers: the environment's.
+        questions: the questions.
+        sub: interactions of the other questions.
+    """
     return sub._replace(
         question=questions,
-        answer=jnp.where(primitive[..., None], told, sub.answer),
+        answer=jnp.where(primitive[..., None], answers, sub.answer),
         answered_by=jnp.where(primitive, ENVIRONMENT, sub.answered_by),
     )
 
 
-def helping(
+def sub_answerer(
     task: Task,
     contexts: Int[Array, "batch facts fact_length"],
     alone: Respond,
     sub_answers: str,
 ) -> Respond:
-    """Who answers sub-questions: the "assistant", or for the supervised baseline the "truth"."""
-    return alone if sub_answers == "assistant" else told_the_truth(task, contexts)
+    """What answers sub-questions at the lowest level.
+
+    Args:
+        task: the task.
+        contexts: of the questions.
+        alone: the assistant.
+        sub_answers: "assistant", or "truth" for the supervised baseline.
+    """
+    return alone if sub_answers == "assistant" else true_answers(task, contexts)
 
 
 def assistant_alone(
@@ -195,61 +231,95 @@ def assistant_alone(
     params: PyTree[Array],
     contexts: Int[Array, "batch facts fact_length"],
 ) -> Respond:
-    """The assistant answers, sampling. Contexts that are given are encoded once; where they are
-    found, each batch of questions finds its own.
+    """The assistant answers every question by sampling.
+
+    Contexts are encoded once; in retrieval tasks, each batch of questions retrieves its own.
+
+    Args:
+        task: the task.
+        assistant: the policy.
+        params: the assistant's parameters.
+        contexts: of the questions.
     """
-    memory = encode_given(task, assistant, params, contexts)
-    return with_memory(task, assistant, params, contexts, memory)
+    memory = encode_given_contexts(task, assistant, params, contexts)
+    return assistant_with_memory(task, assistant, params, contexts, memory)
 
 
-def encode_given(
+def encode_given_contexts(
     task: Task,
     assistant: Assistant,
     params: PyTree[Array],
     contexts: Int[Array, "batch facts fact_length"],
 ) -> PyTree[Array]:
-    """The assistant's encoding of the contexts; None for tasks that search for them."""
+    """Encodes the contexts once; None for retrieval tasks, whose contexts depend on the questions.
+
+    Args:
+        task: the task.
+        assistant: the policy.
+        params: the assistant's parameters.
+        contexts: of the questions.
+    """
     return None if search_of(task) else assistant.encode(params, contexts)
 
 
-def with_memory(
+def assistant_with_memory(
     task: Task,
     assistant: Assistant,
     params: PyTree[Array],
     contexts: Int[Array, "batch facts fact_length"],
-    given: PyTree[Array],
+    encoded: PyTree[Array],
 ) -> Respond:
-    """The assistant answers, sampling, from what `encode_given` returned."""
+    """The assistant answers every question by sampling, with contexts encoded before.
+
+    Args:
+        task: the task.
+        assistant: the policy.
+        params: the assistant's parameters.
+        contexts: of the questions.
+        encoded: what `encode_given_contexts` returned for them.
+    """
 
     def respond(
         questions: Int[Array, "batch questions question_length"],
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        asked, memory = jnp.where(where[..., None], questions, 0), given
+        asked, memory = jnp.where(where[..., None], questions, 0), encoded
         if memory is None:
-            memory = assistant.encode(params, read_for(task, contexts, asked))
+            memory = assistant.encode(params, contexts_for(task, contexts, asked))
         answers = assistant.answer(params, memory, asked, keys)
         return Interaction(questions, answers.tokens, jnp.full(where.shape, ASSISTANT))
 
     return respond
 
 
-def read_for(
+def contexts_for(
     task: Task,
     contexts: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
 ) -> Int[Array, "batch read read_length"]:
-    """What the assistant reads to answer questions: what is given, or what they find."""
+    """The contexts that the assistant reads to answer questions.
+
+    Args:
+        task: the task.
+        contexts: drawn with the questions.
+        questions: about each context.
+
+    Returns:
+        `contexts`; in retrieval tasks, the contexts that the questions retrieve.
+    """
     search = search_of(task)
     return search.find(questions) if search else contexts
 
 
-def told_the_truth(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
-    """Every question is answered truly: what an overseer makes of this is the ceiling of
-    amplification.
+def true_answers(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:
+    """Answers every question truly. Amplifying this gives the ceiling of an overseer.
+
+    Args:
+        task: a task that knows the truth.
+        contexts: of the questions.
     """
-    truth = over_questions(task.truth)
+    truth = vmap_questions(task.truth)
 
     def respond(
         questions: Int[Array, "batch questions question_length"],
@@ -264,17 +334,30 @@ def told_the_truth(task: Task, contexts: Int[Array, "batch facts fact_length"]) 
 
 
 def skip_if_none(where: Bool[Array, "*b"], respond: Respond, *arguments: Array) -> Interaction:
-    """`respond(*arguments)`, or zeros in its shape, without running it, if `where` is False
-    everywhere.
+    """Calls `respond(*arguments)` unless `where` is False everywhere, decided at run time.
+
+    Args:
+        where: the mask.
+        respond: the function.
+        *arguments: its arguments.
+
+    Returns:
+        The function's result, or zeros of the same shapes.
     """
     shape = jax.eval_shape(respond, *arguments)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
     return jax.lax.cond(jnp.any(where), lambda: respond(*arguments), lambda: zeros)
 
 
-def over_questions(function: Callable[..., Array]) -> Callable[..., Array]:
-    """`function(context, question, ...)` of one question, for every question of every context of a
-    batch.
+def vmap_questions(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Vmaps a function of one context and one question over all questions of all contexts.
+
+    Args:
+        function: takes a context, a question and further arguments per question.
+
+    Returns:
+        The function of batched arguments: contexts have a leading axis "batch", the others two,
+        "batch questions".
     """
 
     def of_context(context: Array, *columns: Array) -> Array:
@@ -284,36 +367,11 @@ def over_questions(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def fold_in(keys: Key[Array, "*b"], data: int | Int[Array, ""]) -> Key[Array, "*b"]:
-    """`jax.random.fold_in` for a batch of keys."""
-    folded = jax.vmap(lambda key: jax.random.fold_in(key, data))(keys.reshape(-1))
-    return folded.reshape(keys.shape)
-
-
-def count_answers(tree: Interaction, asked: Bool[Array, "*b"], by: int) -> Int[Array, "*b"]:
-    """How many answers in each item's tree one kind of answerer gave: nodes that were asked.
+    """`jax.random.fold_in` for a batch of keys.
 
     Args:
-        tree: interactions over a batch of items.
-        asked: True for the items whose trees count; the others have 0.
-        by: ASSISTANT, ENVIRONMENT or OVERSEER.
-
-    Returns:
-        The number of nodes of each item, its own question included.
+        keys: the keys.
+        data: folded into each key.
     """
-    here = jnp.int32(asked & (tree.answered_by == by))
-    below = asked & (tree.answered_by == OVERSEER)
-    if isinstance(tree.steps, StackedSteps):
-        of_step = jax.vmap(lambda step: count_answers(step.sub, below & step.asked, by))
-        return here + jnp.sum(of_step(tree.steps.step), axis=0)
-    return here + sum(count_answers(step.sub, below & step.asked, by) for step in tree.steps)
-
-
-def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
-    """How many answers of the assistant each item's tree rests on; see `count_answers`."""
-    return count_answers(tree, asked, ASSISTANT)
-
-
-def count_calls(tree: Interaction, asked: Bool[Array, "*b"]) -> dict[str, Int[Array, "*b"]]:
-    """`count_answers` of everybody, under the names of parts that `calls` has."""
-    parts = {calls.OVERSEER: OVERSEER, calls.ASSISTANT: ASSISTANT, calls.ENVIRONMENT: ENVIRONMENT}
-    return {part: count_answers(tree, asked, by) for part, by in parts.items()}
+    folded = jax.vmap(lambda key: jax.random.fold_in(key, data))(keys.reshape(-1))
+    return folded.reshape(keys.shape)

@@ -1,8 +1,6 @@
-"""Amplified answers to every question of many problems, a chunk at a time: what a round's data set
-is made of.
+"""Amplifies the questions of many problems in chunks, for a round's data set.
 
-Knows how a chunk is run: as one compiled program or, for an overseer that cannot be traced, driven
-from Python.
+A chunk runs as one compiled program or, if the overseer cannot be traced, is driven from Python.
 """
 
 import functools
@@ -16,18 +14,18 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key
 
 from amplify.runtime import calls
-from amplify.tasks.problems import TOGETHER, answer_keys, at_a_time, in_chunks
+from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
 from amplify.trees.amplification import (
     amplified,
     amplify,
     assistant_alone,
-    count_calls,
-    helping,
-    over_questions,
-    read_for,
+    contexts_for,
+    sub_answerer,
+    vmap_questions,
 )
-from amplify.trees.driving import ask_everything, driven
-from amplify.trees.scanning import by_scan, unstack
+from amplify.trees.counting import count_calls
+from amplify.trees.driving import ask_all, driven
+from amplify.trees.scanning import amplify_by_scan, unstack
 from amplify.types import (
     Assistant,
     Interaction,
@@ -37,22 +35,22 @@ from amplify.types import (
     Weights,
 )
 
-CHUNK = 2 * TOGETHER
+CHUNK = 2 * CONTEXTS_PER_CHUNK
 """Contexts amplified at a time, at most."""
 
 
 class Amplified(NamedTuple):
-    """What a round's data set is made of."""
+    """The amplified questions of a chunk of problems."""
 
-    read: Int[Array, "batch facts fact_length"]  # the contexts, given or found
+    read: Int[Array, "batch facts fact_length"]  # the contexts, drawn or retrieved
     answers: Int[Array, "batch questions answer_length"]
     classes: Int[Array, "batch questions"]
-    calls: dict[str, Int[Array, " batch"]]  # answers behind each row, by the part that gave them
+    calls: dict[str, Int[Array, " batch"]]  # answers in each row's trees, by part
     trees: Interaction  # leading axes: batch, questions
 
     @property
     def assistant_answers(self) -> Int[Array | np.ndarray, " batch"]:
-        """Sub-questions that the assistant answered."""
+        """Number of sub-questions of each row that the assistant answered."""
         return self.calls[calls.ASSISTANT]
 
 
@@ -70,27 +68,46 @@ def amplify_problems(
     advance: Callable[[int], Any] = lambda rows: None,
     place: Sharding | None = None,
 ) -> Iterator[Amplified]:
-    """Amplified answers to every question of every problem, a chunk at a time, as numpy arrays.
+    """Amplifies every question of every problem, in chunks.
 
-    Sub-questions are answered by the assistant or, where `sub_answers` is "truth", truly: the
-    supervised baseline. Depends on nothing else than its arguments: the same problems in the same
-    chunks give the same trees, bit for bit. `size`: how many problems a chunk has, where these are
-    a part of more, which came in chunks of that size. `place`: where the contexts of a chunk lie.
+    The result depends on the arguments only: the same problems in chunks of the same size give the
+    same trees, bit for bit. Answers are counted in the ledger of the current stage (see
+    `runtime.calls`).
 
-    What is answered is counted in the ledger of the stage that runs (see `calls`).
+    Args:
+        task: the task.
+        assistant: the policy that answers sub-questions.
+        overseer: decomposes questions.
+        weights: parameters of the assistant and the overseer.
+        problems: contexts and questions.
+        seed: the experiment's.
+        depth: levels of the overseer, at least 1.
+        sub_answers: "assistant", or "truth" for the supervised baseline.
+        size: problems of a chunk; None: `chunk_size`. To reproduce part of a data set, the chunk
+            size that it was made with.
+        advance: called with the number of problems of each finished chunk.
+        place: sharding of a chunk's contexts.
+
+    Yields:
+        The amplified chunks, as NumPy arrays.
     """
     root = jax.random.key(seed)
-    how = (task, assistant, overseer, depth, sub_answers)
-    function = functools.partial(amplify_chunk, *how, weights, root)
+    static = (task, assistant, overseer, depth, sub_answers)
+    function = functools.partial(amplify_chunk, *static, weights, root)
     size = size or chunk_size(len(problems.seeds), place)
-    for chunk in in_chunks(function, size, problems, advance=advance, place=place):
+    for chunk in map_in_chunks(function, size, problems, advance=advance, place=place):
         calls.count_all(chunk.calls)
         yield chunk
 
 
 def chunk_size(problems: int, place: Sharding | None) -> int:
-    """How many of so many problems are amplified at a time."""
-    return at_a_time(problems, CHUNK, place)
+    """The number of problems that are amplified at a time.
+
+    Args:
+        problems: number of problems in total.
+        place: sharding of a chunk's contexts.
+    """
+    return chunk_rows(problems, CHUNK, place)
 
 
 def amplify_chunk(
@@ -103,11 +120,22 @@ def amplify_chunk(
     root: Key[Array, ""],
     problems: Problems,
 ) -> Amplified:
-    """Amplified answers to the questions of some problems, all at once."""
-    how = (task, assistant, overseer, depth, sub_answers)
+    """Amplifies the questions of one chunk of problems.
+
+    Args:
+        task: the task.
+        assistant: the policy that answers sub-questions.
+        overseer: decomposes questions.
+        depth: levels of the overseer, at least 1.
+        sub_answers: "assistant", or "truth" for the supervised baseline.
+        weights: parameters of the assistant and the overseer.
+        root: the experiment's key.
+        problems: contexts and questions of the chunk.
+    """
+    static = (task, assistant, overseer, depth, sub_answers)
     if not overseer.traced:
-        return _driven(*how, weights, root, problems)
-    chunk = _compiled(*how, weights, root, problems)
+        return _driven(*static, weights, root, problems)
+    chunk = _compiled(*static, weights, root, problems)
     if depth > 1:
         chunk = chunk._replace(trees=unstack(jax.device_get(chunk.trees)))
     return chunk
@@ -132,7 +160,7 @@ def _driven(
         depth,
         sub_answers,
     )
-    everywhere, keys = ask_everything(root, problems)
+    everywhere, keys = ask_all(root, problems)
     tree = respond(problems.questions, everywhere, keys)
     return _compiled_description(task, problems, everywhere, tree)
 
@@ -150,10 +178,10 @@ def _compiled(
 ) -> Amplified:
     contexts, questions = problems.contexts, problems.questions
     alone = assistant_alone(task, assistant, weights.assistant, contexts)
-    helper = helping(task, contexts, alone, sub_answers)
+    helper = sub_answerer(task, contexts, alone, sub_answers)
     upper = amplify
     if overseer.replayable:
-        upper = functools.partial(by_scan, answer_length=task.answer_length)
+        upper = functools.partial(amplify_by_scan, answer_length=task.answer_length)
     bound = overseer.using(weights.overseer)
     respond = amplified(task, bound, helper, contexts, depth, upper)
     everywhere = jnp.ones(questions.shape[:2], bool)
@@ -168,9 +196,9 @@ def _describe(
     tree: Interaction,
 ) -> Amplified:
     contexts, questions = problems.contexts, problems.questions
-    classes = over_questions(task.class_of)(contexts, questions)
+    classes = vmap_questions(task.class_of)(contexts, questions)
     return Amplified(
-        read_for(task, contexts, questions),
+        contexts_for(task, contexts, questions),
         tree.answer,
         classes,
         jax.tree.map(lambda count: jnp.sum(count, axis=1), count_calls(tree, everywhere)),

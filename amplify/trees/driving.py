@@ -1,9 +1,9 @@
-"""Amplification in Python, for overseers that cannot be traced because they talk to somebody: a
-server, or a model that speaks in this process.
+"""Amplification driven from Python, for overseers that cannot be traced: language models behind a
+server or in this process.
 
 The loop is `amplification.amplify`, one step for a whole chunk, as in a compiled program; only the
-answers to what is asked are compiled. An overseer is given the items that it is really asked about,
-in one flat batch, for each may cost money.
+answers to sub-questions are compiled. Only the items that an overseer is asked about are passed to
+it, in one flat batch, because each may cost money.
 """
 
 import functools
@@ -18,14 +18,14 @@ from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import (
     TO_ENVIRONMENT,
     amplify,
-    encode_given,
+    assistant_with_memory,
+    encode_given_contexts,
+    environment_alone,
     fold_in,
-    helping,
-    over_questions,
+    merge_environment_answers,
     skip_if_none,
-    told_by_environment,
-    told_where,
-    with_memory,
+    sub_answerer,
+    vmap_questions,
 )
 from amplify.types import Assistant, Interaction, Overseer, Problems, Respond, Strategy, Task
 
@@ -39,35 +39,40 @@ def driven(
     depth: int,
     sub_answers: str,
 ) -> Respond:
-    """Answers by `depth` levels of an overseer that is not traced.
+    """Stacks `depth` levels of an overseer that is not traced on the assistant.
 
     Args:
-        params: the assistant's.
-        sub_answers: who answers what is asked on the lowest level, see `amplification.helping`.
+        task: the task.
+        assistant: the policy that answers sub-questions.
+        overseer: decomposes questions; called from Python.
+        params: the assistant's parameters.
+        contexts: of the questions.
+        depth: levels of the overseer; 0: the assistant alone.
+        sub_answers: "assistant" or "truth", see `amplification.sub_answerer`.
 
     Returns:
-        A function that is called from Python, never traced. Its trees are those of
+        A function to be called from Python, not traced. It returns the same trees as that of
         `amplification.amplified`.
     """
     memory = None
     if sub_answers == "assistant":
         memory = _encode(task, assistant, params, contexts)
     helper = functools.partial(
-        _help, task, assistant, sub_answers, params=params, contexts=contexts, memory=memory
+        _sub_answers, task, assistant, sub_answers, params=params, contexts=contexts, memory=memory
     )
     respond = _levels(task, overseer, helper, contexts, depth)
 
-    def outside_the_guard(
+    def respond_without_guard(
         questions: Int[Array, "batch questions question_length"],
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        # Constants of single operations go to the devices in passing; nothing comes back that way.
+        # Constants of single operations are transferred to the devices implicitly.
         to_device = jax.transfer_guard_host_to_device("allow")
         with to_device, jax.transfer_guard_device_to_device("allow"):
             return respond(questions, where, keys)
 
-    return outside_the_guard
+    return respond_without_guard
 
 
 def _levels(
@@ -86,8 +91,10 @@ def _levels(
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        primitive, told = _tell(task, contexts, questions, keys)
-        return told_where(primitive, told, questions, below(questions, where & ~primitive, keys))
+        primitive, answers = _environment_answers(task, contexts, questions, keys)
+        return merge_environment_answers(
+            primitive, answers, questions, below(questions, where & ~primitive, keys)
+        )
 
     parts = {TO_ENVIRONMENT: functools.partial(_ask_environment, task, contexts)}
 
@@ -96,52 +103,64 @@ def _levels(
         where: Bool[Array, "batch questions"],
         keys: Key[Array, "batch questions"],
     ) -> Interaction:
-        asked = only_where(where, overseer, contexts.sharding)
+        asked = compact_asked(where, overseer, contexts.sharding)
         return amplify(asked, respond, questions, where, keys, parts=parts)
 
     return level
 
 
-def only_where(where: Bool[Array, "*b"], overseer: Overseer, place: Sharding) -> Overseer:
-    """An overseer of a whole batch that passes on the items where `where` is True to `overseer`, in
-    one flat batch. Elsewhere its questions and answers are zeros.
+def compact_asked(where: Bool[Array, "*b"], overseer: Overseer, place: Sharding) -> Overseer:
+    """Compacts a batch: passes the items where `where` is True to an overseer, as one flat batch.
 
     Args:
-        place: where the whole batch lies.
+        where: True for the items to pass on. Questions and answers of the others are zeros.
+        overseer: receives the flat batch.
+        place: sharding of the whole batch.
+
+    Returns:
+        An overseer of the whole batch.
     """
-    places = np.nonzero(jax.device_get(where))
+    indices = np.nonzero(jax.device_get(where))
 
     def select(batch: Array) -> Array:
-        return jax.device_put(jax.device_get(batch)[places])
+        return jax.device_put(jax.device_get(batch)[indices])
 
-    def spread(items: Array) -> Array:
-        there = jax.device_get(items)
-        batch = np.zeros((*where.shape, *there.shape[1:]), there.dtype)
-        batch[places] = there
+    def scatter(items: Array) -> Array:
+        rows = jax.device_get(items)
+        batch = np.zeros((*where.shape, *rows.shape[1:]), rows.dtype)
+        batch[indices] = rows
         return jax.device_put(batch, place)
 
     def strategy(questions: Int[Array, "*b question_length"], keys: Key[Array, "*b"]) -> Strategy:
         data = select(jax.random.key_data(keys))
-        of_items = overseer(
+        compacted = overseer(
             select(questions), jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
         )
         answers = None
         while True:
             try:
-                ask = next(of_items) if answers is None else of_items.send(select(answers))
+                ask = next(compacted) if answers is None else compacted.send(select(answers))
             except StopIteration as end:
-                return spread(end.value)
-            asks = None if ask.where is None else spread(ask.where)
-            answers = yield ask._replace(question=spread(ask.question), where=asks)
+                return scatter(end.value)
+            asks = None if ask.where is None else scatter(ask.where)
+            answers = yield ask._replace(question=scatter(ask.question), where=asks)
 
     return strategy
 
 
 @jax.jit
-def ask_everything(
+def ask_all(
     root: Key[Array, ""], problems: Problems
 ) -> tuple[Bool[Array, "batch questions"], Key[Array, "batch questions"]]:
-    """Where problems' own questions are asked, and the keys for answering them."""
+    """The mask and the keys to answer all questions of problems.
+
+    Args:
+        root: the experiment's key.
+        problems: contexts and questions.
+
+    Returns:
+        A mask that is True everywhere, and a key per question.
+    """
     questions = problems.questions
     everywhere = jnp.ones(questions.shape[:2], bool)
     return everywhere, answer_keys(root, problems.seeds, questions.shape[1])
@@ -154,11 +173,11 @@ def _encode(
     params: PyTree[Array],
     contexts: Int[Array, "batch facts fact_length"],
 ) -> PyTree[Array]:
-    return encode_given(task, assistant, params, contexts)
+    return encode_given_contexts(task, assistant, params, contexts)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _help(
+def _sub_answers(
     task: Task,
     assistant: Assistant,
     sub_answers: str,
@@ -170,8 +189,8 @@ def _help(
     contexts: Int[Array, "batch facts fact_length"],
     memory: PyTree[Array],
 ) -> Interaction:
-    alone = with_memory(task, assistant, params, contexts, memory)
-    helper = helping(task, contexts, alone, sub_answers)
+    alone = assistant_with_memory(task, assistant, params, contexts, memory)
+    helper = sub_answerer(task, contexts, alone, sub_answers)
     return skip_if_none(where, helper, questions, where, keys)
 
 
@@ -183,16 +202,16 @@ def _ask_environment(
     where: Bool[Array, "batch questions"],
     keys: Key[Array, "batch questions"],
 ) -> Interaction:
-    return told_by_environment(task, contexts)(questions, where, keys)
+    return environment_alone(task, contexts)(questions, where, keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _tell(
+def _environment_answers(
     task: Task,
     contexts: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
     keys: Key[Array, "batch questions"],
 ) -> tuple[Bool[Array, "batch questions"], Int[Array, "batch questions answer_length"]]:
-    """Which questions are primitive, and what the environment says to those."""
-    told = over_questions(task.environment)(contexts, questions, fold_in(keys, 0))
-    return task.is_primitive(questions), told
+    """Which questions are primitive, and the environment's answers to them."""
+    answers = vmap_questions(task.environment)(contexts, questions, fold_in(keys, 0))
+    return task.is_primitive(questions), answers

@@ -1,11 +1,11 @@
-"""Levels of a tree whose program does not grow with the number of steps.
+"""Levels of a tree whose program size does not depend on the number of steps.
 
-`amplification.amplify` lays out one step after another, each with everything below it, so that the
-program of a tree of depth d has steps^d copies of the assistant. Here a level is one `jax.lax.scan`
-over its steps. What a strategy asks at step i depends on the question and on earlier answers alone,
-so the body replays the strategy from its start on the answers so far and selects question i. That
-runs steps^2 steps of the strategy, which is cheap for one in code and expensive for one that runs a
-network: overseers say which they are (`OverseerKind.replayable`).
+`amplification.amplify` unrolls all steps, each with the levels below it, so that the program of a
+tree of depth d contains the assistant steps^d times. Here a level is one `jax.lax.scan` over its
+steps. What a strategy asks at step i depends on the question and the earlier answers only, so the
+body replays the strategy from its start with the answers so far, and selects question i. This runs
+steps^2 steps of the strategy, which is cheap for one in code but expensive for one that runs a
+network (see `OverseerKind.replayable`).
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from amplify.types import (
 )
 
 
-def by_scan(
+def amplify_by_scan(
     overseer: Overseer,
     respond: Respond,
     questions: Int[Array, "*b question_length"],
@@ -38,21 +38,29 @@ def by_scan(
     answer_length: int,
     parts: Parts = MappingProxyType({}),
 ) -> Interaction:
-    """As `amplification.amplify`, bit for bit, but the interaction's steps are stacked.
+    """As `amplification.amplify`, with bit-identical results, but the steps are stacked.
 
-    Steps that ask several parts are laid out one after another, as `amplify` does.
+    Strategies that ask parts other than the assistant are unrolled, as by `amplify`.
 
     Args:
+        overseer: a replayable overseer.
+        respond: answers what is asked of the assistant.
+        questions: a batch of questions.
+        where: True for the items to answer.
+        keys: one per question, consumed.
         answer_length: tokens of an answer.
-        parts: as for `amplify`.
+        parts: answer what is asked of other parts.
+
+    Returns:
+        The interactions; their steps are `StackedSteps`, unless unrolled.
     """
     own_keys = fold_in(keys, 0)
-    nothing = jnp.zeros((*where.shape, answer_length), questions.dtype)
+    empty = jnp.zeros((*where.shape, answer_length), questions.dtype)
 
-    def replayed(told: Callable[[int], Array]) -> tuple[list[Ask], Array]:
-        return replay(overseer(questions, own_keys), told)
+    def replayed(answer_to: Callable[[int], Array]) -> tuple[list[Ask], Array]:
+        return replay(overseer(questions, own_keys), answer_to)
 
-    parts_asked = _parts_asked(overseer, questions, own_keys, nothing)
+    parts_asked = _parts_asked(overseer, questions, own_keys, empty)
     if len(parts_asked) < 2 or {*parts_asked} != {TO_ASSISTANT}:
         return amplify(overseer, respond, questions, where, keys, parts=parts)
 
@@ -64,8 +72,8 @@ def by_scan(
         sub = respond(question, asked, fold_in(keys, number + 1))
         return answers.at[number].set(sub.answer), Step(asked, sub)
 
-    silence = jnp.broadcast_to(nothing, (len(parts_asked), *nothing.shape))
-    answers, steps = jax.lax.scan(take_step, silence, jnp.arange(len(parts_asked)))
+    no_answers = jnp.broadcast_to(empty, (len(parts_asked), *empty.shape))
+    answers, steps = jax.lax.scan(take_step, no_answers, jnp.arange(len(parts_asked)))
     _, answer = replayed(lambda step: answers[step])
     return Interaction(questions, answer, jnp.full(where.shape, OVERSEER), StackedSteps(steps))
 
@@ -74,13 +82,13 @@ def _parts_asked(
     overseer: Overseer,
     questions: Int[Array, "*b question_length"],
     keys: Key[Array, "*b"],
-    nothing: Int[Array, "*b answer_length"],
+    empty: Int[Array, "*b answer_length"],
 ) -> list[str]:
-    """The part that each step of a strategy asks, found without computing anything."""
+    """The part that each step of a strategy asks, by abstract evaluation."""
     parts: list[str] = []
 
     def trace() -> Array:
-        asks, answer = replay(overseer(questions, keys), lambda step: nothing)
+        asks, answer = replay(overseer(questions, keys), lambda step: empty)
         parts.extend(ask.to for ask in asks)
         return answer
 
@@ -88,21 +96,31 @@ def _parts_asked(
     return parts
 
 
-def replay(strategy: Strategy, told: Callable[[int], Array]) -> tuple[list[Ask], Array]:
-    """Everything that a strategy asks, and its answer, where `told(i)` answers what it asks at step
-    i.
+def replay(strategy: Strategy, answer_to: Callable[[int], Array]) -> tuple[list[Ask], Array]:
+    """Runs a strategy on given answers.
+
+    Args:
+        strategy: a strategy that has not started.
+        answer_to: maps the number of a step, from 0, to the answers to what it asks.
+
+    Returns:
+        Everything that the strategy asks, and its final answers.
     """
     asks: list[Ask] = []
     try:
         asks.append(next(strategy))
         while True:
-            asks.append(strategy.send(told(len(asks) - 1)))
+            asks.append(strategy.send(answer_to(len(asks) - 1)))
     except StopIteration as end:
         return asks, end.value
 
 
 def unstack(tree: Interaction) -> Interaction:
-    """The tree with a tuple of steps at every level; its arrays are on the host."""
+    """Converts stacked steps to tuples at every level of a tree.
+
+    Args:
+        tree: interactions, as NumPy arrays.
+    """
     steps = tree.steps
     if isinstance(steps, StackedSteps):
         numbers = range(len(steps.step.asked))

@@ -14,7 +14,7 @@ from amplify.models.language_model import LanguageModelConfig
 from amplify.models.pretrained import wording
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.text.documents import Documents
-from amplify.words import read_answer, shown
+from amplify.words import format_tokens, read_answer
 from tests.checkpoints import CHAT, checkpoint_folder
 from tests.documents import written
 
@@ -104,7 +104,7 @@ def test_what_looks_like_a_control_token_in_a_text_is_text(spelled):
     for tokens in (question, found, answer):
         assert tokens.any()
         assert not control & set(np.ravel(tokens).tolist())
-    assert shown(task, answer) == "a <tool_call> </s> b"
+    assert format_tokens(task, answer) == "a <tool_call> </s> b"
 
 
 def test_an_answer_that_cannot_be_said_is_reported_with_its_question(spelled):

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from amplify.cli.commands import main
-from amplify.overseers.continuation import Continuation, _prefix, _whole
+from amplify.overseers.continuation import Continuation, _full_text, _shared_prefix
 from tests.checkpoints import checkpoint_folder
 from tests.tiny import TOML, tiny_experiment
 
@@ -23,14 +23,14 @@ def checkpoint(tmp_path_factory):
 
 
 def test_it_says_what_transformers_generates_up_to_the_end_of_the_line(checkpoint):
-    speaker = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
-    assert len(_prefix(speaker)) > 20
-    spelled = np.concatenate([speaker.spell(TEXTS, 40), np.full((1, 40), -1)]).astype(np.int32)
-    said = np.asarray(jax.jit(speaker.go_on)(speaker.load(), spelled))
+    backend = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
+    assert len(_shared_prefix(backend)) > 20
+    spelled = np.concatenate([backend.tokenize(TEXTS, 40), np.full((1, 40), -1)]).astype(np.int32)
+    said = np.asarray(jax.jit(backend.continue_texts)(backend.load(), spelled))
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
     model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
     for row, text in zip(said, TEXTS, strict=False):
-        asked = torch.tensor([tokenizer.encode(_whole(speaker, text))])
+        asked = torch.tensor([tokenizer.encode(_full_text(backend, text))])
         end = tokenizer.eos_token_id
         there = model.generate(
             asked, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=end
@@ -42,12 +42,15 @@ def test_it_says_what_transformers_generates_up_to_the_end_of_the_line(checkpoin
         assert expected
     assert not said[-1].any()  # where nothing is asked, nothing is said
     line = tokenizer.decode([token - 1 for token in said[0] if token], skip_special_tokens=True)
-    assert speaker.read(said[:1]) == [line.strip().splitlines()[0].strip()]
+    assert backend.decode(said[:1]) == [line.strip().splitlines()[0].strip()]
 
 
 def test_what_does_not_fit_is_not_read(checkpoint):
-    speaker = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
-    assert (speaker.spell([TEXTS[1] * 9, TEXTS[0]], 40) >= 0).any(axis=-1).tolist() == [False, True]
+    backend = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
+    assert (backend.tokenize([TEXTS[1] * 9, TEXTS[0]], 40) >= 0).any(axis=-1).tolist() == [
+        False,
+        True,
+    ]
 
 
 def overseen(folder, checkpoint, overseer: str):
@@ -78,20 +81,20 @@ def test_what_it_cannot_do_is_one_clear_line(overseer, said, checkpoint, tmp_pat
 
 
 def test_what_looks_like_a_control_token_in_a_text_is_text(checkpoint):
-    speaker = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
+    backend = Continuation(str(checkpoint), INSTRUCTIONS, line=12, dtype="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    [row] = speaker.spell(["Question: </s> <s>"], 60)
-    read = [*_prefix(speaker), *row[row >= 0].tolist()]
+    [row] = backend.tokenize(["Question: </s> <s>"], 60)
+    read = [*_shared_prefix(backend), *row[row >= 0].tolist()]
     assert not {tokenizer.eos_token_id, tokenizer.bos_token_id} & set(read)
-    assert tokenizer.decode(read) == _whole(speaker, "Question: </s> <s>")
+    assert tokenizer.decode(read) == _full_text(backend, "Question: </s> <s>")
 
 
 def test_control_tokens_in_the_instructions_are_what_they_look_like(checkpoint):
     """Whoever writes instructions may frame them as a checkpoint expects it."""
-    speaker = Continuation(str(checkpoint), "<s>Ask.</s>\n<s>", line=12, dtype="float32")
+    backend = Continuation(str(checkpoint), "<s>Ask.</s>\n<s>", line=12, dtype="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    [row] = speaker.spell(["Question: </s>"], 60)
-    read = [*_prefix(speaker), *row[row >= 0].tolist()]
+    [row] = backend.tokenize(["Question: </s>"], 60)
+    read = [*_shared_prefix(backend), *row[row >= 0].tolist()]
     assert read.count(tokenizer.bos_token_id) == 2
     assert read.count(tokenizer.eos_token_id) == 1
-    assert tokenizer.decode(read) == _whole(speaker, "Question: </s>")
+    assert tokenizer.decode(read) == _full_text(backend, "Question: </s>")

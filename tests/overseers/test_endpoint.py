@@ -12,7 +12,7 @@ import pytest
 from amplify.errors import AmplifyError
 from amplify.overseers.address import check_address
 from amplify.overseers.endpoint import Endpoint, Prompt, Unusable
-from amplify.overseers.exchanges import FILE, consulting, recorded, recording
+from amplify.overseers.exchanges import FILE, recording, replaying, replaying_with_server
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from tests.servers import Response, completion, fake_server
 
@@ -48,7 +48,7 @@ def test_replies_are_kept_as_they_arrive_and_none_is_asked_for_twice(server, tmp
     said, exchanges = ask(at(server), tmp_path, "a", "b", "a")
     assert said == ["yes a", "yes b", "yes a"]
     assert server.asked == 2
-    assert exchanges.spent() == {"overseer_requests": 2, "overseer_tokens": 20}
+    assert exchanges.usage() == {"overseer_requests": 2, "overseer_tokens": 20}
     rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
     assert rows[0]["instructions"] == "Say yes."
     assert rows[0]["address"] == server.address
@@ -60,7 +60,7 @@ def test_replies_are_kept_as_they_arrive_and_none_is_asked_for_twice(server, tmp
     again, exchanges = ask(at(server), tmp_path, "b", "a")
     assert again == ["yes b", "yes a"]
     assert server.asked == 2
-    assert exchanges.spent()["overseer_requests"] == 2
+    assert exchanges.usage()["overseer_requests"] == 2
 
 
 def test_another_round_asks_anew(server, tmp_path):
@@ -104,7 +104,7 @@ def test_what_never_makes_sense_is_given_up_and_not_asked_again_when_resumed(ser
     for _ in range(2):
         said, exchanges = ask(at(server, attempts=3), tmp_path, "a")
         assert said == [None]
-        assert "no yes in it" in exchanges.trouble
+        assert "no yes in it" in exchanges.last_error
     assert server.asked == 3
 
 
@@ -118,8 +118,8 @@ def test_only_what_can_succeed_is_tried_again_and_the_servers_reason_is_told(
     server.respond = lambda body, n: Response(json.dumps(reason).encode(), status)
     said, exchanges = ask(at(server), tmp_path, "a")
     assert said == [None]
-    assert server.asked == requests == exchanges.spent()["overseer_requests"]
-    assert f"{server.address}: HTTP {status}: it is [31mMonday" in exchanges.trouble
+    assert server.asked == requests == exchanges.usage()["overseer_requests"]
+    assert f"{server.address}: HTTP {status}: it is [31mMonday" in exchanges.last_error
 
 
 def test_a_server_that_wants_a_pause_is_given_it(server, tmp_path):
@@ -141,7 +141,7 @@ def test_where_nothing_can_succeed_the_rest_is_not_asked_and_is_asked_when_resum
     said, exchanges = ask(at(server, concurrent=4), tmp_path, *texts)
     assert said == [None] * 50
     assert server.asked <= 4
-    assert "no key was sent" in exchanges.trouble
+    assert "no key was sent" in exchanges.last_error
     server.respond = lambda body, n: completion("yes")
     assert ask(at(server), tmp_path, *texts)[0] == ["yes"] * 50
 
@@ -154,7 +154,7 @@ def test_a_server_that_replies_badly_is_not_taken_for_one_that_is_down(server, t
     texts = [str(n) for n in range(50)]
     said, exchanges = ask(at(server, concurrent=4, attempts=1), tmp_path, *texts)
     assert said == [None] * 40 + ["yes"] * 10
-    assert not exchanges.down
+    assert not exchanges.unavailable
 
 
 def test_a_server_that_is_not_there_is_not_asked_for_long(tmp_path):
@@ -163,8 +163,8 @@ def test_a_server_that_is_not_there_is_not_asked_for_long(tmp_path):
     texts = [str(n) for n in range(50)]
     said, exchanges = ask(at(gone, concurrent=2, attempts=1), tmp_path, *texts)
     assert said == [None] * 50
-    assert exchanges.spent()["overseer_requests"] <= 4
-    assert exchanges.down
+    assert exchanges.usage()["overseer_requests"] <= 4
+    assert exchanges.unavailable
 
 
 def test_a_replay_gets_what_the_stage_got_its_failures_too_and_asks_nobody(server, tmp_path):
@@ -175,14 +175,14 @@ def test_a_replay_gets_what_the_stage_got_its_failures_too_and_asks_nobody(serve
     server.respond = lambda body, n: completion("yes, later")
     assert ask(at(server), tmp_path, "b", stage="evals")[0] == ["yes, later"]
     asked, file = server.asked, (tmp_path / FILE).read_bytes()
-    with recorded(tmp_path, "data"):
+    with replaying(tmp_path, "data"):
         assert at(server).answer([Prompt("a"), Prompt("b"), Prompt("c")], read) == [
             "yes",
             None,
             None,
         ]
     assert server.asked == asked
-    with consulting(tmp_path, "data"):
+    with replaying_with_server(tmp_path, "data"):
         assert at(server).answer([Prompt("c")], read) == ["yes, later"]
     assert (tmp_path / FILE).read_bytes() == file
 
@@ -193,7 +193,7 @@ def test_a_torn_last_line_costs_one_exchange_and_a_damaged_one_is_named(server, 
     file = tmp_path / FILE
     whole = file.read_bytes()
     file.write_bytes(whole[:-20])
-    with recorded(tmp_path, "data"):
+    with replaying(tmp_path, "data"):
         assert at(server).answer([Prompt("a"), Prompt("b")], read) == ["yes", None]
     assert ask(at(server), tmp_path, "a", "b")[0] == ["yes", "yes"]
     assert server.asked == 3
@@ -214,7 +214,7 @@ def test_a_request_has_a_deadline_to_its_last_byte(server, tmp_path):
     said, exchanges = ask(at(server, attempts=1, deadline=0.5), tmp_path, "a")
     assert said == [None]
     assert time.monotonic() - began < 3
-    assert "no whole reply within 0.5 seconds" in exchanges.trouble
+    assert "no complete reply within 0.5 seconds" in exchanges.last_error
 
 
 def test_a_reply_has_a_largest_size(server, tmp_path):
@@ -225,14 +225,14 @@ def test_a_reply_has_a_largest_size(server, tmp_path):
     server.respond = lambda body, n: Response(endless())
     said, exchanges = ask(at(server, attempts=1), tmp_path, "a")
     assert said == [None]
-    assert "larger than" in exchanges.trouble
+    assert "larger than" in exchanges.last_error
 
 
 def test_a_compressed_reply_is_refused(server, tmp_path):
     server.respond = lambda body, n: Response(b"x" * 100, 200, {"Content-Encoding": "gzip"})
     said, exchanges = ask(at(server, attempts=1), tmp_path, "a")
     assert said == [None]
-    assert "compressed" in exchanges.trouble
+    assert "compressed" in exchanges.last_error
 
 
 def test_the_key_goes_to_the_server_and_nothing_else_of_the_environment(
@@ -257,7 +257,7 @@ def test_a_redirect_is_not_followed_and_no_key_leaves(server, tmp_path, monkeypa
             server.respond = lambda body, n, status=status: Response(b"", status, to)
             said, exchanges = ask(at(server), tmp_path, "a", stage=str(status))
             assert said == [None]
-            assert f"HTTP {status}: redirects are not followed" in exchanges.trouble
+            assert f"HTTP {status}: redirects are not followed" in exchanges.last_error
         assert other.asked == 0
 
 
@@ -279,8 +279,8 @@ def test_a_key_that_cannot_be_sent_is_not_shown(key, server, tmp_path, monkeypat
         monkeypatch.setenv("OPENAI_API_KEY", key)
     said, exchanges = ask(at(server), tmp_path, "a")
     assert said == [None]
-    assert "OPENAI_API_KEY has characters in it that no key has" in exchanges.trouble
-    assert "cret" not in exchanges.trouble + (tmp_path / FILE).read_text()
+    assert "OPENAI_API_KEY contains invalid characters" in exchanges.last_error
+    assert "cret" not in exchanges.last_error + (tmp_path / FILE).read_text()
     assert server.asked == 0
 
 
@@ -297,7 +297,7 @@ def test_a_key_that_a_server_repeats_is_not_shown(server, tmp_path, monkeypatch)
         server.respond = lambda body, n, reply=reply: reply
         said, exchanges = ask(at(server), tmp_path, name)
         assert said == [None]
-        assert "secret" not in exchanges.trouble
+        assert "secret" not in exchanges.last_error
     assert "bad key [key]" in (tmp_path / FILE).read_text()
     assert "secret" not in (tmp_path / FILE).read_text()
 
@@ -349,8 +349,8 @@ def test_a_malformed_reply_is_tried_again_and_then_given_up(form, server, tmp_pa
     server.respond = lambda body, n: MALFORMED[form]
     said, exchanges = ask(at(server), tmp_path, "a")
     assert said == [None]
-    assert exchanges.trouble
-    assert "\n" not in exchanges.trouble
+    assert exchanges.last_error
+    assert "\n" not in exchanges.last_error
     assert server.asked == 2
     server.respond = lambda body, n: completion("yes")
     assert ask(at(server), tmp_path, "b")[0] == ["yes"]
@@ -395,10 +395,12 @@ def test_a_hundred_generated_replies_are_each_given_up_and_kept_for_a_replay(ser
     endpoint = at(server, concurrent=100)
     said, exchanges = ask(endpoint, tmp_path, *texts)
     assert said == [None] * 100
-    assert not exchanges.down
+    assert not exchanges.unavailable
     assert server.asked == 200
-    assert set(exchanges.trouble) <= {*string.printable, *map(chr, range(160, 0x110000))} - {"\n"}
-    with recorded(tmp_path, "data"):
+    assert set(exchanges.last_error) <= {*string.printable, *map(chr, range(160, 0x110000))} - {
+        "\n"
+    }
+    with replaying(tmp_path, "data"):
         assert endpoint.answer([Prompt(text) for text in texts], read) == said
     assert server.asked == 200
 
@@ -451,7 +453,7 @@ def test_several_processes_write_a_file_each_and_read_all(server, tmp_path, monk
     assert said == ["yes", "yes"]
     assert server.asked == 2
     assert theirs.read_bytes() == before  # the other process may be writing
-    assert exchanges.spent()["overseer_requests"] == 2
+    assert exchanges.usage()["overseer_requests"] == 2
 
 
 def test_ctrl_c_ends_the_requests_under_way(server, tmp_path):

@@ -25,7 +25,7 @@ from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.search import ask_inside, ask_last_hop, conclude
 from amplify.training import dataset
 from amplify.types import FAILED
-from amplify.words import shown
+from amplify.words import format_tokens
 from tests import host_reads
 from tests.documents import asked_rows, jsonl, written
 from tests.servers import Response, completion, fake_server
@@ -340,9 +340,9 @@ def test_questions_about_documents_of_ones_own_are_answered_from_what_a_search_f
     seen = 0
     for row in dataset.read(own / "001/distillation/data"):
         for question, answer in zip(row["questions"], row["answers"], strict=True):
-            asked = shown(task, question)
+            asked = format_tokens(task, question)
             if hops[asked] == 1:  # the others need an assistant that knows something
-                assert shown(task, answer) == answers[asked]
+                assert format_tokens(task, answer) == answers[asked]
                 seen += 1
     assert seen
 

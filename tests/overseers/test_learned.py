@@ -17,7 +17,7 @@ from amplify.tasks.algorithmic.shortest_path import ShortestPath
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
 from amplify.training.step import fresh_role, update_if
-from amplify.trees.amplification import amplified, told_the_truth
+from amplify.trees.amplification import amplified, true_answers
 from amplify.words import read_question
 
 TASK = Permutation(4, 3)
@@ -40,7 +40,7 @@ def demonstrations(count: int):
 
     @jax.jit
     def run(contexts, questions):
-        told = told_the_truth(TASK, contexts)
+        told = true_answers(TASK, contexts)
         respond = amplified(TASK, Simulated(TASK).using(), told, contexts, depth=1)
         return respond(questions, everywhere, jax.random.split(jax.random.key(0), (count, 2)))
 
@@ -93,7 +93,7 @@ def taught(steps: int, at_once: int = 64):
                 jax.random.split(key), jnp.array([1, 2])
             )
         )(jax.random.split(questions, at_once), drawn)
-        helper = told_the_truth(TASK, drawn)
+        helper = true_answers(TASK, drawn)
         shown, _ = imitation.demonstrate(OVERSEER, shown, helper, drawn, asked, teach)
         shown, wanted = imitation.next_batch(OVERSEER, state.params, shown, learn)
         state, _ = update_if(trained, {}, state, wanted)
@@ -133,7 +133,7 @@ def test_driven_it_takes_questions_apart_as_it_was_shown(learned):
 
     @jax.jit
     def run(contexts, questions):
-        told = told_the_truth(TASK, contexts)
+        told = true_answers(TASK, contexts)
         bound = OVERSEER.using(params)
         respond = amplified(TASK, bound, told, contexts, depth=1)
         return respond(questions, everywhere, jax.random.split(jax.random.key(0), (64, 2)))

@@ -12,8 +12,8 @@ from amplify.oversight.draws import draw_round
 from amplify.oversight.restore import load_assistant
 from amplify.oversight.scorers import Gold
 from amplify.oversight.work import Made
-from amplify.tasks.problems import answer_keys, in_chunks
-from amplify.trees.amplification import read_for
+from amplify.tasks.problems import answer_keys, map_in_chunks
+from amplify.trees.amplification import contexts_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BestOf:
             best_of, experiment.task, experiment.assistant, self.samples, params, root
         )
         with work.watch("sampling", len(problems.seeds)) as advance:
-            chunks = list(in_chunks(best, 32, problems, advance=advance))
+            chunks = list(map_in_chunks(best, 32, problems, advance=advance))
         answers, scores = (np.concatenate(part) for part in zip(*chunks, strict=True))
         columns = {
             "context": jax.device_get(problems.contexts),
@@ -53,7 +53,7 @@ class BestOf:
 def best_of(task, assistant, samples, params, root, problems):
     """The best answers, and their scores."""
     contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(params, read_for(task, contexts, questions))
+    memory = assistant.encode(params, contexts_for(task, contexts, questions))
     keys = answer_keys(root, problems.seeds, questions.shape[1])
 
     def draw(number):

@@ -10,7 +10,7 @@ from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.work import draw_batch
 from amplify.runtime.calls import metric
 from amplify.training.phase import Phase, Source, Trained, Update
-from amplify.trees.amplification import over_questions
+from amplify.trees.amplification import vmap_questions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Rollouts(Source):
         contexts, questions = draw_batch(self.experiment, draw_key)
         params, keys = live["assistant"].params, jax.random.split(answer_key, questions.shape[:2])
         said = assistant.answer(params, assistant.encode(params, contexts), questions, keys).tokens
-        reward = over_questions(task.is_right)(contexts, questions, said).astype(jnp.float32)
+        reward = vmap_questions(task.is_right)(contexts, questions, said).astype(jnp.float32)
         batch = {"context": contexts, "questions": questions, "answers": said, "reward": reward}
         expected = live["baseline"].params["value"][questions[..., 0]]
         policy = Update(batch | {"advantage": reward - expected})

@@ -20,7 +20,7 @@ from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.training.phase import Phase, Source, Update
 from amplify.training.step import begin, fresh_role
-from amplify.trees.amplification import over_questions
+from amplify.trees.amplification import vmap_questions
 from amplify.types import FAILED
 from tests.servers import completion, fake_server
 from tests.tiny import TOML, tiny_experiment
@@ -287,7 +287,7 @@ class Samples(Source):
         from amplify.oversight.work import draw_batch
 
         contexts, questions = draw_batch(self.experiment, key)
-        answers = over_questions(self.experiment.task.truth)(contexts, questions)
+        answers = vmap_questions(self.experiment.task.truth)(contexts, questions)
         batch = {"context": contexts, "questions": questions, "answers": answers}
         state = state + 1 if self.counts else state + jnp.float32(1)
         return state, {self.other: Update(batch)}, {}

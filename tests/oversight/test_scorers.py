@@ -11,7 +11,7 @@ from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.oversight.scorers import Gold, Likelihood, Scorer, Scores
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
-from amplify.trees.amplification import over_questions
+from amplify.trees.amplification import vmap_questions
 
 TASK = Wildcard(3)
 MODEL = FactTransformerConfig(width=16, heads=2).build(TASK)
@@ -62,7 +62,7 @@ def test_a_scorer_that_compares_with_the_batch_is_caught():
 
 
 def test_gold_is_whether_an_answer_is_right():
-    truth = over_questions(TASK.truth)(PROBLEMS.contexts, PROBLEMS.questions)
+    truth = vmap_questions(TASK.truth)(PROBLEMS.contexts, PROBLEMS.questions)
     found = Gold(TASK).score({}, PROBLEMS.contexts, PROBLEMS.questions, truth, KEYS)
     assert found.value.tolist() == [[1.0] * 3] * 4
     wrong = Gold(TASK).score({}, PROBLEMS.contexts, PROBLEMS.questions, truth * 0, KEYS)

@@ -45,12 +45,12 @@ def strategy_of(task: Task) -> Callable[[str], Iterator[str]]:
             if ask.where is not None and not bool(np.asarray(ask.where)[0]):
                 told = jnp.zeros((1, task.answer_length), jnp.int32)
             else:
-                said = yield words.shown(task, np.asarray(ask.question)[0])
+                said = yield words.format_tokens(task, np.asarray(ask.question)[0])
                 told = jnp.asarray(words.read_answer(task, said))[None]
             try:
                 ask = steps.send(told)
             except StopIteration as end:
-                return words.shown(task, np.asarray(end.value)[0])
+                return words.format_tokens(task, np.asarray(end.value)[0])
 
     return take_apart
 

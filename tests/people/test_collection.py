@@ -91,10 +91,10 @@ def test_the_data_set_has_what_people_answered_and_the_others_answers_around_it(
     queue = Queue(events(ran))
     roots = [queue.items[n] for n in queue.rounds[1].items if queue.items[n].review_of is None]
     for item in roots:
-        stored = words.shown(task, rows[item.row]["answers"][item.column])
+        stored = words.format_tokens(task, rows[item.row]["answers"][item.column])
         said = Counter(assignment.answer for assignment in item.submissions)
         assert stored == said.most_common(1)[0][0]
-        question = words.shown(task, rows[item.row]["questions"][item.column])
+        question = words.format_tokens(task, rows[item.row]["questions"][item.column])
         assert question == item.question
     answers = np.stack([row["answers"] for row in rows])
     assert not (answers == FAILED).any()
@@ -184,7 +184,7 @@ def test_what_is_changed_later_counts_only_where_the_data_is_made_again(
     main(["round", str(folder), "--n", "2", "--redo", "data"])
     assert "rests on that" not in " ".join(capsys.readouterr().err.split())
     stored = dataset.read(folder / "002/distillation/data")[item.row]["answers"][item.column]
-    assert words.shown(Store(folder).experiment.task, stored) == "+7"
+    assert words.format_tokens(Store(folder).experiment.task, stored) == "+7"
     main(["replay", str(folder), "--round", "2", "--json"])
     assert json.loads(capsys.readouterr().out)["same"]
 

@@ -26,7 +26,7 @@ from amplify.people.roster import Member, Roster
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.text.search import Search
-from amplify.words import read_answer, read_question, shown
+from amplify.words import format_tokens, read_answer, read_question
 from tests.people.staff import Round, check_nothing_is_lost, let_people_work
 from tests.people.worker import truth
 from tests.tiny import tiny_experiment
@@ -49,7 +49,10 @@ def test_what_somebody_does_depends_on_seed_person_and_item_alone():
     habits = Habits(config, "person-01", 0)
 
     def acts(habits, items):
-        return {i: (habits.manner(i), habits.errs(i), habits.seconds(i, 0)) for i in items}
+        return {
+            i: (habits.choose_behavior(i), habits.makes_error(i), habits.seconds(i, 0))
+            for i in items
+        }
 
     assert acts(habits, ITEMS) == acts(Habits(config, "person-01", 0), reversed(ITEMS))
     assert acts(habits, ITEMS) != acts(Habits(config, "person-02", 0), ITEMS)
@@ -60,7 +63,7 @@ def test_what_somebody_does_depends_on_seed_person_and_item_alone():
 def test_version_1_is_pinned():
     """Whoever changes how simulated people behave gives that another version."""
     habits = Habits(CrowdConfig(skips=0.2, trust=0.2, laziness=0.5, error_rate=0.3), "person-01")
-    did = [habits.manner(item)[0] + "!" * habits.errs(item) for item in ITEMS[:12]]
+    did = [habits.choose_behavior(item)[0] + "!" * habits.makes_error(item) for item in ITEMS[:12]]
     assert " ".join(did) == "c! l g s! c t c g t l s! l"
     assert habits.seconds("0", 0) == 0.0
     assert habits.pick("slip", "0", ["a", "b", "c", "d"]) == "b"
@@ -69,12 +72,12 @@ def test_version_1_is_pinned():
 def test_shares_are_as_configured():
     config = CrowdConfig(skips=0.1, trust=0.2, laziness=0.5, error_rate=0.3, seconds=2.0)
     habits = Habits(config, "person-01")
-    manners = collections.Counter(map(habits.manner, ITEMS))
+    behaviors = collections.Counter(map(habits.choose_behavior, ITEMS))
     expected = {SKIP: 0.1, TRUST: 0.9 * 0.2, LAZY: 0.18, GUESS: 0.18, CAREFUL: 0.36}
-    for manner, share in expected.items():
-        assert near(share, manners[manner] / len(ITEMS), len(ITEMS)), (manner, manners)
-    errs = sum(map(habits.errs, ITEMS)) / len(ITEMS)
-    assert near(0.3, errs, len(ITEMS))
+    for behavior, share in expected.items():
+        assert near(share, behaviors[behavior] / len(ITEMS), len(ITEMS)), (behavior, behaviors)
+    errors = sum(map(habits.makes_error, ITEMS)) / len(ITEMS)
+    assert near(0.3, errors, len(ITEMS))
     seconds = [habits.seconds(item, 0) for item in ITEMS]
     assert abs(np.mean(seconds) - 2) < 4 * 2 / math.sqrt(len(ITEMS))
 
@@ -84,7 +87,7 @@ def test_so_many_are_careless(people, share, count):
     config = CrowdConfig(people=people, careless=share, careless_error_rate=1.0)
     crowd = [Habits(config, f"person-{number}", number) for number in range(people)]
     assert sum(habits.is_careless for habits in crowd) == count
-    assert sum(habits.errs("1") for habits in crowd) == count
+    assert sum(habits.makes_error("1") for habits in crowd) == count
 
 
 # Reading
@@ -135,11 +138,13 @@ def asked(task):
         task.draw_question(jax.random.fold_in(key, number), context, jnp.int32(depth))
         for number, depth in enumerate(depths)
     ]
-    return context, [shown(task, np.asarray(question)) for question in questions]
+    return context, [format_tokens(task, np.asarray(question)) for question in questions]
 
 
 def tell(task, context, text):
-    return shown(task, np.asarray(task.truth(context, jnp.asarray(read_question(task, text)))))
+    return format_tokens(
+        task, np.asarray(task.truth(context, jnp.asarray(read_question(task, text))))
+    )
 
 
 def go_through(task, context, question, habits, **facts):
@@ -182,7 +187,9 @@ def test_the_trusting_and_the_lazy_ask_the_question_itself(task, asked):
     context, [question, *_] = asked
     for config in (CrowdConfig(trust=1.0), CrowdConfig(laziness=1.0)):
         habits = next(
-            h for n in range(9) if (h := Habits(config, f"person-{n}")).manner("7") != GUESS
+            h
+            for n in range(9)
+            if (h := Habits(config, f"person-{n}")).choose_behavior("7") != GUESS
         )
         act, page = go_through(task, context, question, habits)
         assert [exchange.question for exchange in page.exchanges] == [question]
@@ -253,7 +260,7 @@ def test_people_who_err_are_as_right_as_theory_says(experiment):
     # And exactly those are wrong who were to err.
     crowd = {f"person-{n + 1:02d}": Habits(config, f"person-{n + 1:02d}", n) for n in range(5)}
     for person, answer, true, item in rows(round_):
-        assert (answer != true) == crowd[person].errs(item.id)
+        assert (answer != true) == crowd[person].makes_error(item.id)
 
 
 def test_reviews_find_the_careless(experiment):

@@ -21,7 +21,7 @@ from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
-from amplify.trees.amplification import over_questions
+from amplify.trees.amplification import vmap_questions
 from tests.documents import asked_rows, jsonl, written
 from tests.people.story import Story
 from tests.tasks.test_shortest_path import TASK as TWO_WAYS_TASK
@@ -104,14 +104,14 @@ def test_the_rule_that_questions_carry_is_the_one_that_the_task_judges_by(name, 
     """Of each question, the truth and texts near it are right to both, or to none."""
     task = TASKS[name](tmp_path)
     rule, drawn = rule_of(task), draw_problems(task, 0, 0, "final", 3, (1, 2))
-    truths = np.asarray(over_questions(task.truth)(drawn.contexts, drawn.questions))
-    known = {words.shown(task, truth) for truth in truths.reshape(-1, truths.shape[-1])}
+    truths = np.asarray(vmap_questions(task.truth)(drawn.contexts, drawn.questions))
+    known = {words.format_tokens(task, truth) for truth in truths.reshape(-1, truths.shape[-1])}
     for row, column in itertools.product(range(3), range(2)):
         context, question = (
             np.asarray(drawn.contexts)[row],
             np.asarray(drawn.questions)[row, column],
         )
-        truth = words.shown(task, truths[row, column])
+        truth = words.format_tokens(task, truths[row, column])
         near = {truth, f" {truth} ", truth.lower(), truth.upper(), f"{truth}.", f"the {truth}"}
         for text in sorted(near | known | {f"{other} > {truth}" for other in known}):
             tokens = read_answer(task, text).tokens

@@ -8,14 +8,14 @@ import numpy as np
 
 from amplify.overseers.simulated import Simulated
 from amplify.tasks.problems import draw_problems
-from amplify.trees.amplification import amplified, over_questions, told_the_truth
+from amplify.trees.amplification import amplified, true_answers, vmap_questions
 from amplify.types import Interaction, Task
-from amplify.words import read_question, shown
+from amplify.words import format_tokens, read_question
 
 
 def say(task: Task, context, text: str) -> str:
     """The truth about a question, both as a person reads them."""
-    return shown(task, np.asarray(_truth(task, context, read_question(task, text))))
+    return format_tokens(task, np.asarray(_truth(task, context, read_question(task, text))))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -32,13 +32,13 @@ def play(task: Task, question: str, answers: list[str]) -> tuple[list[str], str]
     while True:
         told = "?"
         if ask.where is None or bool(ask.where):
-            asked.append(shown(task, np.asarray(ask.question)))
+            asked.append(format_tokens(task, np.asarray(ask.question)))
             told = left.pop(0)
         try:
             ask = strategy.send(jnp.array([tokens[told]], jnp.int32))
         except StopIteration as end:
             assert not left, f"{left} was never asked for"
-            return asked, shown(task, np.asarray(end.value))
+            return asked, format_tokens(task, np.asarray(end.value))
 
 
 def overseen(task: Task, wrong: float, count: int = 64) -> tuple[Interaction, np.ndarray]:
@@ -51,7 +51,7 @@ def overseen(task: Task, wrong: float, count: int = 64) -> tuple[Interaction, np
     @jax.jit
     def run(contexts, questions, keys):
         def sampler(questions, where, keys):
-            told = told_the_truth(task, contexts)(questions, where, keys)
+            told = true_answers(task, contexts)(questions, where, keys)
 
             def one(key, answer):
                 errs = jax.random.bernoulli(key, wrong)
@@ -63,7 +63,7 @@ def overseen(task: Task, wrong: float, count: int = 64) -> tuple[Interaction, np
         everywhere = jnp.ones(questions.shape[:2], bool)
         respond = amplified(task, Simulated(task).using(), sampler, contexts, depth=1)
         tree = respond(questions, everywhere, keys)
-        return tree, over_questions(task.is_right)(contexts, questions, tree.answer)
+        return tree, vmap_questions(task.is_right)(contexts, questions, tree.answer)
 
     keys = jax.random.split(jax.random.key(8), problems.questions.shape[:2])
     tree, right = run(problems.contexts, problems.questions, keys)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.tasks.algorithmic.assignments import Assignments
-from amplify.words import shown
+from amplify.words import format_tokens
 from tests.tasks.common import overseen, play, say
 
 TASK = Assignments(variables=9, values=3)
@@ -34,7 +34,7 @@ def solve(facts: list[str]) -> dict[str, str]:
 
 
 def facts_of(context) -> list[str]:
-    return [shown(TASK, fact) for fact in np.asarray(context) if fact.any()]
+    return [format_tokens(TASK, fact) for fact in np.asarray(context) if fact.any()]
 
 
 @given(st.integers(0, 10_000), st.integers(4, 9))

@@ -16,9 +16,9 @@ from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
-from amplify.trees.amplification import amplified, over_questions, read_for, told_the_truth
+from amplify.trees.amplification import amplified, contexts_for, true_answers, vmap_questions
 from amplify.types import Task
-from amplify.words import read_answer, read_question, shown
+from amplify.words import format_tokens, read_answer, read_question
 from tests.documents import asked_rows, jsonl, written
 
 WITH_STRATEGY: list[Task] = [
@@ -74,7 +74,7 @@ def overseer_told_the_truth(task: Task):
 
     @jax.jit
     def answer(contexts, questions, everywhere, keys):
-        told = told_the_truth(task, contexts)
+        told = true_answers(task, contexts)
         return amplified(task, Simulated(task).using(), told, contexts, depth=1)(
             questions, everywhere, keys
         )
@@ -84,7 +84,7 @@ def overseer_told_the_truth(task: Task):
 
 def check_overseer(task: Task) -> None:
     problems, tree = overseer_told_the_truth(task)
-    right = over_questions(task.is_right)(problems.contexts, problems.questions, tree.answer)
+    right = vmap_questions(task.is_right)(problems.contexts, problems.questions, tree.answer)
     assert bool(jnp.all(right))
 
 
@@ -100,10 +100,10 @@ def test_a_broken_overseer_is_caught():
 
 def test_shapes_and_tokens_are_what_the_task_says(task):
     problems, _ = problems_of(task)
-    read = read_for(task, problems.contexts, problems.questions)
+    read = contexts_for(task, problems.contexts, problems.questions)
     assert read.shape[1:] == (task.facts, task.fact_length)
     assert problems.questions.shape[2:] == (task.question_length,)
-    truth = over_questions(task.truth)(problems.contexts, problems.questions)
+    truth = vmap_questions(task.truth)(problems.contexts, problems.questions)
     assert truth.shape[2:] == (task.answer_length,)
     for tokens in (read, problems.questions, truth):
         assert int(tokens.min()) >= 0
@@ -112,8 +112,8 @@ def test_shapes_and_tokens_are_what_the_task_says(task):
 
 def test_the_truth_is_right_and_dont_know_is_not(task):
     problems, _ = problems_of(task)
-    truth = over_questions(task.truth)(problems.contexts, problems.questions)
-    right = over_questions(task.is_right)
+    truth = vmap_questions(task.truth)(problems.contexts, problems.questions)
+    right = vmap_questions(task.is_right)
     assert bool(jnp.all(right(problems.contexts, problems.questions, truth)))
     assert not bool(jnp.any(right(problems.contexts, problems.questions, jnp.zeros_like(truth))))
 
@@ -124,7 +124,7 @@ def test_no_drawn_question_is_primitive_and_every_class_is_drawn(task):
     for split in ("train", "final") if hasattr(task, "find") else ("train",):
         problems, _ = problems_of(task, split=split)
         assert not bool(jnp.any(task.is_primitive(problems.questions)))
-        classes = over_questions(task.class_of)(problems.contexts, problems.questions)
+        classes = vmap_questions(task.class_of)(problems.contexts, problems.questions)
         drawn |= set(np.asarray(classes).ravel().tolist())
     assert drawn == set(range(len(task.classes)))
 
@@ -147,14 +147,14 @@ def test_an_overseer_told_nothing_does_not_know(task):
 def test_a_question_reads_back_as_it_is_shown(task):
     problems, _ = problems_of(task, count=4)
     for question in np.asarray(problems.questions).reshape(-1, task.question_length):
-        assert read_question(task, shown(task, question)).tolist() == question.tolist()
+        assert read_question(task, format_tokens(task, question)).tolist() == question.tolist()
 
 
 def test_a_true_answer_reads_back_as_it_is_shown(task):
     problems, _ = problems_of(task, count=4)
-    truth = over_questions(task.truth)(problems.contexts, problems.questions)
+    truth = vmap_questions(task.truth)(problems.contexts, problems.questions)
     for answer in np.asarray(truth).reshape(-1, task.answer_length):
-        assert read_answer(task, shown(task, answer)).tolist() == answer.tolist()
+        assert read_answer(task, format_tokens(task, answer)).tolist() == answer.tolist()
 
 
 def check_search(task: Task) -> None:
@@ -166,9 +166,9 @@ def check_search(task: Task) -> None:
     for row, found in enumerate(together):
         assert np.array_equal(np.asarray(task.find(questions[row : row + 1]))[0], found)
     assert not np.any(np.asarray(task.find(jnp.zeros_like(questions[:1]))))
-    supported = over_questions(task.supports)(jnp.asarray(together), questions)
+    supported = vmap_questions(task.supports)(jnp.asarray(together), questions)
     assert not bool(
-        jnp.any(over_questions(task.supports)(jnp.zeros_like(jnp.asarray(together)), questions))
+        jnp.any(vmap_questions(task.supports)(jnp.zeros_like(jnp.asarray(together)), questions))
     )
     assert bool(jnp.any(supported))
 

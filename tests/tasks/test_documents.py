@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.answers import bare
+from amplify.answers import normalize
 from amplify.errors import AmplifyError
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.collection import Document
 from amplify.tasks.text.documents import Documents
-from amplify.tasks.text.encyclopedia import SIZE
+from amplify.tasks.text.encyclopedia import ENTITIES_PER_REGION
 from amplify.tasks.text.sources import read_documents, read_questions
-from amplify.tasks.text.spelling import learn_spelling
-from amplify.tasks.text.splitting import split_up
+from amplify.tasks.text.splitting import split_passages
+from amplify.tasks.text.text_tokenizer import train_tokenizer
 from amplify.training import dataset
-from amplify.trees.amplification import over_questions, read_for
-from amplify.words import read_question, shown
+from amplify.trees.amplification import contexts_for, vmap_questions
+from amplify.words import format_tokens, read_question
 from tests.documents import DOCUMENTS, WORLD, asked_rows, jsonl, written
 
 
@@ -67,7 +67,7 @@ def test_questions_are_drawn_with_the_hops_asked_for_and_those_held_out_are_not_
     texts = {}
     for name, drawn in {"train": trained, "final": held_out}.items():
         rows = np.asarray(drawn.questions)
-        texts[name] = [[shown(task, row) for row in questions] for questions in rows]
+        texts[name] = [[format_tokens(task, row) for row in questions] for questions in rows]
         for one, several in texts[name]:
             assert len(known[one]["documents"]) == 1
             first = known[several]["documents"][0]
@@ -79,7 +79,7 @@ def test_questions_are_drawn_with_the_hops_asked_for_and_those_held_out_are_not_
         name: {known[one]["documents"][0] for one, _ in rows} for name, rows in texts.items()
     }
     assert not first_asked["train"] & first_asked["final"]
-    classes = over_questions(task.class_of)(held_out.contexts, held_out.questions)
+    classes = vmap_questions(task.class_of)(held_out.contexts, held_out.questions)
     for rows, numbers in zip(texts["final"], np.asarray(classes), strict=True):
         hops = [len(known[text]["documents"]) - 1 for text in rows]
         assert numbers.tolist() == hops
@@ -88,22 +88,22 @@ def test_questions_are_drawn_with_the_hops_asked_for_and_those_held_out_are_not_
 
 def test_what_an_answer_rests_on_is_found_and_what_is_missing_is_noticed(task):
     drawn = draw_problems(task, 0, 0, "final", 8, (1, 1))
-    found = read_for(task, drawn.contexts, drawn.questions)
-    supported = over_questions(task.supports)
+    found = contexts_for(task, drawn.contexts, drawn.questions)
+    supported = vmap_questions(task.supports)
     assert bool(jnp.all(supported(found, drawn.questions)))
     assert not bool(jnp.any(supported(jnp.zeros_like(found), drawn.questions)))
 
 
 def test_the_truth_is_right_in_any_case_and_another_answer_is_not(task):
     drawn = draw_problems(task, 0, 0, "final", 4, (1, 2))
-    truth = over_questions(task.truth)(drawn.contexts, drawn.questions)
-    right = over_questions(task.is_right)
+    truth = vmap_questions(task.truth)(drawn.contexts, drawn.questions)
+    right = vmap_questions(task.is_right)
     assert bool(jnp.all(right(drawn.contexts, drawn.questions, truth)))
     assert not bool(jnp.any(right(drawn.contexts, drawn.questions, jnp.roll(truth, 1, axis=0))))
-    assert bare("The  Moon.") == bare("moon")
+    assert normalize("The  Moon.") == normalize("moon")
     question, answer = np.asarray(drawn.questions)[0, 0], np.asarray(truth)[0, 0]
     loud = jnp.asarray(
-        [*map(task.vocabulary.index, task.parse_answer(shown(task, answer).upper()))]
+        [*map(task.vocabulary.index, task.parse_answer(format_tokens(task, answer).upper()))]
     )
     padded = jnp.zeros(task.answer_length, jnp.int32).at[: len(loud)].set(loud)
     assert bool(task.is_right(drawn.contexts[0], jnp.asarray(question), padded))
@@ -111,14 +111,14 @@ def test_the_truth_is_right_in_any_case_and_another_answer_is_not(task):
 
 def test_any_question_can_be_asked_and_a_search_gives_a_sentence(task):
     asked = jnp.asarray(read_question(task, "Who is Zelto's uncle?"))
-    assert shown(task, np.asarray(asked)) == "Who is Zelto's uncle?"
+    assert format_tokens(task, np.asarray(asked)) == "Who is Zelto's uncle?"
     context = jnp.ones((1, 1), jnp.int32)
     assert not bool(jnp.any(task.truth(context, asked)))
     title, text = DOCUMENTS[11]
     search = jnp.asarray(read_question(task, f"search: {title} born"))
     assert bool(task.is_primitive(search))
     told = task.environment(context, search, jax.random.key(0))
-    assert shown(task, np.asarray(told)) in text
+    assert format_tokens(task, np.asarray(told)) in text
     with pytest.raises(ValueError, match="a question is any text"):
         task.parse("search: ")
 
@@ -126,10 +126,10 @@ def test_any_question_can_be_asked_and_a_search_gives_a_sentence(task):
 def test_long_documents_are_split_between_sentences_and_nothing_is_lost():
     text = " ".join(f"Sentence {n} says that {n} follows {n - 1}." for n in range(40))
     text += " " + "endless " * 60
-    spelling = learn_spelling([text], 400)
-    pieces = split_up(text, spelling, 24)
+    tokenizer = train_tokenizer([text], 400)
+    pieces = split_passages(text, tokenizer, 24)
     assert " ".join(pieces).split() == text.split()
-    assert all(len(spelling.tokens(piece)) <= 24 for piece in pieces)
+    assert all(len(tokenizer.encode(piece)) <= 24 for piece in pieces)
     assert all(piece.endswith(".") for piece in pieces if "says" in piece and "end" not in piece)
 
 
@@ -142,7 +142,7 @@ BAD_DOCUMENTS = {
     "no table": (lambda p: p.write_text("3\n"), "line 1: Input should be"),
     "same title": (
         lambda p: p.write_text('{"title": "A", "text": "b"}\n' * 2),
-        "several documents are called 'A'",
+        "several documents have the title 'A'",
     ),
     "not utf-8": (lambda p: p.write_bytes(b'{"text": "gr\xfcn"}'), "not UTF-8 (byte 12)"),
     "not there": (lambda p: None, "cannot be read (No such file"),
@@ -206,7 +206,7 @@ def test_no_questions_are_refused(tmp_path):
 
 def test_the_tests_have_questions_about_every_document():
     assert {row["documents"][0] for row in asked_rows()} == {title for title, _ in DOCUMENTS}
-    assert len(DOCUMENTS) == 64 * SIZE
+    assert len(DOCUMENTS) == 64 * ENTITIES_PER_REGION
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])

@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from amplify.tasks.text.collection import Collection, Document
 from amplify.tasks.text.documents import Documents
-from amplify.tasks.text.spelling import learn_spelling
-from amplify.tasks.text.splitting import sentences, split_up, words_of
+from amplify.tasks.text.splitting import sentences, split_passages, words_of
+from amplify.tasks.text.text_tokenizer import train_tokenizer
 from tests.documents import written
 
 JAPANESE = (
     "東京は日本の首都である。富士山は日本で一番高い山です。"
     "「猫は好きか。」京都には古い寺が多い\uff01"
 )
-SPELLING = learn_spelling(["a text of some kind", JAPANESE], 500)
+TOKENIZER = train_tokenizer(["a text of some kind", JAPANESE], 500)
 
 
 @given(
@@ -22,15 +22,15 @@ SPELLING = learn_spelling(["a text of some kind", JAPANESE], 500)
 )
 def test_nothing_is_lost_and_every_piece_fits(parts, length):
     text = "".join(parts)
-    pieces = split_up(text, SPELLING, length)
+    pieces = split_passages(text, TOKENIZER, length)
     assert "".join("".join(pieces).split()) == "".join(text.split())
-    assert all(len(SPELLING.tokens(piece)) <= length for piece in pieces)
+    assert all(len(TOKENIZER.encode(piece)) <= length for piece in pieces)
     assert all(piece == piece.strip() != "" for piece in pieces)
 
 
 def test_a_long_address_is_cut_into_pieces():
     address = "https://example.com/" + "abc123" * 70
-    pieces = split_up(f"See {address} for more.", SPELLING, 60)
+    pieces = split_passages(f"See {address} for more.", TOKENIZER, 60)
     assert address in "".join(pieces)
     assert len(pieces) > 3
 
@@ -42,8 +42,8 @@ def test_japanese_is_cut_between_sentences_where_they_fit():
         "「猫は好きか。」",
         "京都には古い寺が多い\uff01",
     ]
-    longest = max(len(SPELLING.tokens(one)) for one in sentences(JAPANESE))
-    for piece in split_up(JAPANESE, SPELLING, longest):
+    longest = max(len(TOKENIZER.encode(one)) for one in sentences(JAPANESE))
+    for piece in split_passages(JAPANESE, TOKENIZER, longest):
         assert piece[-1] in "。\uff01」"
 
 
@@ -61,8 +61,8 @@ def test_a_search_finds_what_is_written_without_spaces():
     }
     collection = Collection([Document(*pair) for pair in texts.items()])
     assert collection.search(["日本の首都はどこ", "猫", "เมืองหลวง"], 1) == [(0,), (2,), (3,)]
-    assert collection.names_in(1) == ("東京",)
-    assert collection.follow(["富士山が見える"], 1, 2) == [(1, 0)]
+    assert collection.titles_in(1) == ("東京",)
+    assert collection.search_with_follow_ups(["富士山が見える"], 1, 2) == [(1, 0)]
     assert collection.sentence(0, "首都") == "東京は日本の首都である。"
 
 
@@ -73,10 +73,10 @@ def test_documents_without_spaces_are_read_whole_and_found(tmp_path):
         documents=str(written(tmp_path / "d.jsonl", rows)),
         questions=str(written(tmp_path / "q.jsonl", asked)),
     )
-    from amplify.tasks.text.searched import library_of
+    from amplify.tasks.text.retrieval import library_of
 
     library = library_of(task)
-    texts = library.spelling.read(library.passages)
+    texts = library.tokenizer.decode_batch(library.passages)
     documents = library.collection.documents
     for row in rows:
         there = [

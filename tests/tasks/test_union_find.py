@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.tasks.algorithmic.union_find import UnionFind
-from amplify.words import shown
+from amplify.words import format_tokens
 from tests.tasks.common import overseen, play, say
 
 TASK = UnionFind(variables=8, values=3)
@@ -33,7 +33,7 @@ def climb(facts: list[str]) -> dict[str, tuple[str, str, int]]:
 @given(st.integers(0, 10_000), st.integers(4, 8), st.randoms())
 def test_the_truth_is_what_walking_from_the_roots_gives(seed, size, random):
     context = np.asarray(DRAW(seed, jnp.int32(size)))
-    facts = [shown(TASK, fact) for fact in context if fact.any()]
+    facts = [format_tokens(TASK, fact) for fact in context if fact.any()]
     found = climb(facts)
     assert len(found) == size
     assert len({value for value, parent, depth in found.values() if depth == 0}) == 3

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from amplify.errors import AmplifyError
 from amplify.overseers.simulated import Simulated
 from amplify.tasks.algorithmic.wildcard import FIRST_NUMBER, Wildcard
-from amplify.trees.amplification import amplified, told_the_truth, with_environment
+from amplify.trees.amplification import amplified, true_answers, with_environment
 from amplify.types import DONT_KNOW
-from amplify.words import read_question, shown
+from amplify.words import format_tokens, read_question
 
 patterns = st.integers(1, 5).flatmap(
     lambda letters: st.tuples(
@@ -40,7 +40,7 @@ def test_the_truth_is_the_sum_over_every_matching_word(drawn):
     )
     question = jnp.asarray(read_question(task, pattern))
     truth = np.asarray(task.truth(context_of(task, values), question))
-    assert shown(task, truth) == (f"{total:+d}" if total else "0")
+    assert format_tokens(task, truth) == (f"{total:+d}" if total else "0")
 
 
 @given(patterns, st.randoms())
@@ -66,14 +66,14 @@ def test_amplified_to_its_own_depth_a_question_needs_no_assistant(depth):
     where, keys = jnp.ones((1, 8), bool), jax.random.split(jax.random.key(5), (1, 8))
 
     def knows_nothing(questions, where, keys):
-        told = told_the_truth(task, context)(questions, where, keys)
+        told = true_answers(task, context)(questions, where, keys)
         return told._replace(answer=jnp.zeros_like(told.answer))
 
     def answers(levels):
         respond = amplified(task, Simulated(task).using(), knows_nothing, context, levels)
         return jax.jit(respond)(questions, where, keys).answer
 
-    truth = told_the_truth(task, context)(questions, where, keys).answer
+    truth = true_answers(task, context)(questions, where, keys).answer
     assert answers(depth).tolist() == truth.tolist()
     assert not answers(depth - 1).any()
 
@@ -84,10 +84,13 @@ def test_golden_decomposition():
     strategy = task.strategy(question)
     first = next(strategy).question
     second = strategy.send(jnp.array([task.zero + 2])).question
-    assert (shown(task, np.asarray(first)), shown(task, np.asarray(second))) == ("aa*", "ab*")
+    assert (format_tokens(task, np.asarray(first)), format_tokens(task, np.asarray(second))) == (
+        "aa*",
+        "ab*",
+    )
     with pytest.raises(StopIteration) as end:
         strategy.send(jnp.array([task.zero - 1]))
-    assert shown(task, np.asarray(end.value.value)) == "+1"
+    assert format_tokens(task, np.asarray(end.value.value)) == "+1"
 
 
 @pytest.mark.parametrize("wrong", [DONT_KNOW, 1, 3, FIRST_NUMBER - 1])
@@ -120,7 +123,7 @@ def test_what_is_no_pattern_is_refused_in_one_line(text):
 def test_environment_answers_single_words():
     task = Wildcard(2)
     context = context_of(task, [1, -1, -1, 1])[None]
-    respond = with_environment(task, context, told_the_truth(task, context))
+    respond = with_environment(task, context, true_answers(task, context))
     questions = jnp.array([[[1, 2], [2, 2]]])
     sub = respond(questions, jnp.ones((1, 2), bool), jax.random.split(jax.random.key(0), (1, 2)))
-    assert [shown(task, np.asarray(a)) for a in sub.answer[0]] == ["-1", "+1"]
+    assert [format_tokens(task, np.asarray(a)) for a in sub.answer[0]] == ["-1", "+1"]

@@ -24,7 +24,7 @@ from amplify.people.events import New, Told, new_event
 from amplify.people.items import Assignment, Exchange, Item
 from amplify.task_abilities import expander_of, search_of
 from amplify.tasks.problems import answer_keys
-from amplify.trees.amplification import over_questions, read_for
+from amplify.trees.amplification import contexts_for, vmap_questions
 from amplify.trees.chunks import amplify_chunk
 from amplify.types import Assistant, Problems, Task, Weights
 
@@ -112,7 +112,7 @@ class Answerer:
         contexts = jax.device_get(self.problems.contexts)
         for row, question, body in zip(rows, questions, bodies, strict=True):
             answer = np.array(body["tokens"]["answer"], np.int32)
-            body |= words.judged(task, contexts[row], question, answer)
+            body |= words.correctness(task, contexts[row], question, answer)
         return bodies
 
     def _question(self, assignment: Assignment, exchange: Exchange) -> str | None:
@@ -179,8 +179,8 @@ class Answerer:
     def _body(self, question: Int[np.ndarray, " question_length"], told: Answered, n: int) -> Any:
         task = self.experiment.task
         body: dict[str, Any] = {
-            "question": words.shown(task, question),
-            "text": words.shown(task, np.asarray(told.answers[n])),
+            "question": words.format_tokens(task, question),
+            "text": words.format_tokens(task, np.asarray(told.answers[n])),
             "by": "environment" if told.primitive[n] else "assistant",
             "tokens": {"question": question.tolist(), "answer": told.answers[n].tolist()},
         }
@@ -188,7 +188,7 @@ class Answerer:
             body["confidence"] = round(float(told.probability[n]), 4)
             if search_of(task):
                 read = [fact for fact in told.read[n] if fact.any()]
-                body["passages"] = [words.shown(task, fact) for fact in read]
+                body["passages"] = [words.format_tokens(task, fact) for fact in read]
         return body
 
     def _decompose(self, item: Item, assignment: Assignment, exchange: Exchange) -> Any:
@@ -210,7 +210,7 @@ class Answerer:
             problem,
         )
         trees = jax.device_get(chunk.trees)
-        tree = words.tree(task, jax.device_get(problem.contexts)[0], trees, 0, 0)
+        tree = words.describe_tree(task, jax.device_get(problem.contexts)[0], trees, 0, 0)
         return {
             "question": tree["question"],
             "text": tree["answer"],
@@ -236,8 +236,8 @@ def _answer_with(
     contexts = problems.contexts
     primitive = task.is_primitive(questions)
     keys = answer_keys(root, problems.seeds, 1)
-    known = over_questions(task.environment)(contexts, questions, keys)
-    read = read_for(task, contexts, jnp.where(primitive[..., None], 0, questions))
+    known = vmap_questions(task.environment)(contexts, questions, keys)
+    read = contexts_for(task, contexts, jnp.where(primitive[..., None], 0, questions))
     answers = assistant.answer(params, assistant.encode(params, read), questions, None)
     tokens = jnp.where(primitive[..., None], known, answers.tokens)
     return Answered(tokens[:, 0], jnp.exp(answers.log_prob[:, 0]), primitive[:, 0], read)

@@ -253,15 +253,15 @@ def _tree(
         "person": assignment.person,
         "event": assignment.submitted,
         "question": item.question,
-        "answer": words.shown(task, answer),
+        "answer": words.format_tokens(task, answer),
         "by": "human",
-        **words.judged(task, context, question, answer),
+        **words.correctness(task, context, question, answer),
         "steps": [
             {
                 "question": exchange.text,
                 "answer": exchange.answer,
                 "by": exchange.by,
-                **words.judged(
+                **words.correctness(
                     task,
                     context,
                     np.array(exchange.tokens["question"], np.int32),

@@ -20,7 +20,7 @@ from amplify.people import assignment
 from amplify.people.assignment import Question, WorkRules
 from amplify.people.events import New
 from amplify.task_abilities import choices_of, knows_truth, rule_of
-from amplify.trees.amplification import over_questions
+from amplify.trees.amplification import vmap_questions
 from amplify.types import Problems, Task
 
 
@@ -70,14 +70,14 @@ def open_round(
     rows, columns = np.array(places).T
     questions = jax.device_get(problems.questions)[rows, columns]
     contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
-    classes = jax.device_get(over_questions(task.class_of)(contexts, asked))[:, 0]
+    classes = jax.device_get(vmap_questions(task.class_of)(contexts, asked))[:, 0]
     names = [assignment.identify(rules, number, *place) for place in places]
     is_gold = np.array([assignment.is_gold(rules, name) for name in names])
     gold_items: Iterator[tuple[str, list[str]]] = iter(())
     if is_gold.any():
-        truths = jax.device_get(over_questions(task.truth)(contexts[is_gold], asked[is_gold]))[:, 0]
+        truths = jax.device_get(vmap_questions(task.truth)(contexts[is_gold], asked[is_gold]))[:, 0]
         right = right_words(task, contexts[is_gold], questions[is_gold])
-        gold_items = zip((words.shown(task, true) for true in truths), right, strict=True)
+        gold_items = zip((words.format_tokens(task, true) for true in truths), right, strict=True)
     put = []
     for place, (row, column) in enumerate(places):
         gold, accepted = next(gold_items) if is_gold[place] else (None, [])
@@ -86,7 +86,7 @@ def open_round(
                 name=names[place],
                 row=row,
                 column=column,
-                text=words.shown(task, questions[place]),
+                text=words.format_tokens(task, questions[place]),
                 label=task.classes[classes[place]],
                 gold=gold,
                 also_right=[word for word in accepted if word != gold],

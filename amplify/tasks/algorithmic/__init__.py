@@ -1,1 +1,1 @@
-"""Tasks about symbols: the five of Christiano, Shlegeris and Amodei 2018."""
+"""Algorithmic tasks: the five of Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575)."""

@@ -1,11 +1,11 @@
-"""Sequential assignments: what is the value of a variable that was computed from earlier ones?
+"""Sequential assignments: what is the value of a variable that is computed from earlier ones?
 
-Some variables are given a value directly, each other one is x := f(y, z) of two earlier variables,
-and f is a table of which the facts list what is needed. The overseer asks for y and z, for their
-values, and for f of these. What stands in the facts is primitive: A(x) is the first variable that x
-is computed from (or the value of x, if that is given), B(x) the second, f(a, b) an entry of the
-table. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and appendix; there
-with 64 variables and 8 values.
+Some variables are given a value; each other one is x := f(y, z) of two earlier variables. The facts
+list the assignments and the entries of the table f that they need. The overseer asks for y and z,
+for their values, and for f of these values. Primitive questions look up a fact: A(x) is the first
+variable that x is computed from (or the value of x, if it is given), B(x) the second, f(a, b) an
+entry of the table. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and
+appendix; there with 64 variables and 8 values.
 """
 
 import dataclasses
@@ -22,25 +22,26 @@ from amplify.types import DONT_KNOW, Ask, Strategy
 
 
 class Graph(NamedTuple):
-    """What a context says, by token; 0 where it says nothing."""
+    """The assignments of a context, indexed by token; 0 where undefined."""
 
-    given: Int[Array, " tokens"]  # a variable's value, if that is given directly
-    first: Int[Array, " tokens"]  # the variables that it is computed from, otherwise
-    second: Int[Array, " tokens"]
+    given: Int[Array, " tokens"]  # value of a variable that is given one
+    first: Int[Array, " tokens"]  # first variable that it is computed from, otherwise
+    second: Int[Array, " tokens"]  # second variable that it is computed from
     f: Int[Array, "tokens tokens"]
     value: Int[Array, " tokens"]
-    depth: Int[Array, " tokens"]  # 1: given directly
+    depth: Int[Array, " tokens"]  # levels of decomposition needed; 1: the value is given
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignments:
-    """Tokens: variables, then values, then the four kinds of question, which facts begin with too:
-    (value, x, v) for what is given, (A, x, y, z) for x := f(y, z), (f, a, b, f(a, b)).
+    """Sequential assignments. Tokens: variables, then values, then the four kinds of question,
+    which facts also begin with: (value, x, v) for a given value, (A, x, y, z) for x := f(y, z), and
+    (f, a, b, f(a, b)).
     """
 
     variables: Annotated[int, Field(ge=3, le=1000)] = 10
     values: Annotated[int, Field(ge=2, le=100)] = 3
-    """Values that a variable can have, and variables that are given one directly."""
+    """Number of values, and of variables that are given one."""
 
     def __post_init__(self) -> None:
         if self.values >= self.variables:
@@ -64,7 +65,7 @@ class Assignments:
 
     @property
     def max_depth(self) -> int:
-        """About as deep as contexts of this size get; what is deeper counts as this deep."""
+        """About the depth that contexts of this size reach; greater depths count as this one."""
         return 1 + max(1, round(math.e * math.log(self.variables / self.values)))
 
     @property
@@ -91,29 +92,29 @@ class Assignments:
     def draw_context_of_size(
         self, key: Key[Array, ""], size: Int[Array, ""]
     ) -> Int[Array, "facts fact_length"]:
-        """`size` variables, of which the first in a random order are given a random value each."""
+        """Draws `size` variables in random order, of which the first are given random values."""
         order_key, first_key, second_key, given_key, table_key = jax.random.split(key, 5)
         count, tokens = self.variables, len(self.vocabulary)
         variable, present = random_order(order_key, count, size)
         place = jnp.arange(count)
-        direct = place < self.values
+        is_given = place < self.values
         earlier = jnp.maximum(place, 1)
         first, second = (
-            jnp.where(direct, 0, variable[jax.random.randint(key, (count,), 0, earlier)])
+            jnp.where(is_given, 0, variable[jax.random.randint(key, (count,), 0, earlier)])
             for key in (first_key, second_key)
         )
         low, high = 1 + count, 1 + count + self.values
-        given = jnp.where(direct, jax.random.randint(given_key, (count,), low, high), 0)
+        given = jnp.where(is_given, jax.random.randint(given_key, (count,), low, high), 0)
         f = jax.random.randint(table_key, (tokens, tokens), low, high)
-        value = self._follow(variable, first, second, given, f)
+        value = self._evaluate(variable, first, second, given, f)
         value_kind, a_kind, _, f_kind = self._kinds
         assignments = jnp.where(
-            direct[:, None],
+            is_given[:, None],
             jnp.stack([jnp.full(count, value_kind), variable, given, jnp.zeros(count, int)], 1),
             jnp.stack([jnp.full(count, a_kind), variable, first, second], axis=1),
         )
         a, b = value[first], value[second]
-        needed = jnp.zeros((tokens, tokens), bool).at[a, b].max(~direct & present)
+        needed = jnp.zeros((tokens, tokens), bool).at[a, b].max(~is_given & present)
         needed = needed.at[DONT_KNOW].set(False)
         a, b = jnp.nonzero(needed, size=self.facts - count, fill_value=0)
         entries = jnp.stack([jnp.full(len(a), f_kind), a, b, f[a, b]], axis=1)
@@ -123,7 +124,7 @@ class Assignments:
         ]
         return jnp.concatenate(facts).astype(jnp.int32)
 
-    def _follow(
+    def _evaluate(
         self,
         variable: Int[Array, " n"],
         first: Int[Array, " n"],
@@ -131,7 +132,7 @@ class Assignments:
         given: Int[Array, " n"],
         f: Int[Array, "tokens tokens"],
     ) -> Int[Array, " tokens"]:
-        """The value of every variable, computed in order."""
+        """Computes the value of every variable, in order of assignment."""
 
         def assign(place: Int[Array, ""], value: Int[Array, " tokens"]) -> Int[Array, " tokens"]:
             computed = f[value[first[place]], value[second[place]]]
@@ -142,13 +143,13 @@ class Assignments:
         return jax.lax.fori_loop(0, len(variable), assign, values).at[0].set(0)
 
     def _graph(self, context: Int[Array, "facts fact_length"]) -> Graph:
-        """Reads the facts, in whatever order they are."""
+        """Reads the facts, which may be in any order."""
         tokens = len(self.vocabulary)
         value_kind, a_kind, _, f_kind = self._kinds
         kind, x, y, z = jnp.unstack(context, axis=1)
 
         def column(where: Bool[Array, " facts"], what: Int[Array, " facts"]) -> Array:
-            # What does not count is written to token 0, and wiped there.
+            # Facts of other kinds are written to token 0, which is cleared.
             written = jnp.zeros(tokens, jnp.int32).at[jnp.where(where, x, 0)].set(what)
             return written.at[0].set(0)
 
@@ -158,7 +159,7 @@ class Assignments:
         f = jnp.zeros((tokens, tokens), jnp.int32)
         f = f.at[jnp.where(entry, x, 0), jnp.where(entry, y, 0)].set(z).at[0].set(0)
 
-        def deeper(_: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
+        def propagate(_: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
             value, depth = state
             value = jnp.where(given != 0, given, f[value[first], value[second]])
             below = jnp.maximum(depth[first], depth[second])
@@ -166,7 +167,7 @@ class Assignments:
 
         start = given, (given != 0).astype(jnp.int32)
         longest = self.variables - self.values
-        value, depth = jax.lax.fori_loop(0, longest, deeper, start)
+        value, depth = jax.lax.fori_loop(0, longest, propagate, start)
         return Graph(given, first, second, f, value, depth)
 
     def draw_question(
@@ -181,7 +182,7 @@ class Assignments:
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> Int[Array, " answer_length"]:
         graph, (kind, x, y) = self._graph(context), jnp.unstack(question)
-        said = jnp.stack(
+        answers = jnp.stack(
             [
                 graph.value[x],
                 graph.given[x] + graph.first[x],
@@ -190,7 +191,7 @@ class Assignments:
             ]
         )
         asked = kind == jnp.array(self._kinds)
-        return jnp.sum(jnp.where(asked, said, 0), keepdims=True)
+        return jnp.sum(jnp.where(asked, answers, 0), keepdims=True)
 
     def is_right(
         self,
@@ -217,6 +218,7 @@ class Assignments:
         return self.truth(context, question)
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """Asks for the two variables, their values, and f of these values."""
         value, first, second, f = self._kinds
         x = question[..., 1]
         y = yield self._ask(first, x)

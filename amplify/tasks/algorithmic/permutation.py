@@ -1,9 +1,9 @@
-"""Permutation powering: which symbol does a permutation, applied k times, take x to?
+"""Permutation powering: to which symbol does a permutation σ, applied k times, map x?
 
-The facts list where σ takes each symbol. To find σ^k(x) the overseer halves k: y = σ^h(x) and
-σ^h(y) with h = k // 2, and one more step of σ if k is odd. Steps of 0 or 1 are primitive: the
-environment answers them. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and
-appendix; there with 64 symbols and k of 6 bits.
+The facts list σ(x) for each symbol x. To find σ^k(x), the overseer halves k: it asks for
+y = σ^h(x) and σ^h(y) with h = k // 2, and for one more application of σ if k is odd. Questions with
+k = 0 or 1 are primitive: the environment answers them. Christiano, Shlegeris and Amodei 2018
+(arXiv:1810.08575), section 3.1 and appendix; there with 64 symbols and k of 6 bits.
 """
 
 import dataclasses
@@ -22,12 +22,13 @@ ZERO = 1  # the token of a bit that is 0; that of 1 follows
 
 @dataclasses.dataclass(frozen=True)
 class Permutation:
-    """Symbols are the tokens 1, 2, ...; a bit b is written with token 1 + b, so that a token drawn
-    at random is right with probability 1 / (symbols + 1)."""
+    """Permutation powering. Symbols are the tokens 1, 2, ...; bits reuse these: bit b is token
+    1 + b, so that a random token is right with probability 1 / (symbols + 1).
+    """
 
     symbols: Annotated[int, Field(ge=2, le=1000)] = 8
     bits: Annotated[int, Field(ge=2, le=16)] = 3
-    """Length of the number k of steps, most significant bit first."""
+    """Bits of the exponent k, most significant bit first."""
 
     @property
     def facts(self) -> int:
@@ -75,18 +76,18 @@ class Permutation:
     def draw_context_of_size(
         self, key: Key[Array, ""], size: Int[Array, ""]
     ) -> Int[Array, "facts fact_length"]:
-        """A permutation of `size` symbols, themselves drawn from all."""
+        """Draws a random permutation of `size` symbols, which are drawn from all symbols."""
         domain_key, image_key = jax.random.split(key)
         domain = 1 + jax.random.permutation(domain_key, self.symbols)
         present = jnp.arange(self.symbols) < size
-        # A random order of the places in use, the others behind them.
+        # A random order of the symbols in use, followed by the others.
         order = jnp.argsort(jnp.where(present, jax.random.uniform(image_key, (self.symbols,)), 1.0))
         return jnp.where(present[:, None], jnp.stack([domain, domain[order]], axis=1), 0)
 
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        """k has its leading bit at place `depth`, counted from 0; its lower bits are uniform."""
+        """Draws x and k uniformly; k has its leading bit at position `depth`, from 0."""
         symbol_key, number_key = jax.random.split(key)
         place = jax.random.randint(symbol_key, (), 0, jnp.sum(context[:, 0] > 0))
         present = jnp.argsort(context[:, 0] == 0, stable=True)
@@ -129,6 +130,7 @@ class Permutation:
         return self.truth(context, question)
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """Applies σ^(k // 2) twice, and σ once more if k is odd."""
         x, k = question[..., 0], self._steps(question)
         half, odd = k // 2, k % 2 == 1
         y = yield Ask(self._question(x, half))
@@ -140,7 +142,7 @@ class Permutation:
         return jnp.where((odd & (z[..., 0] != DONT_KNOW))[..., None], last, z)
 
     def _steps(self, question: Int[Array, "*b question_length"]) -> Int[Array, "*b"]:
-        """k, as a number."""
+        """The exponent k as a number."""
         weights = 2 ** jnp.arange(self.bits - 1, -1, -1)
         return jnp.sum(
             (question[..., 1:] - ZERO) * jnp.broadcast_to(weights, question[..., 1:].shape), axis=-1
@@ -159,7 +161,7 @@ class Permutation:
             if 1 <= x <= self.symbols and 0 <= k < 2**self.bits:
                 return [str(x), *(str(ZERO + int(bit)) for bit in f"{k:0{self.bits}b}")]
         raise ValueError(
-            f"a question is x^k, where σ takes x in k steps, with x from 1 to {self.symbols}"
+            f"a question is x^k, meaning σ applied k times to x, with x from 1 to {self.symbols}"
             f" and k from 0 to {2**self.bits - 1}, such as 2^{2**self.bits - 1}"
         )
 

@@ -1,11 +1,11 @@
-"""Shortest path: how far is it from a to b in a directed graph, and which step comes first?
+"""Shortest path: what is the distance from a to b in a directed graph, and the first step?
 
-The facts are the edges. For the distance D(a, b) the overseer asks for the first step S(a, b) and
-for the distance from there; for the first step it compares candidates: two samples of the
-assistant's own answer, each kept only if there is such an edge, and a random neighbour. So the
-assistant gets better by search over its own proposals. Primitive are edge(a, b)? and a random
-neighbour next(a). Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and
-appendix; there with 64 vertices and 128 edges.
+The facts are the edges. For the distance D(a, b), the overseer asks for the first step S(a, b) and
+for the distance from there. For the first step it compares candidates by distance: two samples of
+the assistant's own answer, each kept only if there is such an edge, and a random neighbour. So the
+assistant improves by search over its own proposals. Primitive questions are whether there is an
+edge from a to b, and next(a), a random neighbour. Christiano, Shlegeris and Amodei 2018
+(arXiv:1810.08575), section 3.1 and appendix; there with 64 vertices and 128 edges.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from amplify.tasks.algorithmic.graphs import FAR, adjacency, distances
 from amplify.types import DONT_KNOW, Ask, Strategy
 
 BINS = (1, 2, 4, 8, 16)
-"""Classes of distance reach up to these."""
+"""Upper limits of the distance in each class."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ShortestPath:
-    """Tokens: vertices, then the distances 1, 2, ..., then the words below."""
+    """Shortest paths. Tokens: vertices, then the distances 1, 2, ..., then words."""
 
     vertices: Annotated[int, Field(ge=3, le=1000)] = 8
     edges: Annotated[int, Field(ge=1)] = 16
@@ -61,12 +61,12 @@ class ShortestPath:
 
     @property
     def longest(self) -> int:
-        """A distance that contexts of this size rarely exceed; what is longer counts as this."""
+        """A distance that contexts of this size rarely exceed; longer ones count as this one."""
         return max(2, 2 * (self.vertices - 1).bit_length() - 2)
 
     @property
     def max_depth(self) -> int:
-        """A distance for each depth, and at last what cannot be reached."""
+        """Depth d is distance d; the last depth is for vertices that cannot be reached."""
         return self.longest + 1
 
     @property
@@ -91,7 +91,7 @@ class ShortestPath:
     def draw_context_of_size(
         self, key: Key[Array, ""], size: Int[Array, ""]
     ) -> Int[Array, "facts fact_length"]:
-        """`size` vertices, with edges in proportion, all different."""
+        """Draws `size` vertices and proportionally many distinct edges."""
         vertex_key, edge_key = jax.random.split(key)
         vertex, _ = random_order(vertex_key, self.vertices, size)
         start, end = jnp.divmod(jnp.arange(self.vertices**2), self.vertices)
@@ -116,7 +116,7 @@ class ShortestPath:
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        """D and S equally often; two different vertices, both with an edge."""
+        """Draws D or S with equal probability, and two different vertices that have edges."""
         kind_key, pair_key = jax.random.split(key)
         graph = self._graph(context)
         there = jnp.any(graph, axis=0) | jnp.any(graph, axis=1)
@@ -130,13 +130,13 @@ class ShortestPath:
     def truth(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> Int[Array, " answer_length"]:
-        """Of several first steps the first by name."""
+        """The true answer; of several shortest paths, the first step of lowest number."""
         unreachable, yes, no, *kinds = self._words
         kind, a, b = jnp.unstack(question)
         graph, distance = self._graph(context), self._distances(context)
         steps = self._first_steps(context, a, b)
         far = distance[a, b] == FAR
-        said = jnp.stack(
+        answers = jnp.stack(
             [
                 jnp.where(far, unreachable, self.vertices + distance[a, b]),
                 jnp.where(far, unreachable, jnp.argmax(steps)),
@@ -144,15 +144,15 @@ class ShortestPath:
                 jnp.where(jnp.any(graph[a]), jnp.argmax(graph[a]), unreachable),
             ]
         )
-        # From a vertex to itself there is neither a step nor a distance.
-        sense = (a != b) | (kind == kinds[2]) | (kind == kinds[3])
-        asked = (kind == jnp.array(kinds)) & sense
-        return jnp.sum(jnp.where(asked, said, DONT_KNOW), keepdims=True).astype(jnp.int32)
+        # There is neither a step nor a distance from a vertex to itself.
+        is_valid = (a != b) | (kind == kinds[2]) | (kind == kinds[3])
+        asked = (kind == jnp.array(kinds)) & is_valid
+        return jnp.sum(jnp.where(asked, answers, DONT_KNOW), keepdims=True).astype(jnp.int32)
 
     def _first_steps(
         self, context: Int[Array, "facts fact_length"], a: Int[Array, ""], b: Int[Array, ""]
     ) -> Bool[Array, " n"]:
-        """The vertices to which some shortest path from a to b goes first."""
+        """The second vertices of all shortest paths from a to b."""
         graph, distance = self._graph(context), self._distances(context)
         return graph[a] & (distance[:, b] + 1 == distance[a, b])
 
@@ -162,18 +162,17 @@ class ShortestPath:
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
     ) -> Bool[Array, ""]:
-        """A step is right if it lies on any shortest path, a neighbour if there is such an edge."""
+        """A step is right if any shortest path begins with it; a neighbour, if there is an edge."""
         step_kind, next_kind = self._words[4], self._words[6]
         kind, a, b = jnp.unstack(question)
-        said = answer[0]
-        vertex = jnp.minimum(said, self.vertices)
-        several = jnp.where(
+        vertex = jnp.minimum(answer[0], self.vertices)
+        is_valid = jnp.where(
             kind == step_kind,
             self._first_steps(context, a, b)[vertex],
             self._graph(context)[a, vertex],
         )
-        one_of = ((kind == step_kind) | (kind == next_kind)) & self._is_vertex(answer)
-        return jnp.where(one_of, several, jnp.all(answer == self.truth(context, question)))
+        has_several = ((kind == step_kind) | (kind == next_kind)) & self._is_vertex(answer)
+        return jnp.where(has_several, is_valid, jnp.all(answer == self.truth(context, question)))
 
     def class_of(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
@@ -194,44 +193,45 @@ class ShortestPath:
         question: Int[Array, " question_length"],
         key: Key[Array, ""],
     ) -> Int[Array, " answer_length"]:
-        """A neighbour is drawn at random, "unreachable" if there is none."""
+        """Draws a random neighbour ("unreachable" if there is none); answers edges truly."""
         neighbours = self._graph(context)[question[1]]
         drawn = jnp.where(jnp.any(neighbours), choose(key, neighbours), self._words[0])
         truth = self.truth(context, question)
         return jnp.where(question[0] == self._words[6], drawn.astype(jnp.int32), truth)
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """Compares candidates for the first step by their distances; see the module's docstring."""
         unreachable, yes, no, distance, step, edge, neighbour = self._words
         kind, a, b = question[..., 0], question[..., 1], question[..., 2]
         for_step = kind == step
         adjacent = yield self._ask(edge, a, b)
-        at_once, further = adjacent[..., 0] == yes, adjacent[..., 0] == no
-        first = yield self._ask(step, a, b, further)
-        second = yield self._ask(step, a, b, further & for_step)
-        third = yield self._ask(neighbour, a, jnp.zeros_like(a), further & for_step)
-        propose_first = further & self._is_vertex(first)
-        propose_second = further & for_step & self._is_vertex(second)
+        is_adjacent, is_apart = adjacent[..., 0] == yes, adjacent[..., 0] == no
+        first = yield self._ask(step, a, b, is_apart)
+        second = yield self._ask(step, a, b, is_apart & for_step)
+        third = yield self._ask(neighbour, a, jnp.zeros_like(a), is_apart & for_step)
+        propose_first = is_apart & self._is_vertex(first)
+        propose_second = is_apart & for_step & self._is_vertex(second)
         is_first = yield self._ask(edge, a, first[..., 0], propose_first & for_step)
         is_second = yield self._ask(edge, a, second[..., 0], propose_second)
         kept = [
             propose_first & (~for_step | (is_first[..., 0] == yes)) & (first[..., 0] != b),
             propose_second & (is_second[..., 0] == yes) & (second[..., 0] != b),
-            further & for_step & self._is_vertex(third) & (third[..., 0] != b),
+            is_apart & for_step & self._is_vertex(third) & (third[..., 0] != b),
         ]
         candidates, lengths = [first, second, third], []
         for candidate, keep in zip(candidates, kept, strict=True):
             length = yield self._ask(distance, candidate[..., 0], b, keep)
             lengths.append(jnp.where(keep, length[..., 0], DONT_KNOW))
-        no_way = (first[..., 0] == unreachable) | (lengths[0] == unreachable)
-        d = jnp.where(at_once, self.vertices + 1, self._one_more(lengths[0]))
-        d = jnp.where(further & no_way, unreachable, d)
-        s = jnp.where(at_once, b, self._nearest(candidates, lengths, third[..., 0]))
+        is_unreachable = (first[..., 0] == unreachable) | (lengths[0] == unreachable)
+        d = jnp.where(is_adjacent, self.vertices + 1, self._increment(lengths[0]))
+        d = jnp.where(is_apart & is_unreachable, unreachable, d)
+        s = jnp.where(is_adjacent, b, self._nearest(candidates, lengths, third[..., 0]))
         answer = jnp.where(for_step, s, d)
-        return jnp.where(at_once | further, answer, DONT_KNOW)[..., None]
+        return jnp.where(is_adjacent | is_apart, answer, DONT_KNOW)[..., None]
 
-    def _one_more(self, length: Int[Array, "*b"]) -> Int[Array, "*b"]:
-        counts = self._is_length(length) & (length + 1 < 2 * self.vertices)
-        return jnp.where(counts, length + 1, DONT_KNOW)
+    def _increment(self, length: Int[Array, "*b"]) -> Int[Array, "*b"]:
+        is_valid = self._is_length(length) & (length + 1 < 2 * self.vertices)
+        return jnp.where(is_valid, length + 1, DONT_KNOW)
 
     def _nearest(
         self,
@@ -239,8 +239,8 @@ class ShortestPath:
         lengths: list[Int[Array, "*b"]],
         neighbour: Int[Array, "*b"],
     ) -> Int[Array, "*b"]:
-        """The candidate with the smallest distance; "unreachable" if nobody knows a distance and a
-        neighbour leads nowhere, or there is none.
+        """The candidate with the smallest distance. If no distance is known: "unreachable" if there
+        is no neighbour or the target cannot be reached from a candidate, otherwise "don't know".
         """
         unreachable = self._words[0]
         ranked = jnp.stack(
@@ -249,10 +249,10 @@ class ShortestPath:
         steps = jnp.concatenate(candidates, axis=-1)
         best = jnp.argmin(ranked, axis=-1, keepdims=True)
         nearest = jnp.take_along_axis(steps, best, axis=-1)[..., 0]
-        leads_nowhere = neighbour == unreachable
+        is_unreachable = neighbour == unreachable
         for length in lengths:
-            leads_nowhere |= length == unreachable
-        otherwise = jnp.where(leads_nowhere, unreachable, DONT_KNOW)
+            is_unreachable |= length == unreachable
+        otherwise = jnp.where(is_unreachable, unreachable, DONT_KNOW)
         return jnp.where(jnp.min(ranked, axis=-1) < FAR, nearest, otherwise)
 
     def _ask(

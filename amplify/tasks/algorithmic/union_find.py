@@ -1,11 +1,12 @@
-"""Union find: which value has a variable, if only one of its class is given one?
+"""Union find: what is the value of a variable, if only one variable of its class is given a value?
 
-The facts say that variables are equal and give each class's value at one of them, the root of a
-tree. The value V(x) is that of the parent P(x); the depth D(x) is that of the parent and one more.
+The facts state which variables are equal, and the value of one variable of each class, the root of
+a tree. The value V(x) is that of the parent P(x); the depth D(x) is the parent's depth plus one.
 For the parent the overseer compares candidates by depth: two samples of the assistant's own answer,
-each kept only if it is said to be equal, and a random neighbour. Primitive are given(x), next(x), a
-random neighbour, and equal(x, y)? Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section
-3.1 and appendix; there with 64 variables in 8 classes.
+each kept only if a fact says that it equals x, and a random neighbour. Primitive questions are
+given(x), the value of a root; next(x), a random neighbour; and equal(x, y), whether a fact says so.
+Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and appendix; there with 64
+variables in 8 classes.
 """
 
 import dataclasses
@@ -23,28 +24,28 @@ from amplify.tasks.algorithmic.graphs import FAR, adjacency, distances
 from amplify.types import DONT_KNOW, Ask, Strategy
 
 BINS = (0, 1, 2, 4, 8, 16)
-"""Classes of depth reach up to these."""
+"""Upper limits of the depth in each class of questions."""
 
 
 class Forest(NamedTuple):
-    """What a context says, by token; 0 where it says nothing."""
+    """The trees of a context, indexed by token; 0 where undefined."""
 
     given: Int[Array, " tokens"]  # the value of a root
     equal: Bool[Array, "tokens tokens"]
-    depth: Int[Array, " tokens"]  # edges to the root; FAR for what is no variable here
+    depth: Int[Array, " tokens"]  # edges to the root; FAR for tokens that are not variables
     parent: Int[Array, " tokens"]  # itself for a root
     value: Int[Array, " tokens"]
 
 
 @dataclasses.dataclass(frozen=True)
 class UnionFind:
-    """Tokens: variables, values, depths 0, 1, ..., then the words below. Facts are (given, x, v)
-    and (equal, x, y), each edge once.
+    """Union find. Tokens: variables, values, depths 0, 1, ..., then words. Facts are (given, x, v)
+    and (equal, x, y), with each edge once.
     """
 
     variables: Annotated[int, Field(ge=2, le=1000)] = 8
     values: Annotated[int, Field(ge=1, le=100)] = 3
-    """Classes, each with a value of its own."""
+    """Number of classes of equal variables, each with its own value."""
 
     def __post_init__(self) -> None:
         if self.values >= self.variables:
@@ -110,7 +111,7 @@ class UnionFind:
     def draw_context_of_size(
         self, key: Key[Array, ""], size: Int[Array, ""]
     ) -> Int[Array, "facts fact_length"]:
-        """`size` variables in random order: first the roots, then each below any before it."""
+        """Draws `size` variables in random order: roots, then each below a random earlier one."""
         order_key, parent_key, value_key = jax.random.split(key, 3)
         variable, present = random_order(order_key, self.variables, size)
         place = jnp.arange(self.variables)
@@ -123,11 +124,11 @@ class UnionFind:
         return jnp.where(present[:, None], facts, 0).astype(jnp.int32)
 
     def _forest(self, context: Int[Array, "facts fact_length"]) -> Forest:
-        """Reads the facts, in whatever order they are."""
+        """Reads the facts, which may be in any order."""
         tokens = len(self.vocabulary)
         kind, x, y = jnp.unstack(context, axis=1)
-        is_given = kind == self._words[6]
-        given = jnp.zeros(tokens, jnp.int32).at[jnp.where(is_given, x, 0)].set(y).at[0].set(0)
+        is_root = kind == self._words[6]
+        given = jnp.zeros(tokens, jnp.int32).at[jnp.where(is_root, x, 0)].set(y).at[0].set(0)
         equal = adjacency(context[:, 1:], kind == self._words[8], tokens)
         equal |= equal.T
         start = jnp.where(given > 0, 0, FAR)[None]
@@ -136,15 +137,15 @@ class UnionFind:
         above = equal & (depth[None] + 1 == depth[:, None])
         parent = jnp.where(given > 0, jnp.arange(tokens), jnp.argmax(above, axis=1))
 
-        def down(_: Int[Array, ""], value: Int[Array, " tokens"]) -> Int[Array, " tokens"]:
+        def inherit(_: Int[Array, ""], value: Int[Array, " tokens"]) -> Int[Array, " tokens"]:
             return jnp.where(given > 0, given, value[parent])
 
-        return Forest(given, equal, depth, parent, jax.lax.fori_loop(0, longest, down, given))
+        return Forest(given, equal, depth, parent, jax.lax.fori_loop(0, longest, inherit, given))
 
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        """V, P and D equally often."""
+        """Draws V, P or D with equal probability."""
         kind_key, variable_key = jax.random.split(key)
         forest = self._forest(context)
         depths = jnp.minimum(forest.depth, self.deepest) + 1
@@ -157,20 +158,20 @@ class UnionFind:
     ) -> Int[Array, " answer_length"]:
         none, yes, no, *kinds = self._words
         forest, (kind, x, y) = self._forest(context), jnp.unstack(question)
-        here = forest.depth[x] < FAR
+        exists = forest.depth[x] < FAR
         neighbours = forest.equal[x]
-        said = jnp.stack(
+        answers = jnp.stack(
             [
                 forest.value[x],
                 forest.parent[x],
-                jnp.where(here, self._zero + forest.depth[x], DONT_KNOW),
+                jnp.where(exists, self._zero + forest.depth[x], DONT_KNOW),
                 jnp.where(forest.given[x] > 0, forest.given[x], none),
                 jnp.where(jnp.any(neighbours), jnp.argmax(neighbours), none),
                 jnp.where(forest.equal[x, y], yes, no),
             ]
         )
         asked = kind == jnp.array(kinds)
-        return jnp.sum(jnp.where(asked, said, DONT_KNOW), keepdims=True).astype(jnp.int32)
+        return jnp.sum(jnp.where(asked, answers, DONT_KNOW), keepdims=True).astype(jnp.int32)
 
     def is_right(
         self,
@@ -178,7 +179,7 @@ class UnionFind:
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
     ) -> Bool[Array, ""]:
-        """Of neighbours any is right."""
+        """Whether the answer is the true one; for next(x), whether it is any neighbour."""
         is_next = question[0] == self._words[7]
         neighbour = self._forest(context).equal[question[1], answer[0]]
         exact = jnp.all(answer == self.truth(context, question))
@@ -201,44 +202,47 @@ class UnionFind:
         question: Int[Array, " question_length"],
         key: Key[Array, ""],
     ) -> Int[Array, " answer_length"]:
-        """A neighbour is drawn at random, "none" if there is none."""
+        """Draws a random neighbour ("none" if there is none); answers other questions truly."""
         neighbours = self._forest(context).equal[question[1]]
         drawn = jnp.where(jnp.any(neighbours), choose(key, neighbours), self._words[0])
         truth = self.truth(context, question)
         return jnp.where(question[0] == self._words[7], drawn.astype(jnp.int32), truth)
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """Compares candidates for the parent by their depths; see the module's docstring."""
         none, yes, _, value, parent, depth, given, neighbour, equal = self._words
         kind, x = question[..., 0], question[..., 1]
         for_value, for_parent = kind == value, kind == parent
-        told = yield self._ask(given, x)
-        root, below = self._is_value(told), told[..., 0] == none
+        given_value = yield self._ask(given, x)
+        root, below = self._is_value(given_value), given_value[..., 0] == none
         first = yield self._ask(parent, x, where=below)
         second = yield self._ask(parent, x, where=below & for_parent)
         third = yield self._ask(neighbour, x, where=below & for_parent)
-        first_there = below & self._is_variable(first)
-        second_there = below & for_parent & self._is_variable(second)
-        is_first = yield self._ask(equal, x, first[..., 0], where=first_there & for_parent)
-        is_second = yield self._ask(equal, x, second[..., 0], where=second_there)
+        propose_first = below & self._is_variable(first)
+        propose_second = below & for_parent & self._is_variable(second)
+        is_first = yield self._ask(equal, x, first[..., 0], where=propose_first & for_parent)
+        is_second = yield self._ask(equal, x, second[..., 0], where=propose_second)
         kept = [
-            first_there & (~for_parent | (is_first[..., 0] == yes)),
-            second_there & (is_second[..., 0] == yes),
+            propose_first & (~for_parent | (is_first[..., 0] == yes)),
+            propose_second & (is_second[..., 0] == yes),
             below & for_parent & self._is_variable(third),
         ]
-        candidates, heard = [first, second, third], []
+        candidates, answers = [first, second, third], []
         for candidate, keep in zip(candidates, kept, strict=True):
             wanted = jnp.where(for_value, value, depth)
             answer = yield self._ask(wanted, candidate[..., 0], where=keep)
-            heard.append(jnp.where(keep[..., None], answer, DONT_KNOW))
-        v = jnp.where(root, told[..., 0], jnp.where(self._is_value(heard[0]), heard[0][..., 0], 0))
-        d = jnp.where(root, self._zero, self._one_more(heard[0]))
-        p = jnp.where(root, x, self._shallowest(candidates, heard))
+            answers.append(jnp.where(keep[..., None], answer, DONT_KNOW))
+        v = jnp.where(
+            root, given_value[..., 0], jnp.where(self._is_value(answers[0]), answers[0][..., 0], 0)
+        )
+        d = jnp.where(root, self._zero, self._increment(answers[0]))
+        p = jnp.where(root, x, self._shallowest(candidates, answers))
         answer = jnp.where(for_value, v, jnp.where(for_parent, p, d))
         return jnp.where(root | below, answer, DONT_KNOW)[..., None]
 
-    def _one_more(self, depth: Int[Array, "*b 1"]) -> Int[Array, "*b"]:
-        counts = self._is_depth(depth) & (depth[..., 0] + 1 < self._words[0])
-        return jnp.where(counts, depth[..., 0] + 1, DONT_KNOW)
+    def _increment(self, depth: Int[Array, "*b 1"]) -> Int[Array, "*b"]:
+        is_valid = self._is_depth(depth) & (depth[..., 0] + 1 < self._words[0])
+        return jnp.where(is_valid, depth[..., 0] + 1, DONT_KNOW)
 
     def _shallowest(
         self, candidates: list[Int[Array, "*b 1"]], depths: list[Int[Array, "*b 1"]]

@@ -1,9 +1,9 @@
-"""Wildcard search: f gives every word over {a, b} the value -1 or +1; what do the words that match
-a pattern sum to?
+"""Wildcard search: a function f maps every word over {a, b} to -1 or +1. What is the sum of f over
+the words that match a pattern?
 
 A pattern with w wildcards matches 2^w words. The overseer replaces the first wildcard by a and by b
-and adds the two answers, so w levels of decomposition reach patterns without a wildcard, which the
-environment answers. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and
+and adds the two answers, so w levels of decomposition lead to patterns without a wildcard, which
+the environment answers. Christiano, Shlegeris and Amodei 2018 (arXiv:1810.08575), section 3.1 and
 appendix; there with words of 6 letters.
 """
 
@@ -24,7 +24,10 @@ FIRST_NUMBER = 4  # the token of the smallest sum, -2^letters
 
 @dataclasses.dataclass(frozen=True)
 class Wildcard:
+    """Wildcard search over words of a fixed length. Tokens: a, b and *, then the sums."""
+
     letters: Annotated[int, Field(ge=1, le=10)] = 4
+    """Letters of a word."""
 
     @property
     def facts(self) -> int:
@@ -61,7 +64,7 @@ class Wildcard:
 
     @property
     def zero(self) -> int:
-        """The token of the number 0."""
+        """Token of the number 0."""
         return FIRST_NUMBER + self.facts
 
     def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
@@ -109,6 +112,7 @@ class Wildcard:
         return self.truth(context, question)
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
+        """Replaces the first wildcard by a and by b, and adds the two answers."""
         wildcards = question == WILDCARD
         first = wildcards & (jnp.cumsum(wildcards, axis=-1) == 1)
         with_a = yield Ask(jnp.where(first, A, question))
@@ -118,7 +122,7 @@ class Wildcard:
     def _add(
         self, x: Int[Array, "*b answer_length"], y: Int[Array, "*b answer_length"]
     ) -> Int[Array, "*b answer_length"]:
-        """x + y, or "don't know" where one of them is no number or the sum is out of range."""
+        """x + y, or "don't know" if one of them is not a number or the sum is out of range."""
         total = x + y - self.zero
         numbers = (x >= FIRST_NUMBER) & (y >= FIRST_NUMBER)
         in_range = (total >= FIRST_NUMBER) & (total <= self.zero + self.facts)

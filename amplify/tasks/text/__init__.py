@@ -1,1 +1,1 @@
-"""Tasks in plain language, whose contexts a search finds."""
+"""Retrieval tasks: questions in natural language, whose contexts are retrieved by a search."""

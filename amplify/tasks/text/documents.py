@@ -1,7 +1,7 @@
-"""Questions over documents of one's own.
+"""Questions about the user's own documents.
 
-Somebody wrote the questions and says what each answer rests on, but nobody has said how they are
-taken apart: the overseer is a language model. Passages are searched for, see `searched`.
+Each question comes with its answer and the documents that the answer rests on, but without a
+decomposition strategy: the overseer is a language model. Passages are retrieved, see `retrieval`.
 """
 
 import dataclasses
@@ -13,21 +13,23 @@ from pydantic import Field
 
 from amplify.answers import AnswerRule
 from amplify.tasks.text.collection import Collection, Document
-from amplify.tasks.text.searched import SEARCH, Count, Library, Searched, library_of
+from amplify.tasks.text.retrieval import SEARCH_PREFIX, Count, Library, RetrievalTask, library_of
 from amplify.tasks.text.sources import Question, read_documents, read_questions
-from amplify.tasks.text.splitting import split_up
+from amplify.tasks.text.splitting import split_passages
 
 
 @dataclasses.dataclass(frozen=True)
-class Documents(Searched):
+class Documents(RetrievalTask):
+    """Question answering over the user's own documents."""
+
     PATHS: ClassVar = ("tokenizer", "documents", "questions")
 
     documents: str = ""
-    """A folder of .txt and .md files (a file's name is the title), a .jsonl file of {"title",
-    "text"}, or a TFDS data set with text: its folder, or its name."""
+    """A folder of .txt and .md files (titled by file name), a .jsonl file of {"title", "text"}, or
+    a TFDS data set with text, as a folder or by name."""
     questions: str = ""
-    """A .jsonl file of {"question", "answer", "documents": [titles of those that the answer rests
-    on, hop by hop]}."""
+    """A .jsonl file of {"question", "answer", "documents": [titles of the documents that the answer
+    rests on, hop by hop]}."""
     hits: Count = 2
     passages: Count = 16
     passage_length: Count = 96
@@ -38,7 +40,7 @@ class Documents(Searched):
 
     @property
     def max_depth(self) -> int:
-        return _most_hops(self.questions)
+        return _max_hops(self.questions)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -46,38 +48,42 @@ class Documents(Searched):
 
     @property
     def regions(self) -> int:
-        """Each is what is asked of one document first; an eighth of them are held out."""
+        """Number of regions; the questions of one have the same first document. An eighth of the
+        regions are held out.
+        """
         return len(self._world.regions)
 
     def parse(self, text: str) -> list[str]:
-        if not text.removeprefix(SEARCH).strip():
-            raise ValueError(f"a question is any text, or {SEARCH} and what to search for")
+        if not text.removeprefix(SEARCH_PREFIX).strip():
+            raise ValueError(f"a question is any text, or {SEARCH_PREFIX} and search terms")
         return self._question_words(text)
 
     def make_library(self) -> Library:
         documents = read_documents(self.documents)
         questions = read_questions(self.questions, documents)
-        texts = [_told(document) for document in documents]
-        said = [text for one in questions for text in (one.question, one.answer)]
-        spelling = self._spelling([*texts, *said, SEARCH])
+        texts = [_with_title(document) for document in documents]
+        question_texts = [text for one in questions for text in (one.question, one.answer)]
+        tokenizer = self._make_tokenizer([*texts, *question_texts, SEARCH_PREFIX])
         longest = {
             "question_length": [one.question for one in questions],
             "answer_length": [one.answer for one in questions],
         }
-        self._check_lengths(spelling, longest)
+        self._check_lengths(tokenizer, longest)
         passages = [
             Document(document.title, piece)
             for document in documents
-            for piece in split_up(_told(document), spelling, self.passage_length)
+            for piece in split_passages(_with_title(document), tokenizer, self.passage_length)
         ]
-        self._check_spelling(spelling, _named(passages, questions))
-        rows = spelling.write([text for _, text in passages], self.passage_length)
-        return Library(Asked.about(passages, questions), Collection(passages), spelling, rows)
+        self._check_round_trips(tokenizer, _labelled(passages, questions))
+        rows = tokenizer.encode_batch([text for _, text in passages], self.passage_length)
+        return Library(
+            QuestionSet.build(passages, questions), Collection(passages), tokenizer, rows
+        )
 
     @property
-    def _world(self) -> "Asked":
+    def _world(self) -> "QuestionSet":
         world = library_of(self).world
-        assert isinstance(world, Asked)
+        assert isinstance(world, QuestionSet)
         return world
 
     def _class(self, question: str) -> int:
@@ -85,16 +91,16 @@ class Documents(Searched):
         return known.hops - 1 if known else 0
 
 
-class Asked(NamedTuple):
-    """The questions that somebody wrote, and where their answers stand; see `searched.World`."""
+class QuestionSet(NamedTuple):
+    """The user's questions, and the passages that have their answers; see `retrieval.World`."""
 
     questions: tuple[Question, ...]
     by_text: dict[str, Question]
-    regions: tuple[tuple[Question, ...], ...]  # of those that begin with the same document
-    places: dict[str, list[int]]  # the passages of each document, by its title
+    regions: tuple[tuple[Question, ...], ...]  # questions with the same first document
+    places: dict[str, list[int]]  # indices of each document's passages, by title
 
     @classmethod
-    def about(cls, passages: Sequence[Document], questions: Sequence[Question]) -> "Asked":
+    def build(cls, passages: Sequence[Document], questions: Sequence[Question]) -> "QuestionSet":
         places: dict[str, list[int]] = {}
         for number, passage in enumerate(passages):
             places.setdefault(passage.title, []).append(number)
@@ -120,17 +126,17 @@ class Asked(NamedTuple):
 
 
 @functools.cache
-def _most_hops(questions: str) -> int:
-    """Hops of the question that needs most, in a file of questions. Documents are not needed, and
-    so not read: it is asked for when the experiment file is read, and often after that.
+def _max_hops(questions: str) -> int:
+    """The largest number of hops in a file of questions. Does not read the documents, because it is
+    needed when the experiment file is read.
     """
     return max(question.hops for question in read_questions(questions))
 
 
-def _named(
+def _labelled(
     passages: Sequence[Document], questions: Sequence[Question]
 ) -> Iterator[tuple[str, str]]:
-    """All texts, each with what it is called in an error."""
+    """All texts, each with its description for error messages."""
     for title, text in passages:
         yield f"document {title!r}", text
     for question in questions:
@@ -138,7 +144,7 @@ def _named(
         yield f"the answer to {question.question!r}", question.answer
 
 
-def _told(document: Document) -> str:
-    """A document's text, with its title if the text does not say it."""
+def _with_title(document: Document) -> str:
+    """A document's text, with its title in front if the text does not contain it."""
     title, text = document
     return text if title in text else f"{title}: {text}"

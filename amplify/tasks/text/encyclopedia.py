@@ -1,9 +1,9 @@
-"""A generated encyclopedia: people, towns, countries and companies in plain sentences, and the
-questions that can be asked about them.
+"""A generated encyclopedia of people, towns, countries and companies, and multi-hop questions about
+it.
 
-The world is made of regions. What is said in one names nothing of another, so that a region can be
-held out with every entity in it. A name is two words, each of them in many names; everything
-follows from the seed. Knows nothing of tokens, searches or overseers.
+Entities belong to regions. Documents of one region do not mention entities of another, so that a
+region can be held out with all of its entities. A name is two words, each of which is part of many
+names. Everything is determined by the seed. Independent of tokens, search and overseers.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from amplify.tasks.text.collection import Document
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """Something that each entity of a kind has, such as a founder."""
+    """A relation between entities, such as from a company to its founder."""
 
-    of: str  # kind of entity
-    gives: str
-    question: str  # who or what is it, of {}?
-    phrase: str  # how it is called inside a longer question
-    sentence: str  # how the encyclopedia says that {} has {}
-    keyword: str  # what one would type into a search box, beside the name
+    of: str  # kind of the subject
+    gives: str  # kind of the object
+    question: str  # question for the object, with {} for the subject
+    phrase: str  # noun phrase for the object inside a longer question
+    sentence: str  # sentence of the encyclopedia, with {} for subject and object
+    keyword: str  # search term, in addition to the subject's name
 
     def read(self, sentence: str, name: str) -> str:
-        """What a sentence says that this name has; "" if it does not."""
+        """Reads the object from a sentence about a subject; "" if the sentence does not say it."""
         before, _, after = self.sentence.format(name, "|").partition("|")
         if sentence.startswith(before) and sentence.endswith(after):
             return sentence[len(before) : len(sentence) - len(after)]
@@ -71,60 +71,72 @@ RELATIONS = (
     ),
 )  # fmt: skip
 
-REGION = {"country": 2, "town": 3, "person": 3, "company": 2}
-"""How many entities of each kind a region has."""
-KINDS = tuple(kind for kind, count in REGION.items() for _ in range(count))
-"""The kind of each entity of a region, by its place."""
-SIZE = len(KINDS)
+ENTITY_COUNTS = {"country": 2, "town": 3, "person": 3, "company": 2}
+"""Entities of each kind in a region."""
+KINDS = tuple(kind for kind, count in ENTITY_COUNTS.items() for _ in range(count))
+"""Kind of each entity of a region, in order."""
+ENTITIES_PER_REGION = len(KINDS)
 
 ONSETS = (*"bdfghjklmnprstvwz", "br", "dr", "gr", "kl", "pl", "st", "tr")
 VOWELS = tuple("aeiou")
 CODAS = tuple("lmnrstx")
-WORDS = 300
-"""Words that are first ones of names; as many others are last ones."""
-NAMES = WORDS**2
-"""How many names there are."""
+NAME_WORDS = 300
+"""Number of words that names begin with; as many others end them."""
+NAME_COUNT = NAME_WORDS**2
+"""Number of different names."""
 
 
 Chain = tuple[Relation, ...]
-"""Relation after relation, the innermost first."""
+"""The relations of a multi-hop question, innermost first."""
 
 
-class Asked(NamedTuple):
-    """What a question is about."""
+class ParsedQuestion(NamedTuple):
+    """A question in terms of the encyclopedia: the entity it starts from, and the relations."""
 
     name: str
     chain: Chain
 
     @property
     def is_new(self) -> bool:
-        """Whether two of its hops follow each other as in no question of training."""
-        return any(pair in NEW for pair in itertools.pairwise(self.chain))
+        """Whether two consecutive hops are a pair that does not occur in training."""
+        return any(pair in NEW_PAIRS for pair in itertools.pairwise(self.chain))
 
 
-def ask(name: str, chain: Chain) -> str:
-    """The question of what one reaches from a name."""
-    inside = name
+def phrase_question(name: str, chain: Chain) -> str:
+    """Phrases a question.
+
+    Args:
+        name: of the entity that the question starts from.
+        chain: the relations to follow from there, at least one.
+    """
+    phrase = name
     for relation in chain[:-1]:
-        inside = relation.phrase.format(inside)
-    return chain[-1].question.format(inside)
+        phrase = relation.phrase.format(phrase)
+    return chain[-1].question.format(phrase)
 
 
-def parse(text: str) -> Asked | None:
-    """What a question asks for; None if it is no question about the encyclopedia."""
+def parse(text: str) -> ParsedQuestion | None:
+    """Parses a question; the inverse of `phrase_question`.
+
+    Args:
+        text: the question.
+
+    Returns:
+        The parsed question; None if it is not a question about the encyclopedia.
+    """
     for relation, pattern in _patterns("question"):
         if match := pattern.fullmatch(text):
-            inside = _parse_phrase(match[1])
-            return Asked(inside.name, (*inside.chain, relation))
+            inner = _parse_phrase(match[1])
+            return ParsedQuestion(inner.name, (*inner.chain, relation))
     return None
 
 
-def _parse_phrase(text: str) -> Asked:
+def _parse_phrase(text: str) -> ParsedQuestion:
     for relation, pattern in _patterns("phrase"):
         if match := pattern.fullmatch(text):
-            inside = _parse_phrase(match[1])
-            return Asked(inside.name, (*inside.chain, relation))
-    return Asked(text, ())
+            inner = _parse_phrase(match[1])
+            return ParsedQuestion(inner.name, (*inner.chain, relation))
+    return ParsedQuestion(text, ())
 
 
 @functools.cache
@@ -138,7 +150,7 @@ def _patterns(field: str) -> list[tuple[Relation, re.Pattern[str]]]:
 
 @functools.cache
 def chains(hops: int) -> tuple[Chain, ...]:
-    """All chains of so many relations."""
+    """All chains of a given number of relations."""
     if hops == 1:
         return tuple((relation,) for relation in RELATIONS)
     return tuple(
@@ -149,30 +161,32 @@ def chains(hops: int) -> tuple[Chain, ...]:
     )
 
 
-NEW = frozenset([pair for pair in chains(2) if pair[1].of != "country"][::4])
-"""Pairs of hops that no round asks for, only evals; each of the two is in other pairs, too."""
+NEW_PAIRS = frozenset([pair for pair in chains(2) if pair[1].of != "country"][::4])
+"""Pairs of consecutive hops that occur only in evals, not in training. Each hop also occurs in
+other pairs.
+"""
 
 
 class Encyclopedia(NamedTuple):
-    """Entity e of region r has the number r * SIZE + e."""
+    """The encyclopedia. Entity e of region r has the index r * ENTITIES_PER_REGION + e."""
 
-    numbers: dict[str, int]  # of each name
-    holds: Int[np.ndarray, "entities relations"]  # the entity that the relation gives, or -1
-    documents: tuple[Document, ...]  # one for each entity, under its name
+    numbers: dict[str, int]  # entity of each name
+    holds: Int[np.ndarray, "entities relations"]  # the relation's object, an entity, or -1
+    documents: tuple[Document, ...]  # one per entity, titled by its name
 
     def answer(self, question: str) -> str:
-        """The true answer; "" if there is none."""
+        """The true answer to a question; "" if there is none."""
         reached = self._walk(question)
         return self.documents[reached[-1]].title if reached else ""
 
     def path(self, question: str) -> list[list[int]]:
-        """The document of each hop, by number, that the answer rests on; none if there is no
-        answer.
+        """The documents that the answer rests on, as lists of one index per hop; empty if there is
+        no answer.
         """
         return [[entity] for entity in self._walk(question)[:-1]]
 
     def _walk(self, question: str) -> list[int]:
-        """The entities from the name to the answer; none if it leads nowhere."""
+        """The entities from the first to the answer; empty if there is no answer."""
         asked = parse(question)
         if asked is None or asked.name not in self.numbers:
             return []
@@ -185,27 +199,32 @@ class Encyclopedia(NamedTuple):
         return reached
 
     def draw(self, region: int, hops: int, new: int, first: int, second: int) -> str:
-        """A question about a region, chosen by two large numbers; of chains that no round asks for
-        only if `new`.
-        """
-        allowed = [chain for chain in chains(hops) if new or not Asked("", chain).is_new]
+        """Draws a question about a region; see `retrieval.World.draw`."""
+        allowed = [chain for chain in chains(hops) if new or not ParsedQuestion("", chain).is_new]
         chain = allowed[first % len(allowed)]
         places = [place for place, kind in enumerate(KINDS) if kind == chain[0].of]
-        entity = region * SIZE + places[second % len(places)]
-        return ask(self.documents[entity].title, chain)
+        entity = region * ENTITIES_PER_REGION + places[second % len(places)]
+        return phrase_question(self.documents[entity].title, chain)
 
 
 @functools.cache
 def generate(regions: int, seed: int) -> Encyclopedia:
-    """The same for the same seed, on every machine; of at most NAMES // SIZE regions."""
-    entities = regions * SIZE
-    # Raw random bits are what NumPy promises never to change.
+    """Generates an encyclopedia. Depends only on the arguments, not on the machine.
+
+    Args:
+        regions: number of regions, at most NAME_COUNT // ENTITIES_PER_REGION.
+        seed: of the random names and relations.
+    """
+    entities = regions * ENTITIES_PER_REGION
+    # NumPy guarantees that raw random bits never change between versions.
     bits = np.random.Philox(key=np.array([seed, 0], np.uint64))
-    names = tuple(map(_name, np.argsort(bits.random_raw(NAMES), kind="stable").tolist()[:entities]))
+    names = tuple(
+        map(_name, np.argsort(bits.random_raw(NAME_COUNT), kind="stable").tolist()[:entities])
+    )
     chosen = bits.random_raw(entities * len(RELATIONS)).reshape(entities, len(RELATIONS))
     holds = np.full(chosen.shape, -1, np.int64)
     for entity in range(entities):
-        first, place = entity - entity % SIZE, entity % SIZE
+        first, place = entity - entity % ENTITIES_PER_REGION, entity % ENTITIES_PER_REGION
         for number, relation in enumerate(RELATIONS):
             if KINDS[place] == relation.of:
                 others = [e for e, k in enumerate(KINDS) if k == relation.gives and e != place]
@@ -225,12 +244,12 @@ def generate(regions: int, seed: int) -> Encyclopedia:
 
 
 def _name(number: int) -> str:
-    first, last = divmod(number, WORDS)
+    first, last = divmod(number, NAME_WORDS)
     return f"{_word(2 * first)} {_word(2 * last + 1)}"
 
 
 def _word(number: int) -> str:
-    """Two syllables. The factor has none in common with their number: no word comes twice."""
+    # A word of two syllables. The factor is coprime to their number, so that no word repeats.
     number = number * 7919 % ((len(ONSETS) * len(VOWELS)) ** 2 * len(CODAS))
     parts = []
     for syllables in (CODAS, VOWELS, ONSETS, VOWELS, ONSETS):

@@ -1,7 +1,7 @@
-"""Documents and questions of one's own, from files.
+"""Reads the user's own documents and questions.
 
-Documents are a folder of text files, a JSONL file or a TFDS data set; questions are a JSONL file
-that says of each what the answer is and which documents it rests on, hop by hop.
+Documents come from a folder of text files, a JSONL file or a TFDS data set. Questions come from a
+JSONL file, each with its answer and the documents that the answer rests on, hop by hop.
 """
 
 import collections
@@ -17,24 +17,33 @@ from amplify.errors import AmplifyError, first_line
 from amplify.tasks.text.collection import Document
 
 SUFFIXES = (".txt", ".md")
-"""Of files that are documents."""
+"""Suffixes of files that are documents."""
 
 
 class Question(NamedTuple):
+    """A question with its answer and the documents that the answer rests on."""
+
     question: str
     answer: str
     documents: tuple[str, ...]  # titles, hop by hop
 
     @property
     def hops(self) -> int:
+        """Number of documents that the answer rests on."""
         return len(self.documents)
 
 
 def read_documents(where: str) -> list[Document]:
-    """Documents from a folder, a JSONL file or a TFDS data set.
+    """Reads documents from a folder, a JSONL file or a TFDS data set.
+
+    Args:
+        where: path of the folder or file, or name or folder of the data set.
+
+    Returns:
+        The documents, with distinct titles.
 
     Raises:
-        AmplifyError: if there are none, or one of them cannot be read; says which.
+        AmplifyError: if there are no documents, one of them cannot be read, or titles repeat.
     """
     path = Path(where)
     if not where:
@@ -55,20 +64,23 @@ def read_documents(where: str) -> list[Document]:
     titles = [title for title, _ in found]
     if len(set(titles)) < len(titles):
         [(twice, _)] = collections.Counter(titles).most_common(1)
-        raise AmplifyError(f"{where}: several documents are called {twice!r}")
+        raise AmplifyError(f"{where}: several documents have the title {twice!r}")
     return found
 
 
 def read_questions(where: str, documents: Sequence[Document] | None = None) -> list[Question]:
-    """Questions from a JSONL file.
+    """Reads questions from a JSONL file.
 
     Args:
-        where: the file.
-        documents: those that questions may name; None: which they name is not checked.
+        where: path of the file.
+        documents: the documents that questions may refer to; None: references are not checked.
+
+    Returns:
+        The distinct questions.
 
     Raises:
-        AmplifyError: if there are none, or one of them is malformed, contradicts an earlier one or
-            names a document that is not there; says which.
+        AmplifyError: if there are no questions, or one of them is malformed, contradicts an earlier
+            one or refers to an unknown document.
     """
     if not where:
         raise AmplifyError("task.questions must name a .jsonl file of questions and answers")
@@ -77,18 +89,18 @@ def read_questions(where: str, documents: Sequence[Document] | None = None) -> l
     for number, row in _lines(Path(where)):
         line = f"{where}: line {number}"
         question = _validated(_QuestionRow, row, line)
-        titles = tuple(_normal(title, line) for title in question.documents)
+        titles = tuple(_normalize(title, line) for title in question.documents)
         for title in titles:
             if known is not None and title not in known:
                 raise AmplifyError(f"{line}: there is no document {title!r}")
-        asked, answer = (
-            " ".join(_normal(text, line).split()) for text in (question.question, question.answer)
+        text, answer = (
+            " ".join(_normalize(raw, line).split()) for raw in (question.question, question.answer)
         )
-        if not asked or not answer:
-            raise AmplifyError(f"{line}: the {'answer' if asked else 'question'} is empty")
-        if asked in questions and questions[asked] != (asked, answer, titles):
-            raise AmplifyError(f"{line}: {asked!r} has another answer, or other documents, above")
-        questions[asked] = Question(asked, answer, titles)
+        if not text or not answer:
+            raise AmplifyError(f"{line}: the {'answer' if text else 'question'} is empty")
+        if text in questions and questions[text] != (text, answer, titles):
+            raise AmplifyError(f"{line}: {text!r} has another answer, or other documents, above")
+        questions[text] = Question(text, answer, titles)
     if not questions:
         raise AmplifyError(f"{where}: has no questions")
     return list(questions.values())
@@ -96,16 +108,16 @@ def read_questions(where: str, documents: Sequence[Document] | None = None) -> l
 
 def _clean(document: Document, where: str) -> Document:
     line = f"{where}: document {document.title!r}"
-    return Document(_normal(document.title, line), _normal(document.text, line))
+    return Document(_normalize(document.title, line), _normalize(document.text, line))
 
 
-def _normal(text: str, line: str) -> str:
-    """Text in Unicode's composed form, as tokenizers want it. Raises AmplifyError if it is none."""
+def _normalize(text: str, line: str) -> str:
+    """Composes characters (Unicode NFC). Raises AmplifyError if the text has lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise AmplifyError(
-            f"{line}: character {error.start + 1} is half of a pair, and no text"
+            f"{line}: not valid text: character {error.start + 1} is a lone surrogate"
         ) from None
     return unicodedata.normalize("NFC", text)
 
@@ -143,8 +155,8 @@ def _validated(kind: type[Row], row: Any, line: str) -> Row:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """What stands in the lines of a JSONL file, counted from 1."""
-    # Not `splitlines`: a JSON string may have other line breaks in it than this one.
+    """Yields the number, from 1, and the content of each line of a JSONL file."""
+    # Not `splitlines`, because JSON strings may contain other line separators.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             try:
@@ -165,7 +177,7 @@ def _text(path: Path) -> str:
 
 
 def _from_tfds(where: str) -> Iterator[Document]:
-    """All splits of a TFDS data set: of its folder, or of its name, prepared if it is not yet."""
+    """Yields the rows of all splits of a TFDS data set, which is prepared if necessary."""
     import tensorflow_datasets as tfds
 
     try:
@@ -175,7 +187,7 @@ def _from_tfds(where: str) -> Iterator[Document]:
             builder = tfds.builder(where, file_format="array_record")
             builder.download_and_prepare()
         sources: Mapping[str, Any] = builder.as_data_source()
-    except Exception as error:  # of the network, of TFDS, of each data set's own code
+    except Exception as error:  # from the network, from TFDS, or from the data set's own code
         raise AmplifyError(
             f"{where}: neither a folder, nor a .jsonl file, nor a TFDS data set that can be read"
             f" ({first_line(error)})"
@@ -196,5 +208,5 @@ def _from_tfds(where: str) -> Iterator[Document]:
 
 
 def _as_text(value: str | bytes) -> str:
-    """TFDS gives either, depending on how a data set is kept."""
+    # TFDS returns str or bytes, depending on the file format.
     return value if isinstance(value, str) else value.decode(errors="replace")

@@ -1,9 +1,9 @@
-"""Texts in pieces: sentences, words, and what stands for words where none are written apart."""
+"""Splits text into sentences, words and passages, also in scripts without spaces."""
 
 import re
 from collections.abc import Callable, Iterator
 
-from amplify.tasks.text.spelling import Spelling
+from amplify.tasks.text.text_tokenizer import TextTokenizer
 
 _SENTENCE_ENDS = re.compile(
     r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f\u0964])[\u300d\u300f\uff09]*\s*"
@@ -17,18 +17,18 @@ _UNSPACED = re.compile(
 
 
 def sentences(text: str) -> list[str]:
-    """A text's sentences, without the white space between them."""
+    """Splits a text into sentences, without the white space between them."""
     return [sentence.strip() for sentence in _pieces_between(_SENTENCE_ENDS, text.strip())]
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether any of a text is in a script without spaces between words."""
+    """Whether a text has characters of a script without spaces between words."""
     return _UNSPACED.search(text) is not None
 
 
 def words_of(text: str) -> list[str]:
-    """The words that a text is found by. Scripts without spaces give pairs of characters, as in
-    search engines that have no dictionary.
+    """The words by which a text is indexed. Scripts without spaces give character bigrams, as in
+    search engines without a dictionary.
     """
     if not is_unspaced(text):
         return _WORD.findall(text)
@@ -40,20 +40,28 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", _UNSPACED.sub(" ", text)) + pairs
 
 
-def split_up(text: str, spelling: Spelling, length: int) -> list[str]:
-    """Pieces of at most `length` tokens that together say all that a text does.
+def split_passages(text: str, tokenizer: TextTokenizer, length: int) -> list[str]:
+    """Splits a text into passages that together contain all of it.
 
-    A piece consists of whole sentences; of whole words where a sentence is too long itself; of
-    characters where a word is, as in scripts without spaces and in long addresses. White space is
-    one space inside a piece, and left out between two.
+    Passages consist of whole sentences; of whole words if a sentence is too long for a passage; of
+    characters if a word is too long, as in scripts without spaces and in long URLs. White space is
+    collapsed to one space inside a passage, and removed between passages.
+
+    Args:
+        text: the text.
+        tokenizer: counts tokens.
+        length: maximum tokens of a passage.
+
+    Returns:
+        The passages.
 
     Raises:
-        ValueError: if a single character has more tokens than that.
+        ValueError: if a single character has more than `length` tokens.
     """
     pieces = [""]
-    for part in _parts(" ".join(text.split()), lambda part: len(spelling.tokens(part)), length):
+    for part in _parts(" ".join(text.split()), lambda part: len(tokenizer.encode(part)), length):
         longer = pieces[-1] + part
-        if len(spelling.tokens(longer.strip())) <= length:
+        if len(tokenizer.encode(longer.strip())) <= length:
             pieces[-1] = longer
         else:
             pieces.append(part)
@@ -61,7 +69,7 @@ def split_up(text: str, spelling: Spelling, length: int) -> list[str]:
 
 
 def _parts(text: str, count: Callable[[str], int], length: int) -> Iterator[str]:
-    """Sentences, words or characters that fit by themselves, each with the space after it."""
+    """Yields sentences, words or parts of words that fit, each with the space after it."""
     for sentence in _pieces_between(_SENTENCE_ENDS, text):
         if count(sentence.strip()) <= length:
             yield sentence
@@ -71,7 +79,7 @@ def _parts(text: str, count: Callable[[str], int], length: int) -> Iterator[str]
 
 
 def _pieces_between(ends: re.Pattern[str], text: str) -> Iterator[str]:
-    """A text cut after each match."""
+    """Yields the parts of a text that end with a match, and the rest."""
     start = 0
     for found in ends.finditer(text):
         if found.end() > start:
@@ -82,17 +90,20 @@ def _pieces_between(ends: re.Pattern[str], text: str) -> Iterator[str]:
 
 
 def _cut(word: str, count: Callable[[str], int], length: int) -> Iterator[str]:
-    """The longest beginnings of a word that fit, one after another."""
+    """Yields the longest prefix of a word that fits, repeatedly, until the word is used up."""
     while count(word.strip()) > length:
-        few, many = 0, min(len(word), 64 * length)  # so many characters fit, and so many do not
-        while many - few > 1:
-            middle = (few + many) // 2
-            few, many = (middle, many) if count(word[:middle]) <= length else (few, middle)
-        if few == 0:
+        fits, too_many = 0, min(len(word), 64 * length)  # characters; binary search
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            if count(word[:middle]) <= length:
+                fits = middle
+            else:
+                too_many = middle
+        if fits == 0:
             raise ValueError(
                 f"passage_length must be at least {count(word[:1])}, the tokens of {word[:1]!r};"
                 f" got {length}"
             )
-        yield word[:few]
-        word = word[few:]
+        yield word[:fits]
+        word = word[fits:]
     yield word

@@ -13,7 +13,7 @@ from amplify.errors import AmplifyError
 from amplify.models.pretrained.control_tokens import control_tokens
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
-from amplify.tasks.text.spelling import Spelling, learn_spelling
+from amplify.tasks.text.text_tokenizer import TextTokenizer, train_tokenizer
 from tests.checkpoints import checkpoint_folder
 from tests.documents import written
 
@@ -33,7 +33,7 @@ def byte_level() -> Tokenizer:
 
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
-SPELLING = Spelling(byte_level())
+TOKENIZER = TextTokenizer(byte_level())
 
 
 @given(
@@ -41,21 +41,21 @@ SPELLING = Spelling(byte_level())
 )
 def test_any_text_comes_back_and_none_becomes_a_control_token(parts):
     text = "".join(parts).strip()
-    tokens = SPELLING.tokens(text)
+    tokens = TOKENIZER.encode(text)
     assert not {token - 1 for token in tokens} & set(control_tokens(byte_level()))
-    assert SPELLING.read(np.array([(*tokens, 0)], np.int32)) == [text]
-    SPELLING.check(text)
+    assert TOKENIZER.decode_batch(np.array([(*tokens, 0)], np.int32)) == [text]
+    TOKENIZER.check_round_trip(text)
 
 
 def test_a_token_that_was_added_for_a_word_is_still_used():
     known = byte_level().token_to_id("COVID") + 1
-    assert known in SPELLING.tokens("COVID is it")
+    assert known in TOKENIZER.encode("COVID is it")
 
 
 def test_a_text_is_cut_off_between_characters():
     text = "日本語のテキスト"
     for length in range(1, 30):
-        [back] = SPELLING.read(SPELLING.write([text], length))
+        [back] = TOKENIZER.decode_batch(TOKENIZER.encode_batch([text], length))
         assert "\ufffd" not in back or length < 4
         assert length < 4 or text.startswith(back)
 
@@ -74,16 +74,16 @@ def words_only(lowercase: bool) -> Tokenizer:
     ("lowercase", "text"), [(True, "Paris is big"), (False, "Rome is"), (False, "Paris </s> is")]
 )
 def test_what_a_tokenizer_changes_is_said(lowercase, text):
-    with pytest.raises(ValueError, match="the tokenizer makes"):
-        Spelling(words_only(lowercase)).check(text)
+    with pytest.raises(ValueError, match="the tokenizer turns"):
+        TextTokenizer(words_only(lowercase)).check_round_trip(text)
 
 
 @pytest.mark.parametrize(
     ("rows", "asked", "said"),
     [
-        ([{"title": "T", "text": "Is big"}], {}, "document 'T' cannot be spelled by"),
-        ([], {"question": "IS it?"}, "question 'IS it?' cannot be spelled by"),
-        ([], {"answer": "Big"}, "the answer to 'is it?' cannot be spelled by"),
+        ([{"title": "T", "text": "Is big"}], {}, "document 'T' cannot be encoded by"),
+        ([], {"question": "IS it?"}, "question 'IS it?' cannot be encoded by"),
+        ([], {"answer": "Big"}, "the answer to 'is it?' cannot be encoded by"),
     ],
 )
 def test_a_text_that_the_tokenizer_changes_is_refused_in_a_line_that_names_it(
@@ -108,10 +108,10 @@ def test_a_name_that_the_tokenizer_changes_is_said_in_one_line(tmp_path):
     file.write_text(json.dumps(state | {"normalizer": {"type": "Lowercase"}}))
     lengths = {"passage_length": 190, "question_length": 190, "answer_length": 190}
     task = Search(regions=64, tokenizer=str(tmp_path / "checkpoint"), **lengths)
-    with pytest.raises(AmplifyError, match=r"the name .* cannot be spelled by") as caught:
+    with pytest.raises(AmplifyError, match=r"the name .* cannot be encoded by") as caught:
         task.prepare()
     assert "\n" not in str(caught.value)
 
 
 def test_a_learned_tokenizer_spells_everything():
-    learn_spelling(["a"], 300).check("日本語 \u2028 </s> \x00 é e\u0301")
+    train_tokenizer(["a"], 300).check_round_trip("日本語 \u2028 </s> \x00 é e\u0301")
