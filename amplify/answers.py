@@ -26,7 +26,11 @@ class AnswerRule:
     around it are ignored. Empty: answers have no steps."""
 
     def canonical(self, text: str) -> str:
-        """The canonical form of an answer."""
+        """The canonical form of an answer.
+
+        Args:
+            text: the answer.
+        """
         text = collapse_spaces(text)
         if separator := self.separator.strip():
             text = text.rpartition(separator)[-1].strip()
@@ -35,7 +39,12 @@ class AnswerRule:
         return text.casefold() if self.form == "caseless" else text
 
     def same(self, one: str | None, two: str | None) -> bool:
-        """Whether two answers are the same. None (no answer) equals only None."""
+        """Whether two answers are the same.
+
+        Args:
+            one: an answer; None: no answer, which is the same only as None.
+            two: another.
+        """
         if one is None or two is None:
             return one is two
         return self.canonical(one) == self.canonical(two)
@@ -67,7 +76,11 @@ def rule_from_row(row: Mapping[str, Any]) -> AnswerRule:
 
 
 def collapse_spaces(text: str) -> str:
-    """Collapses runs of white space to one space, and composes characters (Unicode NFC)."""
+    """Collapses runs of white space to one space, and composes characters (Unicode NFC).
+
+    Args:
+        text: the text.
+    """
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
@@ -86,6 +99,9 @@ def normalize(answer: str) -> str:
     After Rajpurkar et al. 2016 (arXiv:1606.05250, section 6.1). Unlike there, meaningful
     punctuation is kept (a decimal point, a sign, the plus signs of C++), and so is an answer that
     consists of articles or punctuation only.
+
+    Args:
+        answer: the answer.
     """
     text = unicodedata.normalize("NFC", answer).translate(_QUOTES).casefold()
     text = "".join(_to_halfwidth(character) for character in text)

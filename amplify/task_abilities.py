@@ -31,8 +31,11 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 
 
 def knows_truth(task: Task) -> bool:
-    """Whether a task knows the true answers. If not (`truth` and `is_right` are None), there are no
-    measures of accuracy.
+    """Whether a task knows the true answers.
+
+    Args:
+        task: its `truth` and `is_right` are methods, or None; then there are no measures of
+            accuracy.
     """
     return all(getattr(task, name) is not None for name in TRUTH)
 

@@ -216,10 +216,22 @@ class Task(Protocol):
     def class_of(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> Int[Array, ""]:
-        """The class of a question, as an index into `classes`."""
+        """The class of a question.
+
+        Args:
+            context: the context.
+            question: about the context.
+
+        Returns:
+            An index into `classes`.
+        """
 
     def is_primitive(self, question: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
-        """Whether the environment, rather than the assistant, answers the question."""
+        """Whether the environment, rather than the assistant, answers a question.
+
+        Args:
+            question: questions with any leading axes.
+        """
 
     def environment(
         self,
@@ -227,7 +239,13 @@ class Task(Protocol):
         question: Int[Array, " question_length"],
         key: Key[Array, ""],
     ) -> Int[Array, " answer_length"]:
-        """The environment's answer to a primitive question; undefined for other questions."""
+        """Answers a primitive question.
+
+        Args:
+            context: the context.
+            question: about the context. If it is not primitive, the answer is undefined.
+            key: consumed.
+        """
 
     def parse(self, text: str) -> list[str]:
         """Parses a question as a person types it; the inverse of `show` for questions.
@@ -243,7 +261,11 @@ class Task(Protocol):
         """
 
     def show(self, words: list[str]) -> str:
-        """Formats the words of a fact, question or answer as text for people."""
+        """Formats a fact, question or answer as text for people.
+
+        Args:
+            words: of the vocabulary.
+        """
 
 
 @runtime_checkable
@@ -259,7 +281,15 @@ class Assistant(Protocol):
         """Initializes the parameters. Consumes the key."""
 
     def encode(self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]) -> Any:
-        """Encodes each context once, for all of its questions."""
+        """Encodes contexts, once for all of their questions.
+
+        Args:
+            params: the assistant's parameters.
+            contexts: the contexts.
+
+        Returns:
+            The `memory` that `answer` and `log_prob` take.
+        """
 
     def answer(
         self,
@@ -289,6 +319,15 @@ class Assistant(Protocol):
 
         Under the distribution from which `answer` samples, so that the sum over a sampled answer
         equals its `Answers.log_prob`. Differentiable in the parameters.
+
+        Args:
+            params: the assistant's parameters.
+            memory: what `encode` returned for the contexts.
+            questions: about each context.
+            answers: one per question.
+
+        Returns:
+            Log-probabilities in nats.
         """
 
     def loss(

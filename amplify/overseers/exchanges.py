@@ -108,16 +108,34 @@ class Exchanges:
         self._append({"part": calls.LANGUAGE_MODEL, "sent": prompts, "model": model})
 
     def log_reused(self, prompts: int) -> None:
-        """Logs how many prompts were answered from the log."""
+        """Logs how many prompts were answered from the log.
+
+        Args:
+            prompts: number of prompts.
+        """
         if prompts:
             self._append({"part": calls.SERVER, "reused": prompts})
 
     def find(self, name: str) -> Reply | None:
-        """The logged reply to a request; None if there is none, or if the request failed."""
+        """The logged reply to a request.
+
+        Args:
+            name: the request's name.
+
+        Returns:
+            The reply; None if there is none, or if the request failed in this stage.
+        """
         return None if name in self._failed else self._replies.get(name)
 
     def failure_reason(self, name: str) -> str:
-        """Why a request without a reply must not be sent (again); "" if it may be."""
+        """Why a request without a reply must not be sent (again).
+
+        Args:
+            name: the request's name.
+
+        Returns:
+            The reason; "" if the request may be sent.
+        """
         if name in self._failed:
             return self._failed[name]
         return self.unavailable if self.may_send else "it is not in the round's exchanges"
@@ -306,5 +324,9 @@ def current() -> Exchanges:
 
 
 def digest(value: Any) -> str:
-    """A short SHA-256 digest of a JSON value, independent of the order of keys."""
+    """A SHA-256 digest of a JSON value, 32 hexadecimal digits, independent of the order of keys.
+
+    Args:
+        value: the value.
+    """
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

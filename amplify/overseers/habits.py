@@ -70,7 +70,14 @@ class Habits:
         return self.number in first
 
     def choose_behavior(self, item: str) -> str:
-        """How the person handles an item: `SKIP`, `TRUST`, `LAZY`, `GUESS` or `CAREFUL`."""
+        """How the person handles an item.
+
+        Args:
+            item: the item.
+
+        Returns:
+            `SKIP`, `TRUST`, `LAZY`, `GUESS` or `CAREFUL`.
+        """
         if self._chance("skips", item) < self.config.skips:
             return SKIP
         if self._chance("trust", item) < self.config.trust:
@@ -80,7 +87,11 @@ class Habits:
         return CAREFUL
 
     def makes_error(self, item: str) -> bool:
-        """Whether the person's final answer is replaced by a wrong one."""
+        """Whether the person's final answer is replaced by a wrong one.
+
+        Args:
+            item: the item.
+        """
         config = self.config
         rate = config.careless_error_rate if self.is_careless else config.error_rate
         return self._chance("makes_error", item) < rate

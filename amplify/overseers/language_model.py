@@ -181,7 +181,11 @@ class LanguageModelOverseer:
         return self.backend.load(place)
 
     def using(self, params: Any = None) -> Overseer:
-        """Binds the weights of a checkpoint; None for a server."""
+        """Binds the weights of a checkpoint.
+
+        Args:
+            params: what `load` returned.
+        """
         return functools.partial(self._strategy, params)
 
     def _strategy(

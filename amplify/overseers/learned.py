@@ -124,7 +124,11 @@ class Learned:
         return nnx.state(_network(self, nnx.Rngs(params=key)), nnx.Param)
 
     def using(self, params: PyTree[Array]) -> Overseer:
-        """Binds parameters to the overseer."""
+        """Binds parameters to the overseer.
+
+        Args:
+            params: what `init` returned, trained.
+        """
         return with_noise(functools.partial(self._strategy, params), self.config.noise, self.task)
 
     def transcript(self, demonstrated: Interaction) -> Transcript:

@@ -141,7 +141,11 @@ def draw_for_training(
 
 
 def is_held_out(context: Int[Array, "facts fact_length"]) -> Bool[Array, ""]:
-    """Whether a context belongs to a held-out split."""
+    """Whether a context belongs to a held-out split.
+
+    Args:
+        context: the facts, in any order.
+    """
     return _bucket(context) < len(SPLITS)
 
 

@@ -59,6 +59,7 @@ class Documents(RetrievalTask):
         return self._question_words(text)
 
     def make_library(self) -> Library:
+        """Reads the documents and questions; see `RetrievalTask.make_library`."""
         documents = read_documents(self.documents)
         questions = read_questions(self.questions, documents)
         texts = [_with_title(document) for document in documents]
@@ -101,6 +102,12 @@ class QuestionSet(NamedTuple):
 
     @classmethod
     def build(cls, passages: Sequence[Document], questions: Sequence[Question]) -> "QuestionSet":
+        """Indexes questions by region and passages by document.
+
+        Args:
+            passages: of the documents, titled like these.
+            questions: the user's questions.
+        """
         places: dict[str, list[int]] = {}
         for number, passage in enumerate(passages):
             places.setdefault(passage.title, []).append(number)
@@ -111,16 +118,19 @@ class QuestionSet(NamedTuple):
         return cls(tuple(questions), by_text, tuple(map(tuple, regions.values())), places)
 
     def draw(self, region: int, hops: int, new: int, first: int, second: int) -> str:
+        """Draws a question; see `retrieval.World.draw`. All questions occur in training."""
         questions = self.regions[region]
         nearest = min((question.hops for question in questions), key=lambda n: abs(n - hops))
         allowed = [question for question in questions if question.hops == nearest]
         return allowed[second % len(allowed)].question
 
     def answer(self, question: str) -> str:
+        """The true answer; see `retrieval.World.answer`."""
         known = self.by_text.get(question)
         return known.answer if known else ""
 
     def path(self, question: str) -> list[list[int]]:
+        """The passages that the answer rests on; see `retrieval.World.path`."""
         known = self.by_text.get(question)
         return [self.places[title] for title in known.documents] if known else []
 

@@ -30,7 +30,15 @@ class Relation:
     keyword: str  # search term, in addition to the subject's name
 
     def read(self, sentence: str, name: str) -> str:
-        """Reads the object from a sentence about a subject; "" if the sentence does not say it."""
+        """Reads the object from a sentence.
+
+        Args:
+            sentence: of the encyclopedia.
+            name: of the subject.
+
+        Returns:
+            The object's name; "" if the sentence does not state this relation of the subject.
+        """
         before, _, after = self.sentence.format(name, "|").partition("|")
         if sentence.startswith(before) and sentence.endswith(after):
             return sentence[len(before) : len(sentence) - len(after)]
@@ -150,7 +158,11 @@ def _patterns(field: str) -> list[tuple[Relation, re.Pattern[str]]]:
 
 @functools.cache
 def chains(hops: int) -> tuple[Chain, ...]:
-    """All chains of a given number of relations."""
+    """All chains of a given length.
+
+    Args:
+        hops: number of relations, at least 1.
+    """
     if hops == 1:
         return tuple((relation,) for relation in RELATIONS)
     return tuple(

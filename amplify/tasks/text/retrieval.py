@@ -55,11 +55,24 @@ class World(Protocol):
         """
 
     def answer(self, question: str) -> str:
-        """The true answer to a question; "" if none is known."""
+        """The true answer to a question.
+
+        Args:
+            question: the question.
+
+        Returns:
+            The answer; "" if none is known.
+        """
 
     def path(self, question: str) -> list[list[int]]:
-        """The passages that the answer rests on: for each hop, the indices of passages of which any
-        one suffices. Empty if no answer is known.
+        """The passages that the true answer to a question rests on.
+
+        Args:
+            question: the question.
+
+        Returns:
+            For each hop, the indices of passages of which any one suffices; empty if no answer is
+            known.
         """
 
 
@@ -329,6 +342,9 @@ def library_of(task: RetrievalTask) -> Library:
 
     Compiled functions use it while they are traced, so that nothing is read or built while they
     run.
+
+    Args:
+        task: the task.
     """
     return task.make_library()
 

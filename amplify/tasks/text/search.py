@@ -77,6 +77,7 @@ class Search(RetrievalTask):
         return self._question_words(text)
 
     def make_library(self) -> Library:
+        """Generates the encyclopedia; see `RetrievalTask.make_library`."""
         world = generate(self.regions, self.seed)
         texts = [text for _, text in world.documents]
         chain_of = itertools.cycle(chains(2))  # so that words of questions are as frequent as names
@@ -166,5 +167,9 @@ def conclude(question: str, found: str, reached: str, separator: str = "") -> st
 
 
 def last_step(answer: str) -> str:
-    """The last entity of an answer that lists the entities on the way."""
+    """The last entity of an answer that lists the entities on the way.
+
+    Args:
+        answer: names separated by `STEP_SEPARATOR`.
+    """
     return answer.rpartition(STEP_SEPARATOR)[-1]

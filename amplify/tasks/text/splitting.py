@@ -17,18 +17,29 @@ _UNSPACED = re.compile(
 
 
 def sentences(text: str) -> list[str]:
-    """Splits a text into sentences, without the white space between them."""
+    """Splits a text into sentences, without the white space between them.
+
+    Args:
+        text: the text.
+    """
     return [sentence.strip() for sentence in _pieces_between(_SENTENCE_ENDS, text.strip())]
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether a text has characters of a script without spaces between words."""
+    """Whether a text has characters of a script without spaces between words.
+
+    Args:
+        text: the text.
+    """
     return _UNSPACED.search(text) is not None
 
 
 def words_of(text: str) -> list[str]:
-    """The words by which a text is indexed. Scripts without spaces give character bigrams, as in
-    search engines without a dictionary.
+    """The words by which a text is indexed.
+
+    Args:
+        text: the text. Scripts without spaces give character bigrams, as in search engines without
+            a dictionary.
     """
     if not is_unspaced(text):
         return _WORD.findall(text)

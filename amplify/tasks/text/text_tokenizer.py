@@ -41,6 +41,9 @@ class TextTokenizer:
 
         A space is prepended, so that a word at the beginning of a text has the same tokens as
         elsewhere.
+
+        Args:
+            text: the text.
         """
         return self._cached_encode(text)
 
@@ -69,6 +72,9 @@ class TextTokenizer:
     def check_round_trip(self, text: str) -> None:
         """Checks that decoding a text's tokens restores the text.
 
+        Args:
+            text: the text.
+
         Raises:
             ValueError: if it does not; the message shows the first difference.
         """
@@ -85,13 +91,24 @@ class TextTokenizer:
             raise ValueError(f"the tokenizer turns {expected!r} into {decoded!r}")
 
     def decode_batch(self, rows: Int[np.ndarray, "n length"]) -> list[str]:
-        """Decodes rows of tokens, each up to its first 0; "" for an answer of FAILED."""
+        """Decodes rows of tokens.
+
+        Args:
+            rows: each is decoded up to its first 0; an answer of FAILED gives "".
+        """
         ends = np.where((rows <= 0).any(-1), (rows <= 0).argmax(-1), rows.shape[-1])
         ids = [(row[:end] - 1).tolist() for row, end in zip(rows, ends, strict=True)]
         return [text.strip() for text in self._tokenizer.decode_batch(ids)]
 
     def join_words(self, words: Sequence[str]) -> str:
-        """Joins words of the vocabulary to a text; "?" if it is empty."""
+        """Joins words of the vocabulary to a text.
+
+        Args:
+            words: of the vocabulary.
+
+        Returns:
+            The text; "?" if it is empty.
+        """
         kept = [word for word in words if word != PAD_WORD]
         decoder = self._tokenizer.decoder
         text = decoder.decode(kept) if decoder is not None else " ".join(kept)
