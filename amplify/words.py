@@ -23,6 +23,9 @@ from amplify.types import (
 
 ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "overseer"}
 
+# An unusable reply of a language model is answered with the message of `read_question` or
+# `read_answer`, and a replay finds a recorded reply by what was sent. So they stay as they are.
+
 Tree = dict[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, as text; without "right" if the
 task does not know the truth.
@@ -75,11 +78,11 @@ def read_question(task: Task, text: str) -> Int[np.ndarray, " question_length"]:
     try:
         tokens = _tokens(task, task.parse(text))
     except (ValueError, KeyError) as error:
-        raise AmplifyError(f"{_quote(text)} is not a question: {error}") from None
+        raise AmplifyError(f"{_quote(text)} is no question: {error}") from None
     if len(tokens) != task.question_length:
         raise AmplifyError(
-            f"{_quote(text)} is not a question: expected {task.question_length} tokens, got"
-            f" {len(tokens)}"
+            f"{_quote(text)} is no question: {len(tokens)} tokens, in place of"
+            f" {task.question_length}"
         )
     return tokens
 
@@ -101,10 +104,10 @@ def read_answer(task: Task, text: str) -> Int[np.ndarray, " answer_length"]:
     try:
         tokens = _tokens(task, _answer_words(task, text))
     except (ValueError, KeyError) as error:
-        raise AmplifyError(f"{_quote(text)} is not an answer: {error}") from None
+        raise AmplifyError(f"{_quote(text)} is no answer: {error}") from None
     if not 0 < len(tokens) <= task.answer_length:
         raise AmplifyError(
-            f"{_quote(text)} is not an answer: it must have 1 to {task.answer_length} tokens"
+            f"{_quote(text)} is no answer: it must have 1 to {task.answer_length} tokens"
         )
     return np.pad(tokens, (0, task.answer_length - len(tokens)))
 
@@ -122,7 +125,7 @@ def check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise AmplifyError(
-            f"{_quote(text)} is not valid text: character {error.start + 1} is a lone surrogate"
+            f"{_quote(text)} is no text: character {error.start + 1} is half of a pair"
         ) from None
 
 

@@ -121,7 +121,7 @@ def test_a_comparison_is_a_picture_in_a_notebook(experiment, folder):
         (None, [["a**"]], "contexts must be given"),
         (np.zeros((1, 8, 9), int), [["a**"]], "contexts must be integers of shape (batch, 8"),
         ("ours", [["a**"], ["b**", "a**"]], "each context must have the same number"),
-        ("ours", [["a*"]], "is not a question"),
+        ("ours", [["a*"]], "is no question"),
         ("ours", np.zeros((2, 1, 3), int), "must have equal length, got 1 and 2"),
         ("ours", np.full((1, 1, 3), 99), "questions must be tokens 0 to"),
         ("ours", np.zeros((1, 1, 3)), "got float64 of shape (1, 1, 3)"),

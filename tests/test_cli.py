@@ -100,7 +100,7 @@ def test_two_experiments_are_compared_side_by_side(ran, tmp_path):
 def test_questions_by_hand_are_answered_and_mistakes_do_not_end_the_talk(ran):
     done = amplify("ask", str(ran), "--round", "1", "--amplify", input="a*b\nnonsense\n*bb\n\n")
     assert done.returncode == 0, done.stderr
-    assert "'nonsense' is not a question: a pattern is 3 of the letters a, b and *" in done.stderr
+    assert "'nonsense' is no question: a pattern is 3 of the letters a, b and *" in done.stderr
     for question in ("a*b →", "aab →", "abb →", "*bb →"):
         assert question in done.stdout
     assert "environment  ✓ right" in done.stdout

@@ -161,7 +161,7 @@ class Permutation:
             if 1 <= x <= self.symbols and 0 <= k < 2**self.bits:
                 return [str(x), *(str(ZERO + int(bit)) for bit in f"{k:0{self.bits}b}")]
         raise ValueError(
-            f"a question is x^k, meaning σ applied k times to x, with x from 1 to {self.symbols}"
+            f"a question is x^k, where σ takes x in k steps, with x from 1 to {self.symbols}"
             f" and k from 0 to {2**self.bits - 1}, such as 2^{2**self.bits - 1}"
         )
 

@@ -55,7 +55,7 @@ class Documents(RetrievalTask):
 
     def parse(self, text: str) -> list[str]:
         if not text.removeprefix(SEARCH_PREFIX).strip():
-            raise ValueError(f"a question is any text, or {SEARCH_PREFIX} and search terms")
+            raise ValueError(f"a question is any text, or {SEARCH_PREFIX} and what to search for")
         return self._question_words(text)
 
     def make_library(self) -> Library:

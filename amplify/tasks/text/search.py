@@ -72,7 +72,8 @@ class Search(RetrievalTask):
     def parse(self, text: str) -> list[str]:
         if parse(text) is None and not text.startswith(SEARCH_PREFIX):
             raise ValueError(
-                f"a question is such as {EXAMPLE_QUESTION!r}, or {SEARCH_PREFIX} and search terms"
+                f"a question is such as {EXAMPLE_QUESTION!r}, or {SEARCH_PREFIX} and what to"
+                " search for"
             )
         return self._question_words(text)
 

@@ -88,7 +88,7 @@ class TextTokenizer:
             expected, decoded = (
                 one[max(place - 5, 0) : place + 15] for one in (text.strip(), back)
             )
-            raise ValueError(f"the tokenizer turns {expected!r} into {decoded!r}")
+            raise ValueError(f"the tokenizer makes {decoded!r} of {expected!r}")
 
     def decode_batch(self, rows: Int[np.ndarray, "n length"]) -> list[str]:
         """Decodes rows of tokens.
