@@ -132,7 +132,7 @@ def test_the_ledger_of_a_streaming_round_is_exact(tmp_path):
     """A question about words asks the assistant as often as its own wildcards say."""
     this = run(tiny_experiment(tmp_path / "tiny", SIMULATED), 1).round(1)
     experiment, rows = Store(tmp_path / "tiny").experiment, read_lines(this.main.metrics)
-    root = loading.phase_key(experiment, "streaming", 1)
+    root = restore.phase_key(experiment, "streaming", 1)
     expected = {"overseer": 0, "assistant": 0, "environment": 0}
     for step in range(0, 60, 2):
         amplify_key = jax.random.split(jax.random.fold_in(root, step), 3)[0]
@@ -292,7 +292,7 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
         "assistant": fresh_role(trained_assistant(experiment.assistant, Training()), teacher),
         "overseer": fresh_role(trained_overseer(experiment.learner), overseer),
     }
-    shown = loading.load_carried(experiment, roles["overseer"], source.abstract_carry()["overseer"])
+    shown = restore.load_carried(experiment, roles["overseer"], source.abstract_carry()["overseer"])
     state = source.begin(None, {"overseer": shown, "assistant": jnp.int32(4)})
     amplify = jax.jit(lambda key: streaming._amplify(experiment, key, live, state))
     streamed = amplify(jax.random.key(1)).stream.buffer
