@@ -67,6 +67,13 @@ class Pace:
                 said.append(f"about {figures.duration(self.left + self._later)} for the round")
         return ", ".join(said)
 
+    def describe_briefly(self, row: Mapping[str, Any] | None) -> str:
+        """The same for a bar: only the loss, and time left for the round, or else for the work."""
+        said = [f"loss {row['loss']:.3g}"] if row and "loss" in row else []
+        if self.left is not None:
+            said.append(f"{figures.duration(self.left + (self._later or 0))} left")
+        return ", ".join(said)
+
 
 def _measured(row: Mapping[str, Any]) -> list[str]:
     said = [f"loss {row['loss']:.4g}"] if "loss" in row else []
@@ -111,7 +118,7 @@ def bars(console: Console, prefix: str, later: Later) -> Watch:
     def watch(what: str, total: int, done: int = 0, /) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[told]}"),
@@ -125,7 +132,7 @@ def bars(console: Console, prefix: str, later: Later) -> Watch:
 
             def advance(done: int, row: Mapping[str, Any] | None = None, /) -> None:
                 pace.advance(done, row)
-                progress.update(bar, advance=done, told=pace.describe(done, row))
+                progress.update(bar, advance=done, told=pace.describe_briefly(row))
 
             yield advance
 
