@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.work import draw_batch
 from amplify.runtime.calls import metric
 from amplify.training.phase import Phase, Source, Trained, Update
@@ -21,15 +20,12 @@ class PolicyGradient:
         memory = self.assistant.encode(params, batch["context"])
         said = self.assistant.log_prob(params, memory, batch["questions"], batch["answers"])
         loss = -jnp.mean(batch["advantage"] * jnp.sum(said, axis=-1))
-        count = jnp.float32(batch["advantage"].size)
-        return loss, {"loss": loss, "answered": count, "reward": jnp.mean(batch["reward"])}
+        return loss, {"loss": loss, "answered": jnp.float32(batch["advantage"].size)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """Expected reward by the first token of a question; the model and its objective."""
-
-    vocabulary: int
+    vocabulary: int  # expected reward by the first token of a question: model and objective
 
     def init(self, key):
         return {"value": jnp.zeros(self.vocabulary)}
@@ -56,10 +52,9 @@ class Rollouts(Source):
         said = assistant.answer(params, assistant.encode(params, contexts), questions, keys).tokens
         reward = vmap_questions(task.is_right)(contexts, questions, said).astype(jnp.float32)
         batch = {"context": contexts, "questions": questions, "answers": said, "reward": reward}
-        expected = live["baseline"].params["value"][questions[..., 0]]
-        policy = Update(batch | {"advantage": reward - expected})
-        asked = {metric("assistant"): jnp.int32(reward.size)}
-        return state + jnp.mean(reward), {"assistant": policy, "baseline": Update(batch)}, asked
+        batch["advantage"] = reward - live["baseline"].params["value"][questions[..., 0]]
+        logged = {metric("assistant"): jnp.int32(reward.size), "reward": jnp.mean(reward)}
+        return state + jnp.mean(reward), dict.fromkeys(live, Update(batch)), logged
 
     def carry(self, state):
         return {"baseline": {"reward": state}}
@@ -72,8 +67,8 @@ class Rollouts(Source):
 class Reinforce:
     def roles(self, experiment):
         model, training = Baseline(len(experiment.task.vocabulary)), experiment.training
-        policy = trained_assistant(experiment.assistant, training)
-        policy = dataclasses.replace(policy, objective=PolicyGradient(experiment.assistant))
+        assistant = experiment.assistant  # without a target network: its live weights answer
+        policy = Trained("assistant", assistant, PolicyGradient(assistant), training)
         return [policy, Trained("baseline", model, model, training, keeps_optimizer=True)]
 
     def phases(self, experiment, this):
