@@ -107,7 +107,9 @@ def test_a_round_without_the_gate_s_measure_is_refused_by_its_name(tmp_path):
         ]
 
     store = write_experiment(tmp_path / "wildcard", rounds=2, items=items)
-    with pytest.raises(AmplifyError, match=r"001/evals.jsonl: .* round 0 both have .*, jury$"):
+    with pytest.raises(
+        AmplifyError, match=r"001/evals.jsonl: no question has a value of jury, .* and in round 0$"
+    ):
         judged(store, 0, 1, "jury")
     with pytest.raises(AmplifyError, match="reward must be 0 to 1 for the gate to compare it"):
         judged(store, 0, 1, "reward")

@@ -180,7 +180,7 @@ def test_equal_phases_are_one_program(tmp_path):
     ("kind", "said"),
     [
         ("debates", "oversight.kind must be one of amplification, truth, direct, or file.py:Name"),
-        ("best_of.py:Best", "oversight.kind names Best, which is n"),
+        ("best_of.py:Best", "oversight.kind names Best, which "),
         ("best_of.py:Made", "which must be a frozen dataclass"),
     ],
 )

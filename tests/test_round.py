@@ -204,10 +204,8 @@ def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, c
         from contextlib import contextmanager
 
         @contextmanager
-        def watch(what, total):
-            done = 0
-
-            def advance(more):
+        def watch(what, total, done=0):
+            def advance(more, row=None):
                 nonlocal done
                 done += more
                 if what == "distillation" and done >= steps:
@@ -224,8 +222,14 @@ def test_training_goes_on_from_its_last_checkpoint_and_not_from_the_start(ran, c
     from contextlib import contextmanager
 
     @contextmanager
-    def watch(what, total):
-        yield lambda more: steps_seen.append(more) if what == "distillation" else None
+    def watch(what, total, done=0):
+        def advance(more, row=None):
+            if what == "distillation":
+                steps_seen.append(more)
+
+        if what == "distillation":
+            steps_seen.append(done)
+        yield advance
 
     page.run(Store(copied), 2, watch)
     assert steps_seen[0] == 40  # the last checkpoint before step 50

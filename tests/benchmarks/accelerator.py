@@ -150,8 +150,8 @@ def _stream_for(experiment: Path, limit: float) -> float:
     began: list[float] = []
 
     @contextlib.contextmanager
-    def watch(what: str, total: int) -> Iterator[Callable[[int], None]]:
-        def advance(steps: int) -> None:
+    def watch(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        def advance(steps: int, row: Any = None) -> None:
             if what == "streaming" and steps:
                 began[:] = began or [time.monotonic()]
                 if time.monotonic() - began[0] > limit:

@@ -279,7 +279,7 @@ def test_what_is_decided_and_cannot_be_read_is_set_aside_until_it_is_decided_aga
 
 def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, folder, monkeypatch):
     """A parser, or what answers, that raises anything at all."""
-    real_read, real_tell = words.read_question, Answerer._told
+    real_read, real_tell = words.read_question, Answerer._answer_batch
 
     def read(task, text):
         if "parser" in text:
@@ -292,7 +292,7 @@ def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, fo
         return real_tell(self, rows, questions)
 
     monkeypatch.setattr(words, "read_question", read)
-    monkeypatch.setattr(Answerer, "_told", tell)
+    monkeypatch.setattr(Answerer, "_answer_batch", tell)
     bad = real_read(opened.experiment.task, "bbb")
     log, items = Log(folder / EVENTS), Queue(events(folder)).rounds[ROUND].items
     for name, text in zip(items, ("parser", "bbb", "aab"), strict=False):
@@ -303,6 +303,8 @@ def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, fo
     assert "the parser is broken" in told[0]["body"]["problem"]
     assert "cannot be answered" in told[1]["body"]["problem"]
     assert told[2]["body"]["text"]
-    monkeypatch.setattr(Answerer, "_told", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr(
+        Answerer, "_answer_batch", lambda *_: (_ for _ in ()).throw(RuntimeError("broken"))
+    )
     with pytest.raises(RuntimeError, match="broken"):  # where nothing can be answered any more
         opened.answerer.answer(Queue(events(folder)).pending(ROUND))

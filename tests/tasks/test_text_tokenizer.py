@@ -74,7 +74,7 @@ def words_only(lowercase: bool) -> Tokenizer:
     ("lowercase", "text"), [(True, "Paris is big"), (False, "Rome is"), (False, "Paris </s> is")]
 )
 def test_what_a_tokenizer_changes_is_said(lowercase, text):
-    with pytest.raises(ValueError, match="the tokenizer turns"):
+    with pytest.raises(ValueError, match="the tokenizer makes"):
         TextTokenizer(words_only(lowercase)).check_round_trip(text)
 
 
