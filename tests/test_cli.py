@@ -137,8 +137,9 @@ print(os.environ["TF_CPP_MIN_LOG_LEVEL"])
 
 @pytest.mark.parametrize("given", [(), ("ROUND=1",), ("ROW=3",), ("ROUND=", "ROW=3")])
 def test_make_tree_without_round_or_row_says_what_is_missing(given):
+    make = ["make", "--no-print-directory", "AMPLIFY_NO_VENV=1", f"PYTHON={sys.executable}"]
     done = subprocess.run(
-        ["make", "tree", "AMPLIFY_NO_VENV=1", f"PYTHON={sys.executable}", *given],
+        [*make, "tree", *given],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
