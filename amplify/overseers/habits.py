@@ -94,7 +94,7 @@ class Habits:
         """
         config = self.config
         rate = config.careless_error_rate if self.is_careless else config.error_rate
-        return self._chance("makes_error", item) < rate
+        return self._chance("errs", item) < rate  # the stream of random numbers has kept its name
 
     def pick(self, what: str, item: str, options: Sequence[str]) -> str:
         """Draws one of several options uniformly.
