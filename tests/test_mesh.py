@@ -163,7 +163,7 @@ def test_weights_and_their_moments_lie_in_shares(optimizer):
 @pytest.mark.parametrize(
     ("mesh", "said"),
     [
-        ("[mesh]\ndata = 4\ntensor = 8", "takes 32 devices (data 4 x fsdp 1 x tensor 8)"),
+        ("[mesh]\ndata = 4\ntensor = 8", "needs 32 devices (data 4 x fsdp 1 x tensor 8)"),
         ("[mesh]\ndata = 3", "mesh.data x mesh.fsdp must divide"),
         ("[mesh]\ndata = 0", "mesh.data must be greater than or equal to 1"),
         ("[mesh]\nmodel = 2", "model"),

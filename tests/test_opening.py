@@ -70,7 +70,7 @@ from amplify.models.pretrained import pretrained
 from amplify.models.pretrained import wording
 from amplify.tasks.text import documents
 from amplify.tasks.text import search
-from amplify.tasks.text import searched
+from amplify.tasks.text import retrieval
 
 def heavy(*arguments, **options):
     raise AssertionError("something was built")
@@ -80,8 +80,8 @@ for module, name in [
     (documents, "read_documents"),
     (search, "Collection"),
     (search, "generate"),
-    (searched, "train_tokenizer"),
-    (searched, "load_tokenizer"),
+    (retrieval, "train_tokenizer"),
+    (retrieval, "load_tokenizer"),
     (wording, "open_tokenizer"),
     (pretrained, "open_tokenizer"),
     (pretrained, "load"),
@@ -130,10 +130,10 @@ def test_nothing_is_built_or_compiled_to_open_an_experiment(own):
 @pytest.mark.slow
 def test_what_does_not_fit_is_one_line_before_anything_is_written(own):
     wrong = [
-        (SEARCH, {"task": "passage_length = 3"}, "task.passage_length must be at least 19, for"),
-        (SEARCH, {"task": "answer_length = 1"}, "task.answer_length must be at least 10, for"),
+        (SEARCH, {"task": "passage_length = 3"}, "task.passage_length must be at least 19 for"),
+        (SEARCH, {"task": "answer_length = 1"}, "task.answer_length must be at least 10 for"),
         (SEARCH, {"assistant": 'pretrained = "../checkpoint"'}, "the tokenizer has no single"),
-        (DOCUMENTS, {"task": "question_length = 2"}, "task.question_length must be at least 11,"),
+        (DOCUMENTS, {"task": "question_length = 2"}, "task.question_length must be at least 11 for"),
         (DOCUMENTS, {"overseer": "line = 2000"}, "tokens, but the model has 2048 positions"),
         (
             DOCUMENTS.replace("questions.jsonl", "nowhere.jsonl"),
