@@ -16,7 +16,7 @@ from amplify.types import Answers, Assistant, Task
 class Answered(NamedTuple):
     """Answers of an assistant, as numpy arrays."""
 
-    read: Int[np.ndarray, "batch facts fact_length"]  # the contexts, as given or found
+    read: Int[np.ndarray, "batch read read_length"]  # the contexts, as given or found
     tokens: Int[np.ndarray, "batch questions answer_length"]
     log_prob: Float[np.ndarray, "batch questions"]  # of the whole answer, in nats
 
@@ -62,6 +62,6 @@ def _answer_alone(
     contexts: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
     keys: Key[Array, "batch questions"] | None = None,
-) -> tuple[Int[Array, "batch facts fact_length"], Answers]:
+) -> tuple[Int[Array, "batch read read_length"], Answers]:
     read = contexts_for(task, contexts, questions)
     return read, assistant.answer(params, assistant.encode(params, read), questions, keys)
