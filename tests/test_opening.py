@@ -133,7 +133,11 @@ def test_what_does_not_fit_is_one_line_before_anything_is_written(own):
         (SEARCH, {"task": "passage_length = 3"}, "task.passage_length must be at least 19 for"),
         (SEARCH, {"task": "answer_length = 1"}, "task.answer_length must be at least 10 for"),
         (SEARCH, {"assistant": 'pretrained = "../checkpoint"'}, "the tokenizer has no single"),
-        (DOCUMENTS, {"task": "question_length = 2"}, "task.question_length must be at least 11 for"),
+        (
+            DOCUMENTS,
+            {"task": "question_length = 2"},
+            "task.question_length must be at least 11 for",
+        ),
         (DOCUMENTS, {"overseer": "line = 2000"}, "tokens, but the model has 2048 positions"),
         (
             DOCUMENTS.replace("questions.jsonl", "nowhere.jsonl"),
