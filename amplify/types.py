@@ -13,6 +13,7 @@ Array axes used throughout:
 Token 0 is padding; an answer of zeros means "don't know".
 """
 
+import dataclasses
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
@@ -345,6 +346,17 @@ class Assistant(Protocol):
             The sum of weighted losses divided by the number of answered questions; and metrics:
             "answered", that number, and unweighted means over the same questions.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class Team:
+    """The task, the assistant and the overseer, without parameters: hashable, so that it can be a
+    static argument of compiled functions.
+    """
+
+    task: Task
+    assistant: Assistant
+    overseer: OverseerKind
 
 
 Place = Callable[[PyTree[Any]], PyTree[Sharding]]

@@ -32,6 +32,7 @@ from amplify.types import (
     Interaction,
     Step,
     Task,
+    Team,
     Weights,
 )
 from tests import host_reads
@@ -177,7 +178,7 @@ def lines_of(task, overseer, depth) -> int:
     assistant = FactTransformerConfig(width=16, heads=2).build(task)
     params = jax.eval_shape(assistant.init, jax.random.key(0))
     learned = None if overseer.replayable else jax.eval_shape(overseer.init, jax.random.key(0))
-    how = (task, assistant, overseer, depth, "assistant", Weights(params, learned))
+    how = (Team(task, assistant, overseer), depth, "assistant", Weights(params, learned))
     lowered = chunks._compiled.lower(*how, jax.random.key(0), problems_of(task, 2))
     return lowered.as_text().count("\n")
 

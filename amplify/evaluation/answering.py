@@ -9,8 +9,8 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, chunk_rows, map_in_chunks
-from amplify.trees.amplification import contexts_for
-from amplify.types import Answers, Assistant, Task
+from amplify.trees.amplification import answer_directly
+from amplify.types import Assistant, Task
 
 
 class Answered(NamedTuple):
@@ -31,7 +31,7 @@ def answer_alone(
     *,
     place: Sharding | None = None,
 ) -> Answered:
-    """Answers questions in chunks of contexts, as evals do.
+    """Answers questions by the assistant alone, in chunks of contexts of the size that evals have.
 
     Args:
         task: the task.
@@ -44,7 +44,7 @@ def answer_alone(
     """
     columns = (contexts, questions) if keys is None else (contexts, questions, keys)
     chunks = map_in_chunks(
-        functools.partial(_answer_alone, task, assistant, params),
+        functools.partial(_answer_directly, task, assistant, params),
         chunk_rows(len(contexts), CONTEXTS_PER_CHUNK, place),
         *columns,
         advance=lambda rows: None,
@@ -54,14 +54,4 @@ def answer_alone(
     return Answered(read, answers.tokens, answers.log_prob)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _answer_alone(
-    task: Task,
-    assistant: Assistant,
-    params: PyTree[Array],
-    contexts: Int[Array, "batch facts fact_length"],
-    questions: Int[Array, "batch questions question_length"],
-    keys: Key[Array, "batch questions"] | None = None,
-) -> tuple[Int[Array, "batch read read_length"], Answers]:
-    read = contexts_for(task, contexts, questions)
-    return read, assistant.answer(params, assistant.encode(params, read), questions, keys)
+_answer_directly = jax.jit(answer_directly, static_argnums=(0, 1))

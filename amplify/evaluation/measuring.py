@@ -28,7 +28,6 @@ from amplify.evaluation.measures import (
 )
 from amplify.evaluation.scoring import (
     OVERSEER_MEASURES,
-    Team,
     assistant_is_right,
     record_calls,
     score_answers,
@@ -45,6 +44,7 @@ from amplify.types import (
     OverseerKind,
     Problems,
     Task,
+    Team,
     Weights,
 )
 from amplify.words import format_tokens

@@ -4,7 +4,6 @@ An overseer that runs in Python is called between compiled programs; otherwise e
 compiled. `measuring` turns the arrays into items.
 """
 
-import dataclasses
 import functools
 from collections.abc import Collection
 from typing import Any
@@ -16,39 +15,21 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 from amplify.evaluation.measures import ALONE, AMPLIFIED, CEILING, FOUND
 from amplify.runtime import calls
 from amplify.task_abilities import knows_truth, search_of
-from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import (
-    amplified,
+    answer_directly,
     assistant_alone,
-    contexts_for,
     true_answers,
     vmap_questions,
 )
-from amplify.trees.counting import count_calls
-from amplify.trees.driving import ask_all, driven
-from amplify.types import (
-    Assistant,
-    Interaction,
-    OverseerKind,
-    Problems,
-    Respond,
-    Task,
-    Weights,
-)
+from amplify.trees.chunks import oversee
+from amplify.trees.counting import count_calls_by_row
+from amplify.trees.driving import drive
+from amplify.types import Interaction, Problems, Task, Team, Weights
 
 OVERSEER_MEASURES = (AMPLIFIED.name, CEILING.name)
 """Measures that take calls to the overseer."""
 CALLS = "calls"
 """Key of the counts of calls, by measure and part, in what `score_answers` returns."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Team:
-    """The task, the assistant and the overseer, without parameters."""
-
-    task: Task
-    assistant: Assistant
-    overseer: OverseerKind
 
 
 def score_answers(
@@ -100,9 +81,8 @@ def assistant_is_right(
         params: the assistant's parameters.
         problems: contexts and questions.
     """
-    assistant = team.assistant
-    cache = assistant.encode(params, contexts_for(team.task, problems.contexts, problems.questions))
-    answers = assistant.answer(params, cache, problems.questions, None)
+    asked = (problems.contexts, problems.questions)
+    _, answers = answer_directly(team.task, team.assistant, params, *asked)
     return _right(team.task, problems, answers.tokens)
 
 
@@ -114,7 +94,7 @@ def _score_compiled(
     if asks:
         params = weights.assistant
         alone = assistant_alone(team.task, team.assistant, params, problems.contexts)
-        tree = _oversee(team, alone, weights, root, problems)
+        tree = oversee(team, alone, weights, root, problems)
     return _results(team, weights.assistant, problems, tree)
 
 
@@ -123,48 +103,20 @@ def _ceiling_compiled(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     helper = true_answers(team.task, problems.contexts)
-    return _ceiling(team, problems, _oversee(team, helper, weights, root, problems))
-
-
-def _oversee(
-    team: Team, helper: Respond, weights: Weights, root: Key[Array, ""], problems: Problems
-) -> Interaction:
-    """Answers the questions by the overseer, which asks `helper` its sub-questions."""
-    contexts, questions = problems.contexts, problems.questions
-    keys = answer_keys(root, problems.seeds, questions.shape[1])
-    overseer = team.overseer.using(weights.overseer)
-    tree = amplified(team.task, overseer, helper, contexts, depth=1)
-    return tree(questions, jnp.ones(questions.shape[:2], bool), keys)
+    return _ceiling(team, problems, oversee(team, helper, weights, root, problems))
 
 
 def _score_driven(
     team: Team, asks: bool, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
-    tree = _drive(team, weights, root, problems, "assistant")
+    tree = drive(team, weights, root, problems, 1, "assistant")
     return _compiled_results(team, weights.assistant, problems, tree)
 
 
 def _ceiling_driven(
     team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
-    return _compiled_ceiling(team, problems, _drive(team, weights, root, problems, "truth"))
-
-
-def _drive(
-    team: Team, weights: Weights, root: Key[Array, ""], problems: Problems, sub_answers: str
-) -> Interaction:
-    """The same as `_oversee`, for an overseer that runs in Python."""
-    everywhere, keys = ask_all(root, problems)
-    tree = driven(
-        team.task,
-        team.assistant,
-        team.overseer.using(weights.overseer),
-        weights.assistant,
-        problems.contexts,
-        1,
-        sub_answers,
-    )
-    return tree(problems.questions, everywhere, keys)
+    return _compiled_ceiling(team, problems, drive(team, weights, root, problems, 1, "truth"))
 
 
 def _results(
@@ -174,11 +126,8 @@ def _results(
 
     `params` are the assistant's; `tree` is None if the overseer was not asked.
     """
-    task, assistant = team.task, team.assistant
-    contexts, questions = problems.contexts, problems.questions
-    read = contexts_for(task, contexts, questions)
-    cache = assistant.encode(params, read)
-    alone = assistant.answer(params, cache, questions, None)
+    task, contexts, questions = team.task, problems.contexts, problems.questions
+    read, alone = answer_directly(task, team.assistant, params, contexts, questions)
     measured: dict[str, Any] = {}
     if knows_truth(task):
         if (search := search_of(task)) and search.supports:
@@ -193,7 +142,7 @@ def _results(
         if knows_truth(task):
             measured[AMPLIFIED.name] = _right(task, problems, tree.answer)
         measured["amplified_answer"] = tree.answer
-        counts[AMPLIFIED.name] = _calls_behind(tree)
+        counts[AMPLIFIED.name] = count_calls_by_row(tree)
     return measured | {
         "class": vmap_questions(task.class_of)(contexts, questions),
         "answer": alone.tokens,
@@ -209,7 +158,7 @@ def _ceiling(team: Team, problems: Problems, tree: Interaction) -> dict[str, Any
     """Scores the overseer's answers given true sub-answers."""
     return {
         CEILING.name: _right(team.task, problems, tree.answer),
-        CALLS: {CEILING.name: _calls_behind(tree)},
+        CALLS: {CEILING.name: count_calls_by_row(tree)},
     }
 
 
@@ -220,8 +169,3 @@ def _right(
     task: Task, problems: Problems, tokens: Int[Array, "batch questions answer_length"]
 ) -> Bool[Array, "batch questions"]:
     return vmap_questions(task.is_right)(problems.contexts, problems.questions, tokens)
-
-
-def _calls_behind(tree: Interaction) -> dict[str, Int[Array, " batch"]]:
-    counts = count_calls(tree, jnp.ones(tree.question.shape[:2], bool))
-    return {part: jnp.sum(number, axis=1) for part, number in counts.items()}

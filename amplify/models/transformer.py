@@ -174,7 +174,7 @@ class TokenTuple(nnx.Module):
 
 
 class Pointer(nnx.Module):
-    """Copies one token of one row: attention selects the row, and the query the token in it.
+    """Mixes copying a token from an attended row with predicting one from the vocabulary.
 
     Pointer networks: Vinyals et al. 2015 (arXiv:1506.03134); mixed with the vocabulary as in See et
     al. 2017 (arXiv:1704.04368), section 2.2.

@@ -123,7 +123,7 @@ class Continuation:
     def continue_texts(
         self, params: PyTree[Array], tokens: Int[Array, "texts length"]
     ) -> Int[Array, "texts line"]:
-        """Continues texts by one line.
+        """Generates the next line of each text, greedily.
 
         Args:
             params: the checkpoint's weights.

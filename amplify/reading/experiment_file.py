@@ -235,8 +235,9 @@ def _adapt_overseer(
     section = chosen["overseer"]
     with prefix_errors(path):
         adapted = adapt(chosen["task"], section)
+    before = flatten(section, "overseer")
     for key, value in flatten(adapted, "overseer").items():
-        if value == flatten(section, "overseer")[key]:
+        if value == before[key]:
             continue
         given = table["overseer"].get(key.removeprefix("overseer."), value)
         if given != value:

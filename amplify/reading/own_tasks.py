@@ -45,7 +45,7 @@ A_CLASS = ArraySpec("int32", (), below="classes")
 
 
 class Samples(NamedTuple):
-    """The problems that functions are called with, with questions at all depths."""
+    """Sample problems for trying a task's functions: contexts, with a question at each depth."""
 
     contexts: Int[np.ndarray, "contexts facts fact_length"]
     questions: Int[np.ndarray, "contexts depths question_length"]

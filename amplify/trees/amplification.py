@@ -17,11 +17,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify.errors import AmplifyError
+from amplify.runtime import calls
 from amplify.task_abilities import search_of
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
     OVERSEER,
+    Answers,
     Assistant,
     Interaction,
     Overseer,
@@ -86,18 +88,15 @@ def amplify(
             by = jnp.full(where.shape, OVERSEER)
             return Interaction(questions, end.value, by, tuple(steps))
         asked = where if ask.where is None else where & ask.where
-        answerer = respond if ask.to == TO_ASSISTANT else _part(ask.to, parts)
+        answerer = respond if ask.to == calls.ASSISTANT else _part(ask.to, parts)
         sub = answerer(ask.question, asked, fold_in(keys, len(steps) + 1))
         steps.append(Step(asked, sub))
         answers = sub.answer
 
 
-TO_ASSISTANT, TO_ENVIRONMENT = "assistant", "environment"
-
-
 def _part(name: str, parts: Parts) -> Respond:
     if name not in parts:
-        known = ", ".join((TO_ASSISTANT, *parts))
+        known = ", ".join((calls.ASSISTANT, *parts))
         raise AmplifyError(f"the overseer asks the part {name!r}; parts are {known}")
     return parts[name]
 
@@ -111,7 +110,7 @@ def amplified(
     upper: Level = amplify,
     parts: Parts = MappingProxyType({}),
 ) -> Respond:
-    """Stacks `depth` levels of the overseer on the assistant.
+    """Builds a tree of `depth` levels: the overseer above the assistant.
 
     A tree of depth d asks the assistant up to steps^d times per question.
 
@@ -133,7 +132,7 @@ def amplified(
     below = amplified(task, overseer, assistant, contexts, depth - 1, upper, parts)
     respond = with_environment(task, contexts, below)
     level: Level = amplify if depth == 1 else upper
-    all_parts = {TO_ENVIRONMENT: environment_alone(task, contexts), **parts}
+    all_parts = {calls.ENVIRONMENT: environment_alone(task, contexts), **parts}
     return lambda questions, where, keys: level(
         overseer, respond, questions, where, keys, parts=all_parts
     )
@@ -310,6 +309,31 @@ def contexts_for(
     """
     search = search_of(task)
     return search.find(questions) if search else contexts
+
+
+def answer_directly(
+    task: Task,
+    assistant: Assistant,
+    params: PyTree[Array],
+    contexts: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    keys: Key[Array, "batch questions"] | None = None,
+) -> tuple[Int[Array, "batch read read_length"], Answers]:
+    """Answers questions by the assistant, without an overseer.
+
+    Args:
+        task: the task.
+        assistant: the policy.
+        params: the assistant's parameters.
+        contexts: drawn with the questions.
+        questions: about each context.
+        keys: sample the answers; consumed. None: the most likely token at each position.
+
+    Returns:
+        What the assistant read, see `contexts_for`, and its answers.
+    """
+    read = contexts_for(task, contexts, questions)
+    return read, assistant.answer(params, assistant.encode(params, read), questions, keys)
 
 
 def true_answers(task: Task, contexts: Int[Array, "batch facts fact_length"]) -> Respond:

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Int, Key
 
 from amplify.runtime import calls
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
 from amplify.trees.amplification import (
+    Level,
     amplified,
     amplify,
     assistant_alone,
@@ -23,15 +24,17 @@ from amplify.trees.amplification import (
     sub_answerer,
     vmap_questions,
 )
-from amplify.trees.counting import count_calls
-from amplify.trees.driving import ask_all, driven
+from amplify.trees.counting import count_calls_by_row
+from amplify.trees.driving import drive
 from amplify.trees.scanning import amplify_by_scan, unstack
 from amplify.types import (
     Assistant,
     Interaction,
     OverseerKind,
     Problems,
+    Respond,
     Task,
+    Team,
     Weights,
 )
 
@@ -92,8 +95,8 @@ def amplify_problems(
         The amplified chunks, as NumPy arrays.
     """
     root = jax.random.key(seed)
-    static = (task, assistant, overseer, depth, sub_answers)
-    function = functools.partial(amplify_chunk, *static, weights, root)
+    team = Team(task, assistant, overseer)
+    function = functools.partial(amplify_chunk, team, depth, sub_answers, weights, root)
     size = size or chunk_size(len(problems.seeds), place)
     for chunk in map_in_chunks(function, size, problems, advance=advance, place=place):
         calls.count_all(chunk.calls)
@@ -111,9 +114,7 @@ def chunk_size(problems: int, place: Sharding | None) -> int:
 
 
 def amplify_chunk(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
+    team: Team,
     depth: int,
     sub_answers: str,
     weights: Weights,
@@ -123,85 +124,77 @@ def amplify_chunk(
     """Amplifies the questions of one chunk of problems.
 
     Args:
-        task: the task.
-        assistant: the policy that answers sub-questions.
-        overseer: decomposes questions.
+        team: who answers.
         depth: levels of the overseer, at least 1.
         sub_answers: "assistant", or "truth" for the supervised baseline.
         weights: parameters of the assistant and the overseer.
         root: the experiment's key.
         problems: contexts and questions of the chunk.
     """
-    static = (task, assistant, overseer, depth, sub_answers)
-    if not overseer.traced:
-        return _driven(*static, weights, root, problems)
-    chunk = _compiled(*static, weights, root, problems)
+    if not team.overseer.traced:
+        tree = drive(team, weights, root, problems, depth, sub_answers)
+        return _compiled_description(team.task, problems, tree)
+    chunk = _compiled(team, depth, sub_answers, weights, root, problems)
     if depth > 1:
         chunk = chunk._replace(trees=unstack(jax.device_get(chunk.trees)))
     return chunk
 
 
-def _driven(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
-    depth: int,
-    sub_answers: str,
-    weights: Weights,
-    root: Key[Array, ""],
-    problems: Problems,
-) -> Amplified:
-    respond = driven(
-        task,
-        assistant,
-        overseer.using(weights.overseer),
-        weights.assistant,
-        problems.contexts,
-        depth,
-        sub_answers,
-    )
-    everywhere, keys = ask_all(root, problems)
-    tree = respond(problems.questions, everywhere, keys)
-    return _compiled_description(task, problems, everywhere, tree)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
-    task: Task,
-    assistant: Assistant,
-    overseer: OverseerKind,
+    team: Team,
     depth: int,
     sub_answers: str,
     weights: Weights,
     root: Key[Array, ""],
     problems: Problems,
 ) -> Amplified:
-    contexts, questions = problems.contexts, problems.questions
-    alone = assistant_alone(task, assistant, weights.assistant, contexts)
-    helper = sub_answerer(task, contexts, alone, sub_answers)
+    task = team.task
+    alone = assistant_alone(task, team.assistant, weights.assistant, problems.contexts)
+    helper = sub_answerer(task, problems.contexts, alone, sub_answers)
     upper = amplify
-    if overseer.replayable:
+    if team.overseer.replayable:
         upper = functools.partial(amplify_by_scan, answer_length=task.answer_length)
-    bound = overseer.using(weights.overseer)
-    respond = amplified(task, bound, helper, contexts, depth, upper)
-    everywhere = jnp.ones(questions.shape[:2], bool)
-    tree = respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))
-    return _describe(task, problems, everywhere, tree)
+    tree = oversee(team, helper, weights, root, problems, depth, upper)
+    return _describe(task, problems, tree)
 
 
-def _describe(
-    task: Task,
+def oversee(
+    team: Team,
+    helper: Respond,
+    weights: Weights,
+    root: Key[Array, ""],
     problems: Problems,
-    everywhere: Bool[Array, "batch questions"],
-    tree: Interaction,
-) -> Amplified:
+    depth: int = 1,
+    upper: Level = amplify,
+) -> Interaction:
+    """Answers all questions of problems by an overseer that is traced; `driving.drive` does so by
+    one that is not.
+
+    Args:
+        team: who answers.
+        helper: answers the sub-questions of the lowest level.
+        weights: parameters of the overseer; the assistant's are not used here.
+        root: key from which, with the problems' seeds, all samples are drawn.
+        problems: contexts and questions.
+        depth: levels of the overseer.
+        upper: see `amplification.amplified`.
+    """
+    questions = problems.questions
+    overseer = team.overseer.using(weights.overseer)
+    respond = amplified(team.task, overseer, helper, problems.contexts, depth, upper)
+    everywhere = jnp.ones(questions.shape[:2], bool)
+    return respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))
+
+
+def _describe(task: Task, problems: Problems, tree: Interaction) -> Amplified:
     contexts, questions = problems.contexts, problems.questions
     classes = vmap_questions(task.class_of)(contexts, questions)
     return Amplified(
         contexts_for(task, contexts, questions),
         tree.answer,
         classes,
-        jax.tree.map(lambda count: jnp.sum(count, axis=1), count_calls(tree, everywhere)),
+        count_calls_by_row(tree),
         tree,
     )
 

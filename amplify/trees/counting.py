@@ -37,6 +37,16 @@ def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[
     return count_answers(tree, asked, ASSISTANT)
 
 
+def count_calls_by_row(tree: Interaction) -> dict[str, Int[Array, " batch"]]:
+    """Counts the answers in the trees of each row's questions, all of which were asked, by part.
+
+    Args:
+        tree: interactions with the leading axes `batch questions`.
+    """
+    counts = count_calls(tree, jnp.ones(tree.question.shape[:2], bool))
+    return {part: jnp.sum(number, axis=1) for part, number in counts.items()}
+
+
 def count_calls(tree: Interaction, asked: Bool[Array, "*b"]) -> dict[str, Int[Array, "*b"]]:
     """Counts the answers in each item's tree by part; see `count_answers`.
 

@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
+from amplify.runtime import calls
 from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import (
-    TO_ENVIRONMENT,
     amplify,
     assistant_with_memory,
     encode_given_contexts,
@@ -27,7 +27,48 @@ from amplify.trees.amplification import (
     sub_answerer,
     vmap_questions,
 )
-from amplify.types import Assistant, Interaction, Overseer, Problems, Respond, Strategy, Task
+from amplify.types import (
+    Assistant,
+    Interaction,
+    Overseer,
+    Problems,
+    Respond,
+    Strategy,
+    Task,
+    Team,
+    Weights,
+)
+
+
+def drive(
+    team: Team,
+    weights: Weights,
+    root: Key[Array, ""],
+    problems: Problems,
+    depth: int,
+    sub_answers: str,
+) -> Interaction:
+    """Answers all questions of problems by an overseer that is not traced.
+
+    Args:
+        team: who answers.
+        weights: parameters of the assistant and the overseer.
+        root: key from which, with the problems' seeds, all samples are drawn.
+        problems: contexts and questions.
+        depth: levels of the overseer.
+        sub_answers: who answers the sub-questions of the lowest level, see `sub_answerer`.
+    """
+    everywhere, keys = ask_all(root, problems)
+    respond = driven(
+        team.task,
+        team.assistant,
+        team.overseer.using(weights.overseer),
+        weights.assistant,
+        problems.contexts,
+        depth,
+        sub_answers,
+    )
+    return respond(problems.questions, everywhere, keys)
 
 
 def driven(
@@ -39,7 +80,7 @@ def driven(
     depth: int,
     sub_answers: str,
 ) -> Respond:
-    """Stacks `depth` levels of an overseer that is not traced on the assistant.
+    """Builds a tree of `depth` levels: an overseer that is not traced above the assistant.
 
     Args:
         task: the task.
@@ -96,7 +137,7 @@ def _levels(
             primitive, answers, questions, below(questions, where & ~primitive, keys)
         )
 
-    parts = {TO_ENVIRONMENT: functools.partial(_ask_environment, task, contexts)}
+    parts = {calls.ENVIRONMENT: functools.partial(_ask_environment, task, contexts)}
 
     def level(
         questions: Int[Array, "batch questions question_length"],

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from amplify.trees.amplification import TO_ASSISTANT, Parts, amplify, fold_in
+from amplify.runtime import calls
+from amplify.trees.amplification import Parts, amplify, fold_in
 from amplify.types import (
     OVERSEER,
     Ask,
@@ -61,7 +62,7 @@ def amplify_by_scan(
         return replay(overseer(questions, own_keys), answer_to)
 
     parts_asked = _parts_asked(overseer, questions, own_keys, empty)
-    if len(parts_asked) < 2 or {*parts_asked} != {TO_ASSISTANT}:
+    if len(parts_asked) < 2 or {*parts_asked} != {calls.ASSISTANT}:
         return amplify(overseer, respond, questions, where, keys, parts=parts)
 
     def take_step(answers: Array, number: Int[Array, ""]) -> tuple[Array, Step]:

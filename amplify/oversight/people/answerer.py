@@ -26,7 +26,7 @@ from amplify.task_abilities import expander_of, search_of
 from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import contexts_for, vmap_questions
 from amplify.trees.chunks import amplify_chunk
-from amplify.types import Assistant, Problems, Task, Weights
+from amplify.types import Assistant, Problems, Task, Team, Weights
 
 SIZES = (1, 8, 64)
 """Batch sizes, to which batches are padded: the program is compiled only for these."""
@@ -200,9 +200,7 @@ class Answerer:
         problem = jax.tree.map(lambda column: column[item.row][None], self.problems)
         problem = problem._replace(questions=jnp.asarray(question)[None, None])
         chunk = amplify_chunk(
-            task,
-            self.experiment.assistant,
-            self.experiment.overseer,
+            Team(task, self.experiment.assistant, self.experiment.overseer),
             1,
             self.experiment.sub_answers,
             self.weights,

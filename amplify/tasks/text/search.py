@@ -133,7 +133,7 @@ def ask_inside(question: str) -> str:
 
 
 def ask_last_hop(question: str, found: str) -> str:
-    """The second sub-question: the outermost hop, from the answer to the inner question.
+    """The second sub-question: the last hop, starting from the answer to the first sub-question.
 
     Args:
         question: the question.
