@@ -21,7 +21,7 @@ from amplify.tasks.text.search import Search
 from amplify.trees import chunks
 from amplify.trees.amplification import amplified, assistant_alone, skip_if_none, vmap_questions
 from amplify.trees.chunks import amplify_problems
-from amplify.trees.counting import count_assistant_answers, count_calls
+from amplify.trees.counting import count_answers, count_calls
 from amplify.trees.scanning import amplify_by_scan
 from amplify.types import (
     ASSISTANT,
@@ -287,9 +287,9 @@ def test_only_answers_of_the_assistant_that_a_tree_rests_on_are_counted():
             Step(jnp.array([True, True]), inner),
         )
     )
-    assert count_assistant_answers(tree, jnp.array([True, True])).tolist() == [1, 1]
-    assert count_assistant_answers(tree, jnp.array([True, False])).tolist() == [1, 0]
-    assert count_assistant_answers(inner, jnp.array([True, True])).tolist() == [1, 1]
+    assert count_answers(tree, jnp.array([True, True]), ASSISTANT).tolist() == [1, 1]
+    assert count_answers(tree, jnp.array([True, False]), ASSISTANT).tolist() == [1, 0]
+    assert count_answers(inner, jnp.array([True, True]), ASSISTANT).tolist() == [1, 1]
 
 
 def counted(tree, row, column, by) -> int:

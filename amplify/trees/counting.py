@@ -27,16 +27,6 @@ def count_answers(tree: Interaction, asked: Bool[Array, "*b"], by: int) -> Int[A
     return here + sum(count_answers(step.sub, below & step.asked, by) for step in tree.steps)
 
 
-def count_assistant_answers(tree: Interaction, asked: Bool[Array, "*b"]) -> Int[Array, "*b"]:
-    """Counts the assistant's answers in each item's tree; see `count_answers`.
-
-    Args:
-        tree: interactions over a batch of items.
-        asked: True for the items to count; the others have 0.
-    """
-    return count_answers(tree, asked, ASSISTANT)
-
-
 def count_calls_by_row(tree: Interaction) -> dict[str, Int[Array, " batch"]]:
     """Counts the answers in the trees of each row's questions, all of which were asked, by part.
 
