@@ -27,7 +27,7 @@ from amplify.store import Store
 from amplify.task_abilities import knows_truth, search_of
 from amplify.training import dataset
 from amplify.trees.chunks import Amplified, chunk_size
-from amplify.types import Problems, Weights
+from amplify.types import Problems, Roles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Session:
                 f"{words.format_tokens(task, answer)}   (a primitive question, for the environment)"
             )
         problem = self.problem._replace(questions=question[None, None])
-        params = self.weights.assistant
+        params = self.weights["assistant"]
         read, tokens, log_prob = answer_alone(
             task, assistant, params, problem.contexts, problem.questions
         )
@@ -215,7 +215,7 @@ class Session:
 
 
 def _amplify(
-    store: Store, weights: Weights, problems: Problems, depth: int, size: int | None = None
+    store: Store, weights: Roles, problems: Problems, depth: int, size: int | None = None
 ) -> Iterator[Amplified]:
     place = store.experiment.mesh.row_sharding
     return amplify_for(store.experiment, weights, problems, depth=depth, size=size, place=place)

@@ -32,7 +32,7 @@ from amplify.stages import write_data
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, strategy_of
 from amplify.trees.amplification import vmap_questions
-from amplify.types import OverseerKind, Problems, Weights
+from amplify.types import OverseerKind, Problems, Roles
 
 OtherOverseer = Literal["simulated", "nobody"]
 
@@ -131,7 +131,7 @@ def swap(
     if checkpoint is not None:
         roles = store.roles(store.finished(checkpoint, "checkpoint"))
         digest = roles["assistant"].digest
-        others = weights._replace(assistant=load_assistant(experiment, roles))
+        others = {**weights, "assistant": load_assistant(experiment, roles)}
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
     with replaying_with_server(this.path, "distillation/data"):
@@ -151,7 +151,7 @@ def _replayable_round(store: Store, number: int) -> RoundFolder:
     return store.finished(number, "data")
 
 
-def _signal_weights(store: Store, this: RoundFolder) -> tuple[Weights, str]:
+def _signal_weights(store: Store, this: RoundFolder) -> tuple[Roles, str]:
     """Weights that made a round's signal, and the digest of the assistant's."""
     roles = store.roles_of_signal(this)
     return load_weights(store.experiment, roles), roles["assistant"].digest

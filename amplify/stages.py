@@ -44,9 +44,9 @@ from amplify.runtime.progress import Watch
 from amplify.tasks.problems import SPLITS, chunk_rows
 from amplify.training import checkpoint, dataset
 from amplify.training.loop import LogRow, steps_taken, train
-from amplify.training.phase import Phase, Roles, RoleState, Trained
+from amplify.training.phase import Phase, RoleState, Trained
 from amplify.training.step import TrainState, abstract_state, begin, fresh_role, make_step
-from amplify.types import Weights
+from amplify.types import Roles
 
 
 def initialise_roles(
@@ -284,7 +284,7 @@ def _evaluator_during_training(
         assistant, student = mesh.bring_here(both)
         params = mesh.bring_here(roles["overseer"].answering) if learns else overseer
         team = (experiment.task, experiment.assistant, experiment.overseer)
-        weights = Weights(assistant, params)
+        weights = {"assistant": assistant, "overseer": params}
         with calls.counting(calls.LOOKS) as asked:
             means = evaluate_during_training(*team, weights, student, problems, root, asks=asks)
         return {**means, "look_calls": dict(asked.parts)}

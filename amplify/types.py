@@ -14,7 +14,7 @@ Token 0 is padding; an answer of zeros means "don't know".
 """
 
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 from jax.sharding import Sharding
@@ -49,11 +49,8 @@ class Answers(NamedTuple):
     log_prob: Float[Array, "*b"]  # of the whole answer, in nats
 
 
-class Weights(NamedTuple):
-    """Parameters of the assistant and the overseer."""
-
-    assistant: PyTree[Array]
-    overseer: PyTree[Array] | None = None  # None: the overseer has no parameters
+Roles = Mapping[str, PyTree[Array]]
+"""Parameters of models, by role: "assistant", "overseer", ... None if a model has no parameters."""
 
 
 class Ask(NamedTuple):

@@ -33,7 +33,6 @@ from amplify.types import (
     Step,
     Task,
     Team,
-    Weights,
 )
 from tests import host_reads
 
@@ -138,10 +137,10 @@ class Driven(Simulated):
 
 def trees_of(task, overseer, depth, *, count=6, size=None, network=False):
     """Whole trees, and what else is made of problems, in numpy."""
-    assistant, weights = MostlyRight(task), Weights({})
+    assistant, weights = MostlyRight(task), {"assistant": {}}
     if network:
         assistant = FactTransformerConfig(width=16, heads=2).build(task)
-        weights = Weights(jax.jit(assistant.init)(jax.random.key(0)))
+        weights = {"assistant": jax.jit(assistant.init)(jax.random.key(0))}
     made = amplify_problems(
         task, assistant, overseer, weights, problems_of(task, count), SEED, depth=depth, size=size
     )
@@ -178,7 +177,12 @@ def lines_of(task, overseer, depth) -> int:
     assistant = FactTransformerConfig(width=16, heads=2).build(task)
     params = jax.eval_shape(assistant.init, jax.random.key(0))
     learned = None if overseer.replayable else jax.eval_shape(overseer.init, jax.random.key(0))
-    how = (Team(task, assistant, overseer), depth, "assistant", Weights(params, learned))
+    how = (
+        Team(task, assistant, overseer),
+        depth,
+        "assistant",
+        {"assistant": params, "overseer": learned},
+    )
     lowered = chunks._compiled.lower(*how, jax.random.key(0), problems_of(task, 2))
     return lowered.as_text().count("\n")
 

@@ -29,7 +29,6 @@ from amplify.runtime import calls
 from amplify.runtime.calls import Call
 from amplify.store import Store
 from amplify.trees.chunks import amplify_problems
-from amplify.types import Weights
 from tests.checkpoints import checkpoint_folder
 from tests.overseers.test_language_model import continued, overseen
 from tests.servers import FakeServer, Response, completion, fake_server
@@ -416,7 +415,7 @@ def test_an_overseer_that_learns_has_no_constant_measure(tmp_path):
 def test_measures_of_other_questions_are_refused(two_rounds, clean):
     store = Store(two_rounds)
     known = constant_measures.find(store.experiment, store.round(1))
-    weights = Weights(store.experiment.assistant.init(jax.random.key(0)))
+    weights = {"assistant": store.experiment.assistant.init(jax.random.key(0))}
     problems = draw_held_out(store.experiment, "final", 4)
     experiment = store.experiment
     team = (experiment.task, experiment.assistant, experiment.overseer)
@@ -434,8 +433,8 @@ def test_a_look_while_training_measures_what_the_same_weights_measure(tmp_path):
     one, two = (assistant.init(jax.random.key(number)) for number in (1, 2))
     problems, root = draw_held_out(experiment, "select", 8), jax.random.key(experiment.seed)
     with calls.counting(calls.LOOKS) as asked:
-        seen = evaluate_during_training(*team, Weights(one), two, problems, root)["accuracy"]
-    [chunk] = amplify_problems(*team, Weights(one), problems, experiment.seed, size=8)
+        seen = evaluate_during_training(*team, {"assistant": one}, two, problems, root)["accuracy"]
+    [chunk] = amplify_problems(*team, {"assistant": one}, problems, experiment.seed, size=8)
     answers = {"amplified": chunk.answers}
     for name, params in (("alone", one), ("live", two)):
         memory = assistant.encode(params, problems.contexts)
@@ -473,11 +472,12 @@ def test_a_look_that_asks_nobody_measures_what_costs_nothing(tmp_path):
     params = experiment.assistant.init(jax.random.key(1))
     problems, root = draw_held_out(experiment, "select", 8), jax.random.key(experiment.seed)
     team = (experiment.task, experiment.assistant, NeverAsked())
-    seen = evaluate_during_training(*team, Weights(params), params, problems, root, asks=False)
+    weights = {"assistant": params}
+    seen = evaluate_during_training(*team, weights, params, problems, root, asks=False)
     assert set(seen["accuracy"]) == {"alone", "live"}
     assert seen["accuracy"]["alone"] == seen["accuracy"]["live"]
     with pytest.raises(AssertionError, match="it was asked"):
-        evaluate_during_training(*team, Weights(params), params, problems, root)
+        evaluate_during_training(*team, weights, params, problems, root)
 
 
 def test_only_overseers_that_run_in_python_are_costly(tmp_path):

@@ -35,7 +35,6 @@ from amplify.overseers.simulated import SimulatedConfig
 from amplify.reading.experiment_file import read_experiment
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
-from amplify.types import Weights
 from tests.malformed import TASK
 from tests.tiny import TOML, tiny_experiment
 
@@ -173,7 +172,7 @@ def test_evals_of_a_task_without_a_truth_have_answers_and_nothing_right_or_wrong
     overseer = SimulatedConfig().build(task)
     assert measures_of(task, assistant, overseer) == (CONSISTENT,)
     problems = draw_problems(task, 0, 0, "train", 2, [1], apart=False)
-    weights = Weights(jax.jit(assistant.init)(jax.random.key(0)))
+    weights = {"assistant": jax.jit(assistant.init)(jax.random.key(0))}
     items = evaluate(task, assistant, overseer, weights, problems, 0, split="final")
     assert items
     keys = {"class", "split", "problem", "context", "question", "answer", "probability"}

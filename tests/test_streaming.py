@@ -29,7 +29,7 @@ from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.training.options import Training
 from amplify.training.step import fresh_role, make_step, traced_step
 from amplify.trees.chunks import amplify_problems
-from amplify.types import DONT_KNOW, Problems, Weights
+from amplify.types import DONT_KNOW, Problems
 from tests import tiny
 from tests.tiny import tiny_experiment
 
@@ -302,7 +302,7 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
         experiment.task,
         experiment.assistant,
         experiment.overseer,
-        Weights(teacher, overseer),
+        {"assistant": teacher, "overseer": overseer},
         Problems(seeds, contexts, questions),
         seed=5,
     )

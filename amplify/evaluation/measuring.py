@@ -43,9 +43,9 @@ from amplify.types import (
     Assistant,
     OverseerKind,
     Problems,
+    Roles,
     Task,
     Team,
-    Weights,
 )
 from amplify.words import format_tokens
 
@@ -114,7 +114,7 @@ def evaluate(
     task: Task,
     assistant: Assistant,
     overseer: OverseerKind,
-    weights: Weights,
+    weights: Roles,
     problems: Problems,
     seed: int,
     *,
@@ -228,7 +228,7 @@ def evaluate_during_training(
     task: Task,
     assistant: Assistant,
     overseer: OverseerKind,
-    weights: Weights,
+    weights: Roles,
     student: PyTree[Array],
     problems: Problems,
     root: Key[Array, ""],

@@ -24,7 +24,7 @@ from amplify.trees.amplification import (
 from amplify.trees.chunks import oversee
 from amplify.trees.counting import count_calls_by_row
 from amplify.trees.driving import drive
-from amplify.types import Interaction, Problems, Task, Team, Weights
+from amplify.types import Interaction, Problems, Roles, Task, Team
 
 OVERSEER_MEASURES = (AMPLIFIED.name, CEILING.name)
 """Measures that take calls to the overseer."""
@@ -35,7 +35,7 @@ CALLS = "calls"
 def score_answers(
     team: Team,
     wanted: Collection[str],
-    weights: Weights,
+    weights: Roles,
     root: Key[Array, ""],
     problems: Problems,
 ) -> dict[str, Any]:
@@ -88,33 +88,33 @@ def assistant_is_right(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _score_compiled(
-    team: Team, asks: bool, weights: Weights, root: Key[Array, ""], problems: Problems
+    team: Team, asks: bool, weights: Roles, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     tree = None
     if asks:
-        params = weights.assistant
+        params = weights["assistant"]
         alone = assistant_alone(team.task, team.assistant, params, problems.contexts)
         tree = oversee(team, alone, weights, root, problems)
-    return _results(team, weights.assistant, problems, tree)
+    return _results(team, weights["assistant"], problems, tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _ceiling_compiled(
-    team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
+    team: Team, weights: Roles, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     helper = true_answers(team.task, problems.contexts)
     return _ceiling(team, problems, oversee(team, helper, weights, root, problems))
 
 
 def _score_driven(
-    team: Team, asks: bool, weights: Weights, root: Key[Array, ""], problems: Problems
+    team: Team, asks: bool, weights: Roles, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     tree = drive(team, weights, root, problems, 1, "assistant")
-    return _compiled_results(team, weights.assistant, problems, tree)
+    return _compiled_results(team, weights["assistant"], problems, tree)
 
 
 def _ceiling_driven(
-    team: Team, weights: Weights, root: Key[Array, ""], problems: Problems
+    team: Team, weights: Roles, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     return _compiled_ceiling(team, problems, drive(team, weights, root, problems, 1, "truth"))
 

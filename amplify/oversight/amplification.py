@@ -20,8 +20,8 @@ from amplify.oversight.streaming import Streaming
 from amplify.oversight.work import Made, Work
 from amplify.records.round_folder import RoundFolder
 from amplify.training.options import Training
-from amplify.training.phase import Metrics, Phase, Roles, Trained
-from amplify.types import Assistant
+from amplify.training.phase import Metrics, Phase, Trained
+from amplify.types import Assistant, Roles
 
 IMITATION, DISTILLATION, STREAMING = "imitation", "distillation", "streaming"
 """Names of phases."""

@@ -21,11 +21,11 @@ from amplify.oversight.make_data import ask_people
 from amplify.oversight.work import Work, draw_batch
 from amplify.runtime import calls
 from amplify.training.mesh import ONE_DEVICE, Mesh
-from amplify.training.phase import Metrics, Roles, RoleState, Source, Trained, Update
+from amplify.training.phase import Metrics, RoleState, Source, Trained, Update
 from amplify.training.step import ANSWERED
 from amplify.trees.amplification import amplified, assistant_alone, sub_answerer
 from amplify.trees.counting import count_calls
-from amplify.types import Interaction, Respond
+from amplify.types import Interaction, Respond, Roles
 
 HELD_OUT = 10
 """Every 10th demonstration is held out for validation."""

@@ -24,7 +24,7 @@ from amplify.oversight.work import Made, Work
 from amplify.runtime import calls
 from amplify.runtime.progress import Watch
 from amplify.trees.chunks import Amplified, amplify_problems
-from amplify.types import FAILED, Problems, Weights
+from amplify.types import FAILED, Problems, Roles
 
 SAMPLED_TREES = 50
 """Decomposition trees saved in `interactions.jsonl`; any other can be recomputed."""
@@ -33,7 +33,7 @@ SAMPLED_TREES = 50
 def amplified_answers(
     experiment: Experiment,
     number: int,
-    weights: Weights,
+    weights: Roles,
     digest: str,
     problems: Problems,
     people: Gathered | None,
@@ -78,7 +78,7 @@ def amplified_answers(
 
 
 def amplify_for(
-    experiment: Experiment, weights: Weights, problems: Problems, **options: Any
+    experiment: Experiment, weights: Roles, problems: Problems, **options: Any
 ) -> Iterator[Amplified]:
     """Yields amplified answers by an experiment's overseer and assistant, a chunk at a time.
 

@@ -14,13 +14,13 @@ from amplify.records.round_folder import Handle
 from amplify.training import checkpoint
 from amplify.training.phase import RoleState, Trained
 from amplify.training.step import abstract_role
-from amplify.types import Weights
+from amplify.types import Roles
 
 STREAMS = {"imitation": 2**32 - 1, "streaming": 2**32 - 2}
 """Random streams of phases, apart from those of problems, which are numbered by round."""
 
 
-def load_weights(experiment: Experiment, roles: Mapping[str, Handle]) -> Weights:
+def load_weights(experiment: Experiment, roles: Mapping[str, Handle]) -> Roles:
     """Loads the weights that answer questions, onto the devices of this process.
 
     Args:
@@ -31,7 +31,7 @@ def load_weights(experiment: Experiment, roles: Mapping[str, Handle]) -> Weights
         AmplifyError: a checkpoint is missing or damaged.
     """
     assistant = experiment.mesh.bring_here(load_assistant(experiment, roles))
-    return Weights(assistant, load_overseer(experiment, roles))
+    return {"assistant": assistant, "overseer": load_overseer(experiment, roles)}
 
 
 def load_overseer(experiment: Experiment, roles: Mapping[str, Handle]) -> PyTree[Array] | None:

@@ -12,9 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from amplify.errors import AmplifyError
 from amplify.task_abilities import knows_truth
-from amplify.training.phase import Roles
 from amplify.trees.amplification import contexts_for, vmap_questions
-from amplify.types import Assistant, Task
+from amplify.types import Assistant, Roles, Task
 
 
 class Scores(NamedTuple):

@@ -22,11 +22,11 @@ from amplify.oversight.make_data import amplify_for, sample_trees
 from amplify.oversight.work import Made, Work, draw_batch
 from amplify.runtime import calls
 from amplify.task_abilities import Sizes, sizes_of
-from amplify.training.phase import Metrics, Roles, RoleState, Source, Update
+from amplify.training.phase import Metrics, RoleState, Source, Update
 from amplify.training.step import ASSISTANT_ANSWERS
 from amplify.trees.amplification import amplified, assistant_alone, sub_answerer
 from amplify.trees.counting import count_calls
-from amplify.types import DONT_KNOW, Interaction, Problems, Weights
+from amplify.types import DONT_KNOW, Interaction, Problems, Roles
 
 HELD_OUT = 10
 """The last of every 10 slots of the buffer is held out from training."""
@@ -145,7 +145,7 @@ class Streaming(Source):
         experiment, mesh = self.experiment, self.experiment.mesh
         overseer = live["overseer"].answering if "overseer" in live else None
         weights, buffer = mesh.bring_here(
-            (Weights(live["assistant"].answering, overseer), state.buffer)
+            ({"assistant": live["assistant"].answering, "overseer": overseer}, state.buffer)
         )
         rows = jax.device_get(held_out(buffer))
         place = jnp.asarray(rows["place"])

@@ -12,8 +12,8 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-Roles = Mapping[str, PyTree[Array]]
-"""Parameters of models, by role: "assistant", "overseer", ..."""
+from amplify.types import Roles
+
 Metrics = dict[str, Array]
 
 

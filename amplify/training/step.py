@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from amplify.models.abilities import trainable_of
 from amplify.runtime import calls, processes
 from amplify.training.mesh import ONE_DEVICE, Mesh
-from amplify.training.phase import Metrics, Phase, Roles, RoleState, Trained, Update
+from amplify.training.phase import Metrics, Phase, RoleState, Trained, Update
+from amplify.types import Roles
 
 ANSWERED = "answered"
 """Metric: number of answered questions in a batch."""

@@ -33,9 +33,9 @@ from amplify.types import (
     OverseerKind,
     Problems,
     Respond,
+    Roles,
     Task,
     Team,
-    Weights,
 )
 
 CHUNK = 2 * CONTEXTS_PER_CHUNK
@@ -61,7 +61,7 @@ def amplify_problems(
     task: Task,
     assistant: Assistant,
     overseer: OverseerKind,
-    weights: Weights,
+    weights: Roles,
     problems: Problems,
     seed: int,
     *,
@@ -117,7 +117,7 @@ def amplify_chunk(
     team: Team,
     depth: int,
     sub_answers: str,
-    weights: Weights,
+    weights: Roles,
     root: Key[Array, ""],
     problems: Problems,
 ) -> Amplified:
@@ -145,12 +145,12 @@ def _compiled(
     team: Team,
     depth: int,
     sub_answers: str,
-    weights: Weights,
+    weights: Roles,
     root: Key[Array, ""],
     problems: Problems,
 ) -> Amplified:
     task = team.task
-    alone = assistant_alone(task, team.assistant, weights.assistant, problems.contexts)
+    alone = assistant_alone(task, team.assistant, weights["assistant"], problems.contexts)
     helper = sub_answerer(task, problems.contexts, alone, sub_answers)
     upper = amplify
     if team.overseer.replayable:
@@ -162,7 +162,7 @@ def _compiled(
 def oversee(
     team: Team,
     helper: Respond,
-    weights: Weights,
+    weights: Roles,
     root: Key[Array, ""],
     problems: Problems,
     depth: int = 1,
@@ -181,7 +181,7 @@ def oversee(
         upper: see `amplification.amplified`.
     """
     questions = problems.questions
-    overseer = team.overseer.using(weights.overseer)
+    overseer = team.overseer.using(weights.get("overseer"))
     respond = amplified(team.task, overseer, helper, problems.contexts, depth, upper)
     everywhere = jnp.ones(questions.shape[:2], bool)
     return respond(questions, everywhere, answer_keys(root, problems.seeds, questions.shape[1]))

@@ -33,16 +33,16 @@ from amplify.types import (
     Overseer,
     Problems,
     Respond,
+    Roles,
     Strategy,
     Task,
     Team,
-    Weights,
 )
 
 
 def drive(
     team: Team,
-    weights: Weights,
+    weights: Roles,
     root: Key[Array, ""],
     problems: Problems,
     depth: int,
@@ -62,8 +62,8 @@ def drive(
     respond = driven(
         team.task,
         team.assistant,
-        team.overseer.using(weights.overseer),
-        weights.assistant,
+        team.overseer.using(weights.get("overseer")),
+        weights["assistant"],
         problems.contexts,
         depth,
         sub_answers,

@@ -16,7 +16,7 @@ from amplify.tasks.problems import draw_problems
 from amplify.training.phase import RoleState
 from amplify.training.step import averaging_rate
 from amplify.trees.chunks import CHUNK, amplify_chunk
-from amplify.types import Team, Weights
+from amplify.types import Team
 from tests.training import step_of, untrained
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,12 @@ def test_amplification_against_its_forward_passes():
     def amplify():
         return [
             amplify_chunk(
-                Team(task, assistant, overseer), 1, "assistant", Weights(params), root, problems
+                Team(task, assistant, overseer),
+                1,
+                "assistant",
+                {"assistant": params},
+                root,
+                problems,
             ).answers
             for _ in range(chunks)
         ]

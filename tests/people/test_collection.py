@@ -19,7 +19,7 @@ from amplify.people.log import EVENTS, Log
 from amplify.people.rules import Queue
 from amplify.store import Store
 from amplify.training import dataset
-from amplify.types import FAILED, Weights
+from amplify.types import FAILED
 from tests.people.session import people_at_work
 from tests.tiny import TOML, tiny_experiment
 
@@ -276,7 +276,7 @@ def test_a_submission_that_makes_no_sense_goes_back_to_who_made_it(tmp_path):
     log.append({"kind": "taken", "round": 1, "item": item, "person": "p"})
     submitted = {"kind": "submitted", "round": 1, "item": item, "person": "p"}
     log.append({**submitted, "body": {"answer": "seven"}})
-    answerer = Answerer(store.experiment, Weights(None), "", problems)
+    answerer = Answerer(store.experiment, {"assistant": None}, "", problems)
     helper = helper_of(store.experiment, answerer)
     loop = round_loop.RoundLoop(work_rules(store.experiment), 1, log, helper)
     news = list(log.since())

@@ -23,7 +23,6 @@ from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster
 from amplify.people.rules import Queue
 from amplify.store import Store
-from amplify.types import Weights
 from tests.people.session import Nothing
 from tests.people.test_collection import people_experiment
 from tests.web.hostile import hostile_forms
@@ -43,7 +42,7 @@ def opened(tmp_path_factory):
     file.write_text(toml.replace("reviewed = 0.2", "reviewed = 0.0"), encoding="utf-8")
     experiment = Store(folder).experiment
     problems = draw_round(experiment, ROUND)
-    weights = Weights(jax.jit(experiment.assistant.init)(jax.random.key(0)))
+    weights = {"assistant": jax.jit(experiment.assistant.init)(jax.random.key(0))}
     events = open_round(experiment, ROUND, problems, "d" * 64)
     toml = file.read_text(encoding="utf-8")
     return SimpleNamespace(

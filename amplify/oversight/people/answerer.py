@@ -26,7 +26,7 @@ from amplify.task_abilities import expander_of, search_of
 from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import contexts_for, vmap_questions
 from amplify.trees.chunks import amplify_chunk
-from amplify.types import Assistant, Problems, Task, Team, Weights
+from amplify.types import Assistant, Problems, Roles, Task, Team
 
 SIZES = (1, 8, 64)
 """Batch sizes, to which batches are padded: the program is compiled only for these."""
@@ -48,7 +48,7 @@ class Answerer:
     """Answers the sub-questions that people ask in one round."""
 
     experiment: Experiment
-    weights: Weights
+    weights: Roles
     digest: str  # of the assistant's weights
     problems: Problems
 
@@ -168,7 +168,7 @@ class Answerer:
         told = _answer_with(
             experiment.task,
             experiment.assistant,
-            self.weights.assistant,
+            self.weights["assistant"],
             jax.random.key(experiment.seed),
             jax.tree.map(lambda column: column[places], self.problems),
             asked[:, None],
