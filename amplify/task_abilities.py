@@ -9,7 +9,7 @@ ability as a value.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from amplify.answers import EXACT, AnswerRule
 from amplify.types import Strategy, Task
@@ -26,6 +26,9 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "supports": ("context", "question"),
     "parse_answer": ("text",),
     "expand": ("part",),
+    "gold": ("context", "question", "answer"),
+    "draft": ("context", "question", "key"),
+    "impression": ("reader", "context", "question", "answer", "key"),
 }
 """Argument names of each optional method."""
 
@@ -57,6 +60,23 @@ def strategy_of(task: Task) -> Callable[[Int[Array, "*b question_length"]], Stra
         The method; None if the task has no strategy.
     """
     return getattr(task, "strategy", None)
+
+
+Gold = Callable[
+    [
+        Int[Array, "facts fact_length"],
+        Int[Array, " question_length"],
+        Int[Array, " answer_length"],
+    ],
+    Float[Array, ""],
+]
+"""Maps a context, a question about it and an answer to what the answer is worth."""
+
+Draft = Callable[
+    [Int[Array, "facts fact_length"], Int[Array, " question_length"], Key[Array, ""]],
+    Int[Array, " answer_length"],
+]
+"""Maps a context, a question about it and a key, which is consumed, to an answer."""
 
 
 class Sizes(NamedTuple):
@@ -151,6 +171,33 @@ def rule_of(task: Task) -> AnswerRule:
     """
     rule: Any = getattr(task, "answer_rule", None)
     return EXACT if rule is None else rule
+
+
+def gold_of(task: Task) -> Gold | None:
+    """What answers are really worth, for a task whose answers are more or less good.
+
+    Only evals and scorers that the experiment file names may ask; no other training signal does.
+
+    Args:
+        task: may have a method `gold(context, question, answer)`.
+
+    Returns:
+        The method, whose values have mean 0 and standard deviation 1 over `draft_of`'s answers;
+        None if the task's answers are right or wrong.
+    """
+    return getattr(task, "gold", None)
+
+
+def draft_of(task: Task) -> Draft | None:
+    """How somebody answers who does not know what is right; the first policy imitates it.
+
+    Args:
+        task: may have a method `draft(context, question, key)`.
+
+    Returns:
+        The method, which draws an answer; None if the task has no drafts.
+    """
+    return getattr(task, "draft", None)
 
 
 def expander_of(task: Task) -> Callable[[str], str] | None:

@@ -5,12 +5,14 @@ from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.shortest_path import ShortestPath
 from amplify.tasks.algorithmic.union_find import UnionFind
 from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.essays.task import Essays
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
 
 TASKS = {
     "assignments": Assignments,
     "documents": Documents,
+    "essays": Essays,
     "permutation": Permutation,
     "search": Search,
     "shortest-path": ShortestPath,

@@ -1,0 +1,291 @@
+"""Essays about a topic: the task in which reward models, audits and judges can be tested against
+gold, which is known here and hidden from everyone who makes a training signal.
+
+The context is what can be read about the topic: for each claim, which of its statements seem right.
+The answer is an essay, a token for each claim it makes. See `world` for what an essay is worth.
+"""
+
+import dataclasses
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+from pydantic import Field
+
+from amplify.tasks.essays.reader import Reader, read_essay
+from amplify.tasks.essays.sentences import (
+    PREDICATES,
+    SUBJECTS,
+    claim_text,
+    statement_text,
+    topic_name,
+)
+from amplify.tasks.essays.world import (
+    STATEMENTS,
+    World,
+    WorldConfig,
+    essay_gold,
+    make_world,
+    statements_seeming,
+    write_draft,
+)
+
+WRITE = "write"
+SEEMS = ("seems-wrong", "seems-right")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Essays:
+    """Essays. The defaults are the preset of all experiments about essays, but for the number of
+    topics, and of the world, of which seeds 0 to 9 are for tuning and 100 and up are reported.
+    """
+
+    world: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Number of the world: what claims are worth, and which statements are right."""
+    topics: Annotated[int, Field(ge=1, le=8**3)] = 1
+    """Topics that contexts are drawn from. With one, reviews of some essays teach about all."""
+    length: Annotated[int, Field(ge=5, le=32)] = 12
+    """Claims of an essay."""
+    families: Annotated[int, Field(ge=1, le=len(SUBJECTS))] = 8
+    """Families of claims, each about the same subject."""
+    claims_per_family: Annotated[int, Field(ge=2, le=len(PREDICATES) // STATEMENTS)] = 8
+    key_claims: Annotated[int, Field(ge=1)] = 8
+    """Claims that have most of the weight."""
+    insights: Annotated[int, Field(ge=0)] = 48
+    """Pairs of claims that are worth something together."""
+    insight_share: Share = 0.2
+    """Share of the variance of gold that comes from insights, which no claim shows by itself."""
+    repeat_cost: Annotated[float, Field(ge=0)] = 0.18
+    """Cost of the first repeat of a claim, where claims and insights have a spread of 1."""
+    seeming: Share = 0.5
+    """Correlation between a statement's seeming right and being right."""
+    blind_family: Annotated[int, Field(ge=-1)] = 7
+    """Number of the family that no question about a part of an essay can be about; -1: none."""
+
+    truth = None
+    """The worth of an essay is a number; no essay is the right one. See `gold`."""
+    is_right = None
+
+    def __post_init__(self) -> None:
+        """Checks that the sizes fit together.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        if self.key_claims > self.claims:
+            raise ValueError(
+                f"task.key_claims must be at most the number of claims ({self.claims}),"
+                f" got {self.key_claims}"
+            )
+        if self.blind_family >= self.families:
+            raise ValueError(
+                f"task.blind_family must be less than task.families ({self.families}),"
+                f" got {self.blind_family}"
+            )
+        if self.topics > self.claims**3:
+            raise ValueError(f"task.topics must be at most {self.claims**3}, got {self.topics}")
+
+    @property
+    def claims(self) -> int:
+        """Number of different claims."""
+        return self.families * self.claims_per_family
+
+    @property
+    def config(self) -> WorldConfig:
+        """What decides the world."""
+        return WorldConfig(
+            self.world,
+            self.claims,
+            self.length,
+            self.key_claims,
+            self.insights,
+            self.insight_share,
+            self.repeat_cost,
+            self.seeming,
+            self.topics,
+        )
+
+    @property
+    def hidden(self) -> World:
+        """The world. Only scorers and evals may look at it."""
+        return make_world(self.config)
+
+    @property
+    def facts(self) -> int:
+        return 1 + self.claims
+
+    @property
+    def fact_length(self) -> int:
+        return 1 + STATEMENTS
+
+    @property
+    def question_length(self) -> int:
+        return 1
+
+    @property
+    def answer_length(self) -> int:
+        return self.length
+
+    @property
+    def max_depth(self) -> int:
+        return 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ("essay",)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        names = (
+            f"{subject}-{place + 1}"
+            for subject in SUBJECTS[: self.families]
+            for place in range(self.claims_per_family)
+        )
+        return ("?", *names, *SEEMS, WRITE)
+
+    def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
+        return self.describe(jax.random.randint(key, (), 0, self.topics))
+
+    def describe(self, topic: Int[Array, ""]) -> Int[Array, "facts fact_length"]:
+        """What can be read about a topic: its number, and what statements seem.
+
+        Args:
+            topic: its number.
+        """
+        digits = [1 + topic // self.claims**place % self.claims for place in range(STATEMENTS)]
+        first = jnp.stack([jnp.int32(self._write), *digits]).astype(jnp.int32)
+        seeming = statements_seeming(self.config, topic).astype(jnp.int32)
+        names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
+        rows = jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)
+        return jnp.concatenate([first[None], rows])
+
+    def topic_of(self, context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
+        """The number of the topic that a context describes."""
+        # Facts may be in any order.
+        first = jnp.argmax(context[:, 0] == self._write)
+        powers = self.claims ** jnp.arange(STATEMENTS)
+        return jnp.sum((context[first, 1:] - 1) * powers)
+
+    @property
+    def _write(self) -> int:
+        return self.claims + 1 + len(SEEMS)
+
+    def draw_question(
+        self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
+    ) -> Int[Array, " question_length"]:
+        return jnp.full(1, self._write, jnp.int32)
+
+    def claims_of(self, answer: Int[Array, "*b answer_length"]) -> Int[Array, "*b answer_length"]:
+        """The claims of an essay, from 0; -1 for tokens that are no claim."""
+        return jnp.where((answer >= 1) & (answer <= self.claims), answer - 1, -1)
+
+    def gold(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+    ) -> Float[Array, ""]:
+        """The worth of an essay, in standard deviations of drafts; see `world`.
+
+        Args:
+            context: about one topic.
+            question: not used.
+            answer: the essay.
+        """
+        return essay_gold(self.config, self.hidden, self.topic_of(context), self.claims_of(answer))
+
+    def impression(
+        self,
+        reader: Reader,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:
+        """What a reader takes an essay to be worth, in standard deviations of drafts.
+
+        Args:
+            reader: how it reads; see `reader`.
+            context: about one topic.
+            question: not used.
+            answer: the essay.
+            key: consumed.
+        """
+        topic, essay = self.topic_of(context), self.claims_of(answer)
+        return read_essay(self.config, self.hidden, reader, topic, essay, key)
+
+    def draft(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        key: Key[Array, ""],
+    ) -> Int[Array, " answer_length"]:
+        """Writes an essay as somebody does who does not know what is right.
+
+        Args:
+            context: not used.
+            question: not used.
+            key: consumed.
+        """
+        return 1 + write_draft(self.hidden, self.length, key)
+
+    def class_of(
+        self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
+    ) -> Int[Array, ""]:
+        return jnp.int32(0)
+
+    def is_primitive(self, question: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
+        return jnp.zeros(question.shape[:-1], bool)
+
+    def environment(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        key: Key[Array, ""],
+    ) -> Int[Array, " answer_length"]:
+        return jnp.zeros(self.length, jnp.int32)
+
+    def parse(self, text: str) -> list[str]:
+        if " ".join(text.split()).lower() != WRITE:
+            raise ValueError(f'the only question is "{WRITE}": an essay about the topic')
+        return [WRITE]
+
+    def parse_answer(self, text: str) -> list[str]:
+        names = self.vocabulary[1 : 1 + self.claims]
+        words = text.replace(",", " ").split()
+        unknown = [word for word in words if word not in names]
+        if unknown or len(words) != self.length:
+            what = f"{unknown[0]!r} is none" if unknown else f"got {len(words)}"
+            raise ValueError(
+                f"an essay is {self.length} claims, such as {names[0]} {names[-1]} ...; {what}"
+            )
+        return words
+
+    def show(self, words: list[str]) -> str:
+        if words == [WRITE]:
+            return WRITE
+        if words[0] == WRITE:
+            topic = sum(
+                self.vocabulary[1:].index(word) * self.claims**place
+                for place, word in enumerate(words[1:])
+            )
+            return f"The topic is the town of {topic_name(topic)}."
+        if len(words) == self.fact_length and words[1] in SEEMS:
+            return self._show_seeming(words)
+        return " ".join(self._sentence(word) for word in words)
+
+    def _show_seeming(self, words: list[str]) -> str:
+        claim = self.vocabulary.index(words[0]) - 1
+        subject = SUBJECTS[claim // self.claims_per_family]
+        said = (
+            statement_text(claim, place, self.claims_per_family)
+            + (", it seems" if word == SEEMS[1] else ", which is doubtful")
+            for place, word in enumerate(words[1:])
+        )
+        return f"{words[0]}: the {subject} {'; '.join(said)}."
+
+    def _sentence(self, word: str) -> str:
+        names = self.vocabulary[1 : 1 + self.claims]
+        return claim_text(names.index(word), self.claims_per_family) if word in names else word

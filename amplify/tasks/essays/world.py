@@ -1,0 +1,221 @@
+"""The hidden side of essays: which claims are right, and what an essay is worth.
+
+An essay makes claims, and a claim consists of statements. Each topic draws which statements are
+right; a claim is right if all of its statements are. *Gold*, the worth of an essay, is the sum of
+
+- its distinct claims, each its weight if it is right and minus its weight if not: a few *key*
+  claims have most of the weight, and the others are filler;
+- *insights*, worth that a pair of claims has together and no claim has by itself;
+- a cost for repeating a claim, which grows faster than the number of repeats;
+
+in standard deviations of *drafts*, the essays of a writer who does not know what is right. Only
+scorers and evals may read gold; whoever makes a training signal sees what statements seem.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Key
+
+STATEMENTS = 3
+"""Statements of a claim."""
+RIGHT = 0.5 ** (1 / STATEMENTS)
+"""Share of statements that are right, so that half of the claims are."""
+DRAFTS = 1 << 13
+"""Drafts by which gold is scaled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+    """What decides a world: equal values give equal worlds."""
+
+    number: int
+    claims: int
+    length: int
+    key_claims: int
+    insights: int
+    insight_share: float
+    repeat_cost: float
+    seeming: float
+    topics: int
+
+
+class World(NamedTuple):
+    """What claims are worth, in every topic, and how drafts are written."""
+
+    weight: Float32[np.ndarray, " claims"]
+    insight: Float32[np.ndarray, "claims claims"]  # of a pair; symmetric, zero on the diagonal
+    repeat_cost: float
+    draft: Float32[np.ndarray, "claims+1 claims"]  # cumulative probability of the next claim
+    mean: float  # of drafts, before scaling
+    scale: float  # standard deviation of drafts, before scaling
+
+
+@functools.lru_cache(maxsize=64)
+def make_world(config: WorldConfig) -> World:
+    """Draws a world.
+
+    Args:
+        config: what decides it.
+
+    Returns:
+        A world in which the gold of drafts has mean 0 and standard deviation 1, over all topics;
+        insights have a share of `insight_share` in the variance of the sum of claims and insights.
+    """
+    random = np.random.default_rng(config.number)
+    claims = config.claims
+    weight = random.uniform(0.25, 0.75, claims)
+    weight[random.choice(claims, config.key_claims, replace=False)] = random.uniform(
+        2.0, 3.0, config.key_claims
+    )
+    insight = np.zeros((claims, claims))
+    for _ in range(config.insights):
+        pair = random.choice(claims, 2, replace=False)
+        insight[tuple(pair)] += random.normal()
+    insight += insight.T
+    popularity = -np.log1p(random.permutation(claims))
+    logits = popularity + 0.5 * random.normal(size=(claims + 1, claims))
+    odds = np.exp(logits)
+    draft = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
+    parts = (part.astype(np.float32) for part in (weight, insight, draft))
+    weight, insight, draft = parts
+    with jax.ensure_compile_time_eval():
+        return _scaled(config, World(weight, insight, config.repeat_cost, draft, 0.0, 1.0))
+
+
+def _scaled(config: WorldConfig, world: World) -> World:
+    """Scales weights, insights and gold by their spread over drafts about many topics."""
+    key = jax.random.key(config.number)
+    topic_key, draft_key = jax.random.split(key)
+    topics = jax.random.randint(topic_key, (DRAFTS,), 0, config.topics)
+    essays = jax.vmap(lambda key: write_draft(world, config.length, key))(
+        jax.random.split(draft_key, DRAFTS)
+    )
+    present = presence(essays, config.claims)
+    values = jax.vmap(functools.partial(claim_values, config, world))(topics)
+    from_claims = np.asarray(jnp.sum(present * values, axis=-1))
+    from_insights = np.asarray(_insight(world, present))
+    share = config.insight_share
+    weight = world.weight * np.float32((1 - share) ** 0.5 / from_claims.std())
+    spread = from_insights.std()
+    insight = world.insight * np.float32(share**0.5 / spread if spread else 0)
+    world = world._replace(weight=weight, insight=insight)
+    gold = np.asarray(jax.vmap(functools.partial(essay_gold, config, world))(topics, essays))
+    return world._replace(mean=float(gold.mean()), scale=float(gold.std()))
+
+
+def statements_right(
+    config: WorldConfig, topic: Int[Array, ""]
+) -> Bool[Array, "claims statements"]:
+    """Which statements are right about a topic.
+
+    Args:
+        config: of the world.
+        topic: its number.
+    """
+    return jax.random.bernoulli(
+        jax.random.fold_in(_topic_key(config, topic), 0), RIGHT, (config.claims, STATEMENTS)
+    )
+
+
+def statements_seeming(
+    config: WorldConfig, topic: Int[Array, ""]
+) -> Bool[Array, "claims statements"]:
+    """Which statements seem right: correlated with being right by `seeming`.
+
+    Args:
+        config: of the world.
+        topic: its number.
+    """
+    honest_key, other_key = jax.random.split(jax.random.fold_in(_topic_key(config, topic), 1))
+    right = statements_right(config, topic)
+    honest = jax.random.bernoulli(honest_key, config.seeming, right.shape)
+    return jnp.where(honest, right, jax.random.bernoulli(other_key, RIGHT, right.shape))
+
+
+def _topic_key(config: WorldConfig, topic: Int[Array, ""]) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.number), 1), topic)
+
+
+def claims_right(config: WorldConfig, topic: Int[Array, ""]) -> Bool[Array, " claims"]:
+    """Which claims are right about a topic: those with right statements only."""
+    return jnp.all(statements_right(config, topic), axis=-1)
+
+
+def claim_values(
+    config: WorldConfig, world: World, topic: Int[Array, ""]
+) -> Float[Array, " claims"]:
+    """What each claim adds to an essay about a topic, by itself."""
+    return jnp.where(claims_right(config, topic), world.weight, -world.weight)
+
+
+def essay_gold(
+    config: WorldConfig, world: World, topic: Int[Array, ""], essay: Int[Array, " length"]
+) -> Float[Array, ""]:
+    """The worth of an essay about a topic, in standard deviations of drafts.
+
+    Args:
+        config: of the world.
+        world: the one it describes.
+        topic: the topic's number.
+        essay: its claims, from 0; negative ones say nothing.
+    """
+    return value_essay(world, claim_values(config, world, topic), essay)
+
+
+def value_essay(
+    world: World, values: Float[Array, " claims"], essay: Int[Array, " length"]
+) -> Float[Array, ""]:
+    """The worth of an essay given what its claims are worth, or are believed to be worth.
+
+    Args:
+        world: insights, the cost of repeats and the scale.
+        values: of each claim.
+        essay: its claims, from 0; negative ones say nothing.
+
+    Returns:
+        In standard deviations of drafts; their mean is 0.
+    """
+    present = presence(essay, len(values))
+    extra = jnp.maximum(counts(essay, len(values)) - 1, 0)
+    total = jnp.sum(present * values) + _insight(world, present)
+    total -= world.repeat_cost * jnp.sum(extra**1.5)
+    return (total - world.mean) / world.scale
+
+
+def counts(essay: Int[Array, "*b length"], claims: int) -> Float[Array, "*b claims"]:
+    """How often an essay makes each claim."""
+    return jnp.sum(jax.nn.one_hot(essay, claims), axis=-2)
+
+
+def presence(essay: Int[Array, "*b length"], claims: int) -> Float[Array, "*b claims"]:
+    """1 for each claim that an essay makes, 0 for the others."""
+    return jnp.minimum(counts(essay, claims), 1)
+
+
+def _insight(world: World, present: Float[Array, "*b claims"]) -> Float[Array, "*b"]:
+    return 0.5 * jnp.einsum("...i,ij,...j->...", present, jnp.asarray(world.insight), present)
+
+
+def write_draft(world: World, length: int, key: Key[Array, ""]) -> Int[Array, " length"]:
+    """Writes an essay as somebody does who does not know what is right: by popularity, and by which
+    claim usually follows which.
+
+    Args:
+        world: what is popular.
+        length: number of claims.
+        key: consumed.
+    """
+    table = jnp.asarray(world.draft)
+
+    def add(last: Int[Array, ""], uniform: Float[Array, ""]) -> tuple[Array, Array]:
+        # The inverse of the distribution function: much faster than a categorical draw.
+        claim = jnp.sum(table[last] < uniform * table[last, -1]).astype(jnp.int32)
+        return claim, claim
+
+    start = jnp.int32(table.shape[1])
+    return jax.lax.scan(add, start, jax.random.uniform(key, (length,)))[1]
