@@ -81,10 +81,16 @@ def make_world(config: WorldConfig) -> World:
     logits = popularity + 0.5 * random.normal(size=(claims + 1, claims))
     odds = np.exp(logits)
     draft = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
-    parts = (part.astype(np.float32) for part in (weight, insight, draft))
-    weight, insight, draft = parts
+    world = World(
+        weight.astype(np.float32),
+        insight.astype(np.float32),
+        config.repeat_cost,
+        draft.astype(np.float32),
+        mean=0.0,
+        scale=1.0,
+    )
     with jax.ensure_compile_time_eval():
-        return _scaled(config, World(weight, insight, config.repeat_cost, draft, 0.0, 1.0))
+        return _scaled(config, world)
 
 
 def _scaled(config: WorldConfig, world: World) -> World:
