@@ -72,6 +72,33 @@ Gold = Callable[
 ]
 """Maps a context, a question about it and an answer to what the answer is worth."""
 
+
+class Reader(NamedTuple):
+    """How somebody reads an answer."""
+
+    looks: int
+    """Number of parts of an answer that the reader checks; the others are judged by what they seem.
+    """
+    credulity: float
+    """0: the reader allows for how often what seems right is right; 1: it counts as right."""
+    attentive: bool
+    """Whether the reader notices what only the whole answer shows, such as repeats."""
+
+
+Impression = Callable[
+    [
+        Reader,
+        Int[Array, "facts fact_length"],
+        Int[Array, " question_length"],
+        Int[Array, " answer_length"],
+        Key[Array, ""],
+    ],
+    Float[Array, ""],
+]
+"""Maps a reader, a context, a question about it, an answer and a key, which is consumed, to what
+the reader takes the answer to be worth.
+"""
+
 Draft = Callable[
     [Int[Array, "facts fact_length"], Int[Array, " question_length"], Key[Array, ""]],
     Int[Array, " answer_length"],
@@ -186,6 +213,18 @@ def gold_of(task: Task) -> Gold | None:
         None if the task's answers are right or wrong.
     """
     return getattr(task, "gold", None)
+
+
+def impression_of(task: Task) -> Impression | None:
+    """What somebody who reads an answer takes it to be worth.
+
+    Args:
+        task: may have a method `impression(reader, context, question, answer, key)`.
+
+    Returns:
+        The method, in the unit of `gold_of`; None if the task does not simulate readers.
+    """
+    return getattr(task, "impression", None)
 
 
 def draft_of(task: Task) -> Draft | None:

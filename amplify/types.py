@@ -34,6 +34,13 @@ OTHERS = 3
 """The i-th part that an oversight declares (from 0) has the value `OTHERS + i`."""
 
 
+class Scores(NamedTuple):
+    """Scores of answers."""
+
+    value: Float[Array, "batch questions"]  # the higher, the better
+    obtained: Bool[Array, "batch questions"]  # False: there is no score, and `value` is meaningless
+
+
 class Problems(NamedTuple):
     """A batch of contexts and the questions asked about each."""
 
@@ -114,11 +121,11 @@ class OverseerKind(Protocol):
         `trees.scanning`). False if it runs a network or is not traced.
         """
 
-    def using(self, params: Any) -> Overseer:
-        """Binds parameters to the overseer.
-
-        Args:
-            params: the overseer's parameters; None if it has none.
+    @property
+    def using(self) -> Any:
+        """Binds parameters to the overseer: a method that takes them, None if it has none, and
+        returns an `Overseer`. None if it only judges answers and gives none (see
+        `models.abilities.gives_answers`).
         """
 
 

@@ -34,6 +34,68 @@ select = 24
 final = 24
 """
 
+JUDGED_ESSAYS = """
+[task]
+kind = "essays"
+length = 5
+families = 2
+claims_per_family = 4
+key_claims = 2
+insights = 4
+blind_family = 1
+
+[assistant]
+kind = "fact-transformer"
+width = 16
+heads = 2
+encoder_layers = 0
+decoder_layers = 1
+copies = false
+
+[overseer]
+kind = "judge"
+
+[oversight]
+kind = "reward-model"
+reviews = 200
+fitting_batch = 32
+
+[oversight.reward_model]
+members = 2
+width = 16
+
+[oversight.fitting]
+steps = 60
+learning_rate = 1e-2
+weight_decay = 0.1
+
+[oversight.drafts]
+steps = 60
+learning_rate = 1e-2
+
+[questions]
+contexts = 64
+per_context = 4
+
+[training]
+steps = 20
+batch = 8
+learning_rate = 1e-2
+target_horizon = 1
+log_every = 10
+look_every = 10
+checkpoint_every = 10
+
+[evals]
+select = 64
+final = 64
+per_depth = 1
+
+[gate]
+measure = "beats_draft"
+worthwhile = 0.2
+"""
+
 
 def tiny_experiment(folder: Path, toml: str = TOML) -> Path:
     folder.mkdir(parents=True)

@@ -62,6 +62,20 @@ CONSISTENT = Measure(
     ' "Don\'t know" does not count. Measured if the task knows no truth.',
     of="assistant",
 )
+GOLD = Measure(
+    "gold",
+    "gold",
+    "What the assistant's sampled answers to held-out questions are really worth, in standard"
+    " deviations of drafts, whose mean is 0. Nothing is trained on it.",
+    of="assistant",
+    share=False,
+)
+BEATS_DRAFT = Measure(
+    "beats_draft",
+    "better than a draft",
+    "Held-out questions to which the assistant's sampled answer is really worth more than a draft.",
+    of="assistant",
+)
 FOUND = Measure(
     "found",
     "passages found",

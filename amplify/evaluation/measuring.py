@@ -20,22 +20,25 @@ from amplify.evaluation.measures import (
     ALONE,
     ALONE_IF_FOUND,
     AMPLIFIED,
+    BEATS_DRAFT,
     CEILING,
     CONSISTENT,
     FOUND,
+    GOLD,
     LIVE,
     Measure,
 )
 from amplify.evaluation.scoring import (
-    OVERSEER_MEASURES,
     assistant_is_right,
+    overseer_measures,
     record_calls,
     score_answers,
 )
+from amplify.models.abilities import gives_answers
 from amplify.overseers.human import learner_of
 from amplify.overseers.language_model import check_unanswered
 from amplify.runtime import calls
-from amplify.task_abilities import knows_truth, rule_of, search_of
+from amplify.task_abilities import gold_of, knows_truth, rule_of, search_of
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, chunk_rows, map_in_chunks
 from amplify.types import (
     DONT_KNOW,
@@ -56,8 +59,10 @@ CHUNK = CONTEXTS_PER_CHUNK
 def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tuple[Measure, ...]:
     """Returns the measures of an experiment, in the order in which they are shown.
 
-    For a task without a truth, the only measure is the agreement of the assistant with its
-    overseer. For a task that searches for contexts, the recall of the search is measured, too.
+    For a task whose answers are more or less good, it is what they are worth. For a task without a
+    truth, the only measure is the agreement of the assistant with its overseer. An overseer that
+    judges answers without giving any has no measures of its own. For a task that searches for
+    contexts, the recall of the search is measured, too.
 
     Args:
         task: the task.
@@ -71,8 +76,12 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
         dataclasses.replace(AMPLIFIED, costly=costly),
         dataclasses.replace(CEILING, costly=costly, constant=not learns),
     )
+    if gold_of(task):
+        return (GOLD, BEATS_DRAFT)
     if not knows_truth(task):
         return (dataclasses.replace(CONSISTENT, costly=costly),)
+    if not gives_answers(overseer):
+        return (ALONE,)
     found = (FOUND, ALONE_IF_FOUND) if search_of(task) else ()
     return right + found
 
@@ -98,7 +107,7 @@ class Item:
     question: str
     label: str  # the question's class
     truth: str | None  # None: the task knows no truth
-    answer: str  # the assistant's most likely answer, without the overseer
+    answer: str  # the assistant's, without the overseer: its most likely one, or what gold is of
     probability: float  # of that answer
     measures: Mapping[str, bool | float]  # by name; missing values are left out
 
@@ -148,7 +157,7 @@ def evaluate(
     """
     root = jax.random.key(seed)
     names = [measure.name for measure in measures_of(task, assistant, overseer)]
-    wanted = [name for name in OVERSEER_MEASURES if name not in skip]
+    wanted = [name for name in overseer_measures(task, overseer) if name not in skip]
     team = Team(task, assistant, overseer)
     function = functools.partial(score_answers, team, wanted, weights, root)
     size = chunk_rows(len(problems.seeds), CHUNK, place)
@@ -156,7 +165,8 @@ def evaluate(
     scored = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     record_calls(scored)
     scored |= _compared(task, scored)
-    check_unanswered(overseer, scored["amplified_answer"])
+    if "amplified_answer" in scored:
+        check_unanswered(overseer, scored["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))
     digests = [context_digest(context) for context in jax.device_get(problems.contexts)]
     return [
@@ -251,7 +261,8 @@ def evaluate_during_training(
         `{"accuracy": {measure: {class: mean}}}`, with the names of `measures_of` and, for tasks
         with a truth, LIVE. Classes without values are left out.
     """
-    wanted, team = OVERSEER_MEASURES if asks else (), Team(task, assistant, overseer)
+    team = Team(task, assistant, overseer)
+    wanted = overseer_measures(task, overseer) if asks else ()
     scored = jax.device_get(score_answers(team, wanted, weights, root, problems))
     record_calls(scored)
     scored |= _compared(task, scored)

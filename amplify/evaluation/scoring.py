@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from amplify.evaluation.measures import ALONE, AMPLIFIED, CEILING, FOUND
+from amplify.evaluation.measures import ALONE, AMPLIFIED, BEATS_DRAFT, CEILING, FOUND, GOLD
+from amplify.models.abilities import gives_answers
 from amplify.runtime import calls
-from amplify.task_abilities import knows_truth, search_of
+from amplify.task_abilities import draft_of, gold_of, knows_truth, search_of
+from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import (
     answer_directly,
     assistant_alone,
@@ -24,12 +26,24 @@ from amplify.trees.amplification import (
 from amplify.trees.chunks import oversee
 from amplify.trees.counting import count_calls_by_row
 from amplify.trees.driving import drive
-from amplify.types import Interaction, Problems, Roles, Task, Team
+from amplify.types import Interaction, OverseerKind, Problems, Roles, Task, Team
 
-OVERSEER_MEASURES = (AMPLIFIED.name, CEILING.name)
-"""Measures that take calls to the overseer."""
+DRAFTS = 2**31 - 1
+"""Folded into the key of an answer, for that of a draft to compare it with."""
 CALLS = "calls"
 """Key of the counts of calls, by measure and part, in what `score_answers` returns."""
+
+
+def overseer_measures(task: Task, overseer: OverseerKind) -> tuple[str, ...]:
+    """Returns the names of the measures that take answers of the overseer.
+
+    Args:
+        task: there are none if its answers are more or less good.
+        overseer: there are none if it judges answers without giving any.
+    """
+    if gold_of(task) or not gives_answers(overseer):
+        return ()
+    return (AMPLIFIED.name, CEILING.name)
 
 
 def score_answers(
@@ -45,7 +59,7 @@ def score_answers(
 
     Args:
         team: who answers.
-        wanted: the measures in OVERSEER_MEASURES to take; the overseer is not asked for others.
+        wanted: those of `overseer_measures` to take; the overseer is not asked for others.
         weights: parameters of the assistant and the overseer.
         root: key from which, with the problems' seeds, all samples are drawn.
         problems: contexts and questions.
@@ -95,7 +109,7 @@ def _score_compiled(
         params = weights["assistant"]
         alone = assistant_alone(team.task, team.assistant, params, problems.contexts)
         tree = oversee(team, alone, weights, root, problems)
-    return _results(team, weights["assistant"], problems, tree)
+    return _results(team, weights["assistant"], root, problems, tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -110,7 +124,7 @@ def _score_driven(
     team: Team, asks: bool, weights: Roles, root: Key[Array, ""], problems: Problems
 ) -> dict[str, Any]:
     tree = drive(team, weights, root, problems, 1, "assistant")
-    return _compiled_results(team, weights["assistant"], problems, tree)
+    return _compiled_results(team, weights["assistant"], root, problems, tree)
 
 
 def _ceiling_driven(
@@ -120,15 +134,21 @@ def _ceiling_driven(
 
 
 def _results(
-    team: Team, params: PyTree[Array], problems: Problems, tree: Interaction | None
+    team: Team,
+    params: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+    tree: Interaction | None,
 ) -> dict[str, Any]:
-    """Scores the assistant's most likely answers, and the overseer's.
+    """Scores the assistant's answers, and the overseer's.
 
+    The assistant's are its most likely ones; where answers are more or less good, they are sampled.
     `params` are the assistant's; `tree` is None if the overseer was not asked.
     """
     task, contexts, questions = team.task, problems.contexts, problems.questions
-    read, alone = answer_directly(task, team.assistant, params, contexts, questions)
-    measured: dict[str, Any] = {}
+    keys = answer_keys(root, problems.seeds, questions.shape[1]) if gold_of(task) else None
+    read, alone = answer_directly(task, team.assistant, params, contexts, questions, keys)
+    measured = {} if keys is None else _measure_gold(task, problems, alone.tokens, keys)
     if knows_truth(task):
         if (search := search_of(task)) and search.supports:
             measured[FOUND.name] = vmap_questions(search.supports)(read, questions)
@@ -149,6 +169,24 @@ def _results(
         "probability": jnp.exp(alone.log_prob),
         CALLS: counts,
     }
+
+
+def _measure_gold(
+    task: Task,
+    problems: Problems,
+    tokens: Int[Array, "batch questions answer_length"],
+    keys: Key[Array, "batch questions"],
+) -> dict[str, Any]:
+    """What answers are worth, and whether it is more than what drafts are."""
+    gold, draft = gold_of(task), draft_of(task)
+    assert gold is not None
+    asked = (problems.contexts, problems.questions)
+    measured = {GOLD.name: vmap_questions(gold)(*asked, tokens)}
+    if draft is not None:
+        draft_keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, DRAFTS)))(keys)
+        drafts = vmap_questions(draft)(*asked, draft_keys)
+        measured[BEATS_DRAFT.name] = measured[GOLD.name] > vmap_questions(gold)(*asked, drafts)
+    return measured
 
 
 _compiled_results = jax.jit(_results, static_argnums=0)

@@ -59,6 +59,15 @@ def preparer_of(part: Any) -> Callable[[], None] | None:
     return getattr(part, "prepare", None)
 
 
+def gives_answers(overseer: Any) -> bool:
+    """Whether an overseer answers questions; otherwise it only judges the answers of others.
+
+    Args:
+        overseer: its `using` is a method, or None.
+    """
+    return getattr(overseer, "using", None) is not None
+
+
 def layout_of(model: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """The form in which a model trains on a data set's rows.
 

@@ -3,6 +3,7 @@ configuration.
 """
 
 from amplify.overseers.human import HumanConfig
+from amplify.overseers.judge import JudgeConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.learned import LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
@@ -12,4 +13,5 @@ OVERSEERS = {
     "learned": LearnedConfig,
     "language-model": LanguageModelOverseerConfig,
     "human": HumanConfig,
+    "judge": JudgeConfig,
 }

@@ -2,7 +2,13 @@
 
 from amplify.oversight.amplification import Amplification
 from amplify.oversight.direct import Direct
+from amplify.oversight.reward_model import RewardModelling
 from amplify.oversight.truth import Truth
 
-OVERSIGHT = {"amplification": Amplification, "truth": Truth, "direct": Direct}
+OVERSIGHT = {
+    "amplification": Amplification,
+    "truth": Truth,
+    "direct": Direct,
+    "reward-model": RewardModelling,
+}
 """Maps `[oversight] kind` of an experiment file to a class."""

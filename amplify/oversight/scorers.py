@@ -5,22 +5,15 @@ a signal or audits it takes any scorer.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 from amplify.errors import AmplifyError
 from amplify.task_abilities import knows_truth
 from amplify.trees.amplification import contexts_for, vmap_questions
-from amplify.types import Assistant, Roles, Task
-
-
-class Scores(NamedTuple):
-    """Scores of answers."""
-
-    value: Float[Array, "batch questions"]  # the higher, the better
-    obtained: Bool[Array, "batch questions"]  # False: there is no score, and `value` is meaningless
+from amplify.types import Assistant, Roles, Scores, Task
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import numpy as np
 
 from amplify.errors import AmplifyError
 from amplify.evaluation.measuring import Item
-from amplify.evaluation.scoring import OVERSEER_MEASURES
+from amplify.evaluation.scoring import overseer_measures
 from amplify.experiment.sections import IDENTITY, Experiment
 from amplify.records.provenance import made_by
 from amplify.records.round_folder import RoundFolder, read_evals
@@ -111,9 +111,8 @@ def _round(this: RoundFolder, number: int) -> RoundFolder:
 
 def constant_names(experiment: Experiment) -> list[str]:
     """Returns the names of the constant measures that take calls to the overseer."""
-    return [
-        one.name for one in experiment.measures if one.constant and one.name in OVERSEER_MEASURES
-    ]
+    asked = overseer_measures(experiment.task, experiment.overseer)
+    return [one.name for one in experiment.measures if one.constant and one.name in asked]
 
 
 def sources(

@@ -73,6 +73,8 @@ class Trained:
     """Microbatches that a batch is split into; gradients are accumulated over them."""
     keeps_optimizer: bool = False
     """Whether training continues with the optimizer state of the role's last phase."""
+    begins: str = ""
+    """The role whose weights training begins with, of the same model; empty: the role's own."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from amplify.training.step import begin, fresh_role
 from amplify.trees.amplification import vmap_questions
 from amplify.types import FAILED
 from tests.servers import completion, fake_server
-from tests.tiny import TOML, tiny_experiment
+from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment
 
 KINDS = Path(__file__).parent
 LEARNED = TOML.replace('kind = "simulated"', 'kind = "learned"\nwidth = 16\nheads = 2\nlayers = 1')
@@ -41,6 +41,7 @@ EXPERIMENTS = {
     "amplification, streaming": STREAMED,
     "truth": overseen_by("truth"),
     "direct": overseen_by("direct", TOML.replace('[overseer]\nkind = "simulated"', ASKED)),
+    "reward-model": JUDGED_ESSAYS,
     "best_of": overseen_by("best_of.py:BestOf"),
     "reinforce": overseen_by("reinforce.py:Reinforce"),
     "audits": overseen_by("audits.py:Audits"),

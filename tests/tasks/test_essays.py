@@ -1,13 +1,14 @@
 """The world of essays: what is right, what seems right, and what essays are worth."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.tasks.essays.reader import Reader
+from amplify.task_abilities import Reader
 from amplify.tasks.essays.sentences import claim_text, topic_name
 from amplify.tasks.essays.task import Essays
 from amplify.tasks.essays.world import claims_right, statements_right, statements_seeming
@@ -155,7 +156,7 @@ def test_a_gullible_reader_adds_up_what_seems_right_and_misses_repeats():
 def test_a_context_says_which_topic_it_is_in_any_order():
     task = Essays(topics=512)
     for topic in (0, 1, 63, 64, 511):
-        context = task.describe(jnp.int32(topic))
+        context = task.describe(jnp.int32(topic), jnp.int32(5))
         assert int(task.topic_of(context)) == topic
         assert int(task.topic_of(context[::-1])) == topic
 
@@ -168,10 +169,20 @@ def test_essays_are_read_as_sentences():
     names = " ".join(task.vocabulary[int(token)] for token in answers[0])
     np.testing.assert_array_equal(read_answer(task, names), answers[0])
     assert format_tokens(task, np.asarray(contexts[0][0])) == "The topic is the town of Arby."
-    assert list(read_question(task, " Write ")) == [len(task.vocabulary) - 1]
+    assert re.fullmatch(
+        r"The essay is for reader \d+\.", format_tokens(task, np.asarray(contexts[0][1]))
+    )
+    assert list(read_question(task, " Write ")) == [task.vocabulary.index("write")]
     sentences = {claim_text(claim, task.claims_per_family) for claim in range(task.claims)}
     assert len(sentences) == task.claims
     assert len({topic_name(topic) for topic in range(512)}) == 512
+
+
+def test_an_untrained_assistant_may_say_anything():
+    task = Essays()
+    words = list(task.vocabulary[-task.length :])
+    assert words[-1] in task.show(words[::-1])
+    assert "?" in task.show(["?", *words[1:]])
 
 
 @pytest.mark.parametrize("answer", ["bridge-1", "bridge-1 " * 13, "bridge-9 " * 12, ""])

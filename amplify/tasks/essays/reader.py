@@ -4,12 +4,11 @@ A reader checks a few statements and goes by what the others seem. How far it tr
 right is its *credulity*; a hurried reader also misses what only the whole essay shows.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from amplify.task_abilities import Reader
 from amplify.tasks.essays.world import (
     RIGHT,
     STATEMENTS,
@@ -21,18 +20,6 @@ from amplify.tasks.essays.world import (
     statements_seeming,
     value_essay,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """How a reader reads."""
-
-    looks: int
-    """Statements that it checks; the others are judged by what they seem."""
-    credulity: float
-    """0: it allows for how often what seems right is right; 1: what seems right counts as right."""
-    attentive: bool
-    """Whether it notices insights and repeats."""
 
 
 def read_essay(

@@ -2,7 +2,8 @@
 gold, which is known here and hidden from everyone who makes a training signal.
 
 The context is what can be read about the topic: for each claim, which of its statements seem right.
-The answer is an essay, a token for each claim it makes. See `world` for what an essay is worth.
+It also names a reader, which says nothing about the worth of an essay, but makes every commission
+different. The answer is an essay, a token for each claim it makes. See `world` for its worth.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.tasks.essays.reader import Reader, read_essay
+from amplify.task_abilities import Reader
+from amplify.tasks.essays.reader import read_essay
 from amplify.tasks.essays.sentences import (
     PREDICATES,
     SUBJECTS,
@@ -31,7 +33,7 @@ from amplify.tasks.essays.world import (
     write_draft,
 )
 
-WRITE = "write"
+WRITE, FOR = "write", "for"
 SEEMS = ("seems-wrong", "seems-right")
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -114,7 +116,7 @@ class Essays:
 
     @property
     def facts(self) -> int:
-        return 1 + self.claims
+        return 2 + self.claims
 
     @property
     def fact_length(self) -> int:
@@ -143,23 +145,32 @@ class Essays:
             for subject in SUBJECTS[: self.families]
             for place in range(self.claims_per_family)
         )
-        return ("?", *names, *SEEMS, WRITE)
+        return ("?", *names, *SEEMS, WRITE, FOR)
 
     def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
-        return self.describe(jax.random.randint(key, (), 0, self.topics))
+        topic_key, reader_key = jax.random.split(key)
+        topic = jax.random.randint(topic_key, (), 0, self.topics)
+        return self.describe(topic, jax.random.randint(reader_key, (), 0, self.claims**STATEMENTS))
 
-    def describe(self, topic: Int[Array, ""]) -> Int[Array, "facts fact_length"]:
+    def describe(
+        self, topic: Int[Array, ""], reader: Int[Array, ""]
+    ) -> Int[Array, "facts fact_length"]:
         """What can be read about a topic: its number, and what statements seem.
 
         Args:
             topic: its number.
+            reader: number of the reader, below the number of claims to the power of 3.
         """
-        digits = [1 + topic // self.claims**place % self.claims for place in range(STATEMENTS)]
-        first = jnp.stack([jnp.int32(self._write), *digits]).astype(jnp.int32)
+        first = jnp.stack([self._digits(self._write, topic), self._digits(self._write + 1, reader)])
         seeming = statements_seeming(self.config, topic).astype(jnp.int32)
         names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
         rows = jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)
-        return jnp.concatenate([first[None], rows])
+        return jnp.concatenate([first, rows])
+
+    def _digits(self, marker: int, number: Int[Array, ""]) -> Int[Array, " fact_length"]:
+        """A fact that consists of a marker and a number, the least significant digit first."""
+        digits = [1 + number // self.claims**place % self.claims for place in range(STATEMENTS)]
+        return jnp.stack([jnp.int32(marker), *digits]).astype(jnp.int32)
 
     def topic_of(self, context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
         """The number of the topic that a context describes."""
@@ -207,7 +218,7 @@ class Essays:
         """What a reader takes an essay to be worth, in standard deviations of drafts.
 
         Args:
-            reader: how it reads; see `reader`.
+            reader: how it reads.
             context: about one topic.
             question: not used.
             answer: the essay.
@@ -266,15 +277,15 @@ class Essays:
     def show(self, words: list[str]) -> str:
         if words == [WRITE]:
             return WRITE
-        if words[0] == WRITE:
-            topic = sum(
-                self.vocabulary[1:].index(word) * self.claims**place
-                for place, word in enumerate(words[1:])
-            )
-            return f"The topic is the town of {topic_name(topic)}."
-        if len(words) == self.fact_length and words[1] in SEEMS:
-            return self._show_seeming(words)
-        return " ".join(self._sentence(word) for word in words)
+        if len(words) != self.fact_length:  # an essay, perhaps of any tokens
+            return " ".join(self._sentence(word) for word in words)
+        if words[0] in (WRITE, FOR):
+            digits = [self.vocabulary[1:].index(word) for word in words[1:]]
+            number = sum(digit * self.claims**place for place, digit in enumerate(digits))
+            if words[0] == FOR:
+                return f"The essay is for reader {number}."
+            return f"The topic is the town of {topic_name(number)}."
+        return self._show_seeming(words)
 
     def _show_seeming(self, words: list[str]) -> str:
         claim = self.vocabulary.index(words[0]) - 1

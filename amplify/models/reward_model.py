@@ -1,0 +1,130 @@
+"""Reward models: networks that predict how much a judge values an answer.
+
+An ensemble has several members that are trained on different parts of the reviews: each review
+belongs to one of `FOLDS` folds, and member i never sees fold i. So every member has reviews to be
+measured on, and the members' disagreement shows where they guess.
+"""
+
+import dataclasses
+import functools
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key, PyTree
+from pydantic import Field
+
+from amplify.models.transformer import TokenTuple, linear, norm
+from amplify.types import Task
+
+FOLDS = 5
+"""Parts into which reviews are divided; also the largest number of members."""
+Size = Annotated[int, Field(ge=1)]
+Aggregate = Literal["mean", "worst", "mean-variance"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelConfig:
+    """The size of a reward model."""
+
+    members: Annotated[int, Field(ge=1, le=FOLDS)] = 1
+    """Networks of the ensemble."""
+    width: Size = 64
+    layers: Size = 2
+    aggregate: Aggregate = "mean-variance"
+    """How members are combined: their mean, the lowest value, or the mean minus the variance
+    between them (Coste et al. 2023, arXiv:2310.02743). With one member, they are the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModel:
+    """An ensemble, as pure functions of its parameters.
+
+    It reads the question and the answer, but not the context: it can learn what is good in every
+    context.
+    """
+
+    config: RewardModelConfig
+    task: Task
+
+    def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        """Draws untrained parameters, one tree for each member."""
+        return [
+            nnx.state(_network(self.config, self.task, nnx.Rngs(params=key)), nnx.Param)
+            for key in jax.random.split(key, self.config.members)
+        ]
+
+    def rewards(
+        self,
+        params: PyTree[Array],
+        questions: Int[Array, "*b question_length"],
+        answers: Int[Array, "*b answer_length"],
+    ) -> Float[Array, "members *b"]:
+        """The reward that each member gives to answers.
+
+        Differences between rewards are log-odds that one answer is preferred to another; where a
+        reward begins is arbitrary.
+
+        Args:
+            params: as from `init`.
+            questions: what was asked.
+            answers: one to each question.
+        """
+        graph = _graph(self.config, self.task)
+        return jnp.stack([nnx.merge(graph, member)(questions, answers) for member in params])
+
+    def combine(self, rewards: Float[Array, "members *b"]) -> Float[Array, "*b"]:
+        """Combines the members' rewards, which must be normalised, to one.
+
+        Args:
+            rewards: of each member, with mean 0 and standard deviation 1 on reference answers.
+        """
+        if self.config.aggregate == "worst":
+            return jnp.min(rewards, axis=0)
+        mean = jnp.mean(rewards, axis=0)
+        return mean if self.config.aggregate == "mean" else mean - jnp.var(rewards, axis=0)
+
+
+class RewardNetwork(nnx.Module):
+    """An MLP on embedded tokens of question and answer, with one output.
+
+    Answers are embedded both by position and as a bag, in which only counts of tokens matter.
+    """
+
+    def __init__(self, config: RewardModelConfig, task: Task, rngs: nnx.Rngs) -> None:
+        words, width = len(task.vocabulary), config.width
+        length = task.question_length + task.answer_length
+        self.words = words
+        self.tokens = TokenTuple(length, words, width, rngs)
+        self.counts = linear(words, width, ("vocabulary", "embed"), rngs)
+        self.presence = linear(words, width, ("vocabulary", "embed"), rngs)
+        self.direct = linear(words, 1, ("vocabulary", None), rngs, biased=False)
+        self.layers = nnx.List(
+            [linear(width, width, ("embed", "mlp"), rngs) for _ in range(config.layers)]
+        )
+        self.norm = norm(width, rngs)
+        self.out = linear(width, 1, ("embed", None), rngs)
+
+    def __call__(
+        self,
+        questions: Int[Array, "*b question_length"],
+        answers: Int[Array, "*b answer_length"],
+    ) -> Float[Array, "*b"]:
+        """The reward of each answer."""
+        count = jnp.sum(jax.nn.one_hot(answers, self.words), axis=-2)
+        x = self.counts(count) + self.presence(jnp.minimum(count, 1))
+        x += 0.1 * self.tokens(jnp.concatenate([questions, answers], axis=-1))
+        for layer in self.layers:
+            x = jax.nn.gelu(layer(x))
+        return (self.out(x) + self.direct(count))[..., 0]
+
+
+def _network(config: RewardModelConfig, task: Task, rngs: nnx.Rngs) -> RewardNetwork:
+    return RewardNetwork(config, task, rngs)
+
+
+@functools.cache
+def _graph(config: RewardModelConfig, task: Task) -> nnx.GraphDef:
+    """The network's structure, without parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: _network(config, task, nnx.Rngs(0))))

@@ -1,0 +1,173 @@
+"""Reviews of pairs of answers, and the objective that teaches a reward model to predict them.
+
+Bradley and Terry 1952: a reward is a number such that the difference between two rewards is the
+log-odds that one answer is preferred. Christiano et al. 2017 (arXiv:1706.03741), section 2.2.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, Key, PyTree
+
+from amplify.errors import AmplifyError
+from amplify.experiment.sections import Experiment
+from amplify.models.reward_model import FOLDS, RewardModel
+from amplify.overseers.judge import Judge
+from amplify.oversight.work import WEIGHT
+from amplify.runtime import calls
+from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
+from amplify.training.phase import Metrics
+from amplify.trees.amplification import contexts_for
+from amplify.types import Assistant, Problems, Roles, Task
+
+COLUMNS = ("questions", "answers", "others", "prefers_first", "fold")
+"""Columns of reviews that a reward model is trained on: of two answers to each question, whether
+the first is preferred, and the fold that the review belongs to."""
+JUDGE = "judge"
+"""The part that reviews, in the ledger."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictPreferences:
+    """Objective of a reward model: the cross-entropy of preferences, by Bradley and Terry's model.
+
+    Member i of the ensemble is trained on all folds but fold i, and measured on that one.
+    """
+
+    model: RewardModel
+
+    def __call__(
+        self, params: PyTree[Array], frozen: Roles, batch: dict[str, Array]
+    ) -> tuple[Array, Metrics]:
+        first, second = (
+            self.model.rewards(params, batch["questions"], batch[name])
+            for name in ("answers", "others")
+        )
+        margin = first - second
+        wanted, fold, weight = (
+            jnp.broadcast_to(column, margin.shape)
+            for column in (
+                batch["prefers_first"].astype(margin.dtype),
+                batch["fold"],
+                batch.get(WEIGHT, jnp.ones(batch["fold"].shape, margin.dtype)),
+            )
+        )
+        held_out = fold == jnp.arange(len(margin), dtype=fold.dtype)[:, None, None]
+        reviewed = weight != 0
+        losses = weight * optax.sigmoid_binary_cross_entropy(margin, wanted)
+        loss = _mean(losses, ~held_out & reviewed)
+        right = (margin > 0) == (wanted > 0.5)
+        return loss, {
+            "loss": loss,
+            "accuracy_on_held_out_reviews": _mean(
+                right.astype(margin.dtype), held_out & reviewed, otherwise=0.5
+            ),
+            "disagreement": jnp.mean(jnp.std(margin, axis=0)),
+            "answered": jnp.sum(reviewed[0]).astype(margin.dtype),
+        }
+
+
+def _mean(values: Array, where: Array, otherwise: float = 0.0) -> Array:
+    number = jnp.sum(where)
+    mean = jnp.sum(values, where=where) / jnp.maximum(number, 1).astype(values.dtype)
+    return jnp.where(number > 0, mean, otherwise)
+
+
+def compare_samples(
+    experiment: Experiment,
+    params: PyTree[Array],
+    judge: Judge,
+    problems: Problems,
+    advance: Any = lambda rows: None,
+) -> dict[str, np.ndarray]:
+    """Samples two answers to every question, and lets the judge compare them.
+
+    Args:
+        experiment: its task, assistant and seed.
+        params: of the assistant that is sampled.
+        judge: who compares.
+        problems: what is asked; they decide every draw, however they are batched.
+        advance: called with the number of contexts done, for a progress bar.
+
+    Returns:
+        Columns with a row for each context: "context" and COLUMNS.
+    """
+    function = functools.partial(
+        _compare,
+        experiment.task,
+        experiment.assistant,
+        judge,
+        params,
+        jax.random.key(experiment.seed),
+    )
+    place = experiment.mesh.here.row_sharding
+    size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
+    chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    calls.count(JUDGE, columns["fold"].size)
+    calls.count(calls.ASSISTANT, 2 * columns["fold"].size)
+    check_informative(columns["prefers_first"], columns["answers"], columns["others"])
+    contexts, questions = jax.device_get((problems.contexts, problems.questions))
+    return {"context": contexts, "questions": questions, **columns}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compare(
+    task: Task,
+    assistant: Assistant,
+    judge: Judge,
+    params: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Array]:
+    contexts, questions = problems.contexts, problems.questions
+    memory = assistant.encode(params, contexts_for(task, contexts, questions))
+    keys = answer_keys(root, problems.seeds, questions.shape[1])
+
+    def fold_in(number: int) -> Key[Array, "batch questions"]:
+        return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(keys)
+
+    first, second = (
+        assistant.answer(params, memory, questions, fold_in(number)).tokens for number in range(2)
+    )
+    draw_fold = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, FOLDS)))
+    return {
+        "answers": first,
+        "others": second,
+        "prefers_first": judge.prefers_first(contexts, questions, first, second, fold_in(2)).astype(
+            jnp.int32
+        ),
+        "fold": draw_fold(fold_in(3)),
+    }
+
+
+def check_informative(
+    prefers_first: Int[np.ndarray, "rows questions"],
+    first: Int[np.ndarray, "rows questions answer_length"],
+    second: Int[np.ndarray, "rows questions answer_length"],
+) -> None:
+    """Checks that a reward model can learn something from comparisons.
+
+    Args:
+        prefers_first: 1 if the first answer is preferred, else 0.
+        first, second: the answers.
+
+    Raises:
+        AmplifyError: if there are fewer than two reviews in a fold, or no two different answers
+            were compared.
+    """
+    if prefers_first.size < 2 * FOLDS:
+        raise AmplifyError(
+            f"a reward model needs at least {2 * FOLDS} reviews, got {prefers_first.size}:"
+            " increase oversight.reviews"
+        )
+    if (first == second).all():
+        raise AmplifyError(
+            "the two answers of every comparison are equal, so that no reward model can be learned:"
+            " the assistant always gives the same answer; increase assistant.temperature"
+        )

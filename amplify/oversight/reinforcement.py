@@ -1,0 +1,238 @@
+"""Reinforcement learning against a reward model, with a penalty for leaving the reference policy.
+
+The plain policy gradient (Williams 1992) on whole answers, which are sampled from the weights that
+are trained. An answer's return is its reward minus beta times log p - log p_reference: its mean is
+the reward minus beta times the KL divergence (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+from pydantic import Field
+
+from amplify.experiment.sections import Experiment
+from amplify.models.reward_model import RewardModel
+from amplify.oversight.restore import load
+from amplify.oversight.work import Work, draw_batch
+from amplify.runtime.calls import ASSISTANT, metric
+from amplify.training.phase import Metrics, RoleState, Source, Update
+from amplify.trees.amplification import contexts_for
+from amplify.types import Assistant, Roles
+
+REWARD_MODEL, REFERENCE = "reward_model", "reference"
+"""Roles beside the assistant."""
+REFERENCE_BATCHES = 8
+"""Batches of the reference policy's answers by which rewards are normalised."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """How leaving the reference policy is penalised."""
+
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    """Reward, in standard deviations of the reference policy's, that a nat of KL costs."""
+    target_kl: Annotated[float, Field(ge=0)] = 0.0
+    """If not 0, beta is adapted so that the KL divergence approaches this many nats."""
+    horizon: Annotated[float, Field(gt=0)] = 10_000.0
+    """Answers over which an adaptive beta changes; changes are proportional to the relative error,
+    clipped to 0.2 (Ziegler et al. 2019, section 2.2)."""
+
+    def adapt(self, beta: Float[Array, ""], kl: Float[Array, ""], answers: int) -> Array:
+        """The next beta.
+
+        Args:
+            beta: the current one.
+            kl: measured in this step, in nats.
+            answers: number of answers that it was measured on.
+        """
+        if not self.target_kl:
+            return beta
+        error = jnp.clip(kl / self.target_kl - 1, -0.2, 0.2)
+        return beta * (1 + error * answers / self.horizon)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyGradient:
+    """Objective of the policy: the advantage times the log-probability of each answer."""
+
+    assistant: Any
+
+    def __call__(
+        self, params: PyTree[Array], frozen: Roles, batch: dict[str, Array]
+    ) -> tuple[Array, Metrics]:
+        memory = self.assistant.encode(params, batch["context"])
+        log_prob = self.assistant.log_prob(params, memory, batch["questions"], batch["answers"])
+        loss = -jnp.mean(batch["advantage"] * jnp.sum(log_prob, axis=-1))
+        return loss, {"loss": loss, "answered": jnp.float32(batch["advantage"].size)}
+
+
+class Normaliser(NamedTuple):
+    """Mean and spread of each member's rewards on answers of the reference policy."""
+
+    mean: Float[Array, " members"]
+    scale: Float[Array, " members"]
+
+    def __call__(self, rewards: Float[Array, "members *b"]) -> Float[Array, "members *b"]:
+        """Rewards in standard deviations from the mean, so that beta keeps its meaning."""
+        shape = (-1, *(1,) * (rewards.ndim - 1))
+        return (rewards - self.mean.reshape(shape)) / self.scale.reshape(shape)
+
+
+class RolloutState(NamedTuple):
+    """The state of `Rollouts`."""
+
+    normaliser: Normaliser
+    beta: Float[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollouts(Source):
+    """Answers of the live policy, rewarded by the reward model."""
+
+    experiment: Experiment
+    model: RewardModel
+    penalty: Penalty
+    traced = True
+
+    def begin(self, work: Work | None, carried: Roles) -> RolloutState:
+        """Measures the reward model on answers of the reference policy."""
+        members = jnp.ones(self.model.config.members)
+        normaliser = Normaliser(0 * members, members)
+        if work is not None:
+            roles = {
+                role: load(self.experiment, model, work.roles[role]) for role, model in self.frozen
+            }
+            key = jax.random.key(self.experiment.seed)
+            normaliser = measure_rewards(self.experiment, self.model, roles, key)
+        return RolloutState(normaliser, jnp.float32(self.penalty.beta))
+
+    @property
+    def frozen(self) -> tuple[tuple[str, Any], ...]:
+        """The roles that it reads, with their models."""
+        return ((REWARD_MODEL, self.model), (REFERENCE, self.experiment.assistant))
+
+    def next(
+        self,
+        frozen: Roles,
+        live: Mapping[str, RoleState],
+        state: RolloutState,
+        key: Key[Array, ""],
+    ) -> tuple[RolloutState, dict[str, Update], Metrics]:
+        """Samples answers to new questions and computes their advantages."""
+        draw_key, answer_key = jax.random.split(key)
+        contexts, questions = draw_batch(self.experiment, draw_key)
+        answers, log_prob = sample(
+            self.experiment, live["assistant"].params, contexts, questions, answer_key
+        )
+        read = contexts_for(self.experiment.task, contexts, questions)
+        reward = reward_answers(self.model, frozen, state.normaliser, questions, answers)
+        log_ratio = log_prob - score_by(
+            self.experiment.assistant, frozen[REFERENCE], read, questions, answers
+        )
+        kl = jnp.mean(log_ratio)
+        batch = {
+            "context": read,
+            "questions": questions,
+            "answers": answers,
+            "advantage": whiten(reward - state.beta * log_ratio),
+        }
+        measured = {
+            "reward": jnp.mean(reward),
+            "kl": kl,
+            "beta": state.beta,
+            metric(ASSISTANT): jnp.int32(reward.size),
+        }
+        state = state._replace(beta=self.penalty.adapt(state.beta, kl, reward.size))
+        return state, {"assistant": Update(batch)}, measured
+
+
+def sample(
+    experiment: Experiment,
+    params: PyTree[Array],
+    contexts: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    key: Key[Array, ""],
+) -> tuple[Int[Array, "batch questions answer_length"], Float[Array, "batch questions"]]:
+    """Samples an answer to each question.
+
+    Args:
+        experiment: its task and assistant.
+        params: of the policy.
+        contexts: drawn with the questions.
+        questions: about each context.
+        key: consumed.
+
+    Returns:
+        The answers and their log-probabilities, in nats.
+    """
+    read = contexts_for(experiment.task, contexts, questions)
+    memory = experiment.assistant.encode(params, read)
+    keys = jax.random.split(key, questions.shape[:2])
+    answers = experiment.assistant.answer(params, memory, questions, keys)
+    return answers.tokens, answers.log_prob
+
+
+def score_by(
+    assistant: Assistant,
+    params: PyTree[Array],
+    read: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    answers: Int[Array, "batch questions answer_length"],
+) -> Float[Array, "batch questions"]:
+    """Log-probability of whole answers under a policy, in nats."""
+    memory = assistant.encode(params, read)
+    return jnp.sum(assistant.log_prob(params, memory, questions, answers), axis=-1)
+
+
+def reward_answers(
+    model: RewardModel,
+    frozen: Roles,
+    normaliser: Normaliser,
+    questions: Int[Array, "batch questions question_length"],
+    answers: Int[Array, "batch questions answer_length"],
+) -> Float[Array, "batch questions"]:
+    """The ensemble's reward, in standard deviations of the reference policy's rewards."""
+    rewards = model.rewards(frozen[REWARD_MODEL], questions, answers)
+    return model.combine(normaliser(rewards))
+
+
+def measure_rewards(
+    experiment: Experiment, model: RewardModel, roles: Roles, key: Key[Array, ""]
+) -> Normaliser:
+    """Measures a reward model on answers of the reference policy.
+
+    Args:
+        experiment: draws the questions.
+        model: the reward model.
+        roles: its parameters, and those of the reference policy.
+        key: consumed.
+
+    Returns:
+        The mean and the standard deviation of each member.
+    """
+
+    keys = jax.random.split(key, REFERENCE_BATCHES)
+    batches = [_reference_rewards(experiment, model, roles, key) for key in keys]
+    rewards = jnp.concatenate(batches, axis=1)
+    return Normaliser(jnp.mean(rewards, axis=1), jnp.maximum(jnp.std(rewards, axis=1), 1e-6))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _reference_rewards(
+    experiment: Experiment, model: RewardModel, roles: Roles, key: Key[Array, ""]
+) -> Float[Array, "members answers"]:
+    draw_key, answer_key = jax.random.split(key)
+    contexts, questions = draw_batch(experiment, draw_key)
+    answers, _ = sample(experiment, roles[REFERENCE], contexts, questions, answer_key)
+    rewards = model.rewards(roles[REWARD_MODEL], questions, answers)
+    return rewards.reshape(model.config.members, -1)
+
+
+def whiten(values: Float[Array, "batch questions"]) -> Float[Array, "batch questions"]:
+    """Shifts and scales values to mean 0 and standard deviation 1."""
+    return (values - jnp.mean(values)) / (jnp.std(values) + 1e-6)

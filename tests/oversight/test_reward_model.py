@@ -1,0 +1,422 @@
+"""Reward models learned from a judge's comparisons, and reinforcement learning against them."""
+
+import inspect
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from amplify import stages
+from amplify.cli.commands import main
+from amplify.errors import AmplifyError
+from amplify.files.json_lines import read_lines
+from amplify.models.fact_transformer import FactTransformerConfig
+from amplify.models.reward_model import RewardModel, RewardModelConfig
+from amplify.overseers.judge import JudgeConfig
+from amplify.oversight.preferences import PredictPreferences, check_informative
+from amplify.oversight.reinforcement import (
+    Normaliser,
+    Penalty,
+    PolicyGradient,
+    measure_rewards,
+    whiten,
+)
+from amplify.reading.experiment_file import read_experiment
+from amplify.store import Store
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.essays.task import Essays
+from amplify.training import dataset
+from amplify.training.step import make_step
+from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment
+
+TASK = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=-1)
+
+
+def essays(rows: int, columns: int = 4, seed: int = 0):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    contexts = jax.vmap(TASK.draw_context)(jax.random.split(keys[0], rows))
+    questions = jnp.full((rows, columns, 1), TASK.vocabulary.index("write"), jnp.int32)
+    first, second = (
+        jax.random.randint(key, (rows, columns, TASK.length), 1, TASK.claims + 1)
+        for key in keys[1:]
+    )
+    return contexts, questions, first, second
+
+
+def keys_of(rows: int, columns: int = 4, seed: int = 7):
+    return jax.random.split(jax.random.key(seed), (rows, columns))
+
+
+@pytest.mark.parametrize("errors", [0.0, 0.25, 1.0])
+def test_a_judge_who_checks_everything_is_wrong_as_often_as_it_errs(errors: float):
+    judge = JudgeConfig(errors=errors).build(TASK)
+    contexts, questions, first, second = essays(500)
+    value = jax.vmap(jax.vmap(TASK.gold, in_axes=(None, 0, 0)), in_axes=(0, 0, 0))
+    better = value(contexts, questions, first) > value(contexts, questions, second)
+    said = jax.jit(judge.prefers_first)(contexts, questions, first, second, keys_of(500))
+    assert np.mean(np.asarray(said != better)) == pytest.approx(errors, abs=0.03)
+
+
+def test_of_equal_answers_a_judge_prefers_either():
+    contexts, questions, first, _ = essays(500)
+    judge = JudgeConfig(errors=0.0).build(TASK)
+    said = jax.jit(judge.prefers_first)(contexts, questions, first, first, keys_of(500))
+    assert np.mean(said) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_score_has_its_noise():
+    contexts, questions, first, _ = essays(500)
+    quiet, noisy = (
+        JudgeConfig(noise=noise).build(TASK).score({}, contexts, questions, first, keys_of(500))
+        for noise in (0.0, 0.5)
+    )
+    assert np.std(noisy.value - quiet.value) == pytest.approx(0.5, rel=0.05)
+    assert noisy.obtained.all()
+
+
+def test_a_judgement_does_not_depend_on_its_batch():
+    contexts, questions, first, second = essays(8)
+    judge, keys = JudgeConfig(looks=2).build(TASK), keys_of(8)
+    parts = (contexts, questions, first, second, keys)
+    together = judge.prefers_first(*parts)
+    alone = [judge.prefers_first(*(part[row : row + 1] for part in parts)) for row in range(8)]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+MODEL = RewardModel(RewardModelConfig(members=3, width=8), TASK)
+
+
+def reviews(rows: int = 6) -> dict:
+    _, questions, first, second = essays(rows)
+    fold = jnp.arange(rows * 4, dtype=jnp.int32).reshape(rows, 4) % 5
+    prefers = jax.random.bernoulli(jax.random.key(3), 0.5, fold.shape).astype(jnp.int32)
+    return {
+        "questions": questions,
+        "answers": first,
+        "others": second,
+        "prefers_first": prefers,
+        "fold": fold,
+    }
+
+
+def test_the_objective_is_bradley_and_terrys_on_the_folds_that_a_member_sees():
+    params, batch = MODEL.init(jax.random.key(0)), reviews()
+    loss, metrics = PredictPreferences(MODEL)(params, {}, batch)
+    first, second = (
+        np.asarray(MODEL.rewards(params, batch["questions"], batch[name]))
+        for name in ("answers", "others")
+    )
+    losses, right = [], []
+    for member, row, column in itertools.product(range(3), range(6), range(4)):
+        margin = first[member, row, column] - second[member, row, column]
+        wanted = batch["prefers_first"][row, column]
+        if batch["fold"][row, column] == member:
+            right.append((margin > 0) == bool(wanted))
+        else:
+            losses.append(np.log1p(np.exp(-margin if wanted else margin)))
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert metrics["accuracy_on_held_out_reviews"] == pytest.approx(np.mean(right))
+    assert metrics["answered"] == 24
+
+
+def test_a_member_learns_nothing_from_its_held_out_fold():
+    params, batch = MODEL.init(jax.random.key(0)), reviews()
+    turned = jnp.where(batch["fold"] == 1, 1 - batch["prefers_first"], batch["prefers_first"])
+    gradient = jax.grad(lambda params, batch: PredictPreferences(MODEL)(params, {}, batch)[0])
+    before, after = (gradient(params, b) for b in (batch, batch | {"prefers_first": turned}))
+    same = [
+        all(jax.tree.leaves(jax.tree.map(np.array_equal, one, two)))
+        for one, two in zip(before, after, strict=True)
+    ]
+    assert same == [False, True, False]
+
+
+def test_reviews_of_weight_0_were_not_obtained():
+    params, batch = MODEL.init(jax.random.key(0)), reviews()
+    half = {name: column[:3] for name, column in batch.items()}
+    weight = jnp.ones((6, 4)).at[3:].set(0)
+    objective = PredictPreferences(MODEL)
+    without = objective(params, {}, half)
+    with_weight = objective(params, {}, batch | {"weight": weight})
+    assert without[0] == pytest.approx(float(with_weight[0]), rel=1e-6)
+    assert with_weight[1]["answered"] == 12
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"), [("mean", 2.0), ("worst", 0.0), ("mean-variance", 2.0 - 8 / 3)]
+)
+def test_members_are_combined(aggregate, expected):
+    model = RewardModel(RewardModelConfig(members=3, aggregate=aggregate), TASK)
+    rewards = jnp.array([0.0, 2.0, 4.0])[:, None, None]
+    assert float(model.combine(rewards)[0, 0]) == pytest.approx(expected)
+
+
+def test_a_reward_does_not_depend_on_the_order_of_a_bag_but_for_positions():
+    """Counts matter most: of two essays with the same claims, rewards are close."""
+    params = MODEL.init(jax.random.key(0))
+    _, questions, first, second = essays(50)
+    turned = MODEL.rewards(params, questions, first[..., ::-1])
+    same = MODEL.rewards(params, questions, first)
+    other = MODEL.rewards(params, questions, second)
+    assert np.std(same - turned) < 0.3 * np.std(same - other)
+
+
+def test_rewards_are_normalised_for_each_member():
+    normalise = Normaliser(jnp.array([1.0, 10.0]), jnp.array([2.0, 5.0]))
+    rewards = jnp.stack([jnp.full((3, 4), 3.0), jnp.full((3, 4), 5.0)])
+    np.testing.assert_allclose(normalise(rewards)[:, 0, 0], [1.0, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"), [(6.0, 0.1), (6.6, 0.1 * 1.1), (60.0, 0.1 * 1.2), (0.0, 0.1 * 0.8)]
+)
+def test_an_adaptive_beta_follows_the_clipped_error(kl, expected):
+    """Ziegler et al. 2019: with as many answers as the horizon, the error is the change."""
+    penalty = Penalty(beta=0.1, target_kl=6.0, horizon=256.0)
+    assert penalty.adapt(jnp.float32(0.1), jnp.float32(kl), 256) == pytest.approx(expected)
+
+
+def test_a_fixed_beta_stays():
+    assert Penalty(beta=0.3).adapt(jnp.float32(0.3), jnp.float32(99.0), 256) == pytest.approx(0.3)
+
+
+def test_whitened_advantages_have_mean_0_and_spread_1():
+    values = whiten(jnp.arange(12.0).reshape(3, 4))
+    assert float(values.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(values.std()) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(whiten(jnp.full((3, 4), 2.0)), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_the_policy_gradient_reaches_the_optimum_that_the_penalty_sets(seed: int):
+    """With a known reward of each token of one answer, the best policy is that of the reference
+    times exp(reward / beta): Korbak et al. 2022 (arXiv:2205.11275), section 2.
+    """
+    task, beta = Permutation(15, 2), 0.5
+    policy = FactTransformerConfig(width=32, heads=2, encoder_layers=0, copies=False).build(task)
+    params = policy.init(jax.random.key(seed))
+    rewards = jax.random.normal(jax.random.key(10 + seed), (16,))
+    contexts, questions = jnp.zeros((1, 15, 2), jnp.int32), jnp.ones((1, 256, 3), jnp.int32)
+    every = jnp.arange(16, dtype=jnp.int32)[None, :, None]
+
+    @jax.jit
+    def distribution(params):
+        memory = policy.encode(params, contexts)
+        asked = jnp.ones((1, 16, 3), jnp.int32)
+        return policy.log_prob(params, memory, asked, every)[0, :, 0]
+
+    reference = distribution(params)
+    optimum = jax.nn.softmax(reference + rewards / beta)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 600))
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state, key):
+        memory = policy.encode(params, contexts)
+        keys = jax.random.split(key, (1, 256))
+        answers = policy.answer(params, memory, questions, keys)
+        token = answers.tokens[..., 0]
+        gain = rewards[token] - beta * (answers.log_prob - reference[token])
+        batch = {
+            "context": contexts,
+            "questions": questions,
+            "answers": answers.tokens,
+            "advantage": gain - jnp.mean(gain),
+        }
+        gradient = jax.grad(lambda params: PolicyGradient(policy)(params, {}, batch)[0])(params)
+        change, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, change), state
+
+    def distance(params):
+        return 0.5 * float(jnp.sum(jnp.abs(jnp.exp(distribution(params)) - optimum)))
+
+    assert distance(params) > 0.4
+    for key in jax.random.split(jax.random.key(seed), 600):
+        params, state = step(params, state, key)
+    assert distance(params) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("prefers", "same", "said"),
+    [
+        (np.ones((1, 9), int), False, "at least 10 reviews, got 9"),
+        (np.ones((4, 5), int), True, "always gives the same answer"),
+    ],
+)
+def test_reviews_that_teach_nothing_are_rejected(prefers, same, said):
+    first = np.zeros((*prefers.shape, 2), int)
+    with pytest.raises(AmplifyError, match=said):
+        check_informative(prefers, first, first if same else first + 1)
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (TOML + '[oversight]\nkind = "reward-model"\n', "overseer.kind must be judge"),
+        (
+            JUDGED_ESSAYS.replace('kind = "judge"', 'kind = "simulated"'),
+            "overseer.kind must be judge",
+        ),
+        (
+            TOML.replace('"simulated"', '"judge"') + '[oversight]\nkind = "reward-model"\n',
+            "Wildcard has none",
+        ),
+        (JUDGED_ESSAYS.replace('"beats_draft"', '"alone"'), "gate.measure must be one of beats_d"),
+        (JUDGED_ESSAYS.replace('"beats_draft"', '"gold"'), "gate.measure must be one of beats_d"),
+        (JUDGED_ESSAYS.replace("members = 2", "members = 6"), "oversight.reward_model.members"),
+        (JUDGED_ESSAYS.replace("reviews = 200", "reviews = 0"), "oversight.reviews"),
+        (JUDGED_ESSAYS.replace("length = 5", "length = 4"), "task.length"),
+        (JUDGED_ESSAYS.replace("blind_family = 1", "blind_family = 2"), "task.blind_family"),
+    ],
+)
+def test_what_does_not_fit_is_rejected_when_the_file_is_read(tmp_path, toml, said):
+    folder = tiny_experiment(tmp_path / "tiny", toml)
+    with pytest.raises(AmplifyError) as error:
+        read_experiment(folder / "experiment.toml")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> Path:
+    folder = tiny_experiment(tmp_path_factory.mktemp("judged") / "tiny", JUDGED_ESSAYS)
+    main(["round", str(folder), "--n", "2"])
+    return folder
+
+
+@pytest.mark.slow
+def test_rounds_have_their_phases_and_report_what_essays_are_worth(judged, capsys):
+    store = Store(judged)
+    first, second = (store.round(number).record["stages"] for number in (1, 2))
+    assert [name for name in first if "/" in name] == [
+        "drafts/checkpoint",
+        "reviews/data",
+        "reviews/checkpoint",
+        "reinforcement/checkpoint",
+    ]
+    assert "drafts/checkpoint" not in second
+    assert [first["reviews/data"]["reviews"], second["reviews/data"]["reviews"]] == [200, 200]
+    main(["compare", str(judged), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert all({"gold", "beats_draft"} <= {*row} for row in rows)
+    main(["compare", str(judged)])
+    assert "gold" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_later_rounds_learn_from_the_reviews_of_the_best_round_too(judged):
+    store = Store(judged)
+    second = store.round(2)
+    rows = list(dataset.read(second.phase("reviews").data))
+    kept = (
+        len(list(dataset.read(store.parent_of(second).phase("reviews").data)))
+        if (store.parent_of(second).number)
+        else 0
+    )
+    assert len(rows) == 50 + kept
+
+
+@pytest.mark.slow
+def test_reviews_are_in_the_ledger(judged):
+    calls = Store(judged).round(1).record["ledger"]["calls"]
+    found = {(row["stage"], row["purpose"], row["part"]): row["calls"] for row in calls}
+    assert found["reviews/data", "signal", "judge"] == 200
+    assert found["reviews/data", "signal", "assistant"] == 400
+    assert found["reinforcement/checkpoint", "signal", "assistant"] == 20 * 8 * 4
+
+
+@pytest.mark.slow
+def test_the_reward_rises(judged):
+    rows = read_lines(Store(judged).round(1).phase("reinforcement").metrics)
+    assert rows[-1]["reward"] > 0.5
+    assert rows[-1]["kl"] > 0
+    assert {"gold", "beats_draft"} <= {*rows[-1]["accuracy"]}
+
+
+@pytest.mark.slow
+def test_rewards_are_normalised_on_the_reference_policy(judged):
+    store = Store(judged)
+    experiment, roles = store.experiment, store.roles(store.round(1))
+    from amplify.oversight.restore import load
+
+    model = RewardModel(experiment.oversight.reward_model, experiment.task)
+    params = {
+        "reward_model": load(experiment, model, roles["reward_model"]),
+        "reference": load(experiment, experiment.assistant, roles["reference"]),
+    }
+    one, two = (
+        measure_rewards(experiment, model, params, jax.random.key(seed)) for seed in range(2)
+    )
+    np.testing.assert_allclose(one.mean, two.mean, atol=5 * float(one.scale.max()) / 256**0.5)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 70, 135])
+def test_a_killed_round_ends_as_one_that_was_not(judged, tmp_path, after, monkeypatch):
+    """Killed while the reference policy, the reward model or the assistant is trained."""
+    folder = Path(shutil.copytree(judged, tmp_path / "tiny"))
+    for number in (1, 2):
+        shutil.rmtree(folder / f"{number:03d}")
+    seen = []
+
+    def dying(*arguments):
+        step = make_step(*arguments)
+
+        def one(state):
+            seen.append(1)
+            if len(seen) == after:
+                raise KilledError
+            return step(state)
+
+        return one
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "make_step", dying)
+        with pytest.raises(KilledError):
+            main(["round", str(folder), "--n", "1"])
+    main(["round", str(folder), "--n", "1"])
+    for name in ("digests", "digest"):
+        one, two = (
+            {
+                stage: entry[name]
+                for stage, entry in Store(at).round(1).record["stages"].items()
+                if name in entry
+            }
+            for at in (folder, judged)
+        )
+        assert one == two
+
+
+@pytest.mark.slow
+def test_no_training_signal_reads_gold(tmp_path, monkeypatch):
+    """Gold is read by evals only: not to make reviews, nor to train on them."""
+    callers = set()
+    gold = Essays.gold
+
+    def watched(self, context, question, answer):
+        stack = [frame.frame.f_globals["__name__"] for frame in inspect.stack()[1:]]
+        callers.add(next(name for name in stack if name.startswith("amplify.")))
+        return gold(self, context, question, answer)
+
+    monkeypatch.setattr(Essays, "gold", watched)
+    jax.clear_caches()
+    folder = tiny_experiment(tmp_path / "tiny", JUDGED_ESSAYS)
+    main(["round", str(folder), "--n", "1"])
+    assert {name.split(".")[1] for name in callers} == {"evaluation"}
+
+
+def test_a_judge_needs_a_task_that_can_be_read():
+    with pytest.raises(ValueError, match="Wildcard has none"):
+        JudgeConfig().build(Wildcard(3))
