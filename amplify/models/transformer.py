@@ -295,10 +295,30 @@ class Transformer(nnx.Module):
             queries: tokens.
             mask: True where a query attends to a row; None: everywhere.
         """
-        x = scan_layers(self.decoder, self.query(queries), memory.layers, mask)
-        x = self.out_norm(x)
+        x = self._decode(memory, queries, mask)
         log_probs = jax.nn.log_softmax(self.out(x))
         return log_probs if self.pointer is None else self.pointer(x, memory, mask, log_probs)
+
+    def outputs(
+        self,
+        memory: Memory,
+        queries: Int[Array, "batch queries query_length"],
+        mask: Bool[Array, "#batch #queries rows"] | None = None,
+    ) -> Float[Array, "batch queries vocabulary"]:
+        """Computes the numbers that are otherwise logits, for a network that predicts no tokens.
+
+        Args:
+            memory, queries, mask: as in `log_probs`.
+        """
+        return self.out(self._decode(memory, queries, mask))
+
+    def _decode(
+        self,
+        memory: Memory,
+        queries: Int[Array, "batch queries query_length"],
+        mask: Bool[Array, "#batch #queries rows"] | None,
+    ) -> Float[Array, "batch queries width"]:
+        return self.out_norm(scan_layers(self.decoder, self.query(queries), memory.layers, mask))
 
 
 def project_in_layers(blocks: Block, memory: Float[Array, "batch rows width"]) -> KeysAndValues:

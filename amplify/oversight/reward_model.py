@@ -6,7 +6,7 @@ Christiano et al. 2017 (arXiv:1706.03741); Leike et al. 2018 (arXiv:1811.07871).
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -16,9 +16,18 @@ from pydantic import Field
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
+from amplify.models.fact_transformer import FactTransformer
 from amplify.models.reward_model import RewardModel, RewardModelConfig
+from amplify.models.value_model import ValueModel
 from amplify.overseers.judge import Judge, JudgeConfig
 from amplify.oversight.amplification import ImitateAnswers
+from amplify.oversight.ppo import (
+    PPO,
+    VALUE,
+    ClippedPolicy,
+    ClippedValue,
+    ProximalRollouts,
+)
 from amplify.oversight.preferences import COLUMNS, PredictPreferences, compare_samples
 from amplify.oversight.reinforcement import (
     REFERENCE,
@@ -104,6 +113,10 @@ class RewardModelling:
     drafts: Fitting = Fitting(steps=400, learning_rate=2e-3)
     """How the reference policy is fitted to drafts, in the first round."""
     penalty: Penalty = dataclasses.field(default_factory=Penalty)
+    method: Literal["policy-gradient", "ppo"] = "policy-gradient"
+    """How the assistant is trained against the reward model."""
+    ppo: PPO = dataclasses.field(default_factory=PPO)
+    """Used if `method` is "ppo"."""
 
     def adapt_overseer(self, task: Task, overseer: Any) -> Any:
         """Checks that the overseer judges answers, and that the task has drafts.
@@ -125,7 +138,8 @@ class RewardModelling:
 
     def roles(self, experiment: Experiment) -> list[Trained]:
         """Returns the roles that rounds train and round 0 initialises."""
-        return [self._assistant(experiment), self._reference(experiment), self._reward(experiment)]
+        policy = self._policy(experiment)
+        return [*policy, self._reference(experiment), self._reward(experiment)]
 
     def phases(self, experiment: Experiment, this: RoundFolder) -> Iterator[Phase]:
         """Yields the phases of a round, in order.
@@ -149,14 +163,7 @@ class RewardModelling:
             dataclasses.replace(schedule, steps=self.fitting.steps, batch=rows),
             columns=COLUMNS,
         )
-        rollouts = Rollouts(experiment, self._model(experiment), self.penalty)
-        yield Phase(
-            REINFORCEMENT,
-            (self._assistant(experiment),),
-            schedule,
-            rollouts,
-            frozen=rollouts.frozen,
-        )
+        yield self._reinforcement(experiment)
 
     def signal(self, phase: Phase, work: Work) -> Made:
         """Lets the judge compare answers of the best policy so far, and adds the reviews of earlier
@@ -188,11 +195,34 @@ class RewardModelling:
     def _model(self, experiment: Experiment) -> RewardModel:
         return RewardModel(self.reward_model, experiment.task)
 
-    def _assistant(self, experiment: Experiment) -> Trained:
-        model = experiment.assistant
-        return Trained(
-            "assistant", model, PolicyGradient(model), experiment.training, begins=REFERENCE
-        )
+    def _reinforcement(self, experiment: Experiment) -> Phase:
+        rollouts = Rollouts(experiment, self._model(experiment), self.penalty)
+        source: Source = rollouts
+        if self.method == "ppo":
+            source = ProximalRollouts(rollouts, self._value(experiment), self.ppo)
+        policy, schedule = tuple(self._policy(experiment)), experiment.training.schedule
+        return Phase(REINFORCEMENT, policy, schedule, source, frozen=rollouts.frozen)
+
+    def _policy(self, experiment: Experiment) -> list[Trained]:
+        """The roles that reinforcement learning trains."""
+        model, training = experiment.assistant, experiment.training
+        if self.method == "policy-gradient":
+            gradient = PolicyGradient(model)
+            return [Trained("assistant", model, gradient, training, begins=REFERENCE)]
+        clipped, value = ClippedPolicy(model, self.ppo.clip), self._value(experiment)
+        predict = ClippedValue(value, self.ppo.value_clip)
+        return [
+            Trained("assistant", model, clipped, training, begins=REFERENCE),
+            Trained(VALUE, value, predict, training),
+        ]
+
+    def _value(self, experiment: Experiment) -> ValueModel:
+        if not isinstance(experiment.assistant, FactTransformer):
+            raise AmplifyError(
+                'oversight.method = "ppo" has a value network for assistant.kind ='
+                ' "fact-transformer" only; use "policy-gradient"'
+            )
+        return ValueModel(experiment.assistant.config, experiment.task)
 
     def _reference(self, experiment: Experiment) -> Trained:
         model = experiment.assistant

@@ -42,6 +42,7 @@ EXPERIMENTS = {
     "truth": overseen_by("truth"),
     "direct": overseen_by("direct", TOML.replace('[overseer]\nkind = "simulated"', ASKED)),
     "reward-model": JUDGED_ESSAYS,
+    "reward-model, PPO": JUDGED_ESSAYS.replace("reviews = 200", 'reviews = 200\nmethod = "ppo"'),
     "best_of": overseen_by("best_of.py:BestOf"),
     "reinforce": overseen_by("reinforce.py:Reinforce"),
     "audits": overseen_by("audits.py:Audits"),

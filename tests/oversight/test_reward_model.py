@@ -232,7 +232,8 @@ def test_the_policy_gradient_reaches_the_optimum_that_the_penalty_sets(seed: int
             "advantage": gain - jnp.mean(gain),
         }
         gradient = jax.grad(lambda params: PolicyGradient(policy)(params, {}, batch)[0])(params)
-        change, state = optimizer.update(gradient, state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            change, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, change), state
 
     def distance(params):

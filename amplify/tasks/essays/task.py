@@ -277,15 +277,16 @@ class Essays:
     def show(self, words: list[str]) -> str:
         if words == [WRITE]:
             return WRITE
-        if len(words) != self.fact_length:  # an essay, perhaps of any tokens
-            return " ".join(self._sentence(word) for word in words)
-        if words[0] in (WRITE, FOR):
-            digits = [self.vocabulary[1:].index(word) for word in words[1:]]
+        names, first, rest = self.vocabulary[1 : 1 + self.claims], words[0], words[1:]
+        if len(words) == self.fact_length and first in (WRITE, FOR) and {*rest} <= {*names}:
+            digits = [names.index(word) for word in rest]
             number = sum(digit * self.claims**place for place, digit in enumerate(digits))
-            if words[0] == FOR:
+            if first == FOR:
                 return f"The essay is for reader {number}."
             return f"The topic is the town of {topic_name(number)}."
-        return self._show_seeming(words)
+        if len(words) == self.fact_length and first in names and {*rest} <= {*SEEMS}:
+            return self._show_seeming(words)
+        return " ".join(self._sentence(word) for word in words)  # an essay, perhaps of any tokens
 
     def _show_seeming(self, words: list[str]) -> str:
         claim = self.vocabulary.index(words[0]) - 1
