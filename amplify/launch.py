@@ -36,6 +36,7 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
         AmplifyError: if the experiment cannot be run, is locked, or is interrupted by Ctrl-C.
     """
     from amplify import round as page
+    from amplify import sinks
     from amplify.runtime import processes
 
     enable_compilation_cache()
@@ -43,6 +44,7 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
     output.quiet = messages.quiet = not processes.is_first()
     with processes.exit_on_failure(), (store := _open_store(experiment)).lock():
         store.check_current()
+        sinks.check(store.experiment.log)
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
         number = 0
@@ -57,8 +59,10 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
             if runs:
                 if done := [*store.round(n).record.get("stages", {})]:
                     messages.print(f"round {n} resumes after {done[-1]}", highlight=False)
-                watch = progress_bars(f"round {n}", lambda: _later(store, n))
+                shown = progress_bars(f"round {n}", lambda: _later(store, n))
+                watch = sinks.logged(shown, store, n)
                 page.run(store, n, stop_if_interrupted(watch, interrupts))
+                sinks.log_rounds(store)
             _write_report(store, n, only_if_missing=not runs)
 
         with record_interrupts(interrupts):

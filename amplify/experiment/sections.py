@@ -141,6 +141,18 @@ class Gate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Log:
+    """`[log]`: where the training log and evals also go, see `sinks`. Not part of the identity."""
+
+    tensorboard: bool = False
+    """Whether event files are written to `tensorboard/` in the experiment's folder."""
+    wandb: str = ""
+    """A project of Weights & Biases, PROJECT or TEAM/PROJECT; empty: none. WANDB_MODE=offline
+    writes to `wandb/` in the experiment's folder instead.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """An experiment: its sections, with the task, the models and the overseer built."""
 
@@ -156,6 +168,7 @@ class Experiment:
     evals: Evals
     gate: Gate
     mesh: Mesh = dataclasses.field(compare=False)
+    log: Log = dataclasses.field(compare=False)
     values: Mapping[str, Any] = dataclasses.field(compare=False)
     """Every key of the file with its value, defaults included: `{"training.steps": 1000, ...}`, and
     a digest of the contents for each key that names files.

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from amplify.errors import AmplifyError, first_line, prefix_errors
 from amplify.evaluation.measuring import measures_of
-from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Questions
+from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Log, Questions
 from amplify.experiment.validation import (
     check_plain,
     flatten,
@@ -147,7 +147,7 @@ def parse_experiment(
         AmplifyError: naming the file, the key and what is allowed.
     """
     folders = folders or [path.parent]
-    reject_unknown_keys(table, ["seed", *KINDS, *SECTIONS, "mesh"], "", path)
+    reject_unknown_keys(table, ["seed", *KINDS, *SECTIONS, "mesh", "log"], "", path)
     table = _with_oversight(table, path)
     seed = validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
     values: dict[str, Any] = {"seed": seed}
@@ -179,6 +179,7 @@ def parse_experiment(
         chosen[name] = read_section(section, subtable(table, name, path), name, path)
         values |= flatten(chosen[name], name)
     chosen["mesh"] = read_section(Mesh, subtable(table, "mesh", path), "mesh", path)
+    chosen["log"] = read_section(Log, subtable(table, "log", path), "log", path)
     with _own_code(sources, "task", values["task.kind"]):
         if "task" in sources:
             check_task(chosen["task"], f"{path}: {values['task.kind']}")
