@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amplify.errors import AmplifyError
-from amplify.files.writing import open_private
+from amplify.files.writing import open_private, replacing
 
 RECORD = "record.json"
 NOT_COPIED = ("events.sqlite-wal", "events.sqlite-shm")
@@ -85,7 +85,10 @@ def copy(source: Path, target: Path) -> None:
         if name.name not in (RECORD, *NOT_COPIED) and not name.name.startswith("."):
             _copy_file(source / name, target / name)
     for path, content in records.items():
-        _replace(target / path.relative_to(source), lambda new, data=content: new.write_bytes(data))
+        record = target / path.relative_to(source)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(record, "wb") as file:
+            file.write(content)
     for training in target.glob("*/*/training"):
         for path in [path for path in training.rglob("*") if path.is_file()]:
             if path.relative_to(target) not in there:
