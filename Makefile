@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks clean distclean
 .SILENT:
 
 help:
@@ -52,6 +52,7 @@ help:
 	echo "make regression                               rerun a student's replication beside the reference"
 	echo "make coverage                                 simulate the coverage of intervals and the gate's errors"
 	echo "make paper                                    run the paper's five tasks and supervised baselines"
+	echo "make notebooks                                copy the repository's address into the notebooks"
 	echo "make clean                                    delete caches, never a round's results (distclean: .venv too)"
 
 round: $(BASE)
@@ -117,6 +118,9 @@ coverage: $(DEV)
 
 paper: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.paper
+
+notebooks:
+	$(PYTHON) colab/address.py
 
 clean:
 	rm -rf .cache .mypy_cache .ruff_cache .hypothesis .benchmarks dist
