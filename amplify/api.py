@@ -140,7 +140,7 @@ class Experiment:
 
     @property
     def ledger(self) -> "pandas.DataFrame":
-        """The cost of each round, one a row: answers of people and models, and seconds."""
+        """The cost of the rounds, one a row, in answers of people and models, and seconds."""
         rows = [{"round": one.number, **one.ledger} for one in self.rounds]
         return _frame(rows)
 
@@ -203,7 +203,7 @@ class Round:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """The contents of `record.json`: versions, device, and each stage's seconds and digests."""
+        """The contents of `record.json`, such as stages with their seconds and digests."""
         return self._folder.record
 
     @property
@@ -213,7 +213,7 @@ class Round:
 
     @property
     def ledger(self) -> Mapping[str, Any]:
-        """The cost of the round: answers of people and models, and seconds."""
+        """The cost of the round in answers of people and models, and seconds."""
         ledger: Mapping[str, Any] = self.record.get("ledger", {})
         return ledger
 
@@ -232,12 +232,14 @@ class Round:
 
     @property
     def metrics(self) -> "pandas.DataFrame":
-        """The training curve of the phase that last trained the assistant: one row a log step."""
+        """The training curve of the phase that last trained the assistant, one row per log step."""
         return _frame(self._folder.training_curve())
 
     @property
     def trees(self) -> list[dict[str, Any]]:
-        """The decomposition trees that the round stored: all of people's, a sample of others."""
+        """The decomposition trees that the round stored, which are all of people's and a sample of
+        others.
+        """
         path = self._folder.main.interactions
         return list(read_lines(path)) if path.exists() else []
 

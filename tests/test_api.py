@@ -37,6 +37,18 @@ def test_every_example_in_the_documentation_says_what_happens(experiment):
     assert not found.failed
 
 
+def test_every_example_on_the_page_about_the_interface_says_what_happens(folder):
+    page = Path(__file__).parents[1] / "docs/python.md"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.attempted >= 10
+    assert not found.failed
+
+
+def test_the_untrained_round_has_no_training_curve(experiment):
+    assert experiment.round(0).metrics.empty
+    assert not experiment.round(1).metrics.empty
+
+
 def test_all_names_are_there():
     assert set(dir(amplify)) == set(amplify.__all__)
     assert all(getattr(amplify, name) for name in amplify.__all__)

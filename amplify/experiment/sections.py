@@ -64,7 +64,9 @@ class Questions:
     """`[questions]`: what a round asks, and so what the next assistant is trained on."""
 
     contexts: Count = 4096
+    """Contexts of a round; with streaming, the capacity of the buffer."""
     per_context: Count = 32
+    """Questions about each context."""
     deepest: tuple[Count, ...] = ()
     """Largest depth of questions in each round; the last entry holds for later rounds. If empty, it
     is n in round n.
@@ -114,6 +116,7 @@ class Evals:
     final: Count = 512
     """Contexts of the split that is only reported."""
     per_depth: Count = 2
+    """Questions of each depth about a held-out context."""
     apart: bool = True
     """Whether held-out contexts are kept out of training; false for tasks with too few contexts."""
     ask_during_training: bool = False
@@ -131,7 +134,8 @@ class Gate:
     """`[gate]`: when a round counts as better than the best one before it."""
 
     measure: str = DEFAULT
-    """Name of the measure that is compared, see `measures`."""
+    """Measure that the gate compares: `alone`, `amplified`, `alone_if_found` where contexts are
+    retrieved, `consistent` where nobody knows the truth."""
     error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Probability, over all rounds together, of promoting a round that is no better."""
     worthwhile: Share = 0.01

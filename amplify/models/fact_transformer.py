@@ -27,13 +27,19 @@ class FactTransformerConfig:
     """`[assistant]` of an experiment file."""
 
     width: Size = 64
+    """Width of the residual stream; `heads` must divide it."""
     heads: Size = 4
+    """Attention heads."""
     encoder_layers: Annotated[int, Field(ge=0)] = 1
+    """Layers that encode the facts."""
     decoder_layers: Size = 2
+    """Layers that decode an answer."""
     mlp_ratio: Size = 4
+    """Hidden units of an MLP, as a multiple of the width."""
     copies: bool = True
     """Whether an answer's token may be copied from a fact, by a pointer network."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature at which sub-answers are sampled."""
     sampling: Literal["sampled", "greedy"] = "sampled"
     """How the assistant answers sub-questions: by sampling, or with its likeliest tokens."""
 

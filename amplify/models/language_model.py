@@ -54,10 +54,15 @@ class LanguageModelConfig:
     chat: bool = False
     """Whether a context with its question is a user message in the checkpoint's chat template."""
     width: Size = 64
+    """Width of the residual stream."""
     heads: Size = 4
+    """Attention heads."""
     key_heads: Size = 4
+    """Heads of keys and values, shared by groups of attention heads."""
     layers: Size = 4
+    """Transformer layers."""
     mlp_ratio: Size = 4
+    """Hidden units of an MLP, as a multiple of the width."""
     reach: Size = 1
     """Tokens that a causal convolution over embeddings spans; 1: there is none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -68,7 +73,9 @@ class LanguageModelConfig:
     """Train LoRA adapters of this rank and freeze the checkpoint's weights; 0: train all weights.
     """
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Scale of the adapters: their output is multiplied by this, divided by the rank."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature at which sub-answers are sampled."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: the smallest set of likeliest tokens with this total probability."""
     sampling: Literal["sampled", "greedy"] = "sampled"

@@ -1,8 +1,8 @@
-"""People as overseers.
+"""People as overseers, who answer some of a round's questions on web pages. Another overseer, which
+is always available, answers the other questions and those of evals.
 
-People answer some of a round's questions through the web pages of `amplify.web`. Another overseer,
-which is always available, answers the other questions and those of evals. This module configures
-how the work is divided; it does not depend on the pages or the log.
+This module configures how the work is divided. It does not depend on the pages, which are
+`amplify.web`, or on the log.
 """
 
 import dataclasses

@@ -35,9 +35,13 @@ class LearnedConfig:
     """`[overseer]` of an experiment file."""
 
     width: Size = 64
+    """Width of the residual stream; `heads` must divide it."""
     heads: Size = 4
+    """Attention heads."""
     layers: Size = 1
+    """Transformer layers."""
     mlp_ratio: Size = 4
+    """Hidden units of an MLP, as a multiple of the width."""
     copies: bool = True
     """Whether tokens can be copied from earlier exchanges, by a learned pointer."""
     demonstrations: Annotated[int, Field(ge=FIRST_DEMONSTRATIONS)] = 20_000
@@ -47,6 +51,7 @@ class LearnedConfig:
     paper's assistant takes a hundred times as many steps as a small one needs.
     """
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Learning rate."""
     batch: Size = 64
     """Demonstrations per training step."""
     steps: Size = 1000

@@ -156,7 +156,7 @@ class RoundFolder:
             AmplifyError: if the log is damaged.
         """
         phase = trained_in(self.record).get(ASSISTANT)
-        if phase is None:
+        if phase is None or self.number == 0:  # round 0 initialises the assistant
             return []
         with self.redo_hint(f"{phase}/{CHECKPOINT}"):
             return read_lines(self.phase(phase).metrics)

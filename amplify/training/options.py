@@ -27,23 +27,31 @@ class Training:
     amplify_every: Count = 1
     """With streaming: training steps per batch of newly amplified contexts."""
     steps: Count = 1000
+    """Training steps of a round."""
     batch: Count = 32
+    """Contexts of a training step, each with all of its questions."""
     accumulate: Count = 1
     """Microbatches that a batch is split into to save memory; gradients are accumulated."""
     optimizer: Literal["adam", "muon"] = "adam"
     """"muon": Muon for the matrices inside layers, and Adam for all other parameters."""
     learning_rate: Positive = 2e-3
+    """Learning rate after the warmup, from which a cosine schedule decays."""
     final_learning_rate: Share = 0.05
     """Learning rate at the end of the cosine schedule, as a share of `learning_rate`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Steps over which the learning rate rises from 0."""
     b2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """Decay rate of Adam's average of squared gradients."""
     gradient_clip: Positive = 1.0
+    """Largest norm of the gradient; a larger one is scaled down to it."""
     target_horizon: Count = 100
     """Steps over which the target network, a moving average of the weights, averages."""
     log_every: Count = 50
+    """Steps between two lines of `metrics.jsonl`."""
     look_every: Count = 100
     """Steps between two evaluations on held-out problems during training."""
     checkpoint_every: Count = 500
+    """Steps between two checkpoints from which an interrupted round resumes."""
 
     @property
     def schedule(self) -> Schedule:

@@ -40,6 +40,7 @@ class Assignments:
     """
 
     variables: Annotated[int, Field(ge=3, le=1000)] = 10
+    """Number of variables."""
     values: Annotated[int, Field(ge=2, le=100)] = 3
     """Number of values, and of variables that are given one."""
 

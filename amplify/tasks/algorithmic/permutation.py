@@ -27,6 +27,7 @@ class Permutation:
     """
 
     symbols: Annotated[int, Field(ge=2, le=1000)] = 8
+    """Number of symbols that the permutation moves."""
     bits: Annotated[int, Field(ge=2, le=16)] = 3
     """Bits of the exponent k, most significant bit first."""
 

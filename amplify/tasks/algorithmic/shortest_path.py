@@ -30,7 +30,9 @@ class ShortestPath:
     """Shortest paths. Tokens: vertices, then the distances 1, 2, ..., then words."""
 
     vertices: Annotated[int, Field(ge=3, le=1000)] = 8
+    """Number of vertices."""
     edges: Annotated[int, Field(ge=1)] = 16
+    """Number of directed edges."""
 
     def __post_init__(self) -> None:
         most = self.vertices * (self.vertices - 1)

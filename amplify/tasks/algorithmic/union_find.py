@@ -44,6 +44,7 @@ class UnionFind:
     """
 
     variables: Annotated[int, Field(ge=2, le=1000)] = 8
+    """Number of variables."""
     values: Annotated[int, Field(ge=1, le=100)] = 3
     """Number of classes of equal variables, each with its own value."""
 

@@ -1,7 +1,8 @@
 """Questions about the user's own documents.
 
 Each question comes with its answer and the documents that the answer rests on, but without a
-decomposition strategy: the overseer is a language model. Passages are retrieved, see `retrieval`.
+decomposition strategy: the overseer is a language model, or people. The assistant reads the
+passages that a search finds.
 """
 
 import dataclasses
@@ -31,10 +32,15 @@ class Documents(RetrievalTask):
     """A .jsonl file of {"question", "answer", "documents": [titles of the documents that the answer
     rests on, hop by hop]}."""
     hits: Count = 2
+    """Passages that the search for a question returns."""
     passages: Count = 16
+    """Passages of a context, which all questions of a problem share."""
     passage_length: Count = 96
+    """Maximum number of tokens of a passage."""
     question_length: Count = 48
+    """Maximum number of tokens of a question."""
     answer_length: Annotated[int, Field(ge=2)] = 16
+    """Maximum number of tokens of an answer."""
 
     answer_rule = AnswerRule("normalized")
 

@@ -105,8 +105,11 @@ class RetrievalTask:
     passages: Count = 10
     """Passages of a context, which all questions of a problem share."""
     passage_length: Count = 20
+    """Maximum number of tokens of a passage."""
     question_length: Count = 20
+    """Maximum number of tokens of a question."""
     answer_length: Count = 12
+    """Maximum number of tokens of an answer."""
 
     answer_rule = AnswerRule()
 

@@ -1,9 +1,9 @@
 """Multi-hop questions about a generated encyclopedia.
 
-"In which country is the birthplace of the founder of Zelto Pim?" Passages are retrieved, see
-`retrieval`. The overseer answers a question of one hop by searching and reading a sentence. It
-decomposes a longer question by its grammar: it asks the inner question, and then for the outermost
-hop from its answer.
+"In which country is the birthplace of the founder of Zelto Pim?" The assistant reads the passages
+that a search finds. The overseer answers a question of one hop by searching and reading a sentence.
+It decomposes a longer question by its grammar: it asks the inner question, and then for the
+outermost hop from its answer.
 
 With `show_work`, answers list the entities on the way, like the scratchpads of Nye et al. 2021
 (arXiv:2112.00114): "Dorba Kel > Zelto Pim > Franconia". A longer question is then answered hop by
