@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs clean distclean
 .SILENT:
 
 help:
@@ -53,6 +53,7 @@ help:
 	echo "make coverage                                 simulate the coverage of intervals and the gate's errors"
 	echo "make paper                                    run the paper's five tasks and supervised baselines"
 	echo "make notebooks                                copy the repository's address into the notebooks"
+	echo "make docs                                     build the documentation: docs/_build/index.html"
 	echo "make clean                                    delete caches, never a round's results (distclean: .venv too)"
 
 round: $(BASE)
@@ -122,8 +123,13 @@ paper: $(DEV)
 notebooks:
 	$(PYTHON) colab/address.py
 
+docs: $(DEV)
+	$(RUN_PYTHON) -m docs.experiment_file
+	$(RUN_PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build
+	echo "wrote docs/_build/index.html"
+
 clean:
-	rm -rf .cache .mypy_cache .ruff_cache .hypothesis .benchmarks dist
+	rm -rf docs/_build .cache .mypy_cache .ruff_cache .hypothesis .benchmarks dist
 	find amplify tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
@@ -143,7 +149,7 @@ distclean: clean
 
 .venv/dev.stamp: .venv/base.stamp
 	echo "installing test dependencies into .venv (once)" >&2
-	.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 # Tests of people's pages use a real browser: the system's Chromium or, if it cannot be installed, Playwright's.

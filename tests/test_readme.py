@@ -31,9 +31,26 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def test_the_worked_example_is_in_the_readme_word_for_word_and_under_sixty_lines():
+def test_the_worked_example_is_in_the_readme_word_for_word_and_has_forty_lines_of_code():
     assert f"```python\n{TALLY}```" in README
-    assert len(TALLY.splitlines()) < 60
+    code = [line for line in TALLY.splitlines()[1:] if line.strip()]
+    assert len(code) <= 42
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.slow
+def test_the_lines_of_python_in_the_readme_run(tmp_path, monkeypatch):
+    tiny_experiment(tmp_path / "rounds/wildcard")
+    monkeypatch.chdir(tmp_path)
+    [lines] = re.findall(r"```python\n(import amplify\n.*?)```", README, re.DOTALL)
+    assert len(lines.splitlines()) <= 11
+    names: dict = {}
+    exec(lines, names)
+    assert names["experiment"].best.number <= 3
+    assert len(names["answers"].texts[0]) == len(names["problems"].texts[0])
 
 
 def test_the_worked_example_passes_what_every_task_must(folder):

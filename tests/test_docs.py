@@ -1,0 +1,96 @@
+"""The documentation: what is generated is up to date, and the pages build without a warning."""
+
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amplify.reading.experiment_file import KINDS, SECTIONS
+from amplify.training.mesh import Mesh
+
+ROOT = Path(__file__).parents[1]
+experiment_file = importlib.import_module("docs.experiment_file")
+
+
+def build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Builds pages by the configuration in docs/."""
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    return subprocess.run(
+        [*command, "-c", ROOT / "docs", source, out], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_the_reference_of_experiment_files_is_that_of_the_code():
+    written = experiment_file.PAGE.read_text(encoding="utf-8")
+    assert written == experiment_file.page(), "out of date: run python -m docs.experiment_file"
+
+
+def test_the_reference_has_every_key_with_a_description():
+    written = experiment_file.PAGE.read_text(encoding="utf-8")
+    kinds = [kind for one in KINDS.values() for kind in one.values()]
+    for section in (*kinds, *SECTIONS.values(), Mesh):
+        meanings = experiment_file.described_fields(section)
+        for field in dataclasses.fields(section):
+            assert meanings[field.name].endswith((".", "]}.")), (section, field.name)
+            assert f"`{field.name}" in written or f".{field.name}]`" in written
+
+
+def test_a_key_without_a_description_is_an_error():
+    @dataclasses.dataclass(frozen=True)
+    class Section:
+        said: int = 1
+        """Said."""
+        unsaid: int = 2
+
+    with pytest.raises(KeyError, match="unsaid"):
+        list(experiment_file._keys(Section, "task"))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page):
+    named = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (page.parent / name).exists()] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_requests_nothing_from_elsewhere(tmp_path):
+    from tests.web.processes import browser
+
+    built = build(ROOT / "docs", tmp_path)
+    assert built.returncode == 0, built.stderr
+    pages = sorted(tmp_path.glob("*.html"))
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in pages}
+    requested: list[str] = []
+    with browser() as chromium:
+        window = chromium.new_page(viewport={"width": 400, "height": 800})
+        window.on("request", lambda request: requested.append(request.url))
+        for page in pages:
+            window.goto(page.as_uri())
+            wide = window.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 400, f"{page.name} is {wide} pixels wide on a phone"
+    assert len(requested) > len(pages)
+    assert [url for url in requested if not url.startswith(tmp_path.as_uri())] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("[a](nowhere.md)", "'nowhere.md'"),
+        ("[a](#nothing)", "'nothing'"),
+        ("[a](other.md#nothing)", "'nothing'"),
+        ("[a](../amplify/nothing.py)", "no such file or folder: amplify/nothing.py"),
+    ],
+)
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path, mistake, message):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "index.md").write_text(f"# Index\n\n{mistake}\n", encoding="utf-8")
+    (source / "other.md").write_text("---\norphan: true\n---\n\n# Other\n", encoding="utf-8")
+    built = build(source, tmp_path / "out")
+    assert built.returncode != 0
+    assert message in built.stderr
