@@ -125,7 +125,7 @@ notebooks:
 
 docs: $(DEV)
 	$(RUN_PYTHON) -m docs.experiment_file
-	$(RUN_PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build
+	$(RUN_PYTHON) -m sphinx -W --keep-going -q -E -b html docs docs/_build
 	echo "wrote docs/_build/index.html"
 
 clean:

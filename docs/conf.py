@@ -19,6 +19,7 @@ release = PROJECT["version"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
+smartquotes = False  # "" is a value
 autodoc_member_order = "bysource"
 default_role = "code"  # of `names` in docstrings
 

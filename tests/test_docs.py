@@ -5,14 +5,18 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from amplify.cli.commands import COMMANDS
 from amplify.reading.experiment_file import KINDS, SECTIONS
 from amplify.training.mesh import Mesh
 
 ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 experiment_file = importlib.import_module("docs.experiment_file")
 
 
@@ -50,10 +54,49 @@ def test_a_key_without_a_description_is_an_error():
         list(experiment_file._keys(Section, "task"))
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_a_page_names_is_there(page):
     named = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert [name for name in named if not (page.parent / name).exists()] == []
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_of_an_experiment_file_can_be_in_one(page):
+    known = {name: set(kinds.values()) for name, kinds in KINDS.items()}
+    known |= {name: {section} for name, section in {**SECTIONS, "mesh": Mesh}.items()}
+    for block in blocks(page, "toml"):
+        for name, table in tomllib.loads(block).items():
+            if name in ("seed", "base"):
+                continue
+            kind = table.pop("kind", None)
+            sections = {KINDS[name][kind]} if kind in KINDS.get(name, ()) else known[name]
+            own = isinstance(kind, str) and ".py:" in kind
+            assert own or any(
+                set(table) <= {field.name for field in dataclasses.fields(section)}
+                for section in sections
+            ), (name, table)
+
+
+def test_the_tutorial_shows_what_is_in_the_folder_of_its_task():
+    folder, page = ROOT / "rounds/tally", ROOT / "docs/tutorial.md"
+    [experiment] = blocks(page, "toml")
+    assert tomllib.loads(experiment) == tomllib.loads((folder / "experiment.toml").read_text())
+    task = (folder / "tally.py").read_text(encoding="utf-8")
+    [strategy] = blocks(page, "python")
+    assert textwrap.indent(strategy, "    ") in task
+
+
+def test_the_page_about_commands_names_every_command_and_no_other():
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.splitlines() if row.startswith("| ")][1:]
+    named = {found for row in rows for found in re.findall(r"`([a-z-]+)", row[1])}
+    [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert named == set(phony.split()) - {"help"}
+    assert {row[3].split()[0].strip("`") for row in rows if row[3].strip()} == set(COMMANDS)
 
 
 @pytest.mark.slow
@@ -63,7 +106,7 @@ def test_the_site_builds_without_warnings_and_requests_nothing_from_elsewhere(tm
     built = build(ROOT / "docs", tmp_path)
     assert built.returncode == 0, built.stderr
     pages = sorted(tmp_path.glob("*.html"))
-    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in pages}
+    assert {page.stem for page in PAGES} <= {page.stem for page in pages}
     requested: list[str] = []
     with browser() as chromium:
         window = chromium.new_page(viewport={"width": 400, "height": 800})
