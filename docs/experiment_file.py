@@ -71,28 +71,41 @@ def _keys(section: type, name: str) -> Iterator[str]:
     """Lists a section's keys, and those of the tables in it."""
     schema = TypeAdapter(section).json_schema()
     meanings = described_fields(section)
-    nested = {f.name: f.default_factory for f in dataclasses.fields(section) if _is_table(f)}
+    for key in schema.get("properties", {}):
+        if key not in meanings:
+            raise ValueError(f"{section.__module__}.{section.__name__}.{key} has no docstring")
+    tables = _tables(section)
     rows = [
         _key(key, value, key in schema.get("required", ()), meanings[key])
         for key, value in schema.get("properties", {}).items()
-        if key not in nested
+        if key not in tables
     ]
     if rows:
         yield "\n".join(rows)
-    for key, table in nested.items():
+    for key, default in tables.items():
+        table = type(default)
         yield f"#### `[{name}.{key}]`"
         yield _wrap(meanings[key])
-        same = [kind for kind, one in KINDS[name].items() if one is table]
+        same = [kind for kind, one in KINDS.get(name, {}).items() if one is table]
         if same:
             yield f"The keys are those of [{same[0]}](#{name}-{same[0]})."
         else:
             yield from _keys(table, f"{name}.{key}")
 
 
-def _is_table(field: "dataclasses.Field[Any]") -> bool:
-    return isinstance(field.default_factory, type) and dataclasses.is_dataclass(
-        field.default_factory
-    )
+def _tables(section: type) -> dict[str, Any]:
+    """The defaults of the keys whose values are tables with keys of their own."""
+    defaults = {
+        field.name: field.default
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
+        for field in dataclasses.fields(section)
+    }
+    return {
+        key: value
+        for key, value in defaults.items()
+        if dataclasses.is_dataclass(value) and value is not dataclasses.MISSING
+    }
 
 
 def _key(key: str, schema: Mapping[str, Any], required: bool, meaning: str) -> str:

@@ -50,7 +50,7 @@ def test_a_key_without_a_description_is_an_error():
         """Said."""
         unsaid: int = 2
 
-    with pytest.raises(KeyError, match="unsaid"):
+    with pytest.raises(ValueError, match=r"Section\.unsaid has no docstring"):
         list(experiment_file._keys(Section, "task"))
 
 
@@ -88,6 +88,14 @@ def test_the_tutorial_shows_what_is_in_the_folder_of_its_task():
     task = (folder / "tally.py").read_text(encoding="utf-8")
     [strategy] = blocks(page, "python")
     assert textwrap.indent(strategy, "    ") in task
+
+
+@pytest.mark.parametrize("section", ["overseer", "oversight"])
+def test_the_page_about_overseers_has_every_kind(section):
+    page = (ROOT / "docs/overseers.md").read_text(encoding="utf-8")
+    _, _, table = page.partition(f"| `{section}.kind` |")
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    assert {row.split("`")[1] for row in rows} == {*KINDS[section], "file.py:Name"}
 
 
 def test_the_page_about_commands_names_every_command_and_no_other():

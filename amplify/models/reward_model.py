@@ -31,7 +31,9 @@ class RewardModelConfig:
     members: Annotated[int, Field(ge=1, le=FOLDS)] = 1
     """Networks of the ensemble."""
     width: Size = 64
+    """Width of each network."""
     layers: Size = 2
+    """Layers of each network."""
     aggregate: Aggregate = "mean-variance"
     """How members are combined: their mean, the lowest value, or the mean minus the variance
     between them (Coste et al. 2023, arXiv:2310.02743). With one member, they are the same."""

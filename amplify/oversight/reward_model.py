@@ -55,17 +55,32 @@ DRAFTS, REVIEWS, REINFORCEMENT = "drafts", "reviews", "reinforcement"
 
 @dataclasses.dataclass(frozen=True)
 class Fitting:
-    """How a model is fitted: AdamW, with cosine decay of the learning rate."""
+    """How a reward model is fitted: AdamW, with cosine decay of the learning rate."""
 
-    steps: Count
-    learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    steps: Count = 300
+    """Number of training steps."""
+    learning_rate: Positive = 3e-3
+    """At the first step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decay of the weights per step, as a multiple of the learning rate."""
 
     def make_optimizer(self) -> optax.GradientTransformation:
         """Makes the optimizer."""
         schedule = optax.cosine_decay_schedule(self.learning_rate, self.steps)
         descent = optax.adamw(schedule, weight_decay=self.weight_decay)
         return optax.chain(optax.clip_by_global_norm(1.0), descent)
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftFitting(Fitting):
+    """How the reference policy is fitted to drafts, likewise."""
+
+    steps: Count = 400
+    """Number of training steps."""
+    learning_rate: Positive = 2e-3
+    """At the first step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decay of the weights per step, as a multiple of the learning rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +121,15 @@ class RewardModelling:
     reviews: Count = 1000
     """Comparisons of two answers that the judge makes in each round."""
     reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
-    fitting: Fitting = Fitting(steps=300, learning_rate=3e-3, weight_decay=0.1)
+    """The reward model."""
+    fitting: Fitting = dataclasses.field(default_factory=Fitting)
     """How the reward model is fitted to the reviews."""
     fitting_batch: Count = 128
     """Reviews in a batch."""
-    drafts: Fitting = Fitting(steps=400, learning_rate=2e-3)
+    drafts: DraftFitting = dataclasses.field(default_factory=DraftFitting)
     """How the reference policy is fitted to drafts, in the first round."""
     penalty: Penalty = dataclasses.field(default_factory=Penalty)
+    """How leaving the reference policy is penalised."""
     method: Literal["policy-gradient", "ppo"] = "policy-gradient"
     """How the assistant is trained against the reward model."""
     ppo: PPO = dataclasses.field(default_factory=PPO)

@@ -53,6 +53,7 @@ class Essays:
     families: Annotated[int, Field(ge=1, le=len(SUBJECTS))] = 8
     """Families of claims, each about the same subject."""
     claims_per_family: Annotated[int, Field(ge=2, le=len(PREDICATES) // STATEMENTS)] = 8
+    """Claims of a family."""
     key_claims: Annotated[int, Field(ge=1)] = 8
     """Claims that have most of the weight."""
     insights: Annotated[int, Field(ge=0)] = 48
