@@ -50,6 +50,7 @@ class PPO:
     value_clip: Annotated[float, Field(gt=0)] = 0.2
     """How far a value may be from the one before the update."""
     discount: Share = 1.0
+    """Discount of later rewards, gamma."""
     decay: Share = 0.95
     """Decay of the generalised advantage estimate, lambda."""
 
