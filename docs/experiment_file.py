@@ -18,9 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from amplify.experiment.sections import Log
-from amplify.reading.experiment_file import DEFAULT_KINDS, KINDS, SECTIONS
-from amplify.training.mesh import Mesh
+from amplify.reading.experiment_file import DEFAULT_KINDS, KINDS, NOT_IDENTITY, SECTIONS
 
 PAGE = Path(__file__).with_suffix(".md")
 STATISTICS = ("see docs/statistics.md", "see [statistics](statistics.md#the-gate)")
@@ -48,7 +46,7 @@ def reference() -> Iterator[str]:
             yield f"### {name.capitalize()}: {kind}"
             yield from _described(section, name, whole=name == "task")
             yield from _keys(section, name)
-    for name, section in {**SECTIONS, "mesh": Mesh, "log": Log}.items():
+    for name, section in {**SECTIONS, **NOT_IDENTITY}.items():
         yield f"## `[{name}]`"
         yield _wrap(_summary(section, name))
         yield from _keys(section, name)

@@ -42,6 +42,8 @@ SECTIONS = {
     "evals": Evals,
     "gate": Gate,
 }
+NOT_IDENTITY = {"mesh": Mesh, "log": Log}
+"""Sections that are not part of an experiment's identity."""
 KINDS: dict[str, Mapping[str, type]] = {
     "task": TASKS,
     "assistant": ASSISTANTS,
@@ -147,7 +149,7 @@ def parse_experiment(
         AmplifyError: naming the file, the key and what is allowed.
     """
     folders = folders or [path.parent]
-    reject_unknown_keys(table, ["seed", *KINDS, *SECTIONS, "mesh", "log"], "", path)
+    reject_unknown_keys(table, ["seed", *KINDS, *SECTIONS, *NOT_IDENTITY], "", path)
     table = _with_oversight(table, path)
     seed = validate(Annotated[int, Field(ge=0, lt=2**32)], table.get("seed", 0), "seed", path)
     values: dict[str, Any] = {"seed": seed}
@@ -178,8 +180,8 @@ def parse_experiment(
     for name, section in SECTIONS.items():
         chosen[name] = read_section(section, subtable(table, name, path), name, path)
         values |= flatten(chosen[name], name)
-    chosen["mesh"] = read_section(Mesh, subtable(table, "mesh", path), "mesh", path)
-    chosen["log"] = read_section(Log, subtable(table, "log", path), "log", path)
+    for name, section in NOT_IDENTITY.items():
+        chosen[name] = read_section(section, subtable(table, name, path), name, path)
     with _own_code(sources, "task", values["task.kind"]):
         if "task" in sources:
             check_task(chosen["task"], f"{path}: {values['task.kind']}")
