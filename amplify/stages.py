@@ -24,6 +24,7 @@ from amplify.files.json_lines import read_lines, write_lines
 from amplify.models.abilities import layout_of, loader_of
 from amplify.overseers.exchanges import Exchanges, recording
 from amplify.oversight.draws import draw_held_out
+from amplify.oversight.readable import describe
 from amplify.oversight.restore import (
     load,
     load_carried,
@@ -46,7 +47,7 @@ from amplify.training import checkpoint, dataset
 from amplify.training.loop import LogRow, steps_taken, train
 from amplify.training.phase import Phase, RoleState, Trained
 from amplify.training.step import TrainState, abstract_state, begin, fresh_role, make_step
-from amplify.types import Roles
+from amplify.types import Roles, Task
 
 
 def initialise_roles(
@@ -99,15 +100,28 @@ def _costs(exchanges: Exchanges, asked: Iterable[Call]) -> dict[str, Any]:
 
 def _write_signal(phase: Phase, work: Work, made: Made) -> dict[str, Any]:
     folder = work.this.phase(phase.name)
-    digest = write_data(folder.data, made)
+    digest = write_data(folder.data, made, work.experiment.task)
     write_lines(folder.interactions, made.trees)
     return {"digest": digest, **made.facts}
 
 
-def write_data(folder: Any, made: Made) -> str:
-    """Writes a signal's data set to a new folder; returns its digest, which depends on the rows."""
+def write_data(folder: Any, made: Made, task: Task | None = None) -> str:
+    """Writes a signal's data set to a new folder; returns its digest, which depends on the rows.
+
+    Args:
+        folder: becomes the data set's folder.
+        made: the signal.
+        task: formats tokens as text; None: without texts, where nothing but the digest is wanted.
+    """
     columns = without_ones(made.columns)
-    return dataset.write(folder, columns, name="amplified_answers", description=made.description)
+    described = None if task is None else describe(task, columns, made.descriptions)
+    return dataset.write(
+        folder,
+        columns,
+        name="amplified_answers",
+        description=made.description,
+        described=described,
+    )
 
 
 def train_roles(phase: Phase, work: Work) -> dict[str, Any]:

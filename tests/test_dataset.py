@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from tensorflow_datasets.proto import tf_example_pb2
 
 from amplify.errors import AmplifyError
-from amplify.training import dataset
+from amplify.training import dataset, serialization
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,7 +113,7 @@ def test_records_mean_what_tfds_itself_would_have_written(data):
     columns = some_columns()
     for number, record in enumerate(raw):
         row = {name: column[number] for name, column in columns.items()} | {"parent": "2b7e"}
-        theirs = dataset.features(columns).serialize_example(row)
+        theirs = serialization.features(columns).serialize_example(row)
         parse = tf_example_pb2.Example.FromString
         assert parse(record) == parse(theirs)
 
@@ -165,6 +165,112 @@ def test_columns_without_rows_or_of_different_lengths_are_refused(columns, tmp_p
         write(tmp_path / "data", columns)
 
 
+# Described for people
+
+
+def described_columns(rows=24):
+    asked = [[f"what is {row} + {column}?" for column in range(row % 3)] for row in range(rows)]
+    labels = serialization.Labels(np.arange(rows * 2).reshape(rows, 2) % 3, ("one", "two", "three"))
+    return {"question_texts": serialization.Texts(asked), "classes": labels}
+
+
+def write_described(directory, columns, descriptions=None):
+    names = {"answers": "The answers.", "question_texts": "The questions.", "classes": "Hops."}
+    described = dataset.Described(
+        described_columns(), names if descriptions is None else descriptions, {"vocabulary": ["?"]}
+    )
+    about = {"name": "amplified_answers", "description": "A test."}
+    return dataset.write(directory, columns, **about, described=described)
+
+
+def golden_columns():
+    numbers = {"context": (2, 4, 3), "questions": (2, 3, 2), "answers": (2, 3, 1)}
+    return {
+        **{name: np.arange(np.prod(s), dtype=np.int32).reshape(s) for name, s in numbers.items()},
+        "classes": np.array([[0, 1, 1], [1, 0, 0]], np.int32),
+        "problem_seed": np.arange(4).reshape(2, 2),
+        "parent": np.full(2, "2b7e"),
+    }
+
+
+def test_the_digest_is_the_one_of_versions_that_described_nothing(tmp_path):
+    digest = write(tmp_path / "data", golden_columns())
+    assert digest == "c7123d2ec08a16e5bdba8ed5d33e1db4f105595f23f583691b6abd447055196b"
+
+
+def test_descriptions_leave_the_digest_and_what_training_reads_as_they_are(data, tmp_path):
+    digest = write_described(tmp_path / "described", some_columns())
+    other = write_described(tmp_path / "otherwise", some_columns(), {"answers": "Other words."})
+    assert digest == other == dataset.digest(data)
+    dataset.verify(tmp_path / "described", digest)
+    names = ["context", "questions", "answers", "problem_seed"]
+    plain, described = (
+        next(dataset.batches(folder, names, batch_size=24, seed=1))
+        for folder in (data, tmp_path / "described")
+    )
+    for name in names:
+        assert np.array_equal(plain[name], described[name])
+    assert [*tmp_path.glob(".*")] == []
+
+
+def test_described_records_mean_what_tfds_itself_would_have_written(tmp_path):
+    write_described(tmp_path / "data", some_columns())
+    raw = tfds.builder_from_directory(tmp_path / "data").as_data_source(
+        split="train", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    columns, further = some_columns(), described_columns()
+    features = serialization.features({**columns, **further})
+    for number, record in enumerate(raw):
+        row = {name: column[number] for name, column in columns.items()} | {"parent": "2b7e"}
+        row |= {name: list(column.rows[number]) for name, column in further.items()}
+        parse = tf_example_pb2.Example.FromString
+        assert parse(record) == parse(features.serialize_example(row))
+
+
+def test_a_stranger_reads_texts_and_names_with_tfds_alone(tmp_path):
+    write_described(tmp_path / "data", some_columns())
+    code = """if True:
+        import json, sys
+        import tensorflow_datasets as tfds
+        builder = tfds.builder_from_directory(sys.argv[1])
+        features = builder.info.features
+        row = builder.as_data_source("train")[5]
+        print(json.dumps({
+            "texts": [text.decode() for text in row["question_texts"]],
+            "classes": [features["classes"].int2str(label) for label in row["classes"]],
+            "described": [features[name].doc.desc for name in ("answers", "classes")],
+            "vocabulary": builder.info.metadata["vocabulary"],
+            "homepage": builder.info.homepage,
+            "citation": builder.info.citation,
+        }))
+        assert not {"amplify", "tensorflow"} & {*sys.modules}
+    """
+    assert json.loads(run_python(code, str(tmp_path / "data"), cwd=tmp_path)) == {
+        "texts": ["what is 5 + 0?", "what is 5 + 1?"],
+        "classes": ["two", "three"],
+        "described": ["The answers.", "Hops."],
+        "vocabulary": ["?"],
+        "homepage": "about:blank",
+        "citation": "",
+    }
+
+
+def test_damage_to_any_file_of_a_described_data_set_is_noticed(tmp_path):
+    digest = write_described(tmp_path / "data", some_columns())
+    files = sorted((tmp_path / "data").iterdir())
+    assert len(files) == 6
+    for file in files:
+        raw = file.read_bytes()
+        file.write_bytes(raw[:-3] + b"?" + raw[-2:])
+        with pytest.raises(AmplifyError, match="damaged data set"):
+            dataset.verify(tmp_path / "data", digest)
+        file.write_bytes(raw)
+    dataset.verify(tmp_path / "data", digest)
+    (tmp_path / "data/classes.labels.txt").unlink()
+    with pytest.raises(AmplifyError, match="damaged data set"):
+        dataset.verify(tmp_path / "data", digest)
+
+
 # Whole or not at all
 
 
@@ -176,7 +282,7 @@ def test_writing_replaces_what_was_there_and_leaves_nothing_beside_it(data):
 
 def test_a_write_that_fails_leaves_what_was_there(data, monkeypatch):
     before = dataset.digest(data)
-    monkeypatch.setattr(dataset, "_records", lambda columns: iter([b"", None]))
+    monkeypatch.setattr(serialization, "records", lambda columns: iter([b"", None]))
     with pytest.raises(TypeError):
         write(data, some_columns(5))
     assert dataset.digest(data) == before
@@ -187,12 +293,12 @@ def test_a_killed_write_leaves_no_data_set_and_the_next_clears_up(tmp_path):
     code = """if True:
         import os, signal, sys
         from pathlib import Path
-        from amplify.training import dataset
+        from amplify.training import serialization
         from tests.test_dataset import some_columns, write
         def records(columns):
             yield b"half a data set"
             os.kill(os.getpid(), signal.SIGKILL)
-        dataset._records = records
+        serialization.records = records
         write(Path(sys.argv[1]), some_columns())
     """
     data = tmp_path / "data"

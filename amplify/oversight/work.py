@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -78,6 +79,8 @@ class Made(NamedTuple):
     """Entries for the round's record."""
     description: str
     """Of the data set."""
+    descriptions: Mapping[str, str] = MappingProxyType({})
+    """Of columns that no other kind of oversight makes; see `readable.DESCRIPTIONS`."""
 
 
 WEIGHT = "weight"

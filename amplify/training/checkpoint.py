@@ -21,8 +21,8 @@ from jaxtyping import Array, PyTree
 from orbax.checkpoint import v1 as ocp
 
 from amplify.errors import AmplifyError
+from amplify.files.folders import atomic_folder, make_empty, move_into_place, staging_folder
 from amplify.runtime import processes
-from amplify.training.dataset import atomic_folder, make_empty, move_into_place, staging_folder
 
 CHECKSUMS = "SHA256SUMS"
 """Name of the file of checksums, which `sha256sum --check SHA256SUMS` can verify."""

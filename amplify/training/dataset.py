@@ -5,19 +5,23 @@ ArrayRecord format: `tfds.builder_from_directory(folder).as_data_source("train")
 this package and without TensorFlow.
 
 A row is a context with all its questions: `context` int32 [facts, fact_length], `questions`
-int32 [questions, question_length], `answers` int32 [questions, answer_length], `classes` int32
+int32 [questions, question_length], `answers` int32 [questions, answer_length], `classes`
 [questions], `problem_seed` int64, and `parent`, the digest of the checkpoint that answered. Nothing
 here depends on these columns.
+
+Beside what training reads, a data set may have columns for people: texts, and labels with names.
+The digest leaves these and all descriptions out, so that the same numbers have the same digest,
+however they are described. Data sets of earlier versions have nothing of this kind.
 """
 
-import contextlib
 import functools
 import hashlib
+import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -25,18 +29,45 @@ from jaxtyping import Int, Shaped
 
 from amplify.errors import AmplifyError, first_line
 from amplify.files import writing
+from amplify.files.folders import atomic_folder
 from amplify.runtime import processes
+from amplify.training import serialization
+from amplify.training.serialization import AnyColumns, Columns, Labels, Texts
 
 # tensorflow_datasets takes a third of a second to import, so it is imported where it is needed.
 
 MODULE = "amplify.dataset"
 """What data sets say made them. It is a part of their digests, so it stays the same."""
 
-Columns = Mapping[str, Shaped[np.ndarray, "rows ..."]]
+VERIFIED = 1024
+"""Rows whose checksums are verified at a time."""
+
+NO_HOME_PAGE = "about:blank"
+"""For a data set without a home page TFDS otherwise claims one in its own catalogue."""
+
+DIGESTS = "digests.json"
+"""File in a described data set: the digest of the rows, and the SHA-256 of each other file."""
+
+
+class Described(NamedTuple):
+    """What makes a data set readable without this package."""
+
+    columns: Mapping[str, Texts | Labels]
+    """Columns for people. One that has the name of a column of numbers replaces it."""
+    descriptions: Mapping[str, str]
+    """Of each column, by its name."""
+    metadata: Mapping[str, Any]
+    """`builder.info.metadata` in TFDS; must be JSON."""
 
 
 def write(
-    directory: Path, columns: Columns, *, name: str, description: str, version: str = "1.0.0"
+    directory: Path,
+    columns: Columns,
+    *,
+    name: str,
+    description: str,
+    version: str = "1.0.0",
+    described: Described | None = None,
 ) -> str:
     """Writes columns as the split `train`, in the order of their rows.
 
@@ -50,44 +81,69 @@ def write(
         name: the data set's name in TFDS: lower case, words joined by underscores.
         description: the data set's description in TFDS.
         version: the data set's version in TFDS.
+        described: further columns, and descriptions; None: there are none.
 
     Returns:
-        The digest of the files, see `digest`.
+        The digest of `columns`, see `digest`.
 
     Raises:
         ValueError: if there are no rows, or columns differ in their number of rows.
     """
-    import tensorflow_datasets as tfds
-
-    lengths = {key: len(column) for key, column in columns.items()}
+    further = {} if described is None else described.columns
+    lengths = {key: len(column) for key, column in [*columns.items(), *further.items()]}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(
             f"every column must have the same number of rows, at least 1: got {lengths}"
         )
-    [rows] = set(lengths.values())
+    about = {"name": name, "description": description, "version": version}
     with atomic_folder(directory) as folder:
-        processes.first(folder.mkdir)
-        file = tfds.core.ShardedFileTemplate(
-            data_dir=folder, dataset_name=name, split="train", filetype_suffix="array_record"
-        )
-        shards = _shards(rows)
-        size = sum(processes.gather(np.array(_write_shard(file, shards, columns))))
-        split = tfds.core.SplitInfo(
-            "train", [len(shard) for shard in shards], int(size), filename_template=file
-        )
-        identity = tfds.core.DatasetIdentity(
-            name, tfds.core.Version(version), str(folder), module_name=MODULE
-        )
-        info = tfds.core.DatasetInfo(
-            builder=identity,
-            description=description,
-            features=features(columns),
-            disable_shuffling=True,
-            split_dict=tfds.core.SplitDict([split]),
-        )
-        info.set_file_format("array_record")
-        processes.first(lambda: info.write_to_directory(folder))
+        if described is None:
+            _write_files(folder, columns, about)
+        else:
+            plain = folder.with_name("plain")
+            _write_files(plain, columns, about)
+            _write_files(folder, {**columns, **further}, about, described)
+            processes.first(lambda: _write_digests(plain, folder))
     return digest(directory)
+
+
+def _write_files(
+    folder: Path, columns: AnyColumns, about: Mapping[str, str], described: Described | None = None
+) -> None:
+    """Writes the files of a data set to a new folder; returns when all processes have."""
+    import tensorflow_datasets as tfds
+
+    descriptions = {} if described is None else described.descriptions
+    processes.first(folder.mkdir)
+    file = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=about["name"], split="train", filetype_suffix="array_record"
+    )
+    shards = _shards(len(next(iter(columns.values()))))
+    size = sum(processes.gather(np.array(_write_shard(file, shards, columns))))
+    split = tfds.core.SplitInfo(
+        "train", [len(shard) for shard in shards], int(size), filename_template=file
+    )
+    identity = tfds.core.DatasetIdentity(
+        about["name"], tfds.core.Version(about["version"]), str(folder), module_name=MODULE
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description=about["description"],
+        features=serialization.features(columns, descriptions),
+        disable_shuffling=True,
+        split_dict=tfds.core.SplitDict([split]),
+        homepage=None if described is None else NO_HOME_PAGE,
+        metadata=None if described is None else tfds.core.MetadataDict(described.metadata),
+    )
+    info.set_file_format("array_record")
+    processes.first(lambda: info.write_to_directory(folder))
+
+
+def _write_digests(plain: Path, folder: Path) -> None:
+    """Replaces a data set without descriptions, in `plain`, by its digest, in `folder`."""
+    digests = {"rows": _digest_of_files(plain), "files": _checksums(folder)}
+    writing.write_atomically(folder / DIGESTS, json.dumps(digests, indent=2) + "\n")
+    shutil.rmtree(plain)
 
 
 def read(directory: Path) -> Sequence[dict[str, Any]]:
@@ -104,7 +160,8 @@ def read(directory: Path) -> Sequence[dict[str, Any]]:
         raise AmplifyError(f"{directory}: no data set here")
     try:
         source = tfds.builder_from_directory(directory).as_data_source(split="train")
-        source.data_source.__getitems__(range(len(source)))
+        for start in range(0, len(source), VERIFIED):
+            source.data_source.__getitems__(range(start, min(start + VERIFIED, len(source))))
         source[0]
     except Exception as error:  # damage makes TFDS and ArrayRecord raise many kinds
         raise AmplifyError(f"{directory}: damaged data set ({first_line(error)})") from error
@@ -194,27 +251,39 @@ def verify(directory: Path, expected: str) -> None:
 
 
 def digest(directory: Path) -> str:
-    """Returns the SHA-256 of a data set's files and their names."""
+    """Returns the SHA-256 that identifies the columns of numbers in a data set.
+
+    It is that of the files, and their names, of a data set with these columns and no descriptions.
+    If any file is not as it was written, it is another one.
+    """
+    try:
+        digests = json.loads((directory / DIGESTS).read_text(encoding="utf-8"))
+        if digests["files"] == _checksums(directory):
+            return str(digests["rows"])
+    except FileNotFoundError:
+        pass  # there are no descriptions
+    except (ValueError, KeyError, TypeError):
+        pass  # damaged
+    return _digest_of_files(directory)
+
+
+def _digest_of_files(directory: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(directory.iterdir()):
         total.update(f"{path.name} {path.stat().st_size}\n".encode())
-        total.update(path.read_bytes())
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                total.update(piece)
     return total.hexdigest()
 
 
-def features(columns: Columns) -> Any:
-    """Returns the TFDS features of a row of these columns."""
-    import tensorflow_datasets as tfds
-
-    def feature(column: Shaped[np.ndarray, "rows ..."]) -> Any:
-        if column.dtype.kind == "U":
-            return tfds.features.Text()
-        # As bytes: TFDS's default encoding forgets the dtype of a scalar and halves a float64.
-        return tfds.features.Tensor(
-            shape=column.shape[1:], dtype=column.dtype.type, encoding=tfds.features.Encoding.BYTES
-        )
-
-    return tfds.features.FeaturesDict({name: feature(column) for name, column in columns.items()})
+def _checksums(directory: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(directory.iterdir()):
+        if path.name != DIGESTS:
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _shards(rows: int) -> list[range]:
@@ -223,7 +292,7 @@ def _shards(rows: int) -> list[range]:
     return [range(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
-def _write_shard(file: Any, shards: list[range], columns: Columns) -> int:
+def _write_shard(file: Any, shards: list[range], columns: AnyColumns) -> int:
     """Writes the shard of this process, if it has one; returns the bytes of its records."""
     number = processes.number()
     if number >= len(shards):
@@ -233,50 +302,33 @@ def _write_shard(file: Any, shards: list[range], columns: Columns) -> int:
     return _write_records(str(path), {name: column[rows] for name, column in columns.items()})
 
 
-def _write_records(path: str, columns: Columns) -> int:
+def _write_records(path: str, columns: AnyColumns) -> int:
     """Writes one ArrayRecord file; returns the bytes of all records."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(path, "group_size:1")  # so that any row can be read alone
     size = 0
-    for record in _records(columns):
+    for record in serialization.records(columns):
         writer.write(record)
         size += len(record)
     writer.close()
     return size
 
 
-def _records(columns: Columns) -> Iterator[bytes]:
-    """Serializes rows as TFDS does, but deterministically and three times as fast.
-
-    TFDS writes a record's columns in the order of protobuf's hash map, which differs by process.
-    """
-    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
-
-    encoded = [
-        [text.encode() for text in column.tolist()]
-        if column.dtype.kind == "U"
-        else [row.tobytes() for row in np.asarray(column, column.dtype.type)]
-        for column in columns.values()
-    ]
-    for row in zip(*encoded, strict=True):
-        feature = {
-            name: tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
-            for name, value in zip(columns, row, strict=True)
-        }
-        example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
-        yield example.SerializeToString(deterministic=True)
-
-
 def _decode(
     directory: Path, columns: Sequence[str], optional: Sequence[str]
 ) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
     """Decodes columns of numbers as TFDS does, but six times as fast."""
+    import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_pb2
 
     source: Any = read(directory)
     stored = source.dataset_info.features
-    known = sorted(name for name in stored if stored[name].np_dtype != np.object_)
+    known = sorted(
+        name
+        for name, feature in stored.items()
+        if isinstance(feature, tfds.features.Tensor) and feature.np_dtype != np.object_
+    )
     if unknown := [name for name in columns if name not in known]:
         raise AmplifyError(
             f"{directory}: no column of numbers {unknown[0]!r}; there are {', '.join(known)}"
@@ -293,57 +345,3 @@ def _decode(
         )
         for name in columns
     }
-
-
-@contextlib.contextmanager
-def atomic_folder(directory: Path) -> Iterator[Path]:
-    """Yields the path of a new folder, which becomes `directory` when the block succeeds.
-
-    Until then `directory` is unchanged, whatever happens. What a killed process leaves behind is
-    removed by the next one that writes to the same `directory`. Several processes may fill the
-    folder together; the first makes and renames it.
-
-    Args:
-        directory: replaced if it exists.
-    """
-    staging = staging_folder(directory)
-    processes.first(lambda: make_empty(staging))
-    try:
-        yield staging / "new"
-        processes.barrier()
-        processes.first(lambda: move_into_place(staging, directory))
-    finally:
-        if processes.is_first():
-            shutil.rmtree(staging)
-
-
-def staging_folder(directory: Path) -> Path:
-    """Returns the folder in which `directory` is prepared."""
-    return directory.with_name(f".{directory.name}.tmp")
-
-
-def make_empty(staging: Path) -> None:
-    """Makes an empty folder, and removes an existing one."""
-    if staging.exists():
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-
-
-def move_into_place(staging: Path, directory: Path) -> None:
-    """Renames `staging / "new"` to `directory`, once all its files are on disk.
-
-    Args:
-        staging: the folder that `staging_folder` names.
-        directory: replaced if it exists.
-    """
-    for path in staging.rglob("*"):
-        writing.sync(path)
-    if directory.exists():
-        directory.rename(staging / "old")
-    try:
-        (staging / "new").rename(directory)
-    except OSError:
-        if (staging / "old").exists():
-            (staging / "old").rename(directory)
-        raise
-    writing.sync(directory.parent)
