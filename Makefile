@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs data clean distclean
 .SILENT:
 
 help:
@@ -42,6 +42,7 @@ help:
 	echo "make ask [ROUND=3]                            ask a checkpoint questions"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make export OUT=folder [ROUND=3]              write a trained checkpoint that transformers can open"
+	echo "make data OUT=x.parquet ROUND=3 [PHASE=name]   export a round's signal with texts, as .parquet or .jsonl"
 	echo "make test | lint | bench                      test leaves out the slow tests"
 	echo "make test-all                                 all tests: also several processes, browsers, notebooks"
 	echo "make people [INVITE=3]                        print everybody's link to the pages; invite 3 more people"
@@ -77,6 +78,11 @@ tree: $(BASE)
 export: $(BASE)
 	test -n $(call quoted,$(OUT)) || { echo "make export: to which folder? For example: make export OUT=mine" >&2; exit 2; }
 	$(AMPLIFY) export $(call quoted,$(EXPERIMENT)) $(call quoted,$(OUT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))
+
+data: $(BASE)
+	test -n $(call quoted,$(OUT)) && test -n $(call quoted,$(ROUND)) \
+	  || { echo "make data: which round, to which file? For example: make data OUT=data.parquet ROUND=3" >&2; exit 2; }
+	$(AMPLIFY) data $(call quoted,$(EXPERIMENT)) $(call quoted,$(OUT)) --round $(call quoted,$(ROUND)) $(if $(PHASE),--phase $(call quoted,$(PHASE)))
 
 people: $(BASE)
 	$(AMPLIFY) people $(call quoted,$(EXPERIMENT)) $(if $(INVITE),--invite $(call quoted,$(INVITE)))

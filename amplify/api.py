@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from amplify import words
+from amplify import signals, words
 from amplify.errors import AmplifyError
-from amplify.evaluation.answering import answer_alone
+from amplify.evaluation.answering import answer_alone, check_tokens
 from amplify.files.json_lines import read_lines
 from amplify.inspection import FoundTree, training_tree
 from amplify.oversight.draws import draw_held_out
@@ -243,6 +243,23 @@ class Round:
         path = self._folder.main.interactions
         return list(read_lines(path)) if path.exists() else []
 
+    @property
+    def signal(self) -> "pandas.DataFrame":
+        """What the assistant was trained on, one question a row, as `amplify data` exports it.
+
+        `signal.attrs` has the digest and a description of each column.
+
+        >>> experiment.round(1).signal[["class", "question", "answer"]].head(2)
+                class question answer
+        0  1 wildcard      *bb     +2
+        1  1 wildcard      aa*      0
+
+        Raises:
+            AmplifyError: if the round stored no signal, as round 0.
+        """
+        store = self.experiment._store
+        return signals.as_frame(store, signals.find_signal(store, self.number))
+
     def tree(self, row: int, question: int = 0, depth: int = 1) -> FoundTree:
         """Recomputes the tree behind one answer of the round's training signal.
 
@@ -307,7 +324,7 @@ class Policy:
                 raise AmplifyError("each context must have the same number of questions, 1 or more")
             questions = [[words.read_question(task, text) for text in row] for row in questions]
         tokens = np.asarray(jax.device_get(questions))
-        _check_tokens("questions", tokens, ("batch", "questions", task.question_length), task)
+        check_tokens("questions", tokens, ("batch", "questions", task.question_length), task)
         return tokens.astype(np.int32)
 
 
@@ -318,27 +335,11 @@ def _contexts(task: Any, contexts: Any, batch: int) -> Int[np.ndarray, "batch fa
             raise AmplifyError("contexts must be given: this task does not search for them")
         contexts = np.zeros((batch, *shape[1:]), np.int32)
     tokens = np.asarray(jax.device_get(contexts))
-    _check_tokens("contexts", tokens, shape, task)
+    check_tokens("contexts", tokens, shape, task)
     if len(tokens) != batch:
         lengths = f"{len(tokens)} and {batch}"
         raise AmplifyError(f"contexts and questions must have equal length, got {lengths}")
     return tokens.astype(np.int32)
-
-
-def _check_tokens(what: str, tokens: np.ndarray, shape: Sequence[str | int], task: Any) -> None:
-    wanted = ", ".join(map(str, shape))
-    fits = len(tokens.shape) == len(shape) and all(
-        isinstance(want, str) or want == have
-        for want, have in zip(shape, tokens.shape, strict=True)
-    )
-    if not fits or tokens.dtype.kind not in "iu" or not tokens.size:
-        found = f"{tokens.dtype} of shape {tokens.shape}"
-        raise AmplifyError(f"{what} must be integers of shape ({wanted}), got {found}")
-    most = len(task.vocabulary) - 1
-    if tokens.min() < 0 or tokens.max() > most:
-        raise AmplifyError(
-            f"{what} must be tokens 0 to {most}, got {tokens.min()} to {tokens.max()}"
-        )
 
 
 def _shown(task: Any, tokens: Int[np.ndarray, "batch questions length"]) -> Texts:

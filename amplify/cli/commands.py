@@ -3,21 +3,18 @@
 A user error is printed as one line; the exit code is 2.
 """
 
-import contextlib
-import functools
-import io
 import json as json_format
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from amplify.cli.failures import explained, ignore_orphans
+from amplify.cli.parsing import parse
 from amplify.errors import AmplifyError
 from amplify.launch import launch
 from amplify.terminal import (
@@ -180,6 +177,27 @@ def export(
     output.print(f"wrote {out}, the assistant of round {number}")
 
 
+def data(
+    experiment: Folder,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a .parquet or .jsonl file")],
+    round: Annotated[int, tyro.conf.arg(help="the round whose signal is exported")],
+    phase: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="the phase whose signal it is; by default, the one that trains the assistant"
+        ),
+    ] = None,
+) -> None:
+    """Export a round's signal with texts: a row for each question."""
+    from amplify import signals
+    from amplify.store import Store
+
+    store = Store(experiment)
+    signal = signals.find_signal(store, round, phase)
+    count = signals.export(store, signal, out)
+    output.print(f"wrote {out}, {count} questions of round {round}", soft_wrap=True)
+
+
 def replay(
     experiment: Folder,
     round: Annotated[int, tyro.conf.arg(help="the round whose data set is rebuilt")],
@@ -295,6 +313,7 @@ COMMANDS = {
     "ask": ask,
     "tree": tree,
     "export": export,
+    "data": data,
     "replay": replay,
     "serve": serve,
     "people": people,
@@ -317,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     ignore_orphans()
     try:
-        call = parse(sys.argv[1:] if argv is None else argv)
+        call = parse(COMMANDS, DESCRIPTION, sys.argv[1:] if argv is None else argv)
         call()
     except AmplifyError as error:
         fail(str(error))
@@ -329,53 +348,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not isinstance(error, OSError):
             raise
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-
-
-def parse(argv: Sequence[str]) -> Callable[[], None]:
-    """Returns a function that runs the command which the arguments describe.
-
-    Raises:
-        AmplifyError: if the arguments are invalid.
-        SystemExit: with code 0, after printing help.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.extras.subcommand_cli_from_dict(
-                {name: deferred(command) for name, command in COMMANDS.items()},
-                prog="amplify",
-                description=DESCRIPTION,
-                args=list(argv),
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise AmplifyError(f"{in_one_line(complaint.getvalue())}; see amplify --help") from None
-
-
-def in_one_line(box: str) -> str:
-    """Returns the text of tyro's error box, a heading and text above a rule, as one line."""
-    lines = [line.strip(" │╰╯") for line in box.splitlines()[1:]]
-    is_rule = [not line.strip("─-") for line in lines]
-    begin = is_rule.index(False)
-    end = [*is_rule, True].index(True, begin)
-    line = " ".join(lines[begin:end])
-    no_number = r"Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)"
-    return re.sub(no_number, r"\1: must be a whole number, got \2", line)
-
-
-def deferred(command: Any) -> Callable[..., Callable[[], None]]:
-    """Wraps a command so that tyro, which reads its signature, does not run it.
-
-    Returns:
-        A function of the command's arguments that returns the call to make.
-    """
-
-    @functools.wraps(command)
-    def bind(**arguments: Any) -> Callable[[], None]:
-        return functools.partial(command, **arguments)
-
-    return bind
 
 
 def in_own_code(error: Exception) -> str | None:

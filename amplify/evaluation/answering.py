@@ -1,13 +1,15 @@
 """An assistant's own answers to any number of questions, without the overseer."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from amplify.errors import AmplifyError
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, chunk_rows, map_in_chunks
 from amplify.trees.amplification import answer_directly
 from amplify.types import Assistant, Task
@@ -55,3 +57,30 @@ def answer_alone(
 
 
 _answer_directly = jax.jit(answer_directly, static_argnums=(0, 1))
+
+
+def check_tokens(what: str, tokens: np.ndarray, shape: Sequence[str | int], task: Any) -> None:
+    """Checks an array of tokens that a user passed.
+
+    Args:
+        what: they are, in the plural, for the message.
+        tokens: the array.
+        shape: its length along each axis; a name stands for any length.
+        task: whose tokens they are.
+
+    Raises:
+        AmplifyError: if they are no integers of this shape, or no tokens of the task.
+    """
+    wanted = ", ".join(map(str, shape))
+    fits = len(tokens.shape) == len(shape) and all(
+        isinstance(want, str) or want == have
+        for want, have in zip(shape, tokens.shape, strict=True)
+    )
+    if not fits or tokens.dtype.kind not in "iu" or not tokens.size:
+        found = f"{tokens.dtype} of shape {tokens.shape}"
+        raise AmplifyError(f"{what} must be integers of shape ({wanted}), got {found}")
+    most = len(task.vocabulary) - 1
+    if tokens.min() < 0 or tokens.max() > most:
+        raise AmplifyError(
+            f"{what} must be tokens 0 to {most}, got {tokens.min()} to {tokens.max()}"
+        )

@@ -3,9 +3,11 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from amplify.errors import AmplifyError
 
 FILE, FOLDER = 0o600, 0o700
 """Permissions of private files and folders."""
@@ -24,6 +26,25 @@ def write_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """
     with replacing(path, private=private) as file:
         file.write(text)
+
+
+def check_output(path: Path, suffixes: Sequence[str], what: str) -> None:
+    """Checks that a command can write to a file, before it does any work.
+
+    Args:
+        path: the file, which may exist.
+        suffixes: the formats that the command writes.
+        what: is written, in the plural.
+
+    Raises:
+        AmplifyError: if the file has another suffix, is a folder, or would be in none.
+    """
+    if path.suffix not in suffixes:
+        raise AmplifyError(f"{path}: {what} are written as {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise AmplifyError(f"{path}: is a folder; name a new file, or one to replace")
+    if not path.parent.is_dir():
+        raise AmplifyError(f"{path}: there is no folder {path.parent}")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ description of each column.
 Rounds write it into their data sets (see `stages`); `signals` shows the same texts as a table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -56,7 +56,7 @@ def describe(
         if tokens in columns
     }
     if "classes" in columns:
-        further["classes"] = Labels(columns["classes"], task.classes)
+        further["classes"] = Labels(columns["classes"], label_names(task.classes))
     unknown = "Made by the experiment's oversight, which does not describe it."
     return Described(
         further,
@@ -91,3 +91,15 @@ TEXTS = {
     "answer_texts": ("answers", texts),
 }
 """For each column of texts, the column of tokens that it shows, and the function that does."""
+
+
+def label_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns names of labels as TFDS can store them: one a line, all different, none empty.
+
+    Args:
+        names: the names; white space in them becomes single spaces.
+    """
+    lines = [" ".join(name.split()) or str(label) for label, name in enumerate(names)]
+    if len({*lines}) == len(lines):
+        return tuple(lines)
+    return tuple(f"{label} {name}" for label, name in enumerate(lines))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, first_line
-from amplify.files.writing import make_private, open_private, replacing
+from amplify.files.writing import check_output, make_private, open_private, replacing
 from amplify.people.events import UNREADABLE, Event, New, check_new
 from amplify.people.text import without_surrogates
 
@@ -244,13 +244,14 @@ def export_events(log: Log, out: Path) -> int:
         out: a file whose name ends in .jsonl or .parquet.
 
     Raises:
-        AmplifyError: it ends otherwise.
+        AmplifyError: it ends otherwise, or is a folder's.
     """
+    check_output(out, (".jsonl", ".parquet"), "events")
     rows = [event.as_row() for event in log.since()]
     if out.suffix == ".jsonl":
         with replacing(out, private=True) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-    elif out.suffix == ".parquet":
+    else:
         import pyarrow
         import pyarrow.parquet
 
@@ -258,8 +259,6 @@ def export_events(log: Log, out: Path) -> int:
         table = pyarrow.Table.from_pylist(flat, schema=_parquet_schema(pyarrow))
         with replacing(out, "wb", private=True) as binary:
             pyarrow.parquet.write_table(table, binary)
-    else:
-        raise AmplifyError(f"{out}: events are written as .jsonl or .parquet")
     return len(rows)
 
 

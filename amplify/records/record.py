@@ -86,6 +86,20 @@ def trained_in(record: Record) -> dict[str, str]:
     }
 
 
+def signals(record: Record) -> dict[str, str]:
+    """Returns the digest of each data set that a round has stored, by phase, in order.
+
+    A phase that makes its signal while it trains stores a sample of it.
+    """
+    found = {}
+    for stage, entry in record.get("stages", {}).items():
+        phase, _, last = stage.rpartition("/")
+        digest = entry.get("digest") if last == DATA else entry.get("data_digest")
+        if digest is not None:
+            found[phase] = digest
+    return found
+
+
 def stage_named(record: Record, name: str) -> str | None:
     """Returns a stage's full name.
 

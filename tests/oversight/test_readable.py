@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amplify.oversight.readable import DESCRIPTIONS, describe
+from amplify.oversight.readable import DESCRIPTIONS, describe, label_names
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.types import FAILED
 from amplify.words import read_answer, read_question
@@ -48,3 +48,9 @@ def test_every_column_is_described():
 def test_a_signal_without_contexts_or_classes_has_no_texts_for_them():
     kept = {"answers": columns()["answers"]}
     assert {*describe(TASK, kept, {}).columns} == {"answer_texts"}
+
+
+def test_names_of_labels_are_lines_of_a_file():
+    assert label_names(["1 hop", " a\nb "]) == ("1 hop", "a b")
+    assert label_names(["", "b"]) == ("0", "b")
+    assert label_names(["a", "a "]) == ("0 a", "1 a")
