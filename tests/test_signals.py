@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
+import tensorflow_datasets as tfds
 
 import amplify
 from amplify import signals
@@ -89,6 +90,18 @@ def test_texts_are_those_that_people_see_and_numbers_lead_to_the_tree(ran):
     assert row.answer_tokens.tolist() == stored["answers"][2].tolist()
     assert row.problem == "{}:{}".format(*stored["problem_seed"])
     assert row.parent == this.record["parent"]["digest"]
+
+
+def test_a_rounds_tfds_data_set_has_the_same_texts_and_describes_every_field(ran):
+    builder = tfds.builder_from_directory(ran / "001/distillation/data")
+    row, features = builder.as_data_source("train")[7], builder.info.features
+    assert all(feature.doc.desc for feature in features.values())
+    frame = amplify.open(ran).round(1).signal.query("context_number == 7")
+    assert [text.decode() for text in row["question_texts"]] == frame.question.tolist()
+    assert [text.decode() for text in row["answer_texts"]] == frame.answer.tolist()
+    assert [features["classes"].int2str(label) for label in row["classes"]] == [*frame["class"]]
+    words = builder.info.metadata["vocabulary"]
+    assert [words[token] for token in row["answers"][:, 0]] == frame.answer.tolist()
 
 
 def test_parquet_says_where_it_is_from_and_what_each_column_is(ran, tmp_path):
