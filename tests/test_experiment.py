@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Questions
+from amplify.oversight.draws import draw_held_out, draw_round
 from amplify.reading.experiment_file import read_experiment
 from tests.tiny import TOML, tiny_experiment
 
@@ -55,6 +57,8 @@ def with_line(line: str) -> str:
             "questions.deepest = [1, 0]",
             "questions.deepest.1 must be greater than or equal to 1, got 0",
         ),
+        ("evals.seed = -1", "evals.seed must be greater than or equal to 0, got -1"),
+        ("evals.seed = true", "evals.seed must be a valid integer, got True"),
         ("seed = -1", "seed must be greater than or equal to 0, got -1"),
         ('seed = "x"', "seed must be a valid integer, got 'x'"),
     ],
@@ -126,6 +130,24 @@ def test_every_key_with_its_value_is_in_the_record(tmp_path):
     assert values["training.steps"] == 60
     assert values["training.gradient_clip"] == 1.0
     assert values["task.letters"] == 3
+
+
+def test_held_out_problems_have_a_seed_of_their_own(tmp_path):
+    def drawn(folder, toml):
+        experiment = reading(tmp_path / folder, toml)
+        held_out, asked = draw_held_out(experiment, "final", 24), draw_round(experiment, 1)
+        return np.asarray(held_out.contexts), np.asarray(asked.contexts), experiment.digest
+
+    first, second = (drawn(f"{seed}", f"seed = {seed}\n{TOML}") for seed in (1, 2))
+    shared = drawn("shared", "seed = 2\n" + with_line("evals.seed = 1"))
+    assert not np.array_equal(first[0], second[0])
+    assert np.array_equal(shared[0], first[0])
+    assert np.array_equal(shared[1], second[1])
+    assert len({first[2], second[2], shared[2]}) == 3
+
+
+def test_the_largest_seed_is_allowed_for_held_out_problems_too(tmp_path):
+    assert reading(tmp_path, with_line("evals.seed = 4294967295")).evals_seed == 2**32 - 1
 
 
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 64), st.floats(0, 1))

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from amplify.errors import AmplifyError
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import (
+    SPLITS,
     _bucket,
     answer_keys,
     chunk_rows,
+    draw_for_training,
     draw_problems,
     map_in_chunks,
     redraw_problems,
@@ -33,6 +35,19 @@ def test_no_context_is_in_two_splits_even_when_contexts_repeat():
     assert not drawn["train"] & drawn["select"]
     assert not drawn["train"] & drawn["final"]
     assert not drawn["select"] & drawn["final"]
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_contexts_held_out_under_one_seed_are_not_trained_on_under_another(seed):
+    """So `[evals] seed` may differ from `seed`."""
+    held_out = [distinct(draw_problems(TASK, 0, 0, split, 64, [1])) for split in SPLITS]
+    trained = distinct(draw_problems(TASK, seed, 1, "train", 512, [1]))
+    assert len(trained) > 100  # most of the 256: some would be held out
+    assert not any(trained & contexts for contexts in held_out)
+    while_training, _ = draw_for_training(TASK, jax.random.key(seed), 512, [1])
+    streamed = {tuple(map(tuple, context)) for context in np.asarray(while_training).tolist()}
+    assert len(streamed) > 100
+    assert not any(streamed & contexts for contexts in held_out)
 
 
 @given(st.permutations(range(8)), st.integers(0, 2**32 - 1))

@@ -32,6 +32,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "gate.measure": DEFAULT,
     "oversight.kind": "amplification",
     "evals.ask_during_training": False,
+    "evals.seed": None,
 }
 """Keys added since the first version, with the values that older experiments imply.
 
@@ -119,6 +120,10 @@ class Evals:
     """Questions of each depth about a held-out context."""
     apart: bool = True
     """Whether held-out contexts are kept out of training; false for tasks with too few contexts."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Decides which held-out contexts and questions are drawn; if not given, the experiment's
+    `seed` does. Experiments with the same value, task and sizes have the same held-out questions.
+    """
     ask_during_training: bool = False
     """Whether a costly overseer, such as a language model, is also asked in the evaluations during
     training. Overseers without cost always are.
@@ -181,6 +186,11 @@ class Experiment:
     """SHA-256 of each file behind those digests, by key and relative path."""
     places: Mapping[str, Path] = dataclasses.field(compare=False, default_factory=dict)
     """The file or folder behind each of those digests, by key."""
+
+    @property
+    def evals_seed(self) -> int:
+        """The seed from which held-out problems are drawn."""
+        return self.seed if self.evals.seed is None else self.evals.seed
 
     @property
     def learner(self) -> Learned | None:

@@ -31,13 +31,16 @@ def draw_round(experiment: Experiment, number: int) -> Problems:
 def draw_held_out(experiment: Experiment, split: str, count: int) -> Problems:
     """Draws the first problems of an eval split, the same in every round.
 
+    The split of a context depends on its content alone, so contexts that are held out under one
+    seed are never trained on under another.
+
     Args:
-        experiment: its seed, task and `[evals]` determine the problems.
+        experiment: its seed of evals, task and `[evals]` determine the problems.
         split: "select" or "final".
         count: number of contexts.
     """
     task, evals = experiment.task, experiment.evals
     depths = evals.depths(task.max_depth)
     return draw_problems(
-        task, experiment.seed, EVALS_STREAM, split, count, depths, apart=evals.apart
+        task, experiment.evals_seed, EVALS_STREAM, split, count, depths, apart=evals.apart
     )
