@@ -37,8 +37,10 @@ quoted = '$(subst ','\'',$(1))'
 
 help:
 	echo "make round N=3 [EXPERIMENT=rounds/wildcard]   run up to round 3 and print the table"
+	echo "make round N=3 SEEDS=0,1,2                    the same with three seeds, and compare them"
+	echo "make round N=3 SET=training.steps=500 AS=rounds/mine   with other values (a derived experiment)"
 	echo "make rounds                                   run rounds until the gate finds no improvement"
-	echo "make compare [WITH=rounds/other]              compare rounds: table, compare.png, compare.html"
+	echo "make compare [WITH=\"rounds/b rounds/c\"]       compare rounds: table, compare.png, compare.html"
 	echo "make ask [ROUND=3]                            ask a checkpoint questions"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make export OUT=folder [ROUND=3]              write a trained checkpoint that transformers can open"
@@ -57,15 +59,18 @@ help:
 	echo "make docs                                     build the documentation: docs/_build/index.html"
 	echo "make clean                                    delete caches, never a round's results (distclean: .venv too)"
 
+# Other experiments than the named one: SEEDS=0,1,2, or SET="training.steps=500" AS=rounds/mine.
+VARIANTS = $(foreach one,$(SET),--set $(call quoted,$(one))) $(if $(AS),--as $(call quoted,$(AS))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
+
 round: $(BASE)
 	test -n $(call quoted,$(N)) || { echo "make round: which round? For example: make round N=3" >&2; exit 2; }
-	$(AMPLIFY) round $(call quoted,$(EXPERIMENT)) --n $(call quoted,$(N))
+	$(AMPLIFY) round $(call quoted,$(EXPERIMENT)) --n $(call quoted,$(N)) $(VARIANTS)
 
 rounds: $(BASE)
-	$(AMPLIFY) rounds $(call quoted,$(EXPERIMENT))
+	$(AMPLIFY) rounds $(call quoted,$(EXPERIMENT)) $(VARIANTS)
 
 compare: $(BASE)
-	$(AMPLIFY) compare $(call quoted,$(EXPERIMENT)) $(if $(WITH),$(call quoted,$(WITH)))
+	$(AMPLIFY) compare $(call quoted,$(EXPERIMENT)) $(foreach one,$(WITH),$(call quoted,$(one)))
 
 ask: $(BASE)
 	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))

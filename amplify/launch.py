@@ -39,9 +39,7 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
     from amplify import sinks
     from amplify.runtime import processes
 
-    enable_compilation_cache()
-    processes.join(cluster)
-    output.quiet = messages.quiet = not processes.is_first()
+    join_processes(cluster)
     with processes.exit_on_failure(), (store := _open_store(experiment)).lock():
         store.check_current()
         sinks.check(store.experiment.log)
@@ -74,6 +72,22 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
                 raise AmplifyError(
                     f"stopped in round {number}; run the same command again to resume"
                 ) from None
+
+
+def join_processes(cluster: bool) -> None:
+    """Joins the other processes, if there are any, before jax is used; all but the first are quiet.
+
+    Args:
+        cluster: whether this is one of several processes of a cluster that jax detects.
+
+    Raises:
+        AmplifyError: if they cannot be joined.
+    """
+    from amplify.runtime import processes
+
+    enable_compilation_cache()
+    processes.join(cluster)
+    output.quiet = messages.quiet = not processes.is_first()
 
 
 def _later(store: Any, number: int) -> float | None:

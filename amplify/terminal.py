@@ -2,6 +2,7 @@
 
 import json as json_format
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,24 @@ def show_rounds(store: Any, json: bool) -> None:
     for line in (store.experiment.gate_warning(), stale_line(store.path)):
         if line:
             messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_comparison(stores: Sequence[Any], json: bool) -> None:
+    """Prints the comparison of experiments, or their results as JSON.
+
+    Args:
+        stores: the experiments.
+        json: whether to print JSON.
+
+    Raises:
+        AmplifyError: an experiment has no finished round.
+    """
+    from amplify import report
+
+    if json and not output.quiet:
+        print(json_format.dumps(report.compared(stores), indent=1))
+    elif not json:
+        output.print(report.comparison(stores))
 
 
 def stale_line(experiment: Path) -> str | None:

@@ -13,101 +13,45 @@ from typing import Annotated, Literal
 
 import tyro
 
+from amplify.cli.arguments import Folder, Json
 from amplify.cli.failures import explained, ignore_orphans
 from amplify.cli.parsing import parse
+from amplify.cli.running import round_, rounds
 from amplify.errors import AmplifyError
-from amplify.launch import launch
 from amplify.terminal import (
     messages,
     output,
     progress_bars,
+    show_comparison,
     show_links,
-    show_rounds,
     show_set_aside,
 )
 
 # No module that imports jax is imported here, so that `--help` stays fast.
 
-Folder = Annotated[
-    Path, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="the experiment's folder")
-]
-Json = Annotated[bool, tyro.conf.arg(help="print JSON")]
-Cluster = Annotated[
-    bool,
-    tyro.conf.arg(help="this is one of several processes of a Slurm, Open MPI or TPU cluster"),
-]
-
-
-def round_(
-    experiment: Folder,
-    n: Annotated[
-        int, tyro.conf.arg(help="number of the round: 1 or more; 0 is allowed with --redo")
-    ],
-    redo: Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="STAGE",
-            help="redo this stage of round N, such as distillation/data, and all later ones",
-        ),
-    ] = None,
-    cluster: Cluster = False,
-    json: Json = False,
-) -> None:
-    """Run round N after any missing earlier rounds, or resume it, and print a table."""
-    if n < (redo is None):
-        least = "1 or more" if redo is None else "0 or more with --redo"
-        raise AmplifyError(f"--n: a round number is {least}, got {n}")
-    with launch(experiment, cluster) as (store, run_round):
-        if redo is not None:
-            store.round(n).undo(redo)
-        for number in range(n + 1):
-            run_round(number)
-        show_rounds(store, json)
-
-
-def rounds(
-    experiment: Folder,
-    at_most: Annotated[int, tyro.conf.arg(help="stop after this round at the latest")] = 100,
-    cluster: Cluster = False,
-    json: Json = False,
-) -> None:
-    """Run rounds until the gate finds that the assistant no longer improves."""
-    with launch(experiment, cluster) as (store, run_round):
-        for number in range(at_most + 1):
-            run_round(number)
-            if store.no_longer_improves(number):
-                messages.print(
-                    f"round {number} was {store.round(number).verdict['verdict']}: stopping",
-                    style="bold",
-                )
-                break
-        show_rounds(store, json)
-
 
 def compare(
     experiment: Folder,
-    other: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(help="a second experiment")
-    ] = None,
+    others: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="OTHER", help="more experiments, for example with other seeds"),
+    ] = (),
     json: Json = False,
 ) -> None:
     """Compare rounds by class of question and measure. Writes compare.html and compare.png.
 
-    Code in the experiments' folders is not run.
+    Experiments that differ only in their seed are shown as one. Code in the experiments' folders is
+    not run.
     """
     from amplify import report
     from amplify.store import Store
 
-    paths = [path for path in (experiment, other) if path is not None]
-    stores = [Store(path, runs_code=False) for path in paths]
-    if json:
-        print(
-            json_format.dumps([row for store in stores for row in report.results(store)], indent=1)
-        )
-        return
-    output.print(report.comparison(stores))
-    for path in report.write_comparison(stores):
-        output.print(f"wrote {path}")
+    stores = [Store(path, runs_code=False) for path in (experiment, *others)]
+    show_comparison(stores, json)
+    if not json:
+        for path in report.write_comparison(stores):
+            output.print(f"wrote {path}", soft_wrap=True)
 
 
 def ask(

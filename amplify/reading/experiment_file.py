@@ -123,8 +123,17 @@ def read_table(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any]
     if file.resolve() in above:
         raise AmplifyError(f"{path}: base refers back to this experiment")
     below, folders = read_table(file, above)
-    filled = below | {key: _over(below.get(key), value) for key, value in table.items()}
-    return filled, (path.parent, *folders)
+    return merge_tables(below, table), (path.parent, *folders)
+
+
+def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tables of a base with those of a file that names it merged over them.
+
+    Args:
+        below: the tables of the base.
+        above: the tables of the file.
+    """
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
 
 
 def _over(below: Any, value: Any) -> Any:

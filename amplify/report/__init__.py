@@ -5,11 +5,12 @@ imported where they draw.
 """
 
 from amplify.report.pages import write_comparison, write_round_page, write_tree
-from amplify.report.results import results
+from amplify.report.results import compared, results
 from amplify.report.tables import changes, comparison, replayed, rich_tree, rounds_table
 
 __all__ = [
     "changes",
+    "compared",
     "comparison",
     "replayed",
     "results",

@@ -214,6 +214,18 @@ def results(store: Store) -> list[dict[str, Any]]:
     ]
 
 
+def compared(stores: Sequence[Store]) -> list[dict[str, Any]]:
+    """Returns the results of several experiments, for JSON.
+
+    Args:
+        stores: the experiments.
+
+    Raises:
+        AmplifyError: an experiment has no finished round.
+    """
+    return [row for store in stores for row in results(store)]
+
+
 def _verdict(round_: Round) -> dict[str, Any]:
     verdict = round_.folder.verdict or {}
     return {name: verdict.get(name) for name in ("verdict", "reason", "against")}

@@ -111,7 +111,7 @@ def _cells(row: Sequence[Score], measure: Measure) -> list[Text]:
     return cells
 
 
-def comparison(stores: list[Store]) -> RenderableType:
+def comparison(stores: Sequence[Store]) -> RenderableType:
     """Returns tables of all classes and rounds with intervals, and the changes between rounds.
 
     Args:

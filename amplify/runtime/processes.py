@@ -30,7 +30,7 @@ LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination servic
 
 
 def join(cluster: bool = False) -> None:
-    """Initialises jax's distributed runtime if there are other processes.
+    """Initialises jax's distributed runtime if there are other processes, unless it is running.
 
     Must be called before jax is used. There are others if the environment variables say so.
 
@@ -42,7 +42,7 @@ def join(cluster: bool = False) -> None:
         AmplifyError: if environment variables are missing, or the others cannot be reached.
     """
     is_configured = ADDRESS in os.environ
-    if not (is_configured or cluster):
+    if not (is_configured or cluster) or jax.distributed.is_initialized():
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would intercept SIGTERM
     try:

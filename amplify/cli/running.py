@@ -1,0 +1,132 @@
+"""The commands that run rounds: `round` and `rounds`, of one experiment or of several."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.text import Text
+
+from amplify.cli import variants
+from amplify.cli.arguments import Cluster, Folder, Json
+from amplify.errors import AmplifyError, quote
+from amplify.launch import join_processes, launch
+from amplify.terminal import messages, output, show_comparison, show_rounds
+
+Settings = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        metavar="KEY=VALUE",
+        help="run a derived experiment in which this key differs, such as training.steps=500; may"
+        " be repeated; needs --as",
+    ),
+]
+DerivedFolder = Annotated[
+    Path | None,
+    tyro.conf.arg(name="as", metavar="FOLDER", help="where the derived experiment is written"),
+]
+Seeds = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="0,1,2",
+        help="run an experiment for each seed, with the same held-out questions, and compare them",
+    ),
+]
+RunRound = Callable[[int], None]
+"""Runs a round, given its number."""
+
+
+def round_(
+    experiment: Folder,
+    n: Annotated[
+        int, tyro.conf.arg(help="number of the round: 1 or more; 0 is allowed with --redo")
+    ],
+    redo: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="STAGE",
+            help="redo this stage of round N, such as distillation/data, and all later ones",
+        ),
+    ] = None,
+    set: Settings = (),
+    as_: DerivedFolder = None,
+    seeds: Seeds = None,
+    cluster: Cluster = False,
+    json: Json = False,
+) -> None:
+    """Run round N after any missing earlier rounds, or resume it, and print a table."""
+    if n < (redo is None):
+        least = "1 or more" if redo is None else "0 or more with --redo"
+        raise AmplifyError(f"--n: a round number is {least}, got {n}")
+    if redo is not None and seeds is not None:
+        raise AmplifyError("--redo: works on one experiment; leave out --seeds and name it")
+
+    def run(store: Any, run_round: RunRound) -> None:
+        if redo is not None:
+            store.round(n).undo(redo)
+        for number in range(n + 1):
+            run_round(number)
+
+    run_all(experiments(experiment, set, as_, seeds, cluster), cluster, json, run)
+
+
+def rounds(
+    experiment: Folder,
+    at_most: Annotated[int, tyro.conf.arg(help="stop after this round at the latest")] = 100,
+    set: Settings = (),
+    as_: DerivedFolder = None,
+    seeds: Seeds = None,
+    cluster: Cluster = False,
+    json: Json = False,
+) -> None:
+    """Run rounds until the gate finds that the assistant no longer improves."""
+
+    def run(store: Any, run_round: RunRound) -> None:
+        for number in range(at_most + 1):
+            run_round(number)
+            if store.no_longer_improves(number):
+                messages.print(
+                    f"round {number} was {store.round(number).verdict['verdict']}: stopping",
+                    style="bold",
+                )
+                break
+
+    run_all(experiments(experiment, set, as_, seeds, cluster), cluster, json, run)
+
+
+def experiments(
+    experiment: Path, settings: Sequence[str], folder: Path | None, seeds: str | None, cluster: bool
+) -> list[Path]:
+    """Returns the experiments that a command runs, see `variants.experiments`."""
+    join_processes(cluster)  # before the experiment is read
+    return variants.experiments(experiment, settings, folder, seeds)
+
+
+def run_all(
+    paths: Sequence[Path],
+    cluster: bool,
+    json: bool,
+    run: Callable[[Any, RunRound], None],
+) -> None:
+    """Runs rounds of experiments, one after the other, and prints the table.
+
+    Args:
+        paths: the experiments.
+        cluster: as in `launch`.
+        json: whether to print JSON.
+        run: takes what `launch` yields.
+    """
+    stores = []
+    for path in paths:
+        if len(paths) > 1:
+            messages.print(str(path), style="bold", markup=False, highlight=False, soft_wrap=True)
+        with launch(path, cluster) as (store, run_round):
+            run(store, run_round)
+            stores.append(store)
+    if len(stores) == 1:
+        show_rounds(stores[0], json)
+        return
+    show_comparison(stores, json)
+    if not json:
+        command = f"amplify compare {quote(*paths)}"
+        output.print(Text.assemble("for figures: ", (command, "bold")), soft_wrap=True)
