@@ -2,6 +2,7 @@
 of docs/statistics.md, with the methods that were not taken beside those that were.
 """
 
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -15,9 +16,9 @@ from scipy import special
 from amplify.evaluation.statistics import smallest_gain
 from amplify.evaluation.statistics.gate import STAKES, spent_error_rate
 from amplify.evaluation.statistics.intervals import paired_difference, proportion_bounds
-from tests.statistics import simulation
+from tests.statistics import seeded, simulation
 
-RUNS = 3000
+RUNS, SEEDED_RUNS = 3000, 1000
 LOOKS = range(1, 11)
 Z = special.ndtri(0.975)
 
@@ -86,6 +87,35 @@ def covered(console: Console) -> None:
                 f"{title}, {name}: lowest {min(worst[name]):.3f}, ordinary cells"
                 f" {min(ordinary[name]):.3f} to {max(ordinary[name]):.3f}"
             )
+
+
+def over_seeds(console: Console) -> None:
+    """Intervals of means over seeds, and of their differences."""
+    random = np.random.default_rng(4)
+    for title, crossed, methods in (
+        ("mean, seeds share contexts", True, seeded.MEAN),
+        ("mean, seeds have their own contexts", False, seeded.MEAN),
+        ("difference, seeds share contexts", None, seeded.DIFFERENCE),
+    ):
+        table = Table("seeds", "contexts", "spread", "accuracy", *methods, title=title)
+        found: dict[tuple[int, str], list[float]] = {}
+        for cell in seeded.grid():
+            if cell.crossed != (crossed is not False):
+                continue
+            sample = seeded.sample_difference if crossed is None else seeded.sample
+            truth = seeded.GAIN if crossed is None else cell.accuracy
+            each = seeded.in_parts(
+                functools.partial(sample, random, cell=cell), methods, truth, SEEDED_RUNS
+            )
+            for name, (held, _) in each.items():
+                found.setdefault((cell.seeds, name), []).append(held)
+            table.add_row(
+                f"{cell.seeds}", f"{cell.contexts}", f"{cell.spread}", f"{cell.accuracy}",
+                *(f"{held:.3f} / {width:.3f}" for held, width in each.values()),
+            )  # fmt: skip
+        console.print(table)
+        for (seeds, name), held in found.items():
+            console.print(f"{title}, {seeds} seeds, {name}: {min(held):.3f} to {max(held):.3f}")
 
 
 def student(sums, squares, contexts, alpha, lost=0):
@@ -205,7 +235,7 @@ def passed_on(console: Console) -> None:
 def main() -> None:
     console, began = Console(width=120), time.monotonic()
     console.print(f"{len(STAKES)} stakes, {RUNS} runs a cell; coverage / width")
-    for table in (promoted_by_chance, power, passed_on, covered):
+    for table in (promoted_by_chance, power, passed_on, covered, over_seeds):
         table(console)
     console.print(f"{time.monotonic() - began:.0f} s")
 

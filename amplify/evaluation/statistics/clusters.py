@@ -157,3 +157,23 @@ def clustered_variance(clusters: Clusters, imaginary: Batch) -> ClusteredVarianc
     return ClusteredVariance(
         total / items**2, independent / items**2, np.broadcast_to(freedom, total.shape)
     )
+
+
+class Between(NamedTuple):
+    """How far a mean over seeds varies because seeds do."""
+
+    variance: Batch  # of the mean over seeds, estimated from the differences between them
+    cells: Batch | None  # the part of it that contexts explain, too; None: seeds share no contexts
+    freedom: Batch  # degrees of freedom
+    number: int  # of seeds
+
+    def widen(self, found: ClusteredVariance) -> ClusteredVariance:
+        """Returns the variance of the mean over contexts with that between seeds.
+
+        Args:
+            found: the variance between contexts of values that are averaged over seeds.
+        """
+        variance = np.maximum(found.variance, self.variance)
+        if self.cells is not None:
+            variance = np.maximum(variance, found.variance + self.variance - self.cells)
+        return found._replace(variance=variance, freedom=self.freedom)

@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 
 from amplify.evaluation.statistics.clusters import (
     Batch,
+    Between,
     ClusteredVariance,
     Clusters,
     clustered_variance,
@@ -116,16 +117,23 @@ def average(
     return Proportion(estimate, estimate - half, estimate + half)
 
 
-def proportion_bounds(clusters: Clusters, error_rate: float = LEVEL) -> tuple[Batch, Batch]:
+def proportion_bounds(
+    clusters: Clusters, error_rate: float = LEVEL, between: Between | None = None
+) -> tuple[Batch, Batch]:
     """Returns the interval of a mean of values in 0..1.
 
     Args:
         clusters: the observations.
         error_rate: 1 minus the confidence level.
+        between: variation between seeds, if values are means over them.
     """
     mean = clusters.mean
     found = clustered_variance(clusters, (2 * mean - 1) ** 2 * (mean**2 + (1 - mean) ** 2))
-    return _clopper_pearson(mean, _effective_size(clusters, found, mean), found.freedom, error_rate)
+    most = clusters.items
+    if between is not None:
+        found, most = between.widen(found), most * between.number
+    size = np.minimum(_effective_size(clusters, found, mean), most)
+    return _clopper_pearson(mean, size, found.freedom, error_rate)
 
 
 def _effective_size(clusters: Clusters, found: ClusteredVariance, mean: Batch) -> Batch:
@@ -133,8 +141,7 @@ def _effective_size(clusters: Clusters, found: ClusteredVariance, mean: Batch) -
     items = clusters.items
     within = mean * (1 - mean) * items - _within(clusters, mean)  # 0 if all values are 0 or 1
     variance = np.maximum(found.variance, 1e-300)  # 0 if every item was right half of the time
-    size = (found.independent * items**2 + np.maximum(within, 0)) / (variance * items)
-    return np.minimum(size, items)
+    return (found.independent * items**2 + np.maximum(within, 0)) / (variance * items)
 
 
 def _within(clusters: Clusters, mean: Batch) -> Batch:
@@ -226,6 +233,17 @@ class PairedDifference(NamedTuple):
     error: Batch
 
 
+def difference_variance(clusters: Clusters) -> ClusteredVariance:
+    """Returns the variance of a mean of differences in -1..1, which is never 0.
+
+    Args:
+        clusters: the differences.
+    """
+    mean, moved = clusters.mean, clusters.squares.sum(-1) / clusters.items
+    flat = (1 - moved) ** FADE + np.abs(mean) ** FADE  # 1 if no item changed, or all alike
+    return clustered_variance(clusters, flat * (1 + mean**2))
+
+
 def paired_difference(clusters: Clusters, error_rate: float = LEVEL) -> PairedDifference:
     """Returns the interval of a mean of differences in -1..1.
 
@@ -241,8 +259,7 @@ def paired_difference(clusters: Clusters, error_rate: float = LEVEL) -> PairedDi
 
     mean, items = clusters.mean, clusters.items
     moved = clusters.squares.sum(-1) / items
-    flat = (1 - moved) ** FADE + np.abs(mean) ** FADE  # 1 if no item changed, or all alike
-    found = clustered_variance(clusters, flat * (1 + mean**2))
+    found = difference_variance(clusters)
     size = np.minimum(items * found.independent / found.variance, items)
     won = ((moved + mean) / 2 * size + 1) / (size + 2)
     lost = ((moved - mean) / 2 * size + 1) / (size + 2)
@@ -256,10 +273,20 @@ def paired_difference(clusters: Clusters, error_rate: float = LEVEL) -> PairedDi
 
 
 def _quantile(clusters: Clusters, error_rate: float) -> float:
+    return float(t_quantile(np.maximum(clusters.effective - 1, 1), error_rate))
+
+
+def t_quantile(freedom: Batch, error_rate: float) -> Batch:
+    """Returns the two-sided quantile of Student's t.
+
+    Args:
+        freedom: degrees of freedom.
+        error_rate: 1 minus the confidence level.
+    """
     from scipy import special  # as above
 
-    freedom = np.maximum(clusters.effective - 1, 1)
-    return float(special.stdtrit(freedom, 1 - error_rate / 2))
+    quantile: Batch = special.stdtrit(freedom, 1 - error_rate / 2)
+    return quantile
 
 
 def unpaired_difference(one: Proportion, two: Proportion) -> Interval | None:
