@@ -59,8 +59,8 @@ help:
 	echo "make docs                                     build the documentation: docs/_build/index.html"
 	echo "make clean                                    delete caches, never a round's results (distclean: .venv too)"
 
-# Other experiments than the named one: SEEDS=0,1,2, or SET="training.steps=500" AS=rounds/mine.
-VARIANTS = $(foreach one,$(SET),--set $(call quoted,$(one))) $(if $(AS),--as $(call quoted,$(AS))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
+# Other experiments than the named one: SEEDS=0,1,2, or SET="training.steps=500" AS=rounds/mine. (AS has a default in make.)
+VARIANTS = $(foreach one,$(SET),--set $(call quoted,$(one))) $(if $(findstring command,$(origin AS)),--as $(call quoted,$(AS))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
 
 round: $(BASE)
 	test -n $(call quoted,$(N)) || { echo "make round: which round? For example: make round N=3" >&2; exit 2; }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amplify.api import (
         Answers,
-        Comparison,
         Experiment,
         Policy,
         Problems,
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
         compare,
         open,  # noqa: A004
     )
+    from amplify.comparison import Comparison
     from amplify.errors import AmplifyError
 
 __all__ = [

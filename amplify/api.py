@@ -16,14 +16,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from amplify import signals, words
+from amplify.comparison import Comparison, data_frame
 from amplify.errors import AmplifyError
 from amplify.evaluation.answering import answer_alone, check_tokens
 from amplify.files.json_lines import read_lines
 from amplify.inspection import FoundTree, training_tree
 from amplify.oversight.draws import draw_held_out
 from amplify.oversight.restore import load_assistant
+from amplify.reading import derived
 from amplify.records.round_folder import RoundFolder, read_evals
-from amplify.report import results, write_comparison
+from amplify.report import results
 from amplify.store import Store
 from amplify.task_abilities import search_of
 from amplify.tasks.problems import SPLITS
@@ -136,13 +138,13 @@ class Experiment:
         >>> list(experiment.results.columns)[:5]
         ['experiment', 'round', 'split', 'class', 'alone']
         """
-        return _frame(results(self._store))
+        return data_frame(results(self._store))
 
     @property
     def ledger(self) -> "pandas.DataFrame":
         """The cost of the rounds, one a row, in answers of people and models, and seconds."""
         rows = [{"round": one.number, **one.ledger} for one in self.rounds]
-        return _frame(rows)
+        return data_frame(rows)
 
     def run(self, n: int) -> "Experiment":
         """Runs rounds up to `n`; finished rounds are kept, an unfinished one is resumed.
@@ -158,6 +160,36 @@ class Experiment:
             for number in range(n + 1):
                 run_round(number)
         return self
+
+    def derive(self, path: str | Path, changes: Mapping[str, Any]) -> "Experiment":
+        """Writes an experiment that differs in some keys, or opens the one that is there.
+
+        >>> shorter = experiment.derive("rounds/shorter", {"training.steps": 30})
+        >>> shorter.config["training.steps"], shorter.rounds
+        (30, [])
+
+        Args:
+            path: its folder.
+            changes: new values by full key.
+
+        Raises:
+            AmplifyError: if a key or value is not allowed, or something else is in the folder.
+        """
+        return Experiment(derived.derive(self.path, Path(path), dict(changes)).write())
+
+    def with_seeds(self, seeds: Sequence[int]) -> list["Experiment"]:
+        """Returns an experiment for each seed, with the same held-out questions.
+
+        They are written beside this one; this one stands for its own seed.
+
+        >>> [one.name for one in experiment.with_seeds([0, 1])]
+        ['wildcard', 'wildcard-seed-1']
+
+        Raises:
+            AmplifyError: if seeds are not different, or something else is in a folder.
+        """
+        found = derived.with_seeds(self.path, list(seeds))
+        return [Experiment(one if isinstance(one, Path) else one.write()) for one in found]
 
     def held_out(self, split: str = "final", contexts: int | None = None) -> Problems:
         """Returns the problems of an eval split, which are the same in every round.
@@ -226,14 +258,14 @@ class Round:
         >>> experiment.best.evals.query("split == 'final'").alone.dtype
         dtype('float64')
         """
-        frame = _frame(read_evals(self._folder))
+        frame = data_frame(read_evals(self._folder))
         names = [one["name"] for one in self.record.get("measures", [])]
         return frame.astype({name: float for name in names if name in frame})
 
     @property
     def metrics(self) -> "pandas.DataFrame":
         """The training curve of the phase that last trained the assistant, one row per log step."""
-        return _frame(self._folder.training_curve())
+        return data_frame(self._folder.training_curve())
 
     @property
     def trees(self) -> list[dict[str, Any]]:
@@ -349,7 +381,9 @@ def _shown(task: Any, tokens: Int[np.ndarray, "batch questions length"]) -> Text
 def compare(
     experiments: "str | Path | Experiment | Sequence[str | Path | Experiment]",
 ) -> "Comparison":
-    """Compares the rounds of experiments: a table, and a figure in notebooks.
+    """Compares the rounds of experiments: tables, and a figure in notebooks.
+
+    Experiments that differ only in their seed are one group, whose means are over seeds.
 
     >>> comparison = amplify.compare(["rounds/wildcard"])
     >>> sorted(set(comparison.table.split))
@@ -361,38 +395,5 @@ def compare(
     several = [experiments] if isinstance(experiments, str | Path | Experiment) else experiments
     if not several:
         raise AmplifyError("nothing to compare: name at least one experiment")
-    return Comparison(
-        [one if isinstance(one, Experiment) else Experiment(Path(one)) for one in several]
-    )
-
-
-class Comparison:
-    """Experiments side by side. Notebooks display it as the figure `compare.png`."""
-
-    def __init__(self, experiments: Sequence[Experiment]) -> None:
-        self.experiments = list(experiments)
-        self.table  # noqa: B018 (raises where nothing can be compared)
-
-    def __repr__(self) -> str:
-        return f"Comparison({', '.join(one.name for one in self.experiments)})"
-
-    @functools.cached_property
-    def table(self) -> "pandas.DataFrame":
-        """Means of all measures by experiment, round, split and class."""
-        return _frame([row for one in self.experiments for row in results(one._store)])
-
-    def _repr_png_(self) -> bytes:
-        from amplify.report.plots import png
-        from amplify.report.results import read_results
-
-        return png([read_results(one._store) for one in self.experiments])
-
-    def save(self) -> list[Path]:
-        """Writes `compare.html` and `compare.png` to the first experiment; returns their paths."""
-        return list(write_comparison([one._store for one in self.experiments]))
-
-
-def _frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
-    import pandas
-
-    return pandas.DataFrame(list(rows))
+    found = [one if isinstance(one, Experiment) else Experiment(Path(one)) for one in several]
+    return Comparison([one._store for one in found])

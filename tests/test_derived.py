@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import string
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from amplify.errors import AmplifyError
 from amplify.files import toml
 from amplify.reading.derived import derive, with_seeds
 from amplify.reading.experiment_file import read_experiment
-from tests.test_cli import refused
+from tests.test_cli import ROOT, refused
 from tests.tiny import TOML, tiny_experiment
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -223,3 +224,28 @@ def test_rounds_of_several_seeds_are_run_compared_and_resumed(tiny, capsys):
     commands.main(["round", *arguments])
     assert (paths[1] / "001/record.json").exists()
     assert "resumes" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["SEEDS=0,1,2"], ["--seeds 0,1,2"]),
+        (
+            ["SET=training.steps=500 seed=1", "AS=rounds/x y"],
+            ["--set training.steps=500 --set seed=1", "--as rounds/x y"],
+        ),
+        ([], []),
+    ],
+)
+@pytest.mark.parametrize("target", ["round", "rounds"])
+def test_make_passes_variants_on(target, given, said):
+    make = ["make", "--no-print-directory", "AMPLIFY_NO_VENV=1", "PYTHON=echo", target, "N=1"]
+    done = subprocess.run([*make, *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(one in done.stdout for one in said)
+    assert done.stdout.count("--") == sum(one.count("--") for one in said) + (target == "round")
+
+
+def test_make_compares_with_several():
+    make = ["make", "--no-print-directory", "AMPLIFY_NO_VENV=1", "PYTHON=echo", "compare"]
+    done = subprocess.run([*make, "WITH=a b"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-4:] == ["compare", "rounds/wildcard", "a", "b"]

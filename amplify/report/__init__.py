@@ -4,9 +4,11 @@ Reads results only through a `Store`. Libraries that are slow to import (matplot
 imported where they draw.
 """
 
+from amplify.report.group_rows import compared
+from amplify.report.group_tables import comparison
 from amplify.report.pages import write_comparison, write_round_page, write_tree
-from amplify.report.results import compared, results
-from amplify.report.tables import changes, comparison, replayed, rich_tree, rounds_table
+from amplify.report.results import results
+from amplify.report.tables import changes, replayed, rich_tree, rounds_table
 
 __all__ = [
     "changes",

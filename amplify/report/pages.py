@@ -5,9 +5,10 @@ values.
 """
 
 import functools
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from amplify.files import writing
 from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
-from amplify.report import costs, formats, plots
+from amplify.report import costs, formats, group_plots, plots
 from amplify.report.curve import curve, evaluated_rows, measures_curve
+from amplify.report.groups import Group, by_class, differences, groups_of, interval_words
 from amplify.report.results import (
-    across,
+    Results,
     gains,
     measures_of_round,
     read_results,
@@ -35,6 +37,7 @@ from amplify.runtime import processes
 from amplify.store import Store
 
 SHOWN_TREES = 12
+LONGEST_STEM = 120
 
 DEFINITIONS = {
     "small print": f"{formats.COUNTED} There are too few to tell if their effective number, of"
@@ -75,25 +78,55 @@ def definitions(measures: Iterable[Measure], judged: Measure) -> dict[str, str]:
 
 
 def write_comparison(stores: list[Store]) -> list[Path]:
-    """Writes `compare.html` and `compare.png` into the first experiment's folder.
+    """Writes `compare.html`, `compare.png` and `compare.cost.png` into the first experiment's
+    folder.
 
     Args:
         stores: one or more experiments; the names of all but the first are part of the file names.
 
     Returns:
-        The paths of the two files.
+        The paths of the files. There is no plot of costs if nothing is known about them.
 
     Raises:
         AmplifyError: an experiment has no finished round.
     """
-    stem = "-".join(["compare", *(store.name for store in stores[1:])])
-    page, picture = (stores[0].path / f"{stem}{suffix}" for suffix in (".html", ".png"))
+    stem = _stem([store.name for store in stores[1:]])
+    page, picture, costly = (
+        stores[0].path / f"{stem}{suffix}" for suffix in (".html", ".png", ".cost.png")
+    )
     experiments = [read_results(store) for store in stores]
+    groups = groups_of(experiments)
+    write_atomically(page, _comparison(experiments, groups))
+    drawn = plots.png(experiments) if len(stores) == 1 else group_plots.png(groups)
+    return [page, *_write_pictures({picture: drawn, costly: group_plots.costs_png(groups)})]
+
+
+def _stem(others: Sequence[str]) -> str:
+    """The beginning of the file names of a comparison: with a digest if it would be too long."""
+    stem = "-".join(["compare", *others])
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
+    return f"compare-{len(others) + 1}-experiments-{digest}"
+
+
+def _write_pictures(pictures: Mapping[Path, bytes | None]) -> Iterator[Path]:
+    for path, content in pictures.items():
+        if content is not None:
+            with writing.replacing(path, "wb") as file:
+                file.write(content)
+            yield path
+
+
+def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
+    """The page of a comparison."""
     drawn = plots.styles(experiments)
     measures = [m for found in experiments for m in (*found.measures, found.judged)]
-    text = _render(
+    several = len(experiments) > 1
+    panels, notes = group_plots.cost_panels(groups)
+    return _render(
         "compare.html",
-        title=" and ".join(store.name for store in stores),
+        title=" and ".join(group.name for group in groups),
         experiments=[
             {
                 "results": found,
@@ -103,26 +136,35 @@ def write_comparison(stores: list[Store]) -> list[Path]:
             }
             for found in experiments
         ],
+        groups=groups,
+        group_styles=group_plots.group_styles(groups),
+        group_chart=group_plots.interactive(groups, group_plots.class_panels(groups))
+        if several
+        else None,
+        cost_chart=group_plots.interactive(groups, panels) if panels else None,
+        cost_notes=notes,
+        differences=[(other, differences(groups[0], other)) for other in groups[1:]],
+        intervals=interval_words(groups),
+        group_rows=[*by_class(groups)] if several else [],
         drawn=drawn,
         shaded=plots.SHADED,
-        across=across(*experiments) if len(experiments) == 2 else None,
-        keys=_keys([store.experiment.values for store in stores]),
+        keys=_keys([found.store.experiment.values for found in experiments]),
         titles=_titles(measures),
         definitions=definitions(measures, experiments[0].judged),
         vega=plots.vega(),
     )
-    write_atomically(page, text)
-    with writing.replacing(picture, "wb") as file:
-        file.write(plots.png(experiments))
-    return [page, picture]
 
 
 def _keys(values: list[Any]) -> list[tuple[str, list[Any], bool]]:
     """Returns each key, its value in each experiment, and whether these differ; those first."""
     names = dict.fromkeys(key for some in values for key in some)
-    rows = [(key, [some.get(key, figures.MISSING) for some in values]) for key in names]
+    rows = [(key, [_or_missing(some.get(key)) for some in values]) for key in names]
     table = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
     return sorted(table, key=lambda row: not row[2])
+
+
+def _or_missing(value: Any) -> Any:
+    return figures.MISSING if value is None else value
 
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:

@@ -129,8 +129,8 @@ def _draw(
     """Draws one experiment; `height` is in inches."""
     shown = panels(found)
     columns = min(COLUMNS, max(len(shown), 3))
-    name = _plain(figures.short(found.name, 32))
-    said = _plain(formats.headline(found))
+    name = plain(figures.short(found.name, 32))
+    said = plain(formats.headline(found))
     part.text(0.03, 1 - 0.14 / height, name, size=15, weight="bold", color=INK, va="top")
     part.text(0.03, 1 - 0.47 / height, said, size=10, color=FAINT, va="top")
     grid = part.add_gridspec(
@@ -152,7 +152,7 @@ def _draw_legend(part: "SubFigure", drawn: dict[Measure, Style], height: float) 
     from matplotlib.patches import Patch
 
     lines = [
-        Line2D([], [], label=_plain(figures.short(measure.title, 24)), **_stroke(style))
+        Line2D([], [], label=plain(figures.short(measure.title, 24)), **stroke(style))
         for measure, style in drawn.items()
     ]
     part.legend(
@@ -163,14 +163,15 @@ def _draw_legend(part: "SubFigure", drawn: dict[Measure, Style], height: float) 
     )  # fmt: skip
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Escapes text that matplotlib would parse as mathematics, or omit from a legend because it
     starts with an underscore.
     """
     return f" {text}".replace("$", r"\$") if text.startswith("_") else text.replace("$", r"\$")
 
 
-def _stroke(style: Style) -> dict[str, Any]:
+def stroke(style: Style) -> dict[str, Any]:
+    """Returns matplotlib's arguments for a line of a style."""
     return {
         "color": style.colour,
         "linestyle": (0, style.dashes) if style.dashes else "-",
@@ -182,8 +183,6 @@ def _stroke(style: Style) -> dict[str, Any]:
 
 
 def _draw_class(axes: "Axes", label: str, row: list[Score], drawn: dict[Measure, Style]) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     for measure, style in reversed(drawn.items()):  # the first is drawn on top
         there = [score for score in row if measure.name in score.means]
         means = [score.means[measure.name] for score in there]
@@ -192,15 +191,34 @@ def _draw_class(axes: "Axes", label: str, row: list[Score], drawn: dict[Measure,
         above = [100 * (high - m.estimate) for m, (_, high) in zip(means, intervals, strict=True)]
         axes.errorbar(
             [score.number for score in there], [100 * mean.estimate for mean in means],
-            (below, above), elinewidth=1.1, clip_on=False, zorder=3, **_stroke(style),
+            (below, above), elinewidth=1.1, clip_on=False, zorder=3, **stroke(style),
         )  # fmt: skip
-    title = _plain(figures.short(label, 22))
+    prepare_axes(axes, label, float(row[0].number), float(row[-1].number), "round", integer=True)
+
+
+def prepare_axes(
+    axes: "Axes", title: str, first: float, last: float, across: str, integer: bool
+) -> None:
+    """Formats a panel of shares.
+
+    Args:
+        axes: the panel.
+        title: above it; may be "".
+        first: the smallest value on the horizontal axis.
+        last: the largest.
+        across: title of the horizontal axis.
+        integer: whether its ticks are whole numbers.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    title = plain(figures.short(title, 22))
     axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
-    first, last = row[0].number, row[-1].number
-    axes.set(xlim=(first - 0.25, last + 0.25), ylim=(0, 100), yticks=range(0, 101, 25))
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    margin = 0.25 if integer else 0.03 * (last - first) or 1
+    axes.set(xlim=(first - margin, last + margin), ylim=(0, 100), yticks=range(0, 101, 25))
+    if integer:
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(PercentFormatter())
-    axes.set_xlabel("round", size=8.5, color=FAINT, labelpad=2)
+    axes.set_xlabel(plain(across), size=8.5, color=FAINT, labelpad=2)
     axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.spines[:].set_visible(False)

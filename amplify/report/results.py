@@ -214,18 +214,6 @@ def results(store: Store) -> list[dict[str, Any]]:
     ]
 
 
-def compared(stores: Sequence[Store]) -> list[dict[str, Any]]:
-    """Returns the results of several experiments, for JSON.
-
-    Args:
-        stores: the experiments.
-
-    Raises:
-        AmplifyError: an experiment has no finished round.
-    """
-    return [row for store in stores for row in results(store)]
-
-
 def _verdict(round_: Round) -> dict[str, Any]:
     verdict = round_.folder.verdict or {}
     return {name: verdict.get(name) for name in ("verdict", "reason", "against")}
@@ -337,34 +325,9 @@ def _gain(label: str, judged: str, before: Round | None, after: Round) -> Gain:
 
 
 class Across(NamedTuple):
-    """The best rounds of two experiments, compared for one class."""
+    """The best rounds of two experiments, or groups of them, compared for one class."""
 
     label: str
     one: Proportion | None
     two: Proportion | None
     change: Difference | None  # two minus one
-
-
-def across(one: Results, two: Results) -> list[Across]:
-    """Compares the best rounds of two experiments, by the measure of the first one's gate.
-
-    Args:
-        one: results of the first experiment.
-        two: results of the second.
-
-    Returns:
-        A comparison for each class that both have; also for ALL, if they have the same classes.
-    """
-    labels = [[label for label in found.scores if label != ALL] for found in (one, two)]
-    shared = [label for label in labels[0] if label in labels[1]]
-    if set(labels[0]) == set(labels[1]):
-        shared.append(ALL)
-    tops = one.best.items, two.best.items
-    return [
-        _across(label, one.judged.name, *(top.only(FINAL, label) for top in tops))
-        for label in shared
-    ]
-
-
-def _across(label: str, judged: str, one: Items, two: Items) -> Across:
-    return Across(label, one.mean(judged), two.mean(judged), difference(one, two, judged))

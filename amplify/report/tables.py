@@ -17,7 +17,7 @@ from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.clusters import FEWEST
 from amplify.evaluation.statistics.intervals import TOO_FEW
 from amplify.report import costs, formats
-from amplify.report.results import Results, Round, Score, across, read_results, unfinished_rounds
+from amplify.report.results import Results, Round, Score, read_results, unfinished_rounds
 from amplify.store import Store
 
 STYLES = {
@@ -63,7 +63,7 @@ class RoundsTable:
         shown = found.rounds[-room:]
         yield _title(found)
         yield ""
-        table = _table()
+        table = new_table()
         table.add_column()
         for round_ in shown:
             star = "★ " if round_ is found.best else ""
@@ -73,7 +73,7 @@ class RoundsTable:
                 table.add_section()
             table.add_row(Text(label), *_cells(row, found.judged)[-room:])
             for measure in found.others:
-                cells = [_two_lines(score.means.get(measure.name), measure) for score in row]
+                cells = [two_lines(score.means.get(measure.name), measure) for score in row]
                 table.add_row(Text(f"  {measure.title}"), *cells[-room:], style="dim")
         yield table
         yield ""
@@ -84,7 +84,7 @@ class RoundsTable:
         yield _notes(found)
 
 
-def _two_lines(mean: Proportion | None, measure: Measure) -> str:
+def two_lines(mean: Proportion | None, measure: Measure) -> str:
     """Formats a mean with its interval in a second line."""
     return f"{formats.mean(mean, measure)}\n{_range(mean, measure)}".rstrip()
 
@@ -101,7 +101,7 @@ def _shorten(interval: str) -> str:
 def _cells(row: Sequence[Score], measure: Measure) -> list[Text]:
     """Formats means, coloured if their interval does not overlap that of the previous round."""
     means = [score.means.get(measure.name) for score in row]
-    cells = [Text(_two_lines(mean, measure)) for mean in means]
+    cells = [Text(two_lines(mean, measure)) for mean in means]
     for cell, before, after in zip(cells[1:], means, means[1:], strict=False):
         if before and after and before.interval and after.interval:
             if after.interval[0] > before.interval[1]:
@@ -111,26 +111,23 @@ def _cells(row: Sequence[Score], measure: Measure) -> list[Text]:
     return cells
 
 
-def comparison(stores: Sequence[Store]) -> RenderableType:
+def experiment_tables(found: Results) -> RenderableType:
     """Returns tables of all classes and rounds with intervals, and the changes between rounds.
 
     Args:
-        stores: one or more experiments; if two, their best rounds are also compared.
-
-    Raises:
-        AmplifyError: an experiment has no finished round.
+        found: results of the experiment, with changes.
     """
-    parts: list[RenderableType] = []
-    experiments = [read_results(store) for store in stores]
-    for found in experiments:
-        parts += [_title(found), ""]
-        parts += [ClassTable(found, label) for label in found.scores]
-        parts += [_verdicts(found.rounds), _notes(found)]
-        note = f"change: {found.judged.title}, from the previous round, paired by question.\n"
-        parts += [Text(note, style="dim"), CallsTable(found), ""]
-    if len(experiments) == 2:
-        parts.append(_across(*experiments))
-    return Group(*parts)
+    note = f"change: {found.judged.title}, from the previous round, paired by question.\n"
+    return Group(
+        _title(found),
+        "",
+        *(ClassTable(found, label) for label in found.scores),
+        _verdicts(found.rounds),
+        _notes(found),
+        Text(note, style="dim"),
+        CallsTable(found),
+        "",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +162,7 @@ class ClassTable:
 
     def _table(self, row: list[Score], shown: list[Measure]) -> Table:
         """Makes a table with fixed column widths, so that the tables of all classes align."""
-        judged, table = self.results.judged, _table()
+        judged, table = self.results.judged, new_table()
         table.add_column("round", justify="right", no_wrap=True, width=ROUND)
         for measure in shown:
             widths = [(measure.title, _width(measure)), ("95%", _interval(measure))]
@@ -180,12 +177,12 @@ class ClassTable:
                 mean = score.means.get(measure.name)
                 cells += [formats.mean(mean, measure), _range(mean, measure)]
                 if measure is judged:
-                    cells += _change(score.change)
+                    cells += change_cells(score.change)
             table.add_row(*cells)
         return table
 
 
-def _change(change: Difference | None) -> list[Text]:
+def change_cells(change: Difference | None) -> list[Text]:
     """Formats a difference and its interval."""
     style = STYLES.get(formats.direction(change), "")
     said = formats.points(change), _shorten(formats.points_range(change))
@@ -232,7 +229,7 @@ class CallsTable:
         width = 1 + max(widest, len(f"round {max(records)}"))
         names = max(len(text) for line in lines for text in (line.group, f"  {line.label}"))
         latest = [*records][-max(1, (options.max_width - names - width - 1) // width) :]
-        table = _table()
+        table = new_table()
         table.add_column("calls")
         for heading in ("all", *(f"round {number}" for number in latest)):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -242,29 +239,6 @@ class CallsTable:
                 numbers = [line.total, *(line.numbers.get(number) for number in latest)]
                 table.add_row(Text(f"  {line.label}"), *map(costs.shown, numbers))
         yield table
-
-
-def _across(one: Results, two: Results) -> RenderableType:
-    rows, measure = across(one, two), one.judged
-    names = [f"{found.name} ★ {found.best.number}" for found in (one, two)]
-    title = Text.assemble(
-        (f"{names[0]} and {names[1]}", "bold"), f": {measure.title}, the best round of each"
-    )
-    if not rows:
-        return Group(title, "They have no class in common.")
-    table = _table()
-    table.add_column()
-    for name in (*names, "change", "95%", ""):
-        table.add_column(Text(name), justify="right")
-    for row in rows:
-        table.add_row(
-            Text(row.label),
-            _two_lines(row.one, measure),
-            _two_lines(row.two, measure),
-            *_change(row.change),
-            formats.pairing(row.change),
-        )
-    return Group(title, table, Text(formats.PAIRING, style="dim"))
 
 
 def _title(found: Results) -> Text:
@@ -303,7 +277,8 @@ def _notes(found: Results) -> Text:
     return Text("\n".join(lines), style="dim")
 
 
-def _table() -> Table:
+def new_table() -> Table:
+    """Returns an empty table in the style of all tables."""
     return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 

@@ -1,0 +1,131 @@
+"""Tables for the terminal in which several experiments are compared."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Group as Together
+from rich.text import Text
+
+from amplify.errors import quote
+from amplify.evaluation import figures
+from amplify.evaluation.items import ALL, FINAL
+from amplify.evaluation.statistics import Proportion
+from amplify.report import formats
+from amplify.report.group_rows import read_groups
+from amplify.report.groups import (
+    Group,
+    by_class,
+    differences,
+    interval_words,
+    judged_measure,
+)
+from amplify.report.results import read_results, unfinished_rounds
+from amplify.report.tables import change_cells, experiment_tables, new_table, two_lines
+from amplify.store import Store
+
+NARROWEST, WIDEST = len("100.0 (99.3-100.0)"), 28
+"""Limits of a column's width."""
+
+
+def comparison(stores: Sequence[Store]) -> RenderableType:
+    """Returns all tables of one experiment, or those that compare several.
+
+    Args:
+        stores: the experiments; of several, the measure of the first one's gate is shown.
+
+    Raises:
+        AmplifyError: an experiment has no finished round.
+    """
+    if len(stores) == 1:
+        return experiment_tables(read_results(stores[0]))
+    groups = read_groups(stores)
+    parts: list[RenderableType] = [_title(groups), ""]
+    parts += [GroupTables(groups), *(_difference(groups[0], other) for other in groups[1:])]
+    if len(groups) > 1:
+        parts.append(Text(formats.PAIRING, style="dim"))
+    return Together(*parts, _notes(stores, groups))
+
+
+def _title(groups: Sequence[Group]) -> Text:
+    judged, last = judged_measure(groups), groups[0].scores[ALL][-1]
+    questions = figures.count(last.items, "held-out question")
+    contexts = figures.count(last.contexts, "context")
+    share = ", in %" if judged.share else ""
+    return Text.assemble((judged.title, "bold"), f" on {questions} about {contexts}{share}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupTables:
+    """The first gate's measure by class and round, with a column for each group.
+
+    Groups that do not fit the width get further tables.
+    """
+
+    groups: Sequence[Group]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        rows = [*by_class(self.groups)]
+        names = max(
+            len(text) for label, row in rows for text in (label, *(f"  {n}" for n, _ in row))
+        )
+        width = 2 + min(WIDEST, max(NARROWEST, *(len(group.name) for group in self.groups)))
+        most = max(1, (options.max_width - names - 1) // width)
+        for start in range(0, len(self.groups), most):
+            shown = slice(start, start + most)
+            table = new_table()
+            table.add_column("round")
+            for group in self.groups[shown]:
+                table.add_column(Text(group.name), justify="right", max_width=WIDEST)
+            for label, of_rounds in rows:
+                table.add_row(Text(label, style="bold"))
+                for name, means in of_rounds:
+                    table.add_row(f"  {name}", *map(self._cell, means[shown]))
+                table.add_section()
+            yield table
+            yield ""
+
+    def _cell(self, mean: Proportion | None) -> str:
+        return formats.mean_about(mean, judged_measure(self.groups))
+
+
+def _difference(one: Group, two: Group) -> RenderableType:
+    rows, measure = differences(one, two), judged_measure([one])
+    each = " seed" if max(len(one.members), len(two.members)) > 1 else ""
+    title = Text.assemble(
+        (f"{one.best_name} and {two.best_name}", "bold"),
+        f": {measure.title}, the best round of each{each}",
+    )
+    if not rows:
+        return Together(title, "They have no class in common.")
+    table = new_table()
+    table.add_column()
+    for name in (one.best_name, two.best_name, "change", "95%", ""):
+        table.add_column(Text(name), justify="right")
+    for row in rows:
+        table.add_row(
+            Text(row.label),
+            two_lines(row.one, measure),
+            two_lines(row.two, measure),
+            *change_cells(row.change),
+            formats.pairing(row.change),
+        )
+    return Together(title, table)
+
+
+def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> Text:
+    missing = [
+        f"{group.name}: only rounds that all seeds have finished are averaged."
+        for group in groups
+        if any(len(found.rounds) > len(group.numbers) for found in group.members)
+    ]
+    lines = [
+        f"On the {FINAL} split. ★ best: the best round of each experiment, by its gate.",
+        interval_words(groups),
+        *missing,
+        *(line for store in stores for line in unfinished_rounds(store)),
+        f"Other measures, verdicts and costs: amplify compare {quote(stores[0].path)}, and so on.",
+    ]
+    return Text("\n".join(lines), style="dim")

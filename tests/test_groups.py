@@ -1,0 +1,208 @@
+"""Comparisons of any number of experiments, in which seeds are averaged."""
+
+import json
+import re
+
+import pytest
+
+import amplify
+from amplify import report
+from amplify.cli import commands
+from amplify.evaluation.items import ALL
+from amplify.report import efforts, group_plots
+from amplify.report.group_rows import read_groups
+from amplify.store import Store
+from tests.test_report import Page, learning, png_size, printed, write_experiment, write_round
+
+
+def seeded(folder, seed, lines="", rounds=3, **options):
+    """Fake rounds of an experiment with a seed; `lines` are put under `[evals]`."""
+    store = write_experiment(folder, rounds=0)
+    path = folder / "experiment.toml"
+    path.write_text(f"seed = {seed}\n{path.read_text()}\n[evals]\n{lines}\n")
+    store = Store(folder)
+    for number in range(rounds):
+        write_round(store, number, learning(max(number - options.get("slower", 0), 0)))
+    return Store(folder)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    seeds = [seeded(tmp_path / f"x-seed-{seed}", seed, "seed = 0", slower=seed) for seed in (1, 2)]
+    return [seeded(tmp_path / "x", 0), *seeds]
+
+
+@pytest.fixture
+def other(tmp_path):
+    return seeded(tmp_path / "other", 0, "per_depth = 3", slower=1)
+
+
+def test_experiments_that_differ_only_in_their_seed_are_one_group(stores, other, tmp_path):
+    [group, alone] = read_groups([stores[0], other, *stores[1:]])
+    assert (group.name, group.seeds) == ("x, 3 seeds", [0, 1, 2])
+    assert alone.name == "other"
+    own = [seeded(tmp_path / f"own-{seed}", seed) for seed in (4, 5)]
+    assert [len(group.members) for group in read_groups(own)] == [2]  # each with its own questions
+    apart = seeded(tmp_path / "apart", 6, "seed = 9")
+    assert [len(group.members) for group in read_groups([*stores, apart])] == [3, 1]
+    again = seeded(tmp_path / "again", 0)
+    assert [len(group.members) for group in read_groups([*stores, again])] == [3, 1]
+
+
+def test_a_mean_over_seeds_is_that_of_their_means(stores):
+    [group] = read_groups(stores)
+    for label, scores in group.scores.items():
+        for score in scores:
+            each = [
+                found.scores[label][score.number].means["alone"].estimate for found in group.members
+            ]
+            mean = score.means["alone"]
+            assert mean.estimate == pytest.approx(sum(each) / 3)
+            assert mean.low <= mean.estimate <= mean.high
+    assert [score.number for score in group.scores[ALL]] == [0, 1, 2]
+
+
+def test_only_rounds_that_all_seeds_have_are_averaged(stores, tmp_path):
+    short = seeded(tmp_path / "short", 7, "seed = 0", rounds=2)
+    [group] = read_groups([*stores, short])
+    assert group.numbers == [0, 1]
+    assert "only rounds that all seeds have finished" in " ".join(
+        printed(report.comparison([*stores, short])).split()
+    )
+
+
+def test_the_terminal_names_the_interval_and_pairs_groups(stores, other):
+    text = printed(report.comparison([*stores, other]))
+    said = " ".join(text.split())
+    assert "over seeds and contexts (t quantile with 2 degrees of freedom)" in said
+    assert "x, 3 seeds ★ " in said
+    assert re.search(r"all classes .* paired", text)
+    assert "unpaired" not in text.partition("Paired: both")[0]
+    lone = " ".join(printed(report.comparison([stores[0], other])).split())
+    assert "they do not include other seeds" in lone
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_every_experiment_is_in_a_table_of_any_width(stores, other, tmp_path, width):
+    more = [
+        seeded(tmp_path / f"more-{count}", 0, f"per_depth = {count}", rounds=1)
+        for count in range(4, 9)
+    ]
+    text = printed(report.comparison([*stores, other, *more]), width)
+    assert all(store.name in text for store in (other, *more))
+
+
+def test_json_has_means_over_seeds_and_differences(stores, other, capsys):
+    paths = [str(store.path) for store in (*stores, other)]
+    commands.main(["compare", *paths, "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    single = [row for row in rows if "seeds" not in row and "minus" not in row]
+    assert {row["experiment"] for row in single} == {"x", "x-seed-1", "x-seed-2", "other"}
+    means = [row for row in rows if "seeds" in row]
+    assert {row["round"] for row in means} == {0, 1, 2, "best"}
+    assert all(row["seeds"] == [0, 1, 2] for row in means)
+    final, [mean] = (
+        [
+            row
+            for row in some
+            if (row["round"], row["split"], row["class"]) == (2, "final", "2 wildcards")
+        ]
+        for some in (single, means)
+    )
+    expected = sum(row["alone"] for row in final if row["experiment"] != "other") / 3
+    assert mean["alone"] == pytest.approx(expected)
+    [change] = [row for row in rows if "minus" in row and row["class"] == ALL]
+    assert (change["experiment"], change["minus"]) == ("other", "x, 3 seeds")
+    assert change["paired"]
+    assert change["interval"][0] <= change["difference"] <= change["interval"][1]
+
+
+def test_python_has_the_same_numbers(stores, other, capsys):
+    paths = [store.path for store in (*stores, other)]
+    commands.main(["compare", *map(str, paths), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    comparison = amplify.compare(paths)
+    assert comparison.seeds.alone.tolist() == [row["alone"] for row in rows if "seeds" in row]
+    changes = [row["difference"] for row in rows if "minus" in row]
+    assert comparison.differences.difference.tolist() == changes
+    assert len(comparison.table) == len([r for r in rows if "seeds" not in r and "minus" not in r])
+    assert comparison._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_page_has_all_experiments_on_one_axis_and_is_named_after_them(stores, other):
+    paths = report.write_comparison([*stores, other])
+    assert [path.name for path in paths] == [
+        f"compare-x-seed-1-x-seed-2-other{suffix}" for suffix in (".html", ".png", ".cost.png")
+    ]
+    page = Page(paths[0])
+    text = " ".join(page.text.split())
+    assert "other against x, 3 seeds" in text
+    assert "over seeds and contexts" in text
+    assert "No people took part: these are answers by the simulated overseer." in text
+    chart = json.loads(page.scripts[0])
+    [values] = chart["datasets"].values() if "datasets" in chart else [chart["data"]["values"]]
+    assert {row["experiment"] for row in values} == {"x, 3 seeds", "other"}
+    assert {row["seed"] for row in values if "seed" in row} == {0, 1, 2}
+
+
+def test_a_comparison_of_many_has_a_file_name_that_fits(stores, tmp_path):
+    long = [
+        seeded(tmp_path / f"{'long' * 20}-{count}", 0, f"per_depth = {count}", rounds=1)
+        for count in (4, 5, 6)
+    ]
+    names = [path.name for path in report.write_comparison([stores[0], *long])]
+    assert all(re.fullmatch(r"compare-4-experiments-[0-9a-f]{8}\.\S+", name) for name in names)
+
+
+def test_costs_add_up_over_rounds_and_are_averaged_over_seeds(stores):
+    groups = read_groups(stores)
+    effort = efforts.effort(groups)
+    assert effort.lines == [[131072.0, 2 * 131072.0, 3 * 131072.0]]
+    compute = efforts.compute(groups)
+    assert compute.title == "training, in seconds"
+    assert compute.lines == [[0.0, 2.0, 4.0]]
+
+
+def test_human_effort_comes_first_and_is_in_one_unit(stores, other):
+    record = stores[0].path / "002/record.json"
+    told = json.loads(record.read_text())
+    told["ledger"] |= {"human_seconds": 7200 * 3, "human_answers": 40}
+    record.write_text(json.dumps(told))
+    axis = efforts.effort(read_groups([Store(stores[0].path)]))
+    assert axis.title == "time of people, in hours"
+    assert axis.lines == [[0.0, 0.0, 6.0]]
+    both = efforts.effort(read_groups([Store(stores[0].path), other]))
+    assert both.title == "answers by the simulated overseer"  # the other had no people
+
+
+def test_nothing_is_drawn_against_costs_that_nobody_recorded(stores):
+    for path in stores[0].path.glob("00?/record.json"):
+        told = json.loads(path.read_text())
+        told["ledger"] |= {"overseer_answers": 0}
+        told["stages"] = {name: {**entry, "seconds": 0} for name, entry in told["stages"].items()}
+        path.write_text(json.dumps(told))
+    store = Store(stores[0].path)
+    [page, *pictures] = report.write_comparison([store])
+    assert [path.name for path in pictures] == ["compare.png"]
+    text = " ".join(Page(page).text.split())
+    assert "No plot against human effort: the rounds record no answers by an overseer." in text
+    assert "No plot against compute: the rounds record no training time." in text
+
+
+def test_the_same_experiments_give_the_same_pictures_of_the_same_size(stores, other):
+    groups = read_groups([*stores, other])
+    for draw in (group_plots.png, group_plots.costs_png):
+        assert draw(groups) == draw(groups)
+        assert png_size(draw(groups))[0] == 1980
+
+
+def test_ten_experiments_have_ten_styles(stores):
+    groups = read_groups(stores) * 10
+    assert len(set(group_plots.group_styles(groups))) == 10
+
+
+def test_experiments_of_the_same_name_are_told_apart(stores, tmp_path):
+    (tmp_path / "deep").mkdir()
+    same = seeded(tmp_path / "deep/x", 0, "per_depth = 3")
+    names = [group.name for group in read_groups([stores[0], same, same])]
+    assert names == [f"{tmp_path}/x", f"{tmp_path}/deep/x", f"{tmp_path}/deep/x (2)"]
