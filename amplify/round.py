@@ -15,11 +15,11 @@ time, so a phase may depend on the results of earlier ones.
 
 Each stage writes its results to the round's folder and records them before the next stage begins. A
 stage that is recorded is not run again, so a killed round resumes where it stopped and ends with
-the same result. `stages` implements the stages, `store` finds the rounds of an experiment, and
-`launch` calls `run`.
+the same result. `stages` and `judging` implement the stages, `store` finds the rounds of an
+experiment, and `launch` calls `run`.
 """
 
-from amplify import stages
+from amplify import judging, stages
 from amplify.oversight.work import Work
 from amplify.records import provenance
 from amplify.records.round_folder import RoundFolder
@@ -55,7 +55,7 @@ def run(store: Store, number: int, watch: Watch) -> RoundFolder:
             this.stage(f"{phase.name}/checkpoint", stages.train_roles, phase, work)
         roles |= this.roles()
     this.stage("evals", stages.evaluate_held_out, experiment, this, roles, watch)
-    this.stage("verdict", stages.judge_round, experiment, best, this)
+    this.stage("verdict", judging.judge_round, experiment, best, this)
     this.update_record(
         provenance.ledger(this.record) | provenance.performance(this.training_curve())
     )

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from amplify import report, stages
+from amplify import report
 from amplify.errors import AmplifyError
 from amplify.evaluation.measuring import context_digest
 from amplify.evaluation.statistics.gate import spent_error_rate
@@ -17,7 +17,7 @@ from tests.test_report import CLASSES, Page, item, learning, printed, write_expe
 def judged(store: Store, before: int, after: int, measure: str = "alone") -> dict:
     gate = dataclasses.replace(store.experiment.gate, measure=measure)
     store.experiment = dataclasses.replace(store.experiment, gate=gate)
-    return stages.judge_round(store.experiment, store.round(before), store.round(after))
+    return judging.judge_round(store.experiment, store.round(before), store.round(after))
 
 
 def set_metrics(store: Store, number: int, rows: list[dict]) -> None:
