@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from amplify import report
+from amplify import judging, report
 from amplify.errors import AmplifyError
 from amplify.evaluation.measuring import context_digest
 from amplify.evaluation.statistics.gate import spent_error_rate
@@ -55,7 +55,7 @@ def test_wherever_there_are_too_few_contexts_it_is_said_instead_of_an_interval(t
         assert "2 held-out questions about 2 contexts" in text
         assert "'too few': too few contexts to tell" in text
         assert "±" not in text
-    [page, _] = report.write_comparison([store])
+    [page, *_] = report.write_comparison([store])
     for path in (page, report.write_round_page(store, store.round(1))):
         text = Page(path).text
         assert "too few contexts to tell" in text
