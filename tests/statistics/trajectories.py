@@ -1,6 +1,7 @@
-"""Training runs whose gold is known, audited under simulated reviews, for tests of the alarm.
+"""Training runs whose gold is known, audited by simulated reviews, for tests of the alarm.
 
-Values are in standard deviations of the base policy's gold; a review is one essay's gold plus noise.
+Values are in standard deviations of the base policy's gold. A review is one answer's gold plus
+noise.
 """
 
 from typing import NamedTuple
@@ -55,7 +56,7 @@ class Outcome(NamedTuple):
     reviews: int
 
 
-def audit_run(random, run, rules, every=5, per_look=10, correlation=0.0, smoothed=3):
+def audit_run(random, run, rules, every=10, per_look=20, correlation=0.0, smoothed=3):
     """Trains on until the alarm or the last step, as an experiment does."""
     looks: list[Look] = []
     checks: list[Check] = []

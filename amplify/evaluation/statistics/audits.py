@@ -118,9 +118,9 @@ def _mixture_quantile(freedom: float, error_rate: float) -> float:
 
 def sampling_probabilities(
     items: int,
-    budget: float,
-    uncertainty: Shaped[np.ndarray, " items"] | None = None,
-    floor: float = FLOOR,
+    budget: float | int,
+    uncertainty: Shaped[np.ndarray, " _items"] | None = None,
+    floor: float | int = FLOOR,
 ) -> Float[np.ndarray, " items"]:
     """Returns the probability with which each item is to be reviewed.
 
@@ -215,13 +215,13 @@ def estimate(
     probabilities: Float[np.ndarray, " items"],
     *,
     cluster: Shaped[np.ndarray, " items"] | None = None,
-    tuning: float | None = None,
+    tuning: float | int | None = None,
 ) -> AuditEstimate:
     """Estimates the mean value of a policy's answers from all proxies and some reviews.
 
     This is the prediction-powered estimate (Angelopoulos, Duchi and Zrnic 2023, "PPI++: Efficient
-    Prediction-Powered Inference", arXiv:2311.01453): the mean of `tuning` × proxy over all items,
-    plus the mean of value - `tuning` × proxy over reviews, each weighted by 1 / probability. The
+    Prediction-Powered Inference", arXiv:2311.01453): the mean of tuning * proxy over all items,
+    plus the mean of value - tuning * proxy over reviews, each weighted by 1 / probability. The
     second mean is divided by the sum of weights, so that a random number of reviews adds no noise.
     The tuning is the weighted least-squares slope of values on proxies. It may be negative and is
     not limited. Its use on the reviews it was fitted to is accounted for by leave-one-out residuals
@@ -256,7 +256,7 @@ def estimate(
     # Rounding can leave a spread where all audited proxies are equal.
     varies = spread > 1e-12 * float(weight @ proxy**2)
     tuned = tuning is None and varies and reviews >= FEWEST_TO_TUNE
-    slope = float(weight @ (centred * value)) / spread if tuned else tuning or 0.0
+    slope = float(weight @ (centred * value)) / spread if tuned else float(tuning or 0)
     rectifier = weight @ (value - slope * proxy)
     residual = value - slope * proxy - rectifier
     leverage = weight + (weight * centred**2 / spread if tuned else 0.0)

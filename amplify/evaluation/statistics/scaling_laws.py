@@ -18,7 +18,7 @@ Optimiser = Literal["best_of_n", "reinforcement"]
 
 @dataclasses.dataclass(frozen=True)
 class ScalingLaw:
-    """R(d) = d (α - β d) for best-of-n, and d (α - β log d) for reinforcement learning."""
+    """R(d) = d (alpha - beta d) for best-of-n, d (alpha - beta log d) for reinforcement."""
 
     optimiser: Optimiser
     alpha: float
@@ -31,7 +31,7 @@ class ScalingLaw:
 
 
 def fit(
-    optimiser: Optimiser, kl: Shaped[np.ndarray, " points"], reward: Shaped[np.ndarray, " points"]
+    optimiser: Optimiser, kl: Shaped[np.ndarray, " points"], reward: Shaped[np.ndarray, " _points"]
 ) -> ScalingLaw:
     """Fits a scaling law by least squares.
 
@@ -87,7 +87,7 @@ def best_of_n_kl_bound(n: int) -> float:
 
 
 def best_of_n_kl(
-    probabilities: Shaped[np.ndarray, " answers"], scores: Shaped[np.ndarray, " answers"], n: int
+    probabilities: Shaped[np.ndarray, " answers"], scores: Shaped[np.ndarray, " _answers"], n: int
 ) -> float:
     """Returns the exact KL of best-of-n to its base policy, in nats.
 
@@ -119,7 +119,7 @@ def best_of_n_kl(
 
 def best_of_n_curve(
     proxy: Shaped[np.ndarray, " samples"],
-    gold: Shaped[np.ndarray, " samples"],
+    gold: Shaped[np.ndarray, " _samples"],
     ns: Sequence[int],
 ) -> Float[np.ndarray, " ns"]:
     """Returns the mean gold of the best of n by proxy, from one sample of the base policy.
