@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs data clean distclean
+.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs data audits clean distclean
 .SILENT:
 
 help:
@@ -54,6 +54,7 @@ help:
 	echo "make accelerator                              validate and measure a GPU or TPU machine; 8 minutes"
 	echo "make regression                               rerun a student's replication beside the reference"
 	echo "make coverage                                 simulate the coverage of intervals and the gate's errors"
+	echo "make audits                                   simulate the coverage of audits and their alarm"
 	echo "make paper                                    run the paper's five tasks and supervised baselines"
 	echo "make notebooks                                copy the repository's address into the notebooks"
 	echo "make docs                                     build the documentation: docs/_build/index.html"
@@ -127,6 +128,9 @@ regression: $(DEV)
 
 coverage: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.coverage
+
+audits: $(DEV)
+	$(RUN_PYTHON) -m tests.benchmarks.audits
 
 paper: $(DEV)
 	$(RUN_PYTHON) -m tests.benchmarks.paper

@@ -16,7 +16,7 @@ from amplify.evaluation.statistics.alarm import (
 from amplify.evaluation.statistics.audits import AuditEstimate
 from tests.statistics.trajectories import before_losing, flat, hacked, table
 
-RULES = AlarmRules()
+RULES = AlarmRules(checks=4)
 
 
 def audited(value, reviews=10, error=None):
@@ -65,14 +65,13 @@ def test_a_check_is_welchs_test_at_its_share_of_the_error_rate():
         p_value = stats.ttest_ind_from_stats(
             drop, 1.12, 80, 0.0, 1.12, 40, equal_var=False, alternative="greater"
         ).pvalue
-        rules = AlarmRules(error_rate=0.16)
+        rules = AlarmRules(error_rate=0.16, checks=4)
         expected = "alarm" if p_value <= 0.04 else "quiet"
         assert watch(looks(RISE_AND_FALL), [check], rules).status == expected
         exact = dataclasses.replace(rules, error_rate=4 * p_value * 1.001)
         assert watch(looks(RISE_AND_FALL), [check], exact).status == "alarm"
-        assert (
-            watch(looks(RISE_AND_FALL), [check], AlarmRules(4 * p_value * 0.999)).status == "quiet"
-        )
+        exact = dataclasses.replace(rules, error_rate=4 * p_value * 0.999)
+        assert watch(looks(RISE_AND_FALL), [check], exact).status == "quiet"
 
 
 def test_a_margin_must_be_exceeded():
@@ -186,9 +185,9 @@ def test_the_best_look_is_not_a_lucky_one():
     assert best_look(looks([None])) is None
 
 
-# --- simulated runs: `make coverage` prints more of them ---------------------------------------
+# --- simulated runs: `make audits` prints more of them - ---------------------------------------
 
-REPORTED = range(1000, 1040)
+REPORTED = range(2000, 2040)
 
 
 @pytest.mark.slow

@@ -298,7 +298,7 @@ def test_intervals_over_looks_are_wider_and_say_so():
 @pytest.mark.parametrize("active", [False, True], ids=["random", "active"])
 @pytest.mark.parametrize("population", POPULATIONS, ids=lambda one: one.name)
 def test_intervals_of_one_look_cover(population, active):
-    """The table of `make coverage`, thinned out; at 95 %, three standard errors are .024."""
+    """The table of `make audits`, thinned out; at 95 %, three standard errors are .024."""
     random = np.random.default_rng(0)
     held = [
         (one := audit(random, population, 40, active).one_look()).low <= population.mean <= one.high

@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
     reviews: int
 
 
-def audit_run(random, run, rules, every=10, per_look=20, correlation=0.0, smoothed=3):
+def audit_run(random, run, rules, every=8, per_look=24, correlation=0.0, smoothed=3):
     """Trains on until the alarm or the last step, as an experiment does."""
     looks: list[Look] = []
     checks: list[Check] = []

@@ -25,7 +25,7 @@ from amplify.evaluation.statistics.audits import AuditEstimate
 
 PRIOR_FREEDOM = 40.0
 """Weight of the variance that is common to all looks against a look's own, in degrees of freedom.
-A look of 20 reviews tells little about its own variance."""
+A look of few reviews tells little about its own variance."""
 SMOOTHED = 3
 """Number of neighbouring looks whose mean decides which policy is the best audited one."""
 
@@ -35,7 +35,7 @@ class AlarmRules:
     """When to check, and when to sound the alarm; docs/statistics.md says why these defaults."""
 
     error_rate: float = 0.05  # probability of any false alarm in a run
-    checks: int = 4  # at most, in a run
+    checks: int = 3  # at most, in a run
     suspicion: float = 2.2  # fall in standard errors that leads to a check
     window: int = 4  # neighbouring looks that are averaged at most, on either side of a fall
     check_reviews: int = 80  # of each of the two policies

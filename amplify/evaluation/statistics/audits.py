@@ -103,7 +103,7 @@ def _mixture_quantile(freedom: float, error_rate: float) -> float:
 
     By Markov's inequality this is exceeded with probability `error_rate` at most if reviews are
     normal, and much more rarely in fact. This reserve is needed for skewed reviews, for which the t
-    quantile at such a level is too small (`make coverage`). The effect size has a normal
+    quantile at such a level is too small (`make audits`). The effect size has a normal
     distribution in the mixture, its scale is integrated out (Wang and Ramdas 2024, "Anytime-Valid
     T-Tests and Confidence Sequences Through Gaussian Mixtures", arXiv:2310.03722; normal mixtures
     of asymptotic confidence sequences: Waudby-Smith et al. 2021, arXiv:2103.06476).
