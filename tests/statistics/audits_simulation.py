@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 from amplify.evaluation.statistics.audits import estimate, sampling_probabilities
+from amplify.evaluation.statistics.intervals import LEVEL
 
 ITEMS = 512
 NOISE = 0.5
@@ -51,6 +52,7 @@ def sampled(items, budget, active):
 class Coverage(NamedTuple):
     one_look: float  # share of intervals that cover
     over_looks: float  # share of runs of 20 looks in which all intervals cover
+    students: float  # the same, with t quantiles instead of the mixture
     width: float  # mean, of one look
     wider: float  # mean ratio of the widths
     bias: float  # mean error, in standard errors of this mean
@@ -72,6 +74,7 @@ def covered(random, population, budget, active, repeats):
     return Coverage(
         float(np.mean([inside(one) for one in first])),
         float(np.mean([all(inside(one.over_looks(LOOKS)) for one in run) for run in found])),
+        float(np.mean([all(inside(one.one_look(LEVEL / LOOKS)) for one in run) for run in found])),
         float(widths.mean()),
         float(np.mean([one.high - one.low for one in wide] / widths)),
         float(errors.mean() / errors.std() * np.sqrt(errors.size)),

@@ -13,6 +13,7 @@ from amplify.evaluation.statistics.alarm import (
     Check,
     Look,
     best_look,
+    known_best,
     reviews_used,
     watch,
 )
@@ -67,7 +68,7 @@ def audit_run(random, run, rules, every=8, per_look=24, correlation=0.0, smoothe
         looks.append(Look(step, run.proxy[step], reviews(random, run, step, per_look, correlation)))
         found = watch(looks, checks, rules)
         if found.status == "check":
-            best = next((c.best for c in checks if c.best_step == found.best_step), None)
+            best = known_best(found.best_step, checks)
             checks.append(
                 Check(
                     found.best_step,

@@ -242,8 +242,15 @@ def reviews_used(looks: Sequence[Look], checks: Sequence[Check]) -> int:
 
 def reviews_for_check(best_step: int, checks: Sequence[Check], rules: AlarmRules) -> int:
     """Returns how many reviews a check costs: half if the best policy was in a check before."""
-    known = any(check.best_step == best_step and check.best for check in checks)
-    return rules.check_reviews * (1 if known else 2)
+    return rules.check_reviews * (2 if known_best(best_step, checks) is None else 1)
+
+
+def known_best(best_step: int, checks: Sequence[Check]) -> AuditEstimate | None:
+    """Returns the best policy's estimate from an earlier check; None: it must be reviewed anew.
+
+    Its reviews may be used again, because the best policy is chosen by looks alone.
+    """
+    return next((check.best for check in checks if check.best_step == best_step), None)
 
 
 def _check_looks(looks: Sequence[Look], checks: Sequence[Check]) -> None:
