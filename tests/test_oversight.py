@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amplify import stages
 from amplify.cli.commands import main
 from amplify.files.json_lines import read_lines
 from amplify.oversight.amplification import distillation
 from amplify.oversight.work import without_ones
 from amplify.store import Store
 from amplify.training import dataset
-from amplify.training.step import make_step
+from tests.killed import killed_and_resumed
 from tests.tiny import TOML, tiny_experiment
 
 KINDS = Path(__file__).parent / "oversight"
@@ -88,10 +87,6 @@ def test_calls_that_a_kind_states_are_in_the_ledger_by_stage_purpose_and_part(be
     assert found["evals", "evals", "overseer"] > 0
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def reinforced(tmp_path_factory):
     folder = overseen_by(tmp_path_factory.mktemp("rl") / "tiny", "reinforce", "Reinforce")
@@ -119,27 +114,7 @@ def test_calls_in_a_compiled_step_are_counted_exactly(reinforced):
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 25])
 def test_a_killed_reinforcement_ends_as_one_that_was_not(reinforced, tmp_path, after, monkeypatch):
-    folder = Path(shutil.copytree(reinforced, tmp_path / "tiny"))
-    for number in (1, 2):
-        shutil.rmtree(folder / f"{number:03d}")
-    seen = []
-
-    def dying(*arguments):
-        step = make_step(*arguments)
-
-        def one(state):
-            seen.append(1)
-            if len(seen) == after:
-                raise KilledError
-            return step(state)
-
-        return one
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stages, "make_step", dying)
-        with pytest.raises(KilledError):
-            main(["round", str(folder), "--n", "1"])
-    main(["round", str(folder), "--n", "1"])
+    folder = killed_and_resumed(reinforced, tmp_path / "tiny", after, monkeypatch)
     assert trained(folder, 1) == trained(reinforced, 1)
     assert calls(folder, 1) == calls(reinforced, 1)
 

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import json
-import shutil
 from pathlib import Path
 
 import jax
@@ -12,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-from amplify import stages
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
@@ -33,7 +31,7 @@ from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.essays.task import Essays
 from amplify.training import dataset
-from amplify.training.step import make_step
+from tests.killed import killed_and_resumed
 from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment
 
 TASK = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=-1)
@@ -359,35 +357,11 @@ def test_rewards_are_normalised_on_the_reference_policy(judged):
     np.testing.assert_allclose(one.mean, two.mean, atol=5 * float(one.scale.max()) / 256**0.5)
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 70, 135])
 def test_a_killed_round_ends_as_one_that_was_not(judged, tmp_path, after, monkeypatch):
     """Killed while the reference policy, the reward model or the assistant is trained."""
-    folder = Path(shutil.copytree(judged, tmp_path / "tiny"))
-    for number in (1, 2):
-        shutil.rmtree(folder / f"{number:03d}")
-    seen = []
-
-    def dying(*arguments):
-        step = make_step(*arguments)
-
-        def one(state):
-            seen.append(1)
-            if len(seen) == after:
-                raise KilledError
-            return step(state)
-
-        return one
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stages, "make_step", dying)
-        with pytest.raises(KilledError):
-            main(["round", str(folder), "--n", "1"])
-    main(["round", str(folder), "--n", "1"])
+    folder = killed_and_resumed(judged, tmp_path / "tiny", after, monkeypatch)
     for name in ("digests", "digest"):
         one, two = (
             {
