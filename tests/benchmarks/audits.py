@@ -24,10 +24,11 @@ def coverage(console: Console) -> None:
     shown = Table(
         "answers", "draw", "reviews", "one look", "all 20 looks", "t instead", "width",
         "times as wide", "bias",
-        title=f"coverage, {REPEATS:,} repeats; bias in standard errors of the mean of all looks",
+        title=f"coverage, {REPEATS:,} runs of 20 looks; bias in standard errors of the mean error",
     )  # fmt: skip
-    for population, active, budget in itertools.product(POPULATIONS, (False, True), (40, 100, 400)):
-        found = covered(np.random.default_rng(budget), population, budget, active, REPEATS)
+    cells = itertools.product(POPULATIONS, (False, True), (40, 100, 400))
+    for seed, (population, active, budget) in enumerate(cells):
+        found = covered(np.random.default_rng(seed), population, budget, active, REPEATS)
         shown.add_row(
             population.name, "active" if active else "random", f"{budget}", f"{found.one_look:.3f}",
             f"{found.over_looks:.3f}", f"{found.students:.3f}", f"{found.width:.2f}",

@@ -50,7 +50,7 @@ def sampled(items, budget, active):
 
 
 class Coverage(NamedTuple):
-    one_look: float  # share of intervals that cover
+    one_look: float  # share of all looks' intervals that cover
     over_looks: float  # share of runs of 20 looks in which all intervals cover
     students: float  # the same, with t quantiles instead of the mixture
     width: float  # mean, of one look
@@ -59,7 +59,7 @@ class Coverage(NamedTuple):
 
 
 def covered(random, population, budget, active, repeats):
-    """Of `repeats` runs of 20 independent looks; one look is the first of each run."""
+    """Of `repeats` runs of 20 independent looks."""
     found = [
         [audit(random, population, budget, active) for _ in range(LOOKS)] for _ in range(repeats)
     ]
@@ -67,12 +67,12 @@ def covered(random, population, budget, active, repeats):
     def inside(interval):
         return interval.low <= population.mean <= interval.high
 
-    first = [run[0].one_look() for run in found]
-    wide = [run[0].over_looks(LOOKS) for run in found]
+    every = [one.one_look() for run in found for one in run]
+    wide = [one.over_looks(LOOKS) for run in found for one in run]
     errors = np.array([one.value - population.mean for run in found for one in run])
-    widths = np.array([one.high - one.low for one in first])
+    widths = np.array([one.high - one.low for one in every])
     return Coverage(
-        float(np.mean([inside(one) for one in first])),
+        float(np.mean([inside(one) for one in every])),
         float(np.mean([all(inside(one.over_looks(LOOKS)) for one in run) for run in found])),
         float(np.mean([all(inside(one.one_look(LEVEL / LOOKS)) for one in run) for run in found])),
         float(widths.mean()),

@@ -225,7 +225,7 @@ def estimate(
     second mean is divided by the sum of weights, so that a random number of reviews adds no noise.
     The tuning is the weighted least-squares slope of values on proxies. It may be negative and is
     not limited. Its use on the reviews it was fitted to is accounted for by leave-one-out residuals
-    (jackknife) and a degree of freedom.
+    (HC3, MacKinnon and White 1985) and a degree of freedom.
 
     Args:
         proxy: predictions of all items, by a model that has not seen the reviews.
@@ -265,7 +265,9 @@ def estimate(
         cluster, weight, slope * (proxy - proxy.mean()) / items, weight * left_out
     )
     effective = 1 / float((sizes**2).sum())  # number of equally weighted reviews, or clusters
-    influence = shifts + errors * np.sqrt(max(1 - 1 / effective, 0.0))
+    # This factor makes the jackknife exact for a mean; without it, it is cautious (HC3).
+    factor = 1.0 if tuned else float(np.sqrt(max(1 - 1 / effective, 0.0)))
+    influence = shifts + factor * errors
     error = float(np.sqrt((influence**2).sum()))
     freedom = effective - 1 - tuned
     scale = float(np.abs(value).max())
