@@ -71,7 +71,7 @@ rounds: $(BASE)
 	$(AMPLIFY) rounds $(call quoted,$(EXPERIMENT)) $(VARIANTS)
 
 compare: $(BASE)
-	$(AMPLIFY) compare $(call quoted,$(EXPERIMENT)) $(foreach one,$(WITH),$(call quoted,$(one)))
+	$(AMPLIFY) compare $(call quoted,$(EXPERIMENT)) $(foreach one,$(WITH),$(call quoted,$(one))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
 
 ask: $(BASE)
 	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))

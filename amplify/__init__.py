@@ -12,13 +12,13 @@ if TYPE_CHECKING:
         Answers,
         Experiment,
         Policy,
-        Problems,
         Round,
         compare,
         open,  # noqa: A004
     )
     from amplify.comparison import Comparison
     from amplify.errors import AmplifyError
+    from amplify.held_out import Problems
 
 __all__ = [
     "AmplifyError",

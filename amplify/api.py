@@ -20,20 +20,17 @@ from amplify.comparison import Comparison, data_frame
 from amplify.errors import AmplifyError
 from amplify.evaluation.answering import answer_alone, check_tokens
 from amplify.files.json_lines import read_lines
+from amplify.held_out import Problems, Texts, draw, format_each
 from amplify.inspection import FoundTree, training_tree
-from amplify.oversight.draws import draw_held_out
 from amplify.oversight.restore import load_assistant
 from amplify.reading import derived
 from amplify.records.round_folder import RoundFolder, read_evals
 from amplify.report import results
 from amplify.store import Store
 from amplify.task_abilities import search_of
-from amplify.tasks.problems import SPLITS
 
 if TYPE_CHECKING:
     import pandas
-
-Texts = list[list[str]]
 
 
 def open(path: str | Path) -> "Experiment":  # noqa: A001 (as in PIL.Image.open: never starred)
@@ -50,18 +47,6 @@ def open(path: str | Path) -> "Experiment":  # noqa: A001 (as in PIL.Image.open:
         AmplifyError: if there is no experiment, or it cannot be read.
     """
     return Experiment(Path(path))
-
-
-@dataclasses.dataclass(frozen=True)
-class Problems:
-    """Contexts with questions about each."""
-
-    contexts: Int[np.ndarray, "batch facts fact_length"]
-    questions: Int[np.ndarray, "batch questions question_length"]
-    names: list[str]
-    """Name of each context, as in the column `problem` of `Round.evals`."""
-    texts: Texts
-    """The questions as people type them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,15 +187,7 @@ class Experiment:
             split: "select", which the gate reads, or "final", which is only reported.
             contexts: number of contexts; None: as many as evals use.
         """
-        experiment = self._store.experiment
-        if split not in SPLITS:
-            raise AmplifyError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
-        count = getattr(experiment.evals, split) if contexts is None else contexts
-        if count < 1:
-            raise AmplifyError(f"contexts must be 1 or more, got {count}")
-        seeds, given, questions = jax.device_get(draw_held_out(experiment, split, count))
-        names = ["{}:{}".format(*seed) for seed in seeds]
-        return Problems(given, questions, names, _shown(experiment.task, questions))
+        return draw(self._store.experiment, split, contexts)
 
 
 class Round:
@@ -346,7 +323,7 @@ class Policy:
         place = self._experiment.mesh.here.row_sharding
         model = self._experiment.assistant
         found = answer_alone(task, model, self._params, given, asked, keys, place=place)
-        return Answers(found.tokens, _shown(task, found.tokens), np.exp(found.log_prob))
+        return Answers(found.tokens, format_each(task, found.tokens), np.exp(found.log_prob))
 
     def _read(self, questions: Any) -> Int[np.ndarray, "batch questions question_length"]:
         task = self._experiment.task
@@ -374,12 +351,9 @@ def _contexts(task: Any, contexts: Any, batch: int) -> Int[np.ndarray, "batch fa
     return tokens.astype(np.int32)
 
 
-def _shown(task: Any, tokens: Int[np.ndarray, "batch questions length"]) -> Texts:
-    return [[words.format_tokens(task, one) for one in row] for row in tokens]
-
-
 def compare(
     experiments: "str | Path | Experiment | Sequence[str | Path | Experiment]",
+    *others: "str | Path | Experiment",
 ) -> "Comparison":
     """Compares the rounds of experiments: tables, and a figure in notebooks.
 
@@ -389,10 +363,16 @@ def compare(
     >>> sorted(set(comparison.table.split))
     ['final', 'select']
 
+    Args:
+        experiments: an experiment or its folder, or a list of them.
+        *others: more of them.
+
     Raises:
         AmplifyError: if an experiment has no finished round.
     """
-    several = [experiments] if isinstance(experiments, str | Path | Experiment) else experiments
+    if isinstance(experiments, str | Path | Experiment):
+        experiments = [experiments]
+    several = [*experiments, *others]
     if not several:
         raise AmplifyError("nothing to compare: name at least one experiment")
     found = [one if isinstance(one, Experiment) else Experiment(Path(one)) for one in several]

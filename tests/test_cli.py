@@ -50,7 +50,9 @@ def test_a_round_prints_its_table_and_its_verdict(ran):
     assert "1 wildcard" in done.stdout
     assert "against round 0" in " ".join(done.stdout.split())
     [warning] = done.stderr.splitlines()  # so few contexts can tell no small gain
-    assert warning.startswith("gate.worthwhile = 0.01, but with 24 contexts no gain below ")
+    assert warning.startswith(
+        "warning: gate.worthwhile = 0.01, but with 24 contexts no gain below "
+    )
 
 
 def test_without_a_terminal_every_log_step_is_a_line_and_a_resumed_round_says_from_where(

@@ -247,5 +247,15 @@ def test_make_passes_variants_on(target, given, said):
 
 def test_make_compares_with_several():
     make = ["make", "--no-print-directory", "AMPLIFY_NO_VENV=1", "PYTHON=echo", "compare"]
-    done = subprocess.run([*make, "WITH=a b"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-4:] == ["compare", "rounds/wildcard", "a", "b"]
+    given = ["WITH=a b", "SEEDS=0,1"]
+    done = subprocess.run([*make, *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-6:] == ["compare", "rounds/wildcard", "a", "b", "--seeds", "0,1"]
+
+
+def test_seeds_of_several_experiments_are_found_by_name(tiny):
+    other = derive(tiny, tiny.with_name("other"), {"seed": 1}).write()
+    found = variants.with_seeds([tiny, other], "0,1")
+    assert [path.name for path in found] == ["tiny", "tiny-seed-1", "other-seed-0", "other"]
+    assert variants.with_seeds([tiny], None) == [tiny]
+    with pytest.raises(AmplifyError, match="--seeds: must be different"):
+        variants.with_seeds([tiny], "1,1")

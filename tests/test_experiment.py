@@ -82,7 +82,7 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
         (
             'kind = "simulated"',
             "",
-            "overseer.kind must be one of simulated, learned, language-model, human, got None",
+            "overseer.kind must be one of simulated, learned, language-model, human, judge, got",
         ),
         (
             "batch = 8",
@@ -226,7 +226,9 @@ def test_a_choice_that_can_never_be_chosen_is_refused(choice, tmp_path):
 
 def test_a_gate_that_cannot_promote_what_it_calls_worthwhile_is_warned_of_in_one_line(tmp_path):
     warning = reading(tmp_path / "a", TOML).gate_warning()
-    assert warning.startswith("gate.worthwhile = 0.01, but with 24 contexts no gain below ")
+    assert warning.startswith(
+        "warning: gate.worthwhile = 0.01, but with 24 contexts no gain below "
+    )
     assert "\n" not in warning
     tells = "select = 24\n", "select = 2048\n"
     assert reading(tmp_path / "b", TOML.replace(*tells)).gate_warning() is None

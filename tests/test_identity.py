@@ -128,6 +128,26 @@ def test_the_advice_for_an_edited_file_makes_an_experiment_that_has_it(documents
     assert digest(new) == edited
 
 
+def test_the_advice_for_edited_code_of_the_base_copies_that_file_only(tmp_path):
+    base = tiny_experiment(tmp_path / "base", TOML.replace('"wildcard"', '"mine.py:Mine"'))
+    code = (
+        "from amplify.tasks.algorithmic.wildcard import Wildcard\nclass Mine(Wildcard):\n    pass\n"
+    )
+    (base / "mine.py").write_text(code)
+    folder = tiny_experiment(tmp_path / "tiny", 'base = "../base"\ntraining.steps = 80\n')
+    begun(folder)
+    (base / "mine.py").write_text(f"{code}\n# edited\n")
+    edited = digest(folder)
+    with pytest.raises(AmplifyError) as error:
+        Store(folder)
+    follow(str(error.value))
+    (base / "mine.py").write_text(code)
+    assert Store(folder).rounds() == [1]
+    new = tmp_path / "tiny-2"
+    assert sorted(path.name for path in new.iterdir()) == ["experiment.toml", "mine.py"]
+    assert digest(new) == edited
+
+
 def follow(advice: str) -> None:
     """Runs the command of an error about a changed experiment."""
     [command] = re.findall(r"a folder of its own: (.*?), (?:write|and undo)", advice)
@@ -433,6 +453,16 @@ def test_each_stage_says_what_code_made_it(tmp_path, monkeypatch):
 def git(folder: Path, *arguments: str) -> None:
     settings = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", "-C", folder, *settings, *arguments], check=True, capture_output=True)
+
+
+def test_stages_record_the_commit_of_the_code_that_is_run():
+    """Where the tests run in a checkout, which the code is found at the top of."""
+    assert (provenance.PACKAGE / "__init__.py").is_file()
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        pytest.skip("the tests do not run in a git checkout")
+    provenance.commit.cache_clear()
+    assert re.fullmatch("[0-9a-f]{40}", provenance.made_by()["commit"])
 
 
 def test_only_the_commit_of_this_project_is_recorded(tmp_path):

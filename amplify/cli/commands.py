@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from amplify.cli import variants
 from amplify.cli.arguments import Folder, Json
 from amplify.cli.failures import explained, ignore_orphans
 from amplify.cli.parsing import parse
@@ -35,8 +36,12 @@ def compare(
     others: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="OTHER", help="more experiments, for example with other seeds"),
+        tyro.conf.arg(metavar="OTHER", help="more experiments, for example variants"),
     ] = (),
+    seeds: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="0,1,2", help="these seeds of each experiment, as `round` ran them"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare rounds by class of question and measure. Writes compare.html and compare.png.
@@ -47,7 +52,8 @@ def compare(
     from amplify import report
     from amplify.store import Store
 
-    stores = [Store(path, runs_code=False) for path in (experiment, *others)]
+    paths = variants.with_seeds((experiment, *others), seeds)
+    stores = [Store(path, runs_code=False) for path in paths]
     show_comparison(stores, json)
     if not json:
         for path in report.write_comparison(stores):

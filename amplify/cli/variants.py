@@ -57,6 +57,24 @@ def _write_seeds(experiment: Path, seeds: Sequence[int] | None) -> list[Path]:
     return [one if isinstance(one, Path) else one.write() for one in found]
 
 
+def with_seeds(experiments: Sequence[Path], seeds: str | None) -> list[Path]:
+    """Returns the folders of some seeds of experiments, which must have been run before.
+
+    Args:
+        experiments: the ones that were named.
+        seeds: from `--seeds`, separated by commas; None: only the experiments themselves.
+
+    Raises:
+        AmplifyError: if seeds are wrong, or an experiment cannot be read.
+    """
+    if seeds is None:
+        return list(experiments)
+    from amplify.reading import derived  # imports jax
+
+    wanted = read_seeds(seeds)
+    return [path for one in experiments for path in derived.seed_folders(one, wanted)]
+
+
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Returns the values of KEY=VALUE arguments by key.
 

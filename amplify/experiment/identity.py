@@ -5,6 +5,7 @@ names. The error names the changed keys and files and the commands that create a
 """
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,14 +119,23 @@ def _begin_another(folder: Path, experiment: Experiment, files: Sequence[str] = 
     number = 2
     while (new := here.with_name(f"{here.resolve().name}-{number}")).exists():
         number += 1
-    used = [
-        experiment.places[key] / name
-        for key in files
-        if key in experiment.places
-        for name in (experiment.files[key] if key.endswith(".source") else ["."])
-    ]
-    beside = [path.relative_to(folder).parts[0] for path in used if folder in path.parents]
-    copied = [folder / name for name in dict.fromkeys(beside)]
+    copied = dict.fromkeys(path for key in files for path in _to_copy(key, here, experiment))
     copy = f" cp -r {quote(*copied, new)} &&" if copied else ""
     base = shlex.quote(f"base = {json.dumps(f'../{here.name}', ensure_ascii=False)}")
     return f"mkdir {quote(new)} &&{copy} echo {base} > {quote(new / 'experiment.toml')}"
+
+
+def _to_copy(key: str, folder: Path, experiment: Experiment) -> list[Path]:
+    """What another experiment must get a copy of to have its own version of changed files.
+
+    Code is found in the experiment's folder before its base's; other files only where a key says.
+    """
+    where = experiment.places.get(key)
+    if where is None:
+        return []
+    if key.endswith(".source"):
+        tops = dict.fromkeys(Path(name).parts[0] for name in experiment.files[key])
+        return [Path(os.path.normpath(where / top)) for top in tops]
+    if folder.resolve() not in where.resolve().parents:
+        return []
+    return [folder / where.resolve().relative_to(folder.resolve()).parts[0]]

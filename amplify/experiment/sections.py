@@ -248,8 +248,9 @@ class Experiment:
             return None
         least = "no gain" if gain is None else f"no gain below {100 * gain:.2g} points"
         return (
-            f"gate.worthwhile = {gate.worthwhile:g}, but with {evals.select} contexts {least} can"
-            " be promoted, even without any losses; increase evals.select to detect smaller gains"
+            f"warning: gate.worthwhile = {gate.worthwhile:g}, but with {evals.select} contexts"
+            f" {least} can be promoted, even without any losses; increase evals.select to detect"
+            " smaller gains"
         )
 
     @property

@@ -148,18 +148,37 @@ def with_seeds(base: Path, seeds: Sequence[int], named: str = "seeds") -> list[D
     if len(set(seeds)) != len(seeds) or not seeds:
         raise AmplifyError(f"{named}: must be different seeds, got {', '.join(map(str, seeds))}")
     experiment = read_experiment(base / FILE)
-    here = base if base.name not in ("", "..") else base.resolve()
     return [
         base
         if seed == experiment.seed
         else derive(
             base,
-            here.with_name(f"{here.name}-seed-{seed}"),
+            seed_folder(base, seed),
             {"seed": seed, "evals.seed": experiment.evals_seed},
             named,
         )
         for seed in seeds
     ]
+
+
+def seed_folder(base: Path, seed: int) -> Path:
+    """Returns the folder of the experiment that differs from a base in its seed."""
+    here = base if base.name not in ("", "..") else base.resolve()
+    return here.with_name(f"{here.name}-seed-{seed}")
+
+
+def seed_folders(base: Path, seeds: Sequence[int]) -> list[Path]:
+    """Returns the folder of each seed, as `with_seeds` names them, without running any code.
+
+    Args:
+        base: the experiment; it stands for its own seed.
+        seeds: the seeds.
+
+    Raises:
+        AmplifyError: if the base's file cannot be read.
+    """
+    own = read_table(base / FILE)[0].get("seed", 0)
+    return [base if seed == own else seed_folder(base, seed) for seed in seeds]
 
 
 def nest(changes: Mapping[str, Any], named: str) -> dict[str, Any]:

@@ -31,6 +31,9 @@ PACKAGES = (
 LISTED = 100
 """Largest number of files that a record lists individually for one folder."""
 
+PACKAGE = Path(__file__).parents[1]
+"""The folder of this package's code."""
+
 
 def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns the facts that a record contains from the beginning.
@@ -58,7 +61,7 @@ def describe(experiment: Experiment, parent: Mapping[str, Any] | None) -> dict[s
 def made_by() -> dict[str, Any]:
     """Returns the code, versions and devices of this process, as each stage records them."""
     return {
-        **commit(Path(__file__).parent),
+        **commit(PACKAGE),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "processes": processes.count(),

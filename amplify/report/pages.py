@@ -37,7 +37,7 @@ from amplify.runtime import processes
 from amplify.store import Store
 
 SHOWN_TREES = 12
-LONGEST_STEM = 120
+LONGEST_STEM = 60
 
 DEFINITIONS = {
     "small print": f"{formats.COUNTED} There are too few to tell if their effective number, of"

@@ -247,7 +247,7 @@ def _title(found: Results) -> Text:
     contexts = figures.count(last.contexts, "context")
     return Text.assemble(
         (found.name, "bold"),
-        f": measures of {questions} about {contexts}, fractions in %",
+        f": {questions} about {contexts}, in %",
     )
 
 

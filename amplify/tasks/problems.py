@@ -74,7 +74,11 @@ def draw_problems(
             return redraw_problems(task, seed, _seeds(stream, found[:count]), depths)
         if start >= 1000 * CANDIDATES and not len(found):
             break
-    raise AmplifyError(f"task {task}: has too few contexts to fill the {split!r} split")
+    what = f"evals.{split}" if split in SPLITS else "training"
+    raise AmplifyError(
+        f"{task}: has too few different contexts for {what} ({count}): ask for fewer, or set"
+        " evals.apart = false, so that contexts may be in several splits"
+    )
 
 
 def redraw_problems(
