@@ -5,12 +5,14 @@ problems, overseer, checkpoint and chunk size, and checked against the rows of t
 """
 
 import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rich
 from rich.tree import Tree as RichTree
 
 from amplify import report, words
@@ -37,6 +39,12 @@ class FoundTree:
     round_: RoundFolder
     title: str
     tree: words.Tree
+
+    def __str__(self) -> str:
+        """The drawn tree."""
+        lines = io.StringIO()
+        rich.print(self.render(), file=lines)
+        return lines.getvalue()
 
     def render(self) -> RichTree:
         """Returns the tree for the terminal."""

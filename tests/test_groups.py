@@ -74,7 +74,7 @@ def test_only_rounds_that_all_seeds_have_are_averaged(stores, tmp_path):
 def test_the_terminal_names_the_interval_and_pairs_groups(stores, other):
     text = printed(report.comparison([*stores, other]))
     said = " ".join(text.split())
-    assert "over seeds and contexts (t quantile with 2 degrees of freedom)" in said
+    assert "over seeds and contexts (t quantile with 2 degrees of freedom" in said
     assert "x, 3 seeds ★ " in said
     assert re.search(r"all classes .* paired", text)
     assert "unpaired" not in text.partition("Paired: both")[0]

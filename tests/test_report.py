@@ -256,8 +256,17 @@ def test_results_are_one_row_a_round_split_and_class_in_this_order(tmp_path):
         (1, "final", "3 wildcards", *nothing),
     ]
     keys = ("round", "split", "class", "alone", "amplified", "ceiling", "n")
-    assert [{key: row[key] for key in ("experiment", *keys)} for row in report.results(store)] == [
-        {"experiment": "wildcard", **dict(zip(keys, row, strict=True))} for row in expected
+    rows = report.results(store)
+    assert [
+        {key: row[key] for key in ("experiment", *keys)} for row in rows if row["class"] != ALL
+    ] == [{"experiment": "wildcard", **dict(zip(keys, row, strict=True))} for row in expected]
+    # Over all classes, the items of 0:2 with the same question count once.
+    overall = [row for row in rows if row["class"] == ALL]
+    assert [(row["round"], row["split"], row["n"], row["alone"]) for row in overall] == [
+        (0, "select", 1, 0.0),
+        (0, "final", 4, 0.375),
+        (1, "select", 1, 1.0),
+        (1, "final", 4, 0.625),
     ]
 
 
@@ -265,7 +274,7 @@ def test_results_have_the_interval_of_every_accuracy_that_has_one(store):
     for row in report.results(store):
         low, high = row["interval"]
         assert low <= row["alone"] <= high
-        assert (row["n"], row["contexts"]) == (80, 40)
+        assert (row["n"], row["contexts"]) == (240 if row["class"] == ALL else 80, 40)
 
 
 def test_results_have_the_verdict_the_cost_and_the_interval_of_every_measure(store):
@@ -288,7 +297,7 @@ def test_results_have_the_verdict_the_cost_and_the_interval_of_every_measure(sto
 def test_classes_that_the_task_does_not_name_are_not_dropped(tmp_path):
     new = [item("final", "renamed", "0:1", alone=True)]
     store = write_experiment(tmp_path / "wildcard", rounds=1, items=lambda number: new)
-    assert [row["n"] for row in report.results(store)] == [0, 0, 0, 1]
+    assert [row["n"] for row in report.results(store)] == [0, 0, 0, 1, 1]
     assert "renamed" in printed(report.rounds_table(store))
 
 
@@ -355,7 +364,7 @@ def of_another_version(number):
 
 def test_measures_that_nobody_declared_have_columns_under_their_own_names(tmp_path):
     store = write_experiment(tmp_path / "wildcard", rounds=3, items=of_another_version)
-    last = report.results(store)[-1]
+    last = report.results(store)[-2]
     assert list(last)[4:8] == ["alone", "amplified", "<i>jury", "reward"]
     assert last["reward"] == pytest.approx(
         np.mean([row["reward"] for row in of_another_version(2) if wanted(row)])
@@ -425,7 +434,7 @@ def test_what_the_gate_compares_is_what_changes_are_of(tmp_path):
     text = " ".join(Page(report.write_round_page(store, store.round(2))).text.split())
     assert "by “amplified”" in text
     assert "amplified, round 1" in text
-    assert report.results(store)[-1]["interval"] == list(
+    assert report.results(store)[-2]["interval"] == list(
         found.rounds[2].items.only("final", CLASSES[-1]).mean("amplified").interval
     )
 
@@ -659,7 +668,7 @@ def test_the_chart_has_every_round_of_every_class_and_can_be_drawn(store):
     assert {(p["class"], p["round"], p["measure"]): p["mean"] for p in points} == {
         (row["class"], row["round"], by): pytest.approx(row[by], abs=1e-5)
         for row in report.results(store)
-        if row["split"] == "final"
+        if row["split"] == "final" and row["class"] != ALL
         for by in ("alone", "amplified", "ceiling")
     }
     svg = vl_convert.vegalite_to_svg({**spec, "spec": {**spec["spec"], "width": 150}})

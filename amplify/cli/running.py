@@ -129,4 +129,4 @@ def run_all(
     show_comparison(stores, json)
     if not json:
         command = f"amplify compare {quote(*paths)}"
-        output.print(Text.assemble("for figures: ", (command, "bold")), soft_wrap=True)
+        output.print(Text.assemble("Figures: ", (command, "bold")), soft_wrap=True)

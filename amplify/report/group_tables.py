@@ -126,6 +126,7 @@ def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> Text:
         interval_words(groups),
         *missing,
         *(line for store in stores for line in unfinished_rounds(store)),
-        f"Other measures, verdicts and costs: amplify compare {quote(stores[0].path)}, and so on.",
+        "Other measures, verdicts and costs of one experiment: amplify compare"
+        f" {quote(stores[0].path)}",
     ]
     return Text("\n".join(lines), style="dim")

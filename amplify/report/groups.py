@@ -230,7 +230,8 @@ def interval_words(groups: Sequence[Group]) -> str:
     )
     return (
         "Intervals of several seeds are of 95%, over seeds and contexts (t quantile with"
-        f" {freedom} degree{'' if freedom == '1' else 's'} of freedom).{alone if lone else ''}"
+        f" {freedom} degree{'' if freedom == '1' else 's'} of freedom: with few seeds they are"
+        f" wide).{alone if lone else ''}"
     )
 
 

@@ -165,7 +165,7 @@ def _score(label: str, judged: str, before: Round | None, after: Round) -> Score
 
 
 def results(store: Store) -> list[dict[str, Any]]:
-    """Returns means by round, split and class, in this order, for JSON.
+    """Returns means by round, split and class, then over ALL, in this order, for JSON.
 
     Args:
         store: the experiment.
@@ -208,7 +208,7 @@ def results(store: Store) -> list[dict[str, Any]]:
         }
         for round_ in rounds
         for split in dict.fromkeys(round_.items.split.tolist())
-        for label in classes(store, rounds)
+        for label in [*classes(store, rounds), ALL]
         for items in [round_.items.only(split, label)]
         for found in [items.means()]
     ]
