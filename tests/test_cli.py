@@ -79,7 +79,7 @@ def test_results_for_programs_have_the_promised_keys(ran, capsys):
     keys |= {"intervals", "verdict", "reason", "against", "cost", "calls"}
     assert all(set(row) == keys for row in rows)
     places = {(row["round"], row["split"], row["class"]) for row in rows}
-    assert len(places) == len(rows) == 2 * 2 * 3
+    assert len(places) == len(rows) == 2 * 2 * 4
     first = next(row for row in rows if row["round"] == 0 and row["class"] == "1 wildcard")
     assert first["experiment"] == "tiny"
     assert first["ceiling"] == first["amplified"] == 1.0  # the environment answers both halves

@@ -287,7 +287,8 @@ def test_streaming_and_stored_answers_of_one_teacher_give_the_same_gradients(ran
     toml = TOML.replace("decoder_layers = 1", 'decoder_layers = 1\nsampling = "greedy"', 1)
     experiment = read_experiment(tiny_experiment(tmp_path / "tiny", toml) / "experiment.toml")
     source, roles = Streaming(experiment), ran.roles(ran.round(1))
-    teacher, overseer = restore.load_weights(ran.experiment, roles)
+    weights = restore.load_weights(ran.experiment, roles)
+    teacher, overseer = weights["assistant"], weights["overseer"]
     live = {
         "assistant": fresh_role(trained_assistant(experiment.assistant, Training()), teacher),
         "overseer": fresh_role(trained_overseer(experiment.learner), overseer),
