@@ -1,6 +1,7 @@
 """The language model as an assistant: what it reads, says and learns, in whole rounds too."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -16,6 +17,7 @@ from amplify.models.language_model import LanguageModelConfig
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.problems import draw_problems
+from amplify.trees.amplification import vmap_questions
 from tests.checkpoints import checkpoint_folder
 
 SMALL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
@@ -220,19 +222,27 @@ def test_rounds_begin_with_a_checkpoint_and_end_with_one_that_transformers_opens
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    # What it learned is there when it is read in their way: 2 goes to 3, and 3 goes to 1.
-    ids = tokenizer.encode("<s> 1 2\n 2 3\n 3 1\n 2 2 1:", add_special_tokens=False)
-    with torch.no_grad():
-        likeliest = int(model(torch.tensor([ids])).logits[0, -1].argmax())
-    assert tokenizer.decode([likeliest]) == " 1"
-    question = np.asarray([[[2, 2, 1]]], np.int32)
-    context = np.asarray([[[1, 2], [2, 3], [3, 1]]], np.int32)
-    ours = LanguageModelConfig(pretrained=str(out)).build(Permutation(3, 2))
+    # What it learned is there when it is read in their way, for every question of class k 2-3.
+    images = list(itertools.permutations((1, 2, 3)))
+    contexts = np.array([list(zip((1, 2, 3), image, strict=True)) for image in images], np.int32)
+    asked = np.array([(x, 2, bit) for x in (1, 2, 3) for bit in (1, 2)], np.int32)
+    theirs = np.zeros((len(images), len(asked)), np.int32)
+    for row, column in np.ndindex(theirs.shape):
+        facts = "\n".join(f" {x} {y}" for x, y in contexts[row])
+        text = f"<s>{facts}\n {' '.join(map(str, asked[column]))}:"
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        with torch.no_grad():
+            likeliest = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+        theirs[row, column] = int(tokenizer.decode([likeliest]))
+    task, questions = Permutation(3, 2), np.broadcast_to(asked, (len(images), *asked.shape))
+    ours = LanguageModelConfig(pretrained=str(out)).build(task)
     params = ours.load()
     said = ours.answer(
-        params, ours.encode(params, jnp.asarray(context)), jnp.asarray(question), None
+        params, ours.encode(params, jnp.asarray(contexts)), jnp.asarray(questions), None
     )
-    assert tokenizer.decode([likeliest]).strip() == str(int(said.tokens[0, 0, 0]))
+    np.testing.assert_array_equal(theirs, said.tokens[..., 0])
+    right = vmap_questions(task.is_right)(contexts, questions, said.tokens)
+    assert np.mean(np.asarray(right)) > 0.9
 
 
 @pytest.mark.parametrize(
