@@ -37,7 +37,7 @@ def chrome():
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
     store = write_experiment(tmp_path_factory.mktemp("rounds") / "wildcard")
-    [page, _] = report.write_comparison([store])
+    [page, *_] = report.write_comparison([store])
     return page
 
 
