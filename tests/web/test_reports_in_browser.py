@@ -68,6 +68,9 @@ def test_a_table_is_shaded_where_it_goes_on_beyond_an_edge(chrome, comparison):
 
 
 def edges(table):
-    """How light the lightest pixels at a table's left and right edges are, 0 to 255."""
+    """How light the lightest pixels at a table's left and right edges are, 0 to 255.
+
+    The outermost pixels may be those around a table that does not begin at a whole pixel.
+    """
     picture = np.asarray(Image.open(io.BytesIO(table.screenshot())).convert("L"))
-    return [int(picture[:12, column].max()) for column in (2, -3)]
+    return [int(picture[2:12, column].max()) for column in (2, -3)]
