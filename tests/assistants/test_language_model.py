@@ -16,8 +16,8 @@ from amplify.errors import AmplifyError
 from amplify.models.language_model import LanguageModelConfig
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
-from amplify.trees.amplification import vmap_questions
 from tests.checkpoints import checkpoint_folder
 
 SMALL = LanguageModelConfig(width=16, heads=2, key_heads=1, layers=2)
@@ -222,7 +222,7 @@ def test_rounds_begin_with_a_checkpoint_and_end_with_one_that_transformers_opens
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    # What it learned is there when it is read in their way, for every question of class k 2-3.
+    # transformers gives our answers to every question of class k 2-3, and most of them are right.
     images = list(itertools.permutations((1, 2, 3)))
     contexts = np.array([list(zip((1, 2, 3), image, strict=True)) for image in images], np.int32)
     asked = np.array([(x, 2, bit) for x in (1, 2, 3) for bit in (1, 2)], np.int32)

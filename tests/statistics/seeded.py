@@ -126,7 +126,7 @@ def student_over_seeds(clusters, between: Between):
 
 
 def two_way_t(clusters, between):
-    """The same variance with a plain t interval."""
+    """A plain t interval with the variance that our interval uses."""
     mean = clusters.mean
     found = clustered_variance(clusters, (2 * mean - 1) ** 2 * (mean**2 + (1 - mean) ** 2))
     found = between.widen(found)

@@ -265,7 +265,8 @@ def estimate(
         cluster, weight, slope * (proxy - proxy.mean()) / items, weight * left_out
     )
     effective = 1 / float((sizes**2).sum())  # number of equally weighted reviews, or clusters
-    # This factor makes the jackknife exact for a mean; without it, it is cautious (HC3).
+    # For a plain mean, this factor makes the jackknife variance exact. With a fitted slope there is
+    # no such factor, and the leave-one-out residuals (HC3) are conservative.
     factor = 1.0 if tuned else float(np.sqrt(max(1 - 1 / effective, 0.0)))
     influence = shifts + factor * errors
     error = float(np.sqrt((influence**2).sum()))
