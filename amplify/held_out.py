@@ -11,8 +11,8 @@ from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.oversight.draws import draw_held_out
 from amplify.task_abilities import knows_truth
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import SPLITS
-from amplify.trees.amplification import vmap_questions
 from amplify.types import Task
 
 Texts = list[list[str]]

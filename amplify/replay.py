@@ -31,7 +31,7 @@ from amplify.runtime.progress import Watch
 from amplify.stages import write_data
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, strategy_of
-from amplify.trees.amplification import vmap_questions
+from amplify.tasks.batching import vmap_questions
 from amplify.types import OverseerKind, Problems, Roles
 
 OtherOverseer = Literal["simulated", "nobody"]

@@ -16,10 +16,11 @@ from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.shortest_path import ShortestPath
 from amplify.tasks.algorithmic.union_find import UnionFind
 from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.search import Search
 from amplify.trees import chunks
-from amplify.trees.amplification import amplified, assistant_alone, skip_if_none, vmap_questions
+from amplify.trees.amplification import amplified, assistant_alone, skip_if_none
 from amplify.trees.chunks import amplify_problems
 from amplify.trees.counting import count_answers, count_calls
 from amplify.trees.scanning import amplify_by_scan

@@ -16,13 +16,9 @@ from amplify.evaluation.measures import ALONE, AMPLIFIED, BEATS_DRAFT, CEILING, 
 from amplify.models.abilities import gives_answers
 from amplify.runtime import calls
 from amplify.task_abilities import draft_of, gold_of, knows_truth, search_of
+from amplify.tasks.batching import fold_in, vmap_questions
 from amplify.tasks.problems import answer_keys
-from amplify.trees.amplification import (
-    answer_directly,
-    assistant_alone,
-    true_answers,
-    vmap_questions,
-)
+from amplify.trees.amplification import answer_directly, assistant_alone, true_answers
 from amplify.trees.chunks import oversee
 from amplify.trees.counting import count_calls_by_row
 from amplify.trees.driving import drive
@@ -183,8 +179,7 @@ def _measure_gold(
     asked = (problems.contexts, problems.questions)
     measured = {GOLD.name: vmap_questions(gold)(*asked, tokens)}
     if draft is not None:
-        draft_keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, DRAFTS)))(keys)
-        drafts = vmap_questions(draft)(*asked, draft_keys)
+        drafts = vmap_questions(draft)(*asked, fold_in(keys, DRAFTS))
         measured[BEATS_DRAFT.name] = measured[GOLD.name] > vmap_questions(gold)(*asked, drafts)
     return measured
 

@@ -53,7 +53,7 @@ class RewardModel:
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         """Draws untrained parameters, one tree for each member."""
         return [
-            nnx.state(_network(self.config, self.task, nnx.Rngs(params=key)), nnx.Param)
+            nnx.state(RewardNetwork(self.config, self.task, nnx.Rngs(params=key)), nnx.Param)
             for key in jax.random.split(key, self.config.members)
         ]
 
@@ -122,11 +122,7 @@ class RewardNetwork(nnx.Module):
         return (self.out(x) + self.direct(count))[..., 0]
 
 
-def _network(config: RewardModelConfig, task: Task, rngs: nnx.Rngs) -> RewardNetwork:
-    return RewardNetwork(config, task, rngs)
-
-
 @functools.cache
 def _graph(config: RewardModelConfig, task: Task) -> nnx.GraphDef:
     """The network's structure, without parameters."""
-    return nnx.graphdef(nnx.eval_shape(lambda: _network(config, task, nnx.Rngs(0))))
+    return nnx.graphdef(nnx.eval_shape(lambda: RewardNetwork(config, task, nnx.Rngs(0))))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
 from amplify.task_abilities import Impression, Reader, impression_of
+from amplify.tasks.batching import vmap_questions
 from amplify.types import Scores, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,8 +84,7 @@ class Judge:
         def one(context: Array, question: Array, answer: Array, key: Array) -> Array:
             return impression(reader, context, question, answer, key)
 
-        of_context = jax.vmap(one, in_axes=(None, 0, 0, 0))
-        return jax.vmap(of_context)(contexts, questions, answers, keys)
+        return vmap_questions(one)(contexts, questions, answers, keys)
 
     def prefers_first(
         self,

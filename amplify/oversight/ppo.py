@@ -280,7 +280,7 @@ class ProximalRollouts(Source):
         draw_key, answer_key = jax.random.split(key)
         contexts, questions = draw_batch(experiment, draw_key)
         read = contexts_for(experiment.task, contexts, questions)
-        answers, _ = sample(experiment, params, contexts, questions, answer_key)
+        answers = sample(assistant, params, read, questions, answer_key).tokens
         log_prob, reference = (
             assistant.log_prob(one, assistant.encode(one, read), questions, answers)
             for one in (params, frozen[REFERENCE])

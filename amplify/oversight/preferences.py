@@ -20,6 +20,7 @@ from amplify.models.reward_model import FOLDS, RewardModel
 from amplify.overseers.judge import Judge
 from amplify.oversight.work import WEIGHT
 from amplify.runtime import calls
+from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
 from amplify.training.phase import Metrics
 from amplify.trees.amplification import contexts_for
@@ -129,20 +130,17 @@ def _compare(
     memory = assistant.encode(params, contexts_for(task, contexts, questions))
     keys = answer_keys(root, problems.seeds, questions.shape[1])
 
-    def fold_in(number: int) -> Key[Array, "batch questions"]:
-        return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, number)))(keys)
-
     first, second = (
-        assistant.answer(params, memory, questions, fold_in(number)).tokens for number in range(2)
+        assistant.answer(params, memory, questions, fold_in(keys, number)).tokens
+        for number in range(2)
     )
+    preferred = judge.prefers_first(contexts, questions, first, second, fold_in(keys, 2))
     draw_fold = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, FOLDS)))
     return {
         "answers": first,
         "others": second,
-        "prefers_first": judge.prefers_first(contexts, questions, first, second, fold_in(2)).astype(
-            jnp.int32
-        ),
-        "fold": draw_fold(fold_in(3)),
+        "prefers_first": preferred.astype(jnp.int32),
+        "fold": draw_fold(fold_in(keys, 3)),
     }
 
 

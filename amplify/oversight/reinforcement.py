@@ -18,11 +18,12 @@ from pydantic import Field
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel
 from amplify.oversight.restore import load
+from amplify.oversight.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
 from amplify.runtime.calls import ASSISTANT, metric
 from amplify.training.phase import Metrics, RoleState, Source, Update
 from amplify.trees.amplification import contexts_for
-from amplify.types import Assistant, Roles
+from amplify.types import Answers, Assistant, Roles
 
 REWARD_MODEL, REFERENCE = "reward_model", "reference"
 """Roles beside the assistant."""
@@ -126,13 +127,12 @@ class Rollouts(Source):
         """Samples answers to new questions and computes their advantages."""
         draw_key, answer_key = jax.random.split(key)
         contexts, questions = draw_batch(self.experiment, draw_key)
-        answers, log_prob = sample(
-            self.experiment, live["assistant"].params, contexts, questions, answer_key
-        )
+        assistant = self.experiment.assistant
         read = contexts_for(self.experiment.task, contexts, questions)
+        answers, log_prob = sample(assistant, live["assistant"].params, read, questions, answer_key)
         reward = reward_answers(self.model, frozen, state.normaliser, questions, answers)
-        log_ratio = log_prob - score_by(
-            self.experiment.assistant, frozen[REFERENCE], read, questions, answers
+        log_ratio = log_prob - log_likelihood(
+            assistant, frozen[REFERENCE], read, questions, answers
         )
         kl = jnp.mean(log_ratio)
         batch = {
@@ -152,41 +152,23 @@ class Rollouts(Source):
 
 
 def sample(
-    experiment: Experiment,
-    params: PyTree[Array],
-    contexts: Int[Array, "batch facts fact_length"],
-    questions: Int[Array, "batch questions question_length"],
-    key: Key[Array, ""],
-) -> tuple[Int[Array, "batch questions answer_length"], Float[Array, "batch questions"]]:
-    """Samples an answer to each question.
-
-    Args:
-        experiment: its task and assistant.
-        params: of the policy.
-        contexts: drawn with the questions.
-        questions: about each context.
-        key: consumed.
-
-    Returns:
-        The answers and their log-probabilities, in nats.
-    """
-    read = contexts_for(experiment.task, contexts, questions)
-    memory = experiment.assistant.encode(params, read)
-    keys = jax.random.split(key, questions.shape[:2])
-    answers = experiment.assistant.answer(params, memory, questions, keys)
-    return answers.tokens, answers.log_prob
-
-
-def score_by(
     assistant: Assistant,
     params: PyTree[Array],
     read: Int[Array, "batch facts fact_length"],
     questions: Int[Array, "batch questions question_length"],
-    answers: Int[Array, "batch questions answer_length"],
-) -> Float[Array, "batch questions"]:
-    """Log-probability of whole answers under a policy, in nats."""
-    memory = assistant.encode(params, read)
-    return jnp.sum(assistant.log_prob(params, memory, questions, answers), axis=-1)
+    key: Key[Array, ""],
+) -> Answers:
+    """Samples an answer to each question.
+
+    Args:
+        assistant: the model.
+        params: of the policy.
+        read: the contexts that it reads, see `contexts_for`.
+        questions: about each context.
+        key: consumed.
+    """
+    keys = jax.random.split(key, questions.shape[:2])
+    return assistant.answer(params, assistant.encode(params, read), questions, keys)
 
 
 def reward_answers(
@@ -228,8 +210,9 @@ def _reference_rewards(
 ) -> Float[Array, "members answers"]:
     draw_key, answer_key = jax.random.split(key)
     contexts, questions = draw_batch(experiment, draw_key)
-    answers, _ = sample(experiment, roles[REFERENCE], contexts, questions, answer_key)
-    rewards = model.rewards(roles[REWARD_MODEL], questions, answers)
+    read = contexts_for(experiment.task, contexts, questions)
+    answers = sample(experiment.assistant, roles[REFERENCE], read, questions, answer_key)
+    rewards = model.rewards(roles[REWARD_MODEL], questions, answers.tokens)
     return rewards.reshape(model.config.members, -1)
 
 

@@ -40,10 +40,10 @@ from amplify.oversight.restore import load
 from amplify.oversight.work import Made, Work, draw_batch
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.training import dataset
 from amplify.training.phase import Metrics, Phase, RoleState, Source, Trained, Update
-from amplify.trees.amplification import vmap_questions
 from amplify.types import Roles, Task
 
 Count = Annotated[int, Field(ge=1)]
@@ -258,12 +258,9 @@ def _judge(experiment: Experiment) -> Judge:
 
 def _with_earlier(work: Work, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Appends the reviews of the best round so far, which contain those before it."""
-    folder = work.best.phase(REVIEWS).data
     if not work.best.number:
         return columns
-    rows = list(dataset.read(folder))
-    if not rows:
-        raise AmplifyError(f"{folder}: no reviews")
+    rows = list(dataset.read(work.best.phase(REVIEWS).data))
     return {
         name: np.concatenate([column, np.stack([row[name] for row in rows])])
         for name, column in columns.items()

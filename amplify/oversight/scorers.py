@@ -8,11 +8,12 @@ import dataclasses
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.errors import AmplifyError
 from amplify.task_abilities import knows_truth
-from amplify.trees.amplification import contexts_for, vmap_questions
+from amplify.tasks.batching import vmap_questions
+from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Roles, Scores, Task
 
 
@@ -80,6 +81,26 @@ class Gold:
         return Scores(right.astype(jnp.float32), jnp.ones(right.shape, bool))
 
 
+def log_likelihood(
+    model: Assistant,
+    params: PyTree[Array],
+    read: Int[Array, "batch facts fact_length"],
+    questions: Int[Array, "batch questions question_length"],
+    answers: Int[Array, "batch questions answer_length"],
+) -> Float[Array, "batch questions"]:
+    """Log-probability of whole answers under a model, in nats.
+
+    Args:
+        model: the model.
+        params: its parameters.
+        read: the contexts that it reads, see `contexts_for`.
+        questions: about each context.
+        answers: one to each question.
+    """
+    memory = model.encode(params, read)
+    return jnp.sum(model.log_prob(params, memory, questions, answers), axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
     """Scores by a model's confidence: the log-probability of the answer, in nats."""
@@ -98,7 +119,6 @@ class Likelihood:
         keys: Key[Array, "batch questions"],
     ) -> Scores:
         """Scores with the parameters of `role`; uses no keys."""
-        params = roles[self.role]
-        memory = self.model.encode(params, contexts_for(self.task, contexts, questions))
-        value = jnp.sum(self.model.log_prob(params, memory, questions, candidates), axis=-1)
+        read = contexts_for(self.task, contexts, questions)
+        value = log_likelihood(self.model, roles[self.role], read, questions, candidates)
         return Scores(value, jnp.ones(value.shape, bool))

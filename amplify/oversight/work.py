@@ -80,7 +80,7 @@ class Made(NamedTuple):
     description: str
     """Of the data set."""
     descriptions: Mapping[str, str] = MappingProxyType({})
-    """Of columns that no other kind of oversight makes; see `readable.DESCRIPTIONS`."""
+    """Descriptions of columns that are not in `readable.DESCRIPTIONS`, by name."""
 
 
 WEIGHT = "weight"

@@ -21,7 +21,8 @@ from amplify.errors import first_line
 from amplify.experiment.validation import quote_value
 from amplify.reading.probing import ArraySpec, TaskProbe, describe_value, first_where
 from amplify.task_abilities import knows_truth
-from amplify.trees.amplification import amplify, true_answers, vmap_questions, with_environment
+from amplify.tasks.batching import vmap_questions
+from amplify.trees.amplification import amplify, true_answers, with_environment
 from amplify.types import ASSISTANT, ENVIRONMENT, Ask, Interaction, Respond, Strategy, Task
 
 QUESTIONS = 100

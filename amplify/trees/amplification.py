@@ -8,7 +8,7 @@ the same loop in Python for overseers that cannot be traced. Christiano, Shleger
 (arXiv:1810.08575), section 2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 from amplify.errors import AmplifyError
 from amplify.runtime import calls
 from amplify.task_abilities import search_of
+from amplify.tasks.batching import fold_in, vmap_questions
 from amplify.types import (
     ASSISTANT,
     ENVIRONMENT,
@@ -371,31 +372,3 @@ def skip_if_none(where: Bool[Array, "*b"], respond: Respond, *arguments: Array) 
     shape = jax.eval_shape(respond, *arguments)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
     return jax.lax.cond(jnp.any(where), lambda: respond(*arguments), lambda: zeros)
-
-
-def vmap_questions(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Vmaps a function of one context and one question over all questions of all contexts.
-
-    Args:
-        function: takes a context, a question and further arguments per question.
-
-    Returns:
-        The function of batched arguments: contexts have a leading axis "batch", the others two,
-        "batch questions".
-    """
-
-    def of_context(context: Array, *columns: Array) -> Array:
-        return jax.vmap(lambda *items: function(context, *items))(*columns)
-
-    return jax.vmap(of_context)
-
-
-def fold_in(keys: Key[Array, "*b"], data: int | Int[Array, ""]) -> Key[Array, "*b"]:
-    """`jax.random.fold_in` for a batch of keys.
-
-    Args:
-        keys: the keys.
-        data: folded into each key.
-    """
-    folded = jax.vmap(lambda key: jax.random.fold_in(key, data))(keys.reshape(-1))
-    return folded.reshape(keys.shape)

@@ -14,6 +14,7 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Int, Key
 
 from amplify.runtime import calls
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
 from amplify.trees.amplification import (
     Level,
@@ -22,7 +23,6 @@ from amplify.trees.amplification import (
     assistant_alone,
     contexts_for,
     sub_answerer,
-    vmap_questions,
 )
 from amplify.trees.counting import count_calls_by_row
 from amplify.trees.driving import drive

@@ -15,17 +15,16 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify.runtime import calls
+from amplify.tasks.batching import fold_in, vmap_questions
 from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import (
     amplify,
     assistant_with_memory,
     encode_given_contexts,
     environment_alone,
-    fold_in,
     merge_environment_answers,
     skip_if_none,
     sub_answerer,
-    vmap_questions,
 )
 from amplify.types import (
     Assistant,

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from amplify.runtime import calls
-from amplify.trees.amplification import Parts, amplify, fold_in
+from amplify.tasks.batching import fold_in
+from amplify.trees.amplification import Parts, amplify
 from amplify.types import (
     OVERSEER,
     Ask,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from amplify.oversight.work import draw_batch
 from amplify.runtime.calls import metric
+from amplify.tasks.batching import vmap_questions
 from amplify.training.phase import Phase, Source, Trained, Update
-from amplify.trees.amplification import vmap_questions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,9 @@ from amplify.oversight.work import WEIGHT, Made, Work
 from amplify.records.round_folder import RoundFolder
 from amplify.runtime.progress import unwatched
 from amplify.store import Store
+from amplify.tasks.batching import vmap_questions
 from amplify.training.phase import Phase, Source, Update
 from amplify.training.step import begin, fresh_role
-from amplify.trees.amplification import vmap_questions
 from amplify.types import FAILED
 from tests.servers import completion, fake_server
 from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment

@@ -10,8 +10,8 @@ import pytest
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.oversight.scorers import Gold, Likelihood, Scorer
 from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
-from amplify.trees.amplification import vmap_questions
 from amplify.types import Scores
 
 TASK = Wildcard(3)

@@ -18,10 +18,10 @@ from amplify.people.rules import RefusedError
 from amplify.task_abilities import rule_of
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
-from amplify.trees.amplification import vmap_questions
 from tests.documents import asked_rows, jsonl, written
 from tests.people.story import Story
 from tests.tasks.test_shortest_path import TASK as TWO_WAYS_TASK

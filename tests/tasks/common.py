@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from amplify.overseers.simulated import Simulated
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
-from amplify.trees.amplification import amplified, true_answers, vmap_questions
+from amplify.trees.amplification import amplified, true_answers
 from amplify.types import Interaction, Task
 from amplify.words import format_tokens, read_question
 

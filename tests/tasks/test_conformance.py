@@ -13,10 +13,11 @@ from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.shortest_path import ShortestPath
 from amplify.tasks.algorithmic.union_find import UnionFind
 from amplify.tasks.algorithmic.wildcard import Wildcard
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
-from amplify.trees.amplification import amplified, contexts_for, true_answers, vmap_questions
+from amplify.trees.amplification import amplified, contexts_for, true_answers
 from amplify.types import Task
 from amplify.words import format_tokens, read_answer, read_question
 from tests.documents import asked_rows, jsonl, written

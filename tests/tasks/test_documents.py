@@ -10,6 +10,7 @@ import pytest
 
 from amplify.answers import normalize
 from amplify.errors import AmplifyError
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.tasks.text.collection import Document
 from amplify.tasks.text.documents import Documents
@@ -18,7 +19,7 @@ from amplify.tasks.text.sources import read_documents, read_questions
 from amplify.tasks.text.splitting import split_passages
 from amplify.tasks.text.text_tokenizer import train_tokenizer
 from amplify.training import dataset
-from amplify.trees.amplification import contexts_for, vmap_questions
+from amplify.trees.amplification import contexts_for
 from amplify.words import format_tokens, read_question
 from tests.documents import DOCUMENTS, WORLD, asked_rows, jsonl, written
 

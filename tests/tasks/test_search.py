@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.overseers.simulated import Simulated
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import answer_keys, draw_problems
 from amplify.tasks.text.collection import Collection, Document
 from amplify.tasks.text.encyclopedia import (
@@ -29,7 +30,7 @@ from amplify.tasks.text.encyclopedia import (
 from amplify.tasks.text.retrieval import SEARCH_PREFIX
 from amplify.tasks.text.search import STEP_SEPARATOR, Search, ask_inside, ask_last_hop, conclude
 from amplify.tasks.text.text_tokenizer import train_tokenizer
-from amplify.trees.amplification import amplified, contexts_for, true_answers, vmap_questions
+from amplify.trees.amplification import amplified, contexts_for, true_answers
 from amplify.words import describe_tree, format_tokens, read_answer, read_question
 
 TASK = Search(regions=128)

@@ -23,8 +23,9 @@ from amplify.oversight.people.parsing import read_question
 from amplify.people.events import New, Told, new_event
 from amplify.people.items import Assignment, Exchange, Item
 from amplify.task_abilities import expander_of, search_of
+from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import answer_keys
-from amplify.trees.amplification import contexts_for, vmap_questions
+from amplify.trees.amplification import contexts_for
 from amplify.trees.chunks import amplify_chunk
 from amplify.types import Assistant, Problems, Roles, Task, Team
 

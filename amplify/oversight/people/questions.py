@@ -20,7 +20,7 @@ from amplify.people import assignment
 from amplify.people.assignment import Question, WorkRules
 from amplify.people.events import New
 from amplify.task_abilities import choices_of, knows_truth, rule_of
-from amplify.trees.amplification import vmap_questions
+from amplify.tasks.batching import vmap_questions
 from amplify.types import Problems, Task
 
 
