@@ -14,7 +14,7 @@ import numpy as np
 
 from amplify.errors import AmplifyError
 from amplify.files.writing import check_output, replacing
-from amplify.oversight.readable import TEXTS, fact_texts, texts
+from amplify.oversight.readable import TEXTS, UNDESCRIBED, fact_texts, texts
 from amplify.oversight.work import WEIGHT
 from amplify.records.record import ASSISTANT, signals, trained_in
 from amplify.records.round_folder import RoundFolder
@@ -260,7 +260,7 @@ def _descriptions(schema: Any) -> dict[str, str]:
 
 
 def _said(feature: Any) -> str:
-    return feature.doc.desc or "Made by the experiment's oversight, which does not describe it."
+    return feature.doc.desc or UNDESCRIBED
 
 
 def _stage(signal: Signal) -> str:

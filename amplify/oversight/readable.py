@@ -31,6 +31,9 @@ DESCRIPTIONS: Mapping[str, str] = {
 }
 """Of the columns that signals have. An oversight of one's own may describe others, see `Made`."""
 
+UNDESCRIBED = "Made by the experiment's oversight, which does not describe it."
+"""What is said of any other column."""
+
 
 def describe(
     task: Task,
@@ -57,10 +60,9 @@ def describe(
     }
     if "classes" in columns:
         further["classes"] = Labels(columns["classes"], label_names(task.classes))
-    unknown = "Made by the experiment's oversight, which does not describe it."
     return Described(
         further,
-        {name: known.get(name, unknown) for name in [*columns, *further]},
+        {name: known.get(name, UNDESCRIBED) for name in [*columns, *further]},
         {"vocabulary": list(task.vocabulary), "classes": list(task.classes)},
     )
 
