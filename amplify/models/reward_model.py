@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
-from amplify.models.transformer import TokenTuple, linear, norm
+from amplify.models.transformer import TokenTuple, linear
 from amplify.types import Task
 
 FOLDS = 5
@@ -105,7 +105,6 @@ class RewardNetwork(nnx.Module):
         self.layers = nnx.List(
             [linear(width, width, ("embed", "mlp"), rngs) for _ in range(config.layers)]
         )
-        self.norm = norm(width, rngs)
         self.out = linear(width, 1, ("embed", None), rngs)
 
     def __call__(
