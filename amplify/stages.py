@@ -154,19 +154,20 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
 
 def _first_state(phase: Phase, work: Work) -> TrainState:
     mesh = work.experiment.mesh
-    before = {one.role: _before(one, work) for one in phase.trains}
+    before = {one.role: _before(phase, one, work) for one in phase.trains}
     source = None
     if phase.source is not None:
         source = mesh.place(phase.source.begin(work, _carried(phase, work)))
     return mesh.place(begin(phase, before, source))
 
 
-def _before(trained: Trained, work: Work) -> RoleState:
+def _before(phase: Phase, trained: Trained, work: Work) -> RoleState:
     """The state that the training of a role begins with."""
-    experiment = work.experiment
-    if not trained.begins:
-        return load_role(experiment, trained, work.roles[trained.role])
-    return fresh_role(trained, load(experiment, trained.model, work.roles[trained.begins]))
+    begins = dict(phase.begins).get(trained.role)
+    if begins is None:
+        return load_role(work.experiment, trained, work.roles[trained.role])
+    handle = work.checkpoint(begins)
+    return fresh_role(trained, load(work.experiment, trained.model, handle))
 
 
 def _frozen(phase: Phase, work: Work) -> Roles:

@@ -97,6 +97,17 @@ worthwhile = 0.2
 """
 
 
+AUDITED_ESSAYS = JUDGED_ESSAYS.replace(
+    "[oversight.reward_model]",
+    "[oversight.audit]\nevery = 8\nanswers = 64\n\n[oversight.reward_model]",
+)
+EXPERT_ESSAYS = JUDGED_ESSAYS.replace(
+    "reviews = 200",
+    'reviews = 200\nmethod = "expert-iteration"\n'
+    "expert_iteration = { samples = 4, iterations = 2 }",
+)
+
+
 def tiny_experiment(folder: Path, toml: str = TOML) -> Path:
     folder.mkdir(parents=True)
     (folder / "experiment.toml").write_text(toml, encoding="utf-8")

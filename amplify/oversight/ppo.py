@@ -224,6 +224,10 @@ class ProximalRollouts(Source):
         batch, measured = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return ProximalState(rollouts, jnp.zeros((), jnp.int32), batch, measured)
 
+    def carry(self, state: ProximalState) -> dict[str, PyTree[Array]]:
+        """Returns an adaptive beta, for the next phase of the round."""
+        return self.rollouts.carry(state.rollouts)
+
     def _abstract_batch(self, state: RolloutState) -> tuple[dict[str, Array], Metrics]:
         experiment, key = self.rollouts.experiment, jax.random.key(0)
         frozen = {role: model.init(key) for role, model in self.frozen}

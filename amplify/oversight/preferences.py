@@ -29,6 +29,8 @@ from amplify.types import Assistant, Problems, Roles, Task
 COLUMNS = ("questions", "answers", "others", "prefers_first", "fold")
 """Columns of reviews that a reward model is trained on: of two answers to each question, whether
 the first is preferred, and the fold that the review belongs to."""
+REVIEWS = "reviews"
+"""Name of the phase that trains the reward model on comparisons; after a restart: `reviews_40`."""
 JUDGE = "judge"
 """The part that reviews, in the ledger."""
 

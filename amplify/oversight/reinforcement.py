@@ -110,7 +110,14 @@ class Rollouts(Source):
             }
             key = jax.random.key(self.experiment.seed)
             normaliser = measure_rewards(self.experiment, self.model, roles, key)
-        return RolloutState(normaliser, jnp.float32(self.penalty.beta))
+        beta = jnp.float32(self.penalty.beta)
+        if work is not None and work.roles[ASSISTANT].round_.number == work.this.number:
+            beta = carried.get(ASSISTANT, beta)  # an earlier phase of this round adapted it
+        return RolloutState(normaliser, beta)
+
+    def carry(self, state: RolloutState) -> dict[str, PyTree[Array]]:
+        """Returns an adaptive beta, for the next phase of the round."""
+        return {ASSISTANT: state.beta} if self.penalty.target_kl else {}
 
     @property
     def frozen(self) -> tuple[tuple[str, Any], ...]:
@@ -129,7 +136,7 @@ class Rollouts(Source):
         contexts, questions = draw_batch(self.experiment, draw_key)
         assistant = self.experiment.assistant
         read = contexts_for(self.experiment.task, contexts, questions)
-        answers, log_prob = sample(assistant, live["assistant"].params, read, questions, answer_key)
+        answers, log_prob = sample(assistant, live[ASSISTANT].params, read, questions, answer_key)
         reward = reward_answers(self.model, frozen, state.normaliser, questions, answers)
         log_ratio = log_prob - log_likelihood(
             assistant, frozen[REFERENCE], read, questions, answers
@@ -148,7 +155,7 @@ class Rollouts(Source):
             metric(ASSISTANT): jnp.int32(reward.size),
         }
         state = state._replace(beta=self.penalty.adapt(state.beta, kl, reward.size))
-        return state, {"assistant": Update(batch)}, measured
+        return state, {ASSISTANT: Update(batch)}, measured
 
 
 def sample(

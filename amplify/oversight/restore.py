@@ -157,6 +157,16 @@ def order_seed(experiment: Experiment, phase: str, number: int) -> int:
     return (experiment.seed << 32) + (stream + number) % 2**32
 
 
+def phase_stream(name: str, number: int) -> int:
+    """Returns a stream of seeds for problems that only a phase draws, see `problems`.
+
+    Args:
+        name: of the phase, or of a part of it.
+        number: of the round.
+    """
+    return (_stream(name) + number) % 2**32
+
+
 def role_key(experiment: Experiment, role: str) -> Key[Array, ""]:
     """Returns the key of a role's initial weights."""
     if role == "assistant":

@@ -20,7 +20,18 @@ from amplify.models.fact_transformer import FactTransformer
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
 from amplify.overseers.judge import Judge, JudgeConfig
-from amplify.oversight.amplification import ImitateAnswers
+from amplify.oversight.amplification import ImitateAnswers, trained_assistant
+from amplify.oversight.audits import (
+    CHECK,
+    LOOK,
+    Audit,
+    Auditor,
+    best_step,
+    decide,
+    last_restart,
+    policy_of,
+)
+from amplify.oversight.expert_iteration import BEST_OF, ExpertIteration, best_answers
 from amplify.oversight.ppo import (
     PPO,
     VALUE,
@@ -28,7 +39,7 @@ from amplify.oversight.ppo import (
     ClippedValue,
     ProximalRollouts,
 )
-from amplify.oversight.preferences import COLUMNS, PredictPreferences, compare_samples
+from amplify.oversight.preferences import COLUMNS, REVIEWS, PredictPreferences, compare_samples
 from amplify.oversight.reinforcement import (
     REFERENCE,
     REWARD_MODEL,
@@ -36,21 +47,27 @@ from amplify.oversight.reinforcement import (
     PolicyGradient,
     Rollouts,
 )
-from amplify.oversight.restore import load
+from amplify.oversight.restore import load, phase_stream
 from amplify.oversight.work import Made, Work, draw_batch
+from amplify.records.record import ASSISTANT
+from amplify.records.record import phases as phases_of
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.training import dataset
+from amplify.training.options import Training
 from amplify.training.phase import Metrics, Phase, RoleState, Source, Trained, Update
 from amplify.types import Roles, Task
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
-DRAFTS, REVIEWS, REINFORCEMENT = "drafts", "reviews", "reinforcement"
-"""Names of phases."""
+EXPERT_ITERATION = "expert-iteration"
+DRAFTS, REINFORCEMENT, BEST_AUDITED = "drafts", "reinforcement", "best_audited"
+"""Names of phases. With audits, reinforcement is divided into `reinforcement_20`,
+`reinforcement_40`, ..., where the number counts the steps of the round up to their end. The last
+phase returns to the best audited policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +147,14 @@ class RewardModelling:
     """How the reference policy is fitted to drafts, in the first round."""
     penalty: Penalty = dataclasses.field(default_factory=Penalty)
     """How leaving the reference policy is penalised."""
-    method: Literal["policy-gradient", "ppo"] = "policy-gradient"
+    method: Literal["policy-gradient", "ppo", "expert-iteration"] = "policy-gradient"
     """How the assistant is trained against the reward model."""
     ppo: PPO = dataclasses.field(default_factory=PPO)
     """Used if `method` is "ppo"."""
+    expert_iteration: ExpertIteration = dataclasses.field(default_factory=ExpertIteration)
+    """Used if `method` is "expert-iteration", which has no penalty and no audits."""
+    audit: Audit = dataclasses.field(default_factory=Audit)
+    """Audits during reinforcement learning."""
 
     def adapt_overseer(self, task: Task, overseer: Any) -> Any:
         """Checks that the overseer judges answers, and that the task has drafts.
@@ -153,6 +174,19 @@ class RewardModelling:
             )
         return overseer
 
+    def check_training(self, training: Training) -> None:
+        """Checks that the audits' budget suffices for the steps of training.
+
+        Raises:
+            ValueError: if not, or if there can be no audits.
+        """
+        if self.audit.every and self.method == EXPERT_ITERATION:
+            raise ValueError(
+                f'oversight.audit.every must be 0 if oversight.method = "{EXPERT_ITERATION}":'
+                " only reinforcement learning is audited"
+            )
+        self.audit.check_steps(training.steps)
+
     def roles(self, experiment: Experiment) -> list[Trained]:
         """Returns the roles that rounds train and round 0 initialises."""
         policy = self._policy(experiment)
@@ -165,43 +199,86 @@ class RewardModelling:
             experiment: whose assistant is trained.
             this: the round's folder, with the stages that are done.
         """
-        schedule = experiment.training.schedule
         if not this.record["parent"]["round"]:
+            schedule = dataclasses.replace(experiment.training.schedule, steps=self.drafts.steps)
+            yield Phase(DRAFTS, (self._reference(experiment),), schedule, Drafts(experiment))
+        yield self._reviews(experiment, REVIEWS)
+        if self.method == EXPERT_ITERATION:
+            yield from self._iterations(experiment)
+        elif self.audit.every:
+            yield from self._audited(experiment, this)
+        else:
+            yield self._reinforcement(experiment, REINFORCEMENT, experiment.training.steps)
+
+    def _audited(self, experiment: Experiment, this: RoundFolder) -> Iterator[Phase]:
+        """Yields the phases of reinforcement learning with audits, see `Audit.on_alarm`."""
+        audit, restarted, done = self.audit, 0, 0
+        for attempt in range(1 + audit.restarts):
+            for steps in audit.segments(experiment.training.steps):
+                fresh, done = done == restarted, done + steps
+                yield self._reinforcement(
+                    experiment, f"{REINFORCEMENT}_{done}", steps, continues=not fresh
+                )
+                yield self._without_training(experiment, f"{LOOK}_{done}")
+                said = decide(this.record, audit.rules, restarted)
+                if said.status == "check":
+                    yield self._without_training(experiment, f"{CHECK}_{done}")
+                    said = decide(this.record, audit.rules, restarted)
+                fell = said.status in ("alarm", "decline")
+                if fell and audit.on_alarm != "report":
+                    break
+            if not (fell and audit.on_alarm == "restart" and attempt < audit.restarts):
+                break
+            yield self._reviews(experiment, f"{REVIEWS}_{done}")
+            restarted = done
+        if audit.returns and (best := best_step(this.record)) is not None:
+            yield self._return_to(experiment, policy_of(best))
+
+    def _iterations(self, experiment: Experiment) -> Iterator[Phase]:
+        """Yields the phases of expert iteration."""
+        for number in range(1, self.expert_iteration.iterations + 1):
             yield Phase(
-                DRAFTS,
-                (self._reference(experiment),),
-                dataclasses.replace(schedule, steps=self.drafts.steps),
-                Drafts(experiment),
+                f"{BEST_OF}_{number}",
+                tuple(self._policy(experiment)),
+                experiment.training.schedule,
+                begins=((ASSISTANT, REFERENCE),) if number == 1 else (),
             )
-        rows = max(1, self.fitting_batch // experiment.questions.per_context)
-        yield Phase(
-            REVIEWS,
-            (self._reward(experiment),),
-            dataclasses.replace(schedule, steps=self.fitting.steps, batch=rows),
-            columns=COLUMNS,
-        )
-        yield self._reinforcement(experiment)
 
     def signal(self, phase: Phase, work: Work) -> Made:
-        """Lets the judge compare answers of the best policy so far, and adds the reviews of earlier
-        rounds.
+        """Lets the judge compare answers, or audit them; or chooses the best ones.
 
         Args:
-            phase: the one that trains the reward model.
-            work: the round and its roles.
+            phase: one that stores its signal.
+            work: the round so far.
+        """
+        model, judge = self._model(work.experiment), _judge(work.experiment)
+        kind, _, count = phase.name.rpartition("_")
+        if kind == BEST_OF:
+            sampled = REFERENCE if count == "1" else ASSISTANT
+            return best_answers(self.expert_iteration, model, phase.name, work, sampled)
+        if kind == LOOK:
+            return Auditor(self.audit, model, judge).look(phase.name, work)
+        if kind == CHECK:
+            since = last_restart(work.this.record)
+            return Auditor(self.audit, model, judge).check(phase.name, work, since)
+        return self._compare(phase, work)
+
+    def _compare(self, phase: Phase, work: Work) -> Made:
+        """Lets the judge compare answers: at first of the best policy of earlier rounds, and at a
+        restart of the current one.
         """
         experiment, number = work.experiment, work.this.number
-        per_context = experiment.questions.per_context
+        per_context, restarts = experiment.questions.per_context, phase.name != REVIEWS
         problems = draw_problems(
             experiment.task,
             experiment.seed,
-            number,
+            phase_stream(phase.name, number) if restarts else number,
             "train",
-            -(-self.reviews // per_context),
+            -(-(self.audit.relabel if restarts else self.reviews) // per_context),
             experiment.all_depths,
             apart=experiment.evals.apart,
         )
-        sampled = "assistant" if work.best.number else REFERENCE
+        sampled = ASSISTANT if restarts or work.best.number else REFERENCE
         params = load(experiment, experiment.assistant, work.roles[sampled])
         with work.watch("reviewing", len(problems.seeds)) as advance:
             columns = compare_samples(experiment, params, _judge(experiment), problems, advance)
@@ -212,24 +289,51 @@ class RewardModelling:
     def _model(self, experiment: Experiment) -> RewardModel:
         return RewardModel(self.reward_model, experiment.task)
 
-    def _reinforcement(self, experiment: Experiment) -> Phase:
+    def _reviews(self, experiment: Experiment, name: str) -> Phase:
+        """The phase that trains the reward model on comparisons."""
+        rows = max(1, self.fitting_batch // experiment.questions.per_context)
+        schedule = experiment.training.schedule
+        schedule = dataclasses.replace(schedule, steps=self.fitting.steps, batch=rows)
+        return Phase(name, (self._reward(experiment),), schedule, columns=COLUMNS)
+
+    def _reinforcement(
+        self, experiment: Experiment, name: str, steps: int, *, continues: bool = False
+    ) -> Phase:
         rollouts = Rollouts(experiment, self._model(experiment), self.penalty)
         source: Source = rollouts
         if self.method == "ppo":
             source = ProximalRollouts(rollouts, self._value(experiment), self.ppo)
-        policy, schedule = tuple(self._policy(experiment)), experiment.training.schedule
-        return Phase(REINFORCEMENT, policy, schedule, source, frozen=rollouts.frozen)
+        return Phase(
+            name,
+            tuple(self._policy(experiment)),
+            dataclasses.replace(experiment.training.schedule, steps=steps),
+            source,
+            frozen=rollouts.frozen,
+            begins=() if continues else ((ASSISTANT, REFERENCE),),
+            continues=continues,
+        )
+
+    def _return_to(self, experiment: Experiment, policy: str) -> Phase:
+        """A phase without steps, after which the assistant is an earlier policy."""
+        begun = self._reinforcement(experiment, BEST_AUDITED, steps=0)
+        return dataclasses.replace(begun, begins=((ASSISTANT, policy),))
+
+    def _without_training(self, experiment: Experiment, name: str) -> Phase:
+        """A phase that only makes a signal: an audit."""
+        return Phase(name, (), experiment.training.schedule)
 
     def _policy(self, experiment: Experiment) -> list[Trained]:
         """The roles that reinforcement learning trains."""
         model, training = experiment.assistant, experiment.training
+        if self.method == EXPERT_ITERATION:
+            return [trained_assistant(model, training)]
         if self.method == "policy-gradient":
             gradient = PolicyGradient(model)
-            return [Trained("assistant", model, gradient, training, begins=REFERENCE)]
+            return [Trained(ASSISTANT, model, gradient, training)]
         clipped, value = ClippedPolicy(model, self.ppo.clip), self._value(experiment)
         predict = ClippedValue(value, self.ppo.value_clip)
         return [
-            Trained("assistant", model, clipped, training, begins=REFERENCE),
+            Trained(ASSISTANT, model, clipped, training),
             Trained(VALUE, value, predict, training),
         ]
 
@@ -257,11 +361,16 @@ def _judge(experiment: Experiment) -> Judge:
 
 
 def _with_earlier(work: Work, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Appends the reviews of the best round so far, which contain those before it."""
-    if not work.best.number:
-        return columns
-    rows = list(dataset.read(work.best.phase(REVIEWS).data))
-    return {
-        name: np.concatenate([column, np.stack([row[name] for row in rows])])
-        for name, column in columns.items()
-    }
+    """Appends the latest reviews before these, of this round or the best one so far, which contain
+    those before them.
+    """
+    rounds = [work.this, work.best] if work.best.number else [work.this]
+    for folder in rounds:
+        names = [name for name in phases_of(folder.record) if name.startswith(REVIEWS)]
+        if names:
+            rows = list(dataset.read(folder.phase(names[-1]).data))
+            return {
+                name: np.concatenate([column, np.stack([row[name] for row in rows])])
+                for name, column in columns.items()
+            }
+    return columns

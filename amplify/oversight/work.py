@@ -28,16 +28,26 @@ class Work:
     """Checkpoints of the roles after all earlier phases, in this round or in previous ones."""
     watch: Watch
 
+    def checkpoint(self, name: str) -> Handle:
+        """Returns a checkpoint by name.
+
+        Args:
+            name: a role, or "PHASE/ROLE" for the role at the end of a phase of this round.
+        """
+        phase, _, role = name.rpartition("/")
+        return Handle(role, self.this, phase) if phase else self.roles[role]
+
 
 @runtime_checkable
 class Oversight(Protocol):
     """A way to make training signals: a frozen dataclass whose fields are the keys of `[oversight]`
     in an experiment file.
 
-    Two more members are optional. `sub_answers`, "assistant" (the default) or "truth", says who
+    Three more members are optional. `sub_answers`, "assistant" (the default) or "truth", says who
     answers an overseer's sub-questions. `adapt_overseer(task, overseer)` receives the task and the
     overseer's section of the experiment file; it returns the section that this oversight needs, or
-    raises ValueError if the two do not fit together.
+    raises ValueError if the two do not fit together. `check_training(training)` raises ValueError
+    if the section `[training]` does not suit it.
     """
 
     def __hash__(self) -> int: ...

@@ -8,7 +8,7 @@ from typing import Any
 
 from amplify import words
 from amplify.answers import collapse_spaces
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, prefix_errors
 from amplify.evaluation.measures import Measure
 from amplify.experiment.sections import Curriculum, Gate, Questions
 from amplify.experiment.validation import quote_value, suggestion
@@ -48,6 +48,13 @@ def check_sections(sections: Mapping[str, Any], overseer_kind: str, path: Path) 
     _check_choices(task, path)
     _check_streaming_overseer(overseer, training, path)
     _check_curriculum(task, sections["curriculum"], training, path)
+    _check_oversight(sections["oversight"], training, path)
+
+
+def _check_oversight(oversight: Any, training: Training, path: Path) -> None:
+    check = getattr(oversight, "check_training", lambda training: None)
+    with prefix_errors(path):
+        check(training)
 
 
 def check_gate(measures: Sequence[Measure], gate: Gate, task: Task, path: Path) -> None:

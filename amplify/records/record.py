@@ -86,6 +86,15 @@ def trained_in(record: Record) -> dict[str, str]:
     }
 
 
+def training_phases(record: Record, role: str) -> list[str]:
+    """Returns the names of the phases that trained a role, in order."""
+    return [
+        stage.rpartition("/")[0]
+        for stage, entry in record.get("stages", {}).items()
+        if role in entry.get("digests", {})
+    ]
+
+
 def signals(record: Record) -> dict[str, str]:
     """Returns the digest of each data set that a round has stored, by phase, in order.
 

@@ -33,6 +33,7 @@ from amplify.records.record import (
     read_record,
     stage_named,
     trained_in,
+    training_phases,
     write_record,
 )
 from amplify.runtime import processes
@@ -150,16 +151,20 @@ class RoundFolder:
             raise AmplifyError(f"{error}; to redo the stage: {command}") from error
 
     def training_curve(self) -> list[dict[str, Any]]:
-        """Returns the log of the phase that last trained the assistant; [] if none has.
+        """Returns the logs of the phases that trained the assistant, one after the other.
 
         Raises:
-            AmplifyError: if the log is damaged.
+            AmplifyError: if a log is damaged.
         """
-        phase = trained_in(self.record).get(ASSISTANT)
-        if phase is None or self.number == 0:  # round 0 initialises the assistant
-            return []
-        with self.redo_hint(f"{phase}/{CHECKPOINT}"):
-            return read_lines(self.phase(phase).metrics)
+        rows: list[dict[str, Any]] = []
+        if self.number == 0:  # it initialises the assistant
+            return rows
+        for phase in training_phases(self.record, ASSISTANT):
+            done = rows[-1]["step"] if rows else 0
+            with self.redo_hint(f"{phase}/{CHECKPOINT}"):
+                found = read_lines(self.phase(phase).metrics)
+            rows += [{**row, "step": row["step"] + done} for row in found]
+        return rows
 
     @property
     def verdict(self) -> dict[str, Any] | None:

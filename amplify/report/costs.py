@@ -1,5 +1,9 @@
-"""Counts the calls of rounds as lines of a table: by stage, purpose and part."""
+"""Counts the calls and times of rounds as lines of a table: by stage, purpose and part.
 
+Stages whose phases differ only in a number, such as `audit_20` and `audit_40`, are added up.
+"""
+
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -51,6 +55,35 @@ def nested(record: Mapping[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
     return found
 
 
+class Times(NamedTuple):
+    """How long stages took."""
+
+    stages: int
+    seconds: float
+    compile_seconds: float
+
+
+def times(record: Mapping[str, Any]) -> dict[str, Times]:
+    """Returns the times of a round's stages, by name, in order.
+
+    Args:
+        record: of the round.
+    """
+    found: dict[str, Times] = {}
+    for stage, entry in record["stages"].items():
+        before = found.get(_unnumbered(stage), Times(0, 0.0, 0.0))
+        found[_unnumbered(stage)] = Times(
+            before.stages + 1,
+            before.seconds + entry["seconds"],
+            before.compile_seconds + entry["compile_seconds"],
+        )
+    return found
+
+
+def _unnumbered(stage: str) -> str:
+    return re.sub(r"_\d+(?=/)", "", stage)
+
+
 def shown(number: int | None) -> str:
     """Formats a count; None is shown as missing."""
     return figures.MISSING if number is None else f"{number:,}"
@@ -66,4 +99,5 @@ def _counts(call: Call) -> Iterator[tuple[str, int]]:
 
 def _group(call: Call) -> str:
     same = call.purpose == call.stage.rpartition("/")[2]
-    return call.stage if same else f"{call.stage}, {call.purpose}"
+    stage = _unnumbered(call.stage)
+    return stage if same else f"{stage}, {call.purpose}"

@@ -8,13 +8,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from amplify.evaluation.measures import RENAMED
+from amplify.evaluation.measures import RENAMED, Measure
 
 WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 26
 
 LOG_FROM = 30
 """Ratio of the largest to the smallest value from which the scale is logarithmic."""
+
+
+Styled = tuple[int, Sequence[tuple[int, float]]]
+"""The index of a line's style in `plots.STYLES`, and its points: step and value."""
 
 
 class Tick(NamedTuple):
@@ -87,7 +91,30 @@ def measures_curve(
         ]
         for number, name in reversed([*enumerate(measures)])
     }
-    return _draw(label, lines, share=True) if any(lines.values()) else None
+    return _draw(label, [*lines.items()], share=True) if any(lines.values()) else None
+
+
+def value_curve(measure: Measure, metrics: Sequence[Mapping[str, Any]]) -> Curve:
+    """Returns the curve of a measure that is not a fraction, over all classes.
+
+    Args:
+        measure: evaluated at least once.
+        metrics: rows of the training log.
+    """
+    rows = evaluated_rows(metrics)
+    line = [(row["step"], mean) for row in rows if (mean := mean_of(row, measure.name)) is not None]
+    return draw_lines(f"{measure.title}, since the first round", [(0, line)])
+
+
+def mean_of(row: Mapping[str, Any], name: str) -> float | None:
+    """Returns the mean over classes of a measure during training; None if it was not evaluated.
+
+    Args:
+        row: of `evaluated_rows`.
+        name: of the measure.
+    """
+    means = row["accuracy"].get(name, {}).values()
+    return sum(means) / len(means) if means else None
 
 
 def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: bool) -> Curve | None:
@@ -101,15 +128,28 @@ def curve(title: str, metrics: Sequence[dict[str, Any]], key: str, *, share: boo
     """
     logged = [row for row in metrics if math.isfinite(row.get(key, math.nan))]
     rows = [(int(row["step"]), float(row[key])) for row in logged]
-    return _draw(title, {0: rows}, share=share) if rows else None
+    return _draw(title, [(0, rows)], share=share) if rows else None
 
 
-def _draw(title: str, lines: dict[int, list[tuple[int, float]]], *, share: bool) -> Curve:
-    lines = {style: line for style, line in lines.items() if line}
-    rows = [row for line in lines.values() for row in line]
+def draw_lines(title: str, lines: Sequence[Styled]) -> Curve:
+    """Returns a curve of several lines on one scale.
+
+    Args:
+        title: of the curve.
+        lines: of which one has a point at least, the most important one last.
+    """
+    return _draw(title, lines, share=False, logarithmic=False)
+
+
+def _draw(
+    title: str, lines: Sequence[Styled], *, share: bool, logarithmic: bool | None = None
+) -> Curve:
+    lines = [(style, line) for style, line in lines if line]
+    rows = [row for _, line in lines for row in line]
     values = [value for _, value in rows]
     last = max(step for step, _ in rows)
-    logarithmic = not share and min(values) > 0 and max(values) / min(values) > LOG_FROM
+    if logarithmic is None:
+        logarithmic = not share and min(values) > 0 and max(values) / min(values) > LOG_FROM
     ticks = _decades(values) if logarithmic else [0.0, 0.5, 1.0] if share else _round_ticks(values)
     low, high = ticks[0], ticks[-1]
 
@@ -125,10 +165,7 @@ def _draw(title: str, lines: dict[int, list[tuple[int, float]]], *, share: bool)
 
     return Curve(
         title=f"{title}, on a logarithmic scale" if logarithmic else title,
-        lines=[
-            Line(style, [(x(step), y(value)) for step, value in line])
-            for style, line in lines.items()
-        ],
+        lines=[Line(style, [(x(step), y(value)) for step, value in line]) for style, line in lines],
         steps=[Tick(x(step), f"{step:,}") for step in (0, last)],
         values=[Tick(y(tick), f"{100 * tick:.0f}%" if share else f"{tick:g}") for tick in ticks],
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
-from amplify.records.record import CHECKPOINT, trained_in
+from amplify.records.record import CHECKPOINT, phases
 from amplify.report.groups import Group
 from amplify.report.results import Results, Round
 
@@ -144,7 +144,7 @@ def _seconds(round_: Round) -> float:
 def _flops(round_: Round) -> float:
     """Operations that the training logs of all phases count; 0 if a model does not count them."""
     folder = round_.folder
-    logs = [folder.phase(phase).metrics for phase in {*trained_in(folder.record).values()}]
+    logs = [folder.phase(phase).metrics for phase in phases(folder.record)]
     try:
         rows = [row for log in logs if log.exists() for row in read_lines(log)]
     except AmplifyError:  # a damaged log: seconds are in the record

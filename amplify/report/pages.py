@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 
+from amplify.errors import AmplifyError
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL, SELECT
 from amplify.evaluation.measures import LIVE, Measure, in_order
@@ -22,8 +23,8 @@ from amplify.files import writing
 from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
-from amplify.report import costs, formats, group_plots, plots
-from amplify.report.curve import curve, evaluated_rows, measures_curve
+from amplify.report import audits, costs, formats, group_plots, plots
+from amplify.report.curve import curve, evaluated_rows, measures_curve, value_curve
 from amplify.report.groups import Group, by_class, differences, groups_of, interval_words
 from amplify.report.results import (
     Results,
@@ -179,7 +180,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     """
     after, verdict = read_round(this), this.verdict
     before = read_round(store.round(verdict["against"])) if verdict else None
-    metrics = _lines(this.main.metrics)
+    metrics = _curve(this)
     trees = sorted(_lines(this.main.interactions), key=_all_right)
     curves = [
         curve("loss", metrics, "loss", share=False),
@@ -187,12 +188,16 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         curve("demonstrations so far", metrics, "demonstrations", share=False),
         curve("overseer's validation loss", metrics, "overseer_loss", share=False),
         curve("size of contexts", metrics, "size", share=False),
+        curve("reward, in standard deviations", metrics, "reward", share=False),
+        curve("KL divergence from the reference policy, in nats", metrics, "kl", share=False),
     ]
     judged, measures = measures_of_round(store, after)
     lineage = _lineage(store, this)
-    evaluated = in_order(_evaluated_measures(lineage), [*measures, LIVE])
+    known = in_order(_evaluated_measures(lineage), [*measures, LIVE])
+    evaluated = [measure for measure in known if measure.share]
     names = [measure.name for measure in evaluated]
     by_class = [measures_curve(label, lineage, names) for label in store.experiment.task.classes]
+    curves += [value_curve(measure, lineage) for measure in known if not measure.share]
     text = _render(
         "round.html",
         title=f"{store.name}, round {this.number}",
@@ -205,17 +210,31 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         measure_curves=[drawn for drawn in by_class if drawn is not None],
         evaluated=evaluated,
         evaluated_once=_evaluated_once(this, lineage),
+        **_audits(store, this, metrics),
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),
         keys=_keys([this.record["experiment"]]),
-        titles=_titles([*measures, *evaluated]),
-        definitions=definitions([*measures, *evaluated], judged),
+        titles=_titles([*measures, *known]),
+        definitions=definitions([*measures, *known], judged),
     )
     write_atomically(this.report, text)
     if trees:
         processes.first(lambda: write_trees(store.path, this.number))
     return this.report
+
+
+def _audits(store: Store, this: RoundFolder, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page says about audits; nothing if there were none."""
+    rows = audits.of_round(store, this, metrics)
+    if not rows:
+        return {"audits": []}
+    return {
+        "audits": rows,
+        "audit_lines": audits.LINES,
+        "audit_curve": audits.audits_curve(rows),
+        "audit_summary": audits.summary(rows, this),
+    }
 
 
 def _titles(measures: Iterable[Measure]) -> list[str]:
@@ -235,7 +254,7 @@ def _evaluated_measures(metrics: list[dict[str, Any]]) -> list[str]:
 
 def _lineage(store: Store, this: RoundFolder) -> list[dict[str, Any]]:
     """Concatenates the training curves of a round and its ancestors."""
-    rows = _lines(this.main.metrics)
+    rows = _curve(this)
     parent = this.record.get("parent")
     if not parent or not parent["round"]:
         return rows
@@ -259,6 +278,14 @@ def write_tree(folder: Path, title: str, tree: dict[str, Any]) -> Path:
     path = folder / f"tree-{words or 'untitled'}.html"
     write_atomically(path, _render("tree.html", title=title, tree=tree))
     return path
+
+
+def _curve(this: RoundFolder) -> list[dict[str, Any]]:
+    """Returns the training curve; none if a log is damaged."""
+    try:
+        return this.training_curve()
+    except AmplifyError:
+        return []
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

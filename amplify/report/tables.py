@@ -16,7 +16,7 @@ from amplify.evaluation.measures import Measure
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.clusters import FEWEST
 from amplify.evaluation.statistics.intervals import TOO_FEW
-from amplify.report import costs, formats
+from amplify.report import audits, costs, formats
 from amplify.report.results import Results, Round, Score, read_results, unfinished_rounds
 from amplify.store import Store
 
@@ -272,9 +272,20 @@ def _notes(found: Results) -> Text:
         f"★ best round: {found.best.number}. Verdicts: on the {SELECT} split, by"
         f" {found.judged.title!r}. Measures: on the {FINAL} split.",
         f"{formats.COUNTED} {TOO_FEW_SHORT!r}: {TOO_FEW}, an effective number below {FEWEST:g}.",
+        *_audits(found),
         *unfinished_rounds(found.store),
     ]
     return Text("\n".join(lines), style="dim")
+
+
+def _audits(found: Results) -> list[str]:
+    """What the audits of the last rounds found, if there were any."""
+    lines = []
+    for round_ in found.rounds:
+        rows = audits.of_round(found.store, round_.folder, [])
+        if rows:
+            lines.append(f"Round {round_.number}: {audits.summary(rows, round_.folder)}.")
+    return lines
 
 
 def new_table() -> Table:

@@ -73,8 +73,6 @@ class Trained:
     """Microbatches that a batch is split into; gradients are accumulated over them."""
     keeps_optimizer: bool = False
     """Whether training continues with the optimizer state of the role's last phase."""
-    begins: str = ""
-    """The role whose weights training begins with, of the same model; empty: the role's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,3 +193,16 @@ class Phase:
     """Columns of a stored signal that are trained on, beside `weight` where the signal has it."""
     frozen: tuple[tuple[str, Model], ...] = ()
     """Roles that its source and objectives read but that it does not train, with their models."""
+    begins: tuple[tuple[str, str], ...] = ()
+    """Roles that do not begin with their own weights: pairs of a role and of whose weights it
+    begins with, such as "reference", or "warmup/assistant" after the phase `warmup` of this round.
+    Both have the same model."""
+    continues: bool = False
+    """Whether training continues exactly where an earlier phase of the round ended, with its
+    optimizer state."""
+
+    @property
+    def program(self) -> "Phase":
+        """The phase without what its compiled step does not depend on: equal ones share a step."""
+        schedule = Schedule(steps=0, batch=0, log_every=0, look_every=0, checkpoint_every=0)
+        return Phase("", self.trains, schedule, self.source)

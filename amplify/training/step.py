@@ -50,13 +50,16 @@ def begin(
         before: the roles that it trains, in the state that they were left in; copied.
         source: state of the phase's source; copied.
     """
-    roles = {trained.role: begin_role(trained, before[trained.role]) for trained in phase.trains}
+    roles = {
+        one.role: begin_role(one, before[one.role], continues=phase.continues)
+        for one in phase.trains
+    }
     return TrainState(jnp.zeros((), jnp.int32), roles, _copy(source))
 
 
-def begin_role(trained: Trained, before: RoleState) -> RoleState:
+def begin_role(trained: Trained, before: RoleState, *, continues: bool = False) -> RoleState:
     """Copies the weights that answered questions before, with a new optimizer unless it is kept."""
-    if trained.keeps_optimizer:
+    if continues or trained.keeps_optimizer:
         return _copy(before)
     return fresh_role(trained, before.answering)
 
@@ -108,6 +111,7 @@ def make_step(
             None: the phase has a source.
         mesh: the devices.
     """
+    phase = phase.program
     if batches is not None:
         stored = stored_step(phase, mesh)
         return lambda state: stored(frozen, state, mesh.place_rows(next(batches)))

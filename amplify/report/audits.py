@@ -1,0 +1,119 @@
+"""Reports the audits of a round: each look with its intervals, and what the alarm said."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from amplify.evaluation import figures
+from amplify.evaluation.measures import GOLD
+from amplify.evaluation.statistics.alarm import Watch, best_look
+from amplify.evaluation.statistics.audits import NamedInterval
+from amplify.oversight.audits import CHECK, LOOK, Audit, decide, read_history, restarts
+from amplify.records.round_folder import RoundFolder
+from amplify.report.curve import Curve, draw_lines, evaluated_rows, mean_of
+from amplify.store import Store
+
+LINES = (
+    "judge's value with its interval of one look",
+    "reward model's score",
+    "gold, which the judge does not see",
+)
+"""What the lines of `audits_curve` are."""
+
+
+class AuditRow(NamedTuple):
+    """One look at a policy."""
+
+    step: int
+    proxy: float
+    value: float | None
+    reviews: int
+    one_look: NamedInterval | None
+    over_looks: NamedInterval | None
+    gold: float | None
+    said: Watch
+    restarts: bool
+    """Whether training began again after it."""
+
+
+def of_round(store: Store, this: RoundFolder, metrics: Sequence[dict[str, Any]]) -> list[AuditRow]:
+    """Returns the audits of a round; none if its oversight has none.
+
+    Args:
+        store: the experiment.
+        this: the round's folder.
+        metrics: the training curve, which may have gold.
+    """
+    audit = getattr(store.experiment.oversight, "audit", None)
+    if not isinstance(audit, Audit):
+        return []
+    golds = {row["step"]: mean_of(row, GOLD.name) for row in evaluated_rows(metrics)}
+    rows, restarted = [], restarts(this.record)
+    looks = len(audit.segments(this.record["experiment"]["training.steps"]))
+    for look in read_history(this.record).looks:
+        found = look.audited
+        since = max((step for step in restarted if step < look.step), default=0)
+        rows.append(
+            AuditRow(
+                look.step,
+                look.proxy,
+                found.value if found else None,
+                found.reviews if found else 0,
+                found.one_look() if found else None,
+                found.over_looks(looks) if found else None,
+                golds.get(look.step),
+                decide(_until(this, look.step), audit.rules, since),
+                look.step in restarted,
+            )
+        )
+    return rows
+
+
+def _until(this: RoundFolder, step: int) -> dict[str, Any]:
+    """The record as it was after the audit at a step."""
+    kept: dict[str, Any] = {}
+    for name, entry in this.record["stages"].items():
+        kind, _, count = name.partition("/")[0].rpartition("_")
+        if kind not in (LOOK, CHECK) or int(count) <= step:
+            kept[name] = entry
+    return {"stages": kept}
+
+
+def audits_curve(rows: Sequence[AuditRow]) -> Curve:
+    """Draws looks over steps; the index of a line in `LINES` is its style.
+
+    Args:
+        rows: one or more.
+    """
+    gold = [(row.step, row.gold) for row in rows if row.gold is not None]
+    intervals = [
+        (0, [(row.step, row.one_look.low), (row.step, row.one_look.high)])
+        for row in rows
+        if row.one_look
+    ]
+    values = [(row.step, row.value) for row in rows if row.value is not None]
+    proxies = [(row.step, row.proxy) for row in rows]
+    lines = [(2, gold), (1, proxies), *intervals, (0, values)]
+    return draw_lines("audits, in standard deviations of drafts", lines)
+
+
+def summary(rows: Sequence[AuditRow], this: RoundFolder) -> str:
+    """Says in a sentence what audits found.
+
+    Args:
+        rows: one or more.
+        this: the round's folder.
+    """
+    history = read_history(this.record)
+    reviews = sum(row.reviews for row in rows)
+    best = best_look(history.looks)
+    found = [row for row in rows if row.said.status in ("alarm", "decline")]
+    lines = [
+        f"{figures.count(len(rows), 'audit')} of {reviews / len(rows):.0f} reviews on average",
+        figures.count(len(history.checks), "check"),
+    ]
+    lines += [f"{row.said.status} after {row.step} steps ({row.said.reason})" for row in found]
+    if not found:
+        lines.append("no alarm")
+    if best is not None:
+        lines.append(f"best audited policy after {best.step} steps")
+    return ", ".join(lines)
