@@ -1,4 +1,4 @@
-"""A simulated judge: it answers no questions, but compares and scores the answers of others.
+"""Judges, who answer no questions but compare and score the answers of others; a simulated one.
 
 Its resources are limited: it checks a few parts of an answer and goes by what the others seem. Two
 knobs are separate: *bias*, from what it does not check (`looks`, `credulity`, `attentive`), which
@@ -6,7 +6,7 @@ more reviews do not remove, and *noise* (`errors`, `noise`), which they average 
 """
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,58 @@ from pydantic import Field
 
 from amplify.task_abilities import Impression, Reader, impression_of
 from amplify.tasks.batching import vmap_questions
-from amplify.types import Scores, Task
+from amplify.types import Roles, Scores, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Reviews(NamedTuple):
+    """Comparisons of two answers to each question."""
+
+    prefers_first: Bool[Array, "batch questions"]
+    obtained: Bool[Array, "batch questions"]  # False: `prefers_first` is meaningless
+
+
+@runtime_checkable
+class Reviewer(Protocol):
+    """Compares and scores answers; a frozen dataclass. Its `score` is that of a `Scorer`."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def traced(self) -> bool:
+        """Whether its methods are pure functions of arrays that may be compiled. False: it asks
+        people or servers, and is called from Python.
+        """
+
+    def compare(
+        self,
+        roles: Roles,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        first: Int[Array, "batch questions answer_length"],
+        second: Int[Array, "batch questions answer_length"],
+        keys: Key[Array, "batch questions"],
+    ) -> Reviews:
+        """Compares two answers to each question.
+
+        Args:
+            roles: parameters of the models that judge, by role.
+            contexts: what the questions are about.
+            questions: about each context.
+            first, second: the answers.
+            keys: one for each question, consumed.
+        """
+
+    def score(
+        self,
+        roles: Roles,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        candidates: Int[Array, "batch questions answer_length"],
+        keys: Key[Array, "batch questions"],
+    ) -> Scores:
+        """Scores one answer to each question."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +100,7 @@ class JudgeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """A judge of answers; a `Scorer` whose scores have noise."""
+    """A simulated judge; a `Reviewer`."""
 
     task: Task
     config: JudgeConfig
@@ -112,9 +161,22 @@ class Judge:
         errs = _each(lambda key: jax.random.bernoulli(key, self.config.errors), parts[3])
         return prefers ^ errs
 
+    def compare(
+        self,
+        roles: Roles,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        first: Int[Array, "batch questions answer_length"],
+        second: Int[Array, "batch questions answer_length"],
+        keys: Key[Array, "batch questions"],
+    ) -> Reviews:
+        """Compares two answers to each question; see `Reviewer`."""
+        prefers = self.prefers_first(contexts, questions, first, second, keys)
+        return Reviews(prefers, jnp.ones(prefers.shape, bool))
+
     def score(
         self,
-        roles: Any,
+        roles: Roles,
         contexts: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
         candidates: Int[Array, "batch questions answer_length"],

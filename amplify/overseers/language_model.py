@@ -281,15 +281,28 @@ def check_unanswered(
     Raises:
         AmplifyError: if they exceed `most_failed`, or the log of exchanges could not be written.
     """
-    failed, exchanges = int((answers[..., 0] == FAILED).sum()), current()
+    failed = int((answers[..., 0] == FAILED).sum())
+    check_obtained(overseer, failed, answers[..., 0].size)
+    return failed
+
+
+def check_obtained(overseer: Any, failed: int, asked: int) -> None:
+    """Checks that a language model gave enough answers or reviews.
+
+    Args:
+        overseer: the experiment's overseer.
+        failed: number of questions without a usable reply.
+        asked: number of questions.
+
+    Raises:
+        AmplifyError: if too few were obtained, or the log of exchanges could not be written.
+    """
+    exchanges = current()
     if exchanges.write_error:
         raise AmplifyError(exchanges.write_error)
-    if isinstance(overseer, LanguageModelOverseer) and failed > (
-        overseer.most_failed * answers[..., 0].size
-    ):
+    if isinstance(overseer, LanguageModelOverseer) and failed > overseer.most_failed * asked:
         raise AmplifyError(
-            f"the overseer gave no answer to {failed} of {answers[..., 0].size} questions"
+            f"the overseer gave no answer to {failed} of {asked} questions"
             f" ({exchanges.last_error or 'reason unknown'}); the same command continues. Replies"
             f" are kept in the round's {FILE}, and only requests without a reply are sent again"
         )
-    return failed

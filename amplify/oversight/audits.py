@@ -8,12 +8,13 @@ reviews new answers of the current policy and of the best audited one.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 from pydantic import Field
 
 from amplify.evaluation.statistics.alarm import (
@@ -31,13 +32,15 @@ from amplify.evaluation.statistics.audits import (
     estimate,
     sampling_probabilities,
 )
+from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel
-from amplify.overseers.judge import Judge
-from amplify.oversight.preferences import JUDGE, REVIEWS
+from amplify.overseers.judge import Reviewer
+from amplify.oversight.preferences import REVIEWS, count_reviews
 from amplify.oversight.reinforcement import REFERENCE, REWARD_MODEL, Normaliser, measure_rewards
-from amplify.oversight.restore import load, phase_stream
+from amplify.oversight.restore import load, load_overseer, phase_stream
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT, DATA, Record, phases
+from amplify.records.round_folder import Handle
 from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import (
@@ -197,7 +200,7 @@ class Auditor:
 
     audit: Audit
     model: RewardModel
-    judge: Judge
+    judge: Reviewer
 
     def look(self, phase: str, work: Work) -> Made:
         """Audits the current policy.
@@ -206,10 +209,10 @@ class Auditor:
             phase: the name of the audit.
             work: the round so far.
         """
-        experiment = work.experiment
-        per_context = experiment.questions.per_context
-        rows = -(-self.audit.answers // per_context)
-        columns = self._answer_and_score(phase, work, work.roles[ASSISTANT], rows)
+        per_context = work.experiment.questions.per_context
+        columns = self._answer(
+            phase, work, work.roles[ASSISTANT], -(-self.audit.answers // per_context)
+        )
         disagreement = columns.pop("disagreement").ravel()
         probability = sampling_probabilities(
             disagreement.size,
@@ -217,12 +220,10 @@ class Auditor:
             disagreement if self.audit.draw == "active" else None,
         )
         keys = _item_keys(columns["problem_seed"], per_context, steps_before(phase))
-        reviewed = draw(probability, keys, experiment.seed)
-        found = {
-            "proxy": float(columns["proxy"].mean()),
-            "audited": _estimated(columns, reviewed, probability),
-        }
-        return _made(columns, reviewed, probability, {LOOK: found}, "The judge audits a policy.")
+        reviewed = draw(probability, keys, work.experiment.seed)
+        columns |= self._review(work, columns, reviewed, probability)
+        found = {"proxy": float(columns["proxy"].mean()), "audited": _estimated(columns)}
+        return _made(columns, {LOOK: found}, "The judge audits a policy.")
 
     def check(self, phase: str, work: Work, since: int) -> Made:
         """Reviews new answers of the current policy, and of the best audited one.
@@ -239,38 +240,33 @@ class Auditor:
         known = known_best(best.step, history.checks)
         if known is None:
             handles[best.step] = work.checkpoint(policy_of(best.step))
-        reviews = [
-            self._review_each(f"{phase}_{step}", work, handle) for step, handle in handles.items()
+        tables = [
+            self._review_one_each(f"{phase}_{step}", work, handle)
+            for step, handle in handles.items()
         ]
-        estimates = [_estimated(*review) for review in reviews]
+        estimates = [_estimated(columns) for columns in tables]
         found = {
             "best_step": best.step,
             "current": estimates[0],
             "best": estimates[1] if known is None else dataclasses.asdict(known),
         }
-        tables, reviewed, probability = zip(*reviews, strict=True)
-        columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+        columns = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
         said = "The judge compares the current policy with the best audited one."
-        joined = np.concatenate(reviewed), np.concatenate(probability)
-        return _made(columns, *joined, {CHECK: found}, said)
+        return _made(columns, {CHECK: found}, said)
 
-    def _review_each(self, name: str, work: Work, handle: Any) -> tuple[dict[str, Any], Any, Any]:
+    def _review_one_each(self, name: str, work: Work, handle: Handle) -> dict[str, np.ndarray]:
         """Reviews one answer in each of `check_reviews` contexts."""
-        columns = self._answer_and_score(name, work, handle, self.audit.check_reviews)
+        columns = self._answer(name, work, handle, self.audit.check_reviews)
         columns.pop("disagreement")
         rows, per_context = columns["proxy"].shape
         reviewed = np.arange(per_context) == (np.arange(rows) % per_context)[:, None]
-        return columns, reviewed.ravel(), np.full(rows * per_context, 1 / per_context)
+        probability = np.full(reviewed.size, 1 / per_context)
+        return columns | self._review(work, columns, reviewed.ravel(), probability)
 
-    def _answer_and_score(
-        self, name: str, work: Work, handle: Any, rows: int
-    ) -> dict[str, np.ndarray]:
-        """Answers new questions, and scores the answers by the reward model and by the judge.
-
-        The simulated judge scores all answers, of which those that are not reviewed are dropped.
-        """
+    def _answer(self, name: str, work: Work, handle: Handle, rows: int) -> dict[str, np.ndarray]:
+        """Lets a policy answer new questions, and the reward model score the answers."""
         experiment = work.experiment
-        assistant = experiment.assistant
+        assistant, key = experiment.assistant, jax.random.key(experiment.seed)
         problems = draw_problems(
             experiment.task,
             experiment.seed,
@@ -284,28 +280,66 @@ class Auditor:
             REWARD_MODEL: load(experiment, self.model, work.roles[REWARD_MODEL]),
             REFERENCE: load(experiment, assistant, work.roles[REFERENCE]),
         }
-        key = jax.random.key(experiment.seed)
         function = functools.partial(
-            _answer_and_score,
+            _answer,
             experiment.task,
             assistant,
             self.model,
-            self.judge,
             load(experiment, assistant, handle),
             roles,
             measure_rewards(experiment, self.model, roles, key),
             key,
         )
-        place = experiment.mesh.here.row_sharding
-        size = chunk_rows(rows, CONTEXTS_PER_CHUNK, place)
-        chunks = map_in_chunks(function, size, problems, advance=lambda rows: None, place=place)
-        found = list(chunks)
-        columns = {key: np.concatenate([chunk[key] for chunk in found]) for key in found[0]}
+        columns = _in_chunks(function, experiment, problems)
         calls.count(calls.ASSISTANT, columns["proxy"].size)
         contexts, questions, seeds = jax.device_get(
             (problems.contexts, problems.questions, problems.seeds)
         )
         return {"context": contexts, "questions": questions, "problem_seed": seeds, **columns}
+
+    def _review(
+        self,
+        work: Work,
+        columns: Mapping[str, np.ndarray],
+        drawn: Bool[np.ndarray, " items"],
+        probability: Float[np.ndarray, " items"],
+    ) -> dict[str, np.ndarray]:
+        """Lets the judge score the answers that were drawn; returns further columns."""
+        shape, judge = columns["proxy"].shape, self.judge
+        row, column = np.nonzero(drawn.reshape(shape))
+        score, obtained = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        if len(row):
+            roles = {"overseer": load_overseer(work.experiment, work.roles)}
+            function = functools.partial(
+                _score_compiled if judge.traced else _score,
+                judge,
+                shape[1],
+                roles,
+                jax.random.key(work.experiment.seed),
+            )
+            found = _in_chunks(
+                function,
+                work.experiment,
+                columns["problem_seed"][row],
+                column.astype(np.int32),
+                columns["context"][row],
+                columns["questions"][row, column][:, None],
+                columns["answers"][row, column][:, None],
+            )
+            score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
+            obtained[row, column] = found["obtained"][:, 0]
+            count_reviews(judge, len(row))
+        probability = probability.astype(np.float32).reshape(shape)
+        return {"score": score, "reviewed": obtained, "probability": probability}
+
+
+def _in_chunks(
+    function: Callable[..., Any], experiment: Experiment, *columns: Any
+) -> dict[str, np.ndarray]:
+    place = experiment.mesh.here.row_sharding
+    size = chunk_rows(len(jax.tree.leaves(columns)[0]), CONTEXTS_PER_CHUNK, place)
+    chunks = list(map_in_chunks(function, size, *columns, advance=lambda rows: None, place=place))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def policy_of(step: int) -> str:
@@ -313,12 +347,11 @@ def policy_of(step: int) -> str:
     return f"reinforcement_{step}/{ASSISTANT}"
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _answer_and_score(
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _answer(
     task: Task,
     assistant: Assistant,
     model: RewardModel,
-    judge: Judge,
     policy: PyTree[Array],
     roles: Roles,
     normaliser: Normaliser,
@@ -330,16 +363,37 @@ def _answer_and_score(
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     answers = assistant.answer(policy, memory, questions, fold_in(keys, 0)).tokens
     rewards = normaliser(model.rewards(roles[REWARD_MODEL], questions, answers))
-    scores = judge.score({}, contexts, questions, answers, fold_in(keys, 1))
     return {
         "answers": answers,
         "proxy": model.combine(rewards),
         "disagreement": rewards.std(axis=0),
-        "score": scores.value,
     }
 
 
-def _item_keys(seeds: np.ndarray, per_context: int, step: int) -> list[tuple[int, ...]]:
+def _score(
+    judge: Reviewer,
+    per_context: int,
+    roles: Roles,
+    root: Key[Array, ""],
+    seeds: UInt32[Array, "answers 2"],
+    column: Int[Array, " answers"],
+    contexts: Int[Array, "answers facts fact_length"],
+    questions: Int[Array, "answers 1 question_length"],
+    answers: Int[Array, "answers 1 answer_length"],
+) -> dict[str, Array]:
+    """Scores one answer in each row; its key depends on its problem and column only."""
+    keys = fold_in(answer_keys(root, seeds, per_context), 1)
+    keys = keys[jnp.arange(len(column)), column][:, None]
+    found = judge.score(roles, contexts, questions, answers, keys)
+    return {"value": found.value, "obtained": found.obtained}
+
+
+_score_compiled = jax.jit(_score, static_argnums=(0, 1))
+
+
+def _item_keys(
+    seeds: UInt32[np.ndarray, "rows 2"], per_context: int, step: int
+) -> list[tuple[int, ...]]:
     """What identifies each answer of an audit, whatever the policy."""
     return [
         (step, int(stream), int(index), sample)
@@ -348,10 +402,9 @@ def _item_keys(seeds: np.ndarray, per_context: int, step: int) -> list[tuple[int
     ]
 
 
-def _estimated(
-    columns: Mapping[str, np.ndarray], reviewed: np.ndarray, probability: np.ndarray
-) -> dict[str, Any] | None:
-    """The estimate for the record; None if no answer was reviewed."""
+def _estimated(columns: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The estimate for the record; None if no review was obtained."""
+    reviewed = columns["reviewed"].ravel() == 1
     if not reviewed.any():
         return None
     rows, per_context = columns["proxy"].shape
@@ -359,35 +412,22 @@ def _estimated(
         columns["proxy"].ravel(),
         columns["score"].ravel(),
         reviewed,
-        probability,
+        columns["probability"].ravel().astype(np.float64),
         cluster=np.repeat(np.arange(rows), per_context),
     )
     return dataclasses.asdict(found)
 
 
-def _made(
-    columns: dict[str, np.ndarray],
-    reviewed: np.ndarray,
-    probability: np.ndarray,
-    facts: dict[str, Any],
-    description: str,
-) -> Made:
+def _made(columns: dict[str, np.ndarray], facts: dict[str, Any], description: str) -> Made:
     """The signal: all answers, with the scores of those that were reviewed."""
-    shape = columns["proxy"].shape
-    calls.count(JUDGE, int(reviewed.sum()))
-    columns = columns | {
-        "score": np.where(reviewed.reshape(shape), columns["score"], 0).astype(np.float32),
-        "reviewed": reviewed.reshape(shape).astype(np.int32),
-        "probability": probability.reshape(shape).astype(np.float32),
-    }
-    facts = {"reviews": int(reviewed.sum()), **facts}
+    facts = {"reviews": int(columns["reviewed"].sum()), **facts}
     return Made(columns, [], facts, description, DESCRIPTIONS)
 
 
 DESCRIPTIONS = {
     "proxy": "The reward model's score of each answer, in standard deviations of drafts.",
     "score": "The judge's score of each answer; 0 if it was not reviewed.",
-    "reviewed": "1 if the judge scored the answer, else 0.",
+    "reviewed": "1 if the answer was drawn and the judge scored it, else 0.",
     "probability": "Probability with which the answer was drawn for review.",
 }
 """Of the columns of an audit."""

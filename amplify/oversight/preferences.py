@@ -6,18 +6,19 @@ log-odds that one answer is preferred. Christiano et al. 2017 (arXiv:1706.03741)
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import FOLDS, RewardModel
-from amplify.overseers.judge import Judge
+from amplify.overseers.judge import Reviewer
 from amplify.oversight.work import WEIGHT
 from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
@@ -84,7 +85,8 @@ def _mean(values: Array, where: Array, otherwise: float = 0.0) -> Array:
 def compare_samples(
     experiment: Experiment,
     params: PyTree[Array],
-    judge: Judge,
+    judge: Reviewer,
+    roles: Roles,
     problems: Problems,
     advance: Any = lambda rows: None,
 ) -> dict[str, np.ndarray]:
@@ -94,79 +96,88 @@ def compare_samples(
         experiment: its task, assistant and seed.
         params: of the assistant that is sampled.
         judge: who compares.
+        roles: parameters of the models that judge, by role.
         problems: what is asked; they decide every draw, however they are batched.
         advance: called with the number of contexts done, for a progress bar.
 
     Returns:
         Columns with a row for each context: "context" and COLUMNS.
     """
-    function = functools.partial(
-        _compare,
-        experiment.task,
-        experiment.assistant,
-        judge,
-        params,
-        jax.random.key(experiment.seed),
-    )
+    task, root = experiment.task, jax.random.key(experiment.seed)
+    sample = functools.partial(_sample_pairs, task, experiment.assistant, params, root)
+
+    def compare(problems: Problems) -> dict[str, Array]:
+        columns, keys = sample(problems)
+        pairs = (columns["answers"], columns["others"])
+        asked = (problems.contexts, problems.questions)
+        ask = functools.partial(_compare, judge) if judge.traced else judge.compare
+        found = ask(roles, *asked, *pairs, keys)
+        prefers = jnp.where(found.obtained, found.prefers_first, False).astype(jnp.int32)
+        return columns | {"prefers_first": prefers, WEIGHT: found.obtained.astype(jnp.float32)}
+
     place = experiment.mesh.here.row_sharding
     size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
-    chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
+    chunks = list(map_in_chunks(compare, size, problems, advance=advance, place=place))
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    calls.count(JUDGE, columns["fold"].size)
+    count_reviews(judge, columns["fold"].size)
     calls.count(calls.ASSISTANT, 2 * columns["fold"].size)
-    check_informative(columns["prefers_first"], columns["answers"], columns["others"])
+    check_informative(columns)
     contexts, questions = jax.device_get((problems.contexts, problems.questions))
     return {"context": contexts, "questions": questions, **columns}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _compare(
+def count_reviews(judge: Reviewer, number: int) -> None:
+    """Counts reviews in the ledger, unless prompts are counted instead.
+
+    Args:
+        judge: who reviews.
+        number: of reviews.
+    """
+    if judge.traced:
+        calls.count(JUDGE, number)
+
+
+_compare = jax.jit(lambda judge, *parts: judge.compare(*parts), static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sample_pairs(
     task: Task,
     assistant: Assistant,
-    judge: Judge,
     params: PyTree[Array],
     root: Key[Array, ""],
     problems: Problems,
-) -> dict[str, Array]:
+) -> tuple[dict[str, Array], Key[Array, "batch questions"]]:
+    """Two answers to each question and a fold for their review; and the judge's keys."""
     contexts, questions = problems.contexts, problems.questions
     memory = assistant.encode(params, contexts_for(task, contexts, questions))
     keys = answer_keys(root, problems.seeds, questions.shape[1])
-
     first, second = (
         assistant.answer(params, memory, questions, fold_in(keys, number)).tokens
         for number in range(2)
     )
-    preferred = judge.prefers_first(contexts, questions, first, second, fold_in(keys, 2))
     draw_fold = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, FOLDS)))
-    return {
-        "answers": first,
-        "others": second,
-        "prefers_first": preferred.astype(jnp.int32),
-        "fold": draw_fold(fold_in(keys, 3)),
-    }
+    folds = draw_fold(fold_in(keys, 3))
+    return {"answers": first, "others": second, "fold": folds}, fold_in(keys, 2)
 
 
-def check_informative(
-    prefers_first: Int[np.ndarray, "rows questions"],
-    first: Int[np.ndarray, "rows questions answer_length"],
-    second: Int[np.ndarray, "rows questions answer_length"],
-) -> None:
+def check_informative(columns: Mapping[str, np.ndarray]) -> None:
     """Checks that a reward model can learn something from comparisons.
 
     Args:
-        prefers_first: 1 if the first answer is preferred, else 0.
-        first, second: the answers.
+        columns: `COLUMNS` and `WEIGHT`, which is 0 if a review was not obtained.
 
     Raises:
         AmplifyError: if there are fewer than two reviews in a fold, or no two different answers
             were compared.
     """
-    if prefers_first.size < 2 * FOLDS:
+    obtained = columns[WEIGHT] != 0
+    if (number := int(obtained.sum())) < 2 * FOLDS:
         raise AmplifyError(
-            f"a reward model needs at least {2 * FOLDS} reviews, got {prefers_first.size}:"
+            f"a reward model needs at least {2 * FOLDS} reviews, got {number}:"
             " increase oversight.reviews"
         )
-    if (first == second).all():
+    if (columns["answers"] == columns["others"])[obtained].all():
         raise AmplifyError(
             "the two answers of every comparison are equal, so that no reward model can be learned:"
             " the assistant always gives the same answer; increase assistant.temperature"

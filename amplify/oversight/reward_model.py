@@ -19,7 +19,9 @@ from amplify.experiment.sections import Experiment
 from amplify.models.fact_transformer import FactTransformer
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
-from amplify.overseers.judge import Judge, JudgeConfig
+from amplify.overseers.judge import JudgeConfig, Reviewer
+from amplify.overseers.language_judge import LanguageModelJudgeConfig
+from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.oversight.amplification import ImitateAnswers, trained_assistant
 from amplify.oversight.audits import (
     CHECK,
@@ -47,8 +49,8 @@ from amplify.oversight.reinforcement import (
     PolicyGradient,
     Rollouts,
 )
-from amplify.oversight.restore import load, phase_stream
-from amplify.oversight.work import Made, Work, draw_batch
+from amplify.oversight.restore import load, load_overseer, phase_stream
+from amplify.oversight.work import WEIGHT, Made, Work, draw_batch
 from amplify.records.record import ASSISTANT
 from amplify.records.record import phases as phases_of
 from amplify.records.round_folder import RoundFolder
@@ -157,21 +159,23 @@ class RewardModelling:
     """Audits during reinforcement learning."""
 
     def adapt_overseer(self, task: Task, overseer: Any) -> Any:
-        """Checks that the overseer judges answers, and that the task has drafts.
+        """Returns the section of a judge.
 
         Raises:
-            ValueError: if not.
+            ValueError: if the overseer cannot judge, or the task has no drafts.
         """
-        if not isinstance(overseer, JudgeConfig):
+        if not isinstance(overseer, JudgeConfig | LanguageModelOverseerConfig):
             raise ValueError(
                 'oversight.kind = "reward-model" needs somebody who compares answers:'
-                " overseer.kind must be judge"
+                " overseer.kind must be judge or language-model"
             )
         if draft_of(task) is None:
             raise ValueError(
                 'oversight.kind = "reward-model" needs a task with drafts, which the first policy'
                 f" imitates, but {type(task).__name__} has none"
             )
+        if isinstance(overseer, LanguageModelOverseerConfig):
+            return LanguageModelJudgeConfig(**vars(overseer))
         return overseer
 
     def check_training(self, training: Training) -> None:
@@ -280,9 +284,11 @@ class RewardModelling:
         )
         sampled = ASSISTANT if restarts or work.best.number else REFERENCE
         params = load(experiment, experiment.assistant, work.roles[sampled])
+        roles = {"overseer": load_overseer(experiment, work.roles)}
+        judge = _judge(experiment)
         with work.watch("reviewing", len(problems.seeds)) as advance:
-            columns = compare_samples(experiment, params, _judge(experiment), problems, advance)
-        facts = {"reviews": int(columns["fold"].size)}
+            columns = compare_samples(experiment, params, judge, roles, problems, advance)
+        facts = {"reviews": int(columns[WEIGHT].sum())}
         columns = _with_earlier(work, columns)
         return Made(columns, [], facts, f"Round {number}: a judge compares two answers.")
 
@@ -354,9 +360,9 @@ class RewardModelling:
         return Trained(REWARD_MODEL, model, PredictPreferences(model), self.fitting)
 
 
-def _judge(experiment: Experiment) -> Judge:
+def _judge(experiment: Experiment) -> Reviewer:
     judge = experiment.overseer
-    assert isinstance(judge, Judge)  # checked when the experiment file was read
+    assert isinstance(judge, Reviewer)  # checked when the experiment file was read
     return judge
 
 
@@ -369,8 +375,11 @@ def _with_earlier(work: Work, columns: dict[str, np.ndarray]) -> dict[str, np.nd
         names = [name for name in phases_of(folder.record) if name.startswith(REVIEWS)]
         if names:
             rows = list(dataset.read(folder.phase(names[-1]).data))
+            earlier = {
+                name: np.stack([row.get(name, np.ones_like(column[0])) for row in rows])
+                for name, column in columns.items()  # weights that are all 1 are not stored
+            }
             return {
-                name: np.concatenate([column, np.stack([row[name] for row in rows])])
-                for name, column in columns.items()
+                name: np.concatenate([column, earlier[name]]) for name, column in columns.items()
             }
     return columns

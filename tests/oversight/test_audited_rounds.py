@@ -177,7 +177,7 @@ def test_restarts_are_limited():
 
 
 def test_audits_of_different_policies_draw_the_same_items():
-    seeds = np.stack([np.full(64, 9), np.arange(64)], axis=1)
+    seeds = np.stack([np.full(64, 9), np.arange(64)], axis=1).astype(np.uint32)
     probability = np.full(512, 0.1)
     one, two = (draw(probability, _item_keys(seeds, 8, 40), seed=3) for _ in range(2))
     np.testing.assert_array_equal(one, two)

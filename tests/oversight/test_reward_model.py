@@ -244,25 +244,32 @@ def test_the_policy_gradient_reaches_the_optimum_that_the_penalty_sets(seed: int
 
 
 @pytest.mark.parametrize(
-    ("prefers", "same", "said"),
+    ("reviews", "missing", "same", "said"),
     [
-        (np.ones((1, 9), int), False, "at least 10 reviews, got 9"),
-        (np.ones((4, 5), int), True, "always gives the same answer"),
+        (9, 0, False, "at least 10 reviews, got 9"),
+        (20, 11, False, "at least 10 reviews, got 9"),
+        (20, 0, True, "always gives the same answer"),
     ],
 )
-def test_reviews_that_teach_nothing_are_rejected(prefers, same, said):
-    first = np.zeros((*prefers.shape, 2), int)
+def test_reviews_that_teach_nothing_are_rejected(reviews, missing, same, said):
+    first = np.zeros((1, reviews, 2), np.int32)
+    weight = np.ones((1, reviews), np.float32)
+    weight[0, :missing] = 0
+    columns = {"answers": first, "others": first if same else first + 1, "weight": weight}
     with pytest.raises(AmplifyError, match=said):
-        check_informative(prefers, first, first if same else first + 1)
+        check_informative(columns)
 
 
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        (TOML + '[oversight]\nkind = "reward-model"\n', "overseer.kind must be judge"),
+        (
+            TOML + '[oversight]\nkind = "reward-model"\n',
+            "must be judge or language-model",
+        ),
         (
             JUDGED_ESSAYS.replace('kind = "judge"', 'kind = "simulated"'),
-            "overseer.kind must be judge",
+            "must be judge or language-model",
         ),
         (
             TOML.replace('"simulated"', '"judge"') + '[oversight]\nkind = "reward-model"\n',
