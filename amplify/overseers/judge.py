@@ -29,7 +29,11 @@ class Reviews(NamedTuple):
 
 @runtime_checkable
 class Reviewer(Protocol):
-    """Compares and scores answers; a frozen dataclass. Its `score` is that of a `Scorer`."""
+    """Compares and scores answers; a frozen dataclass. Its `score` is that of a `Scorer`.
+
+    A judge that may fail to review has a method `check(obtained, asked)`, which raises AmplifyError
+    if too few reviews were obtained.
+    """
 
     def __hash__(self) -> int: ...
 

@@ -56,6 +56,18 @@ class LanguageModelJudge:
     using: Any = None
     """It answers no questions."""
 
+    def check(self, obtained: int, asked: int) -> None:
+        """Checks that enough reviews were obtained.
+
+        Args:
+            obtained: number of reviews.
+            asked: number of reviews that the model was asked for.
+
+        Raises:
+            AmplifyError: if not, or if the log of exchanges could not be written.
+        """
+        check_obtained(self.model, asked - obtained, asked)
+
     def prepare(self) -> None:
         """Opens the tokenizer of a checkpoint in this process."""
         self.model.prepare()
@@ -125,7 +137,6 @@ class LanguageModelJudge:
         parse: Any = functools.partial(_parse, read, instruction)
         lines = 1 + max(text.count("\n") + 1 for text in texts)
         found: Any = self.model.backend.answer(prompts, parse, roles.get(OVERSEER), lines)
-        check_obtained(self.model, sum(one is None for one in found), len(found))
         return [None if one is None else one.value for one in found]
 
 

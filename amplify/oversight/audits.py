@@ -328,7 +328,7 @@ class Auditor:
             )
             score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
             obtained[row, column] = found["obtained"][:, 0]
-            count_reviews(judge, len(row))
+            count_reviews(judge, obtained[row, column])
         probability = probability.astype(np.float32).reshape(shape)
         return {"score": score, "reviewed": obtained, "probability": probability}
 

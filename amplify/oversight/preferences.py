@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Key, PyTree, Shaped
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
@@ -119,22 +119,29 @@ def compare_samples(
     size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
     chunks = list(map_in_chunks(compare, size, problems, advance=advance, place=place))
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    count_reviews(judge, columns["fold"].size)
+    count_reviews(judge, columns[WEIGHT])
     calls.count(calls.ASSISTANT, 2 * columns["fold"].size)
     check_informative(columns)
     contexts, questions = jax.device_get((problems.contexts, problems.questions))
     return {"context": contexts, "questions": questions, **columns}
 
 
-def count_reviews(judge: Reviewer, number: int) -> None:
-    """Counts reviews in the ledger, unless prompts are counted instead.
+def count_reviews(judge: Reviewer, obtained: Shaped[np.ndarray, "..."]) -> None:
+    """Counts reviews in the ledger, unless prompts are counted instead, and checks that there are
+    enough.
 
     Args:
-        judge: who reviews.
-        number: of reviews.
+        judge: who reviewed.
+        obtained: not 0 for each review that was obtained.
+
+    Raises:
+        AmplifyError: if the judge failed to review too often.
     """
     if judge.traced:
-        calls.count(JUDGE, number)
+        calls.count(JUDGE, obtained.size)
+    check = getattr(judge, "check", None)
+    if check is not None:
+        check(int((obtained != 0).sum()), obtained.size)
 
 
 _compare = jax.jit(lambda judge, *parts: judge.compare(*parts), static_argnums=0)

@@ -17,7 +17,7 @@ from amplify.overseers.language_judge import LanguageModelJudgeConfig, _read_nam
 from amplify.store import Store
 from amplify.tasks.essays.task import Essays
 from amplify.training import dataset
-from tests.servers import completion, fake_server
+from tests.servers import Response, completion, fake_server
 from tests.tiny import AUDITED_ESSAYS, tiny_experiment
 
 TASK = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=-1)
@@ -163,12 +163,12 @@ def test_a_language_model_reviews_a_round_and_is_not_asked_twice(server, tmp_pat
 @pytest.mark.slow
 def test_a_judge_that_is_down_ends_the_round_with_one_line(server, tmp_path, capsys):
     folder = experiment(tmp_path / "tiny", server.address, "attempts = 1\n")
-    server.respond = lambda body, number: completion("I cannot say.")
+    server.respond = lambda body, number: Response(status=503)
     with pytest.raises(SystemExit) as error:
         main(["round", str(folder), "--n", "1"])
     assert error.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no answer to" in said
+    assert "gave no answer to 200 of 200 questions" in said
     assert read_lines(folder / "001" / "exchanges.jsonl")
     server.respond = by_claims
     main(["round", str(folder), "--n", "1"])
