@@ -10,13 +10,15 @@ import pytest
 
 from amplify.cli import commands
 from amplify.errors import AmplifyError
-from amplify.reading import own_tasks
+from amplify.reading import own_strategies
 from amplify.reading.experiment_file import read_experiment
 from amplify.reading.own_code import load
 from amplify.reading.own_tasks import check_functions
 from amplify.reading.probing import TaskProbe
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.tasks.algorithmic.shortest_path import ShortestPath
+from amplify.tasks.algorithmic.union_find import UnionFind
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.text.search import Search
 
@@ -144,6 +146,14 @@ MISTAKES = {
         "is_right", JUDGED, "return bool(jnp.all(answer == self.truth(context, question)))",
         r": TracerBoolConversionError: .*", line=1,
     ),
+    "a truth of zeros": Mistake(
+        "truth", COUNTED, "return jnp.zeros(1, jnp.int32)",
+        r"must not be zeros \(\"don't know\"\); it is for '\d-\d'",
+    ),
+    "a truth that is always the same": Mistake(
+        "truth", COUNTED, "return jnp.ones(1, jnp.int32)",
+        r"must depend on the question; all that were drawn get '0'",
+    ),
     "the truth is not right": Mistake(
         "is_right", JUDGED, JUDGED.replace("==", "== 1 +"),
         r"must be True of the truth; it is False of '\d+', the truth of '\d-\d'",
@@ -221,8 +231,13 @@ MISTAKES = {
     ),
     "a strategy that contradicts the truth": Mistake(
         "strategy", CONCLUDED, CONCLUDED.replace(" - ZERO", ""),
-        r"must be right given true sub-answers; it is wrong about \d+ of 102 questions: to '\d-\d'"
-        r" it says '\d', and the truth is '\d' \(an overseer that is meant to err .*\)",
+        r"and truth disagree about \d+ of 102 questions: to '\d-\d', truth says '\d', and"
+        r" strategy says '\d' when truth answers what it asks; either may be wrong \(.*\)",
+    ),
+    "a strategy that asks its own question": Mistake(
+        "strategy", "middle = (start + end) // 2", "middle = end",
+        r"must not ask its own question and repeat the answer: for '\d-\d' it asks '\d-\d' again,"
+        r" which no help can ever improve; so it does for \d+ of 102 questions",
     ),
     "a strategy that never knows": Mistake(
         "strategy", CONCLUDED, "return jnp.zeros_like(left)",
@@ -270,7 +285,7 @@ def trial_of(folder: Path, source: str) -> TaskProbe:
 
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_one_line_that_says_where_and_what(what, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_tasks, "MAX_ASKS", 4)
+    monkeypatch.setattr(own_strategies, "MAX_ASKS", 4)
     mistake = MISTAKES[what]
     assert TALLY.count(mistake.was) >= 1
     start = TALLY.index(f"def {mistake.name}(")
@@ -352,7 +367,15 @@ def test_a_mistake_in_an_optional_part_is_found(was, becomes, said, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "task", [Wildcard(1), Permutation(4, 3), Search(regions=64, show_work=True)], ids=str
+    "task",
+    [
+        Wildcard(1),
+        Permutation(4, 3),
+        ShortestPath(5, 6),
+        UnionFind(5, 3),
+        Search(regions=64, show_work=True),
+    ],
+    ids=str,
 )
 def test_tasks_that_are_as_they_should_be_pass(task):
     check_functions(TaskProbe(task, Path("task.py")))
@@ -362,15 +385,57 @@ def test_an_overseer_may_not_know_and_may_err_as_often_as_the_task_says(tmp_path
     known = "known = (left > DONT_KNOW)"
     check_functions(trial_of(tmp_path, TALLY.replace(known, known + " & (left < 4)")))
     errs = TALLY.replace(CONCLUDED, "return jnp.where(left < 4, left + right - ZERO, 9)")
-    with pytest.raises(AmplifyError, match=r"wrong about \d+ of 102 questions"):
+    with pytest.raises(AmplifyError, match=r"disagree about \d+ of 102 questions"):
         check_functions(trial_of(tmp_path, errs))
     check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 0.5\n"))
-    with pytest.raises(AmplifyError, match=r"wrong about \d+ of 102 questions"):
+    with pytest.raises(AmplifyError, match=r"disagree about \d+ of 102 questions"):
         check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 0.99\n"))
     with pytest.raises(
         AmplifyError, match="strategy_accuracy must be a number from 0 to 1; got 80"
     ):
         check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 80\n"))
+
+
+def test_a_wrong_truth_is_not_blamed_on_the_strategy_alone(tmp_path):
+    with pytest.raises(AmplifyError) as error:
+        check_functions(trial_of(tmp_path, TALLY.replace("jnp.sum", "jnp.max")))
+    said = re.search(
+        r"disagree about \d+ of 102 .*: to '\d-\d', truth says '1', and strategy says '(\d)' when"
+        " truth answers what it asks; either may be wrong",
+        str(error.value),
+    )
+    assert int(said[1]) > 1
+
+
+REPEATS = f"{GENERATOR}        told = yield Ask(question)\n        return told\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # The vote of several samples is better than one of them.
+        "one = yield Ask(question)\n        two = yield Ask(question)\n"
+        "        return jnp.where(one == two, one, DONT_KNOW)\n",
+        # An answer that is verified by the environment is better than one that is not.
+        "told = yield Ask(question)\n        seen = yield Ask(question, to='environment')\n"
+        "        return jnp.where(told == seen, told, DONT_KNOW)\n",
+        # The environment may be asked anything.
+        "told = yield Ask(question, to='environment')\n        return told\n",
+    ],
+)
+def test_a_strategy_may_ask_its_own_question_if_that_can_help(body, tmp_path):
+    own = f"{GENERATOR}        {body}\n    def other(self, question):\n"
+    check_functions(trial_of(tmp_path, TALLY.replace(GENERATOR, own)))
+
+
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_a_strategy_that_only_repeats_what_it_is_told_is_found(has_truth, tmp_path):
+    source = TALLY.replace(GENERATOR, f"{REPEATS}\n    def other(self, question):\n")
+    if not has_truth:
+        source += "    truth = is_right = None\n"
+    source = source.replace(TOLD, TOLD.replace("self.truth(context, question)", "context[0, :1]"))
+    with pytest.raises(AmplifyError, match=r"it asks '\d-\d' again, .* for \d+ of 102 questions"):
+        check_functions(trial_of(tmp_path, source))
 
 
 def test_one_context_is_enough_if_none_is_kept_from_training(tmp_path):

@@ -8,49 +8,40 @@ by `ready`.
 
 import contextlib
 import math
-from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from amplify.answers import AnswerRule
 from amplify.errors import first_line
 from amplify.experiment.validation import quote_value
-from amplify.reading.probing import ArraySpec, TaskProbe, describe_value, first_where
+from amplify.reading.own_strategies import check_strategy
+from amplify.reading.probing import (
+    A_BOOL,
+    A_CLASS,
+    A_CONTEXT,
+    A_QUESTION,
+    AN_ANSWER,
+    LEADING,
+    ArraySpec,
+    Samples,
+    TaskProbe,
+    describe_value,
+    first_where,
+)
 from amplify.task_abilities import knows_truth
 from amplify.tasks.batching import vmap_questions
-from amplify.trees.amplification import amplify, true_answers, with_environment
-from amplify.types import ASSISTANT, ENVIRONMENT, Ask, Interaction, Respond, Strategy, Task
 
 QUESTIONS = 100
 """Smallest number of questions that are asked."""
-MAX_ASKS = 256
-"""Number of sub-questions after which a strategy is considered endless."""
 NONSENSE = ("", "?", "this is no question")
 """Texts that `parse` may reject, but only with an error that the protocol allows."""
 EACH_NEEDS = (("smallest", "largest", "draw_context_of_size"),)
 """Optional parts of a task that require each other."""
 FOUND_TRUTH = ("find", "supports")
 """The same, for tasks that know the truth."""
-LEADING = ", for questions with any leading axes: question[..., 0], jnp.stack(..., axis=-1)"
-"""Hint for functions that must accept any leading axes."""
-
-A_BOOL = ArraySpec("bool", ())
-A_CONTEXT = ArraySpec("int32", ("facts", "fact_length"))
-A_QUESTION = ArraySpec("int32", ("question_length",))
-AN_ANSWER = ArraySpec("int32", ("answer_length",))
-A_CLASS = ArraySpec("int32", (), below="classes")
-
-
-class Samples(NamedTuple):
-    """Sample problems for trying a task's functions: contexts, with a question at each depth."""
-
-    contexts: Int[np.ndarray, "contexts facts fact_length"]
-    questions: Int[np.ndarray, "contexts depths question_length"]
-    keys: Key[Array, "contexts depths"]
 
 
 def check_functions(probe: TaskProbe, *, apart: bool = True) -> None:
@@ -75,7 +66,10 @@ def check_functions(probe: TaskProbe, *, apart: bool = True) -> None:
     if probe.has("find"):
         _check_search(probe, samples)
     if probe.has("strategy"):
-        _check_strategy(probe, samples)
+        answers = check_strategy(probe, samples)
+        if probe.has("parse_answer"):
+            for answer in answers[np.any(answers, axis=-1)][:8]:
+                _check_reads_back(probe, "parse_answer", answer)
 
 
 def _check_optional_parts(probe: TaskProbe) -> None:
@@ -120,6 +114,15 @@ def _keys(seeds: np.ndarray) -> Key[Array, "*b"]:
 def _check_truth(probe: TaskProbe, samples: Samples) -> None:
     contexts, questions, _ = samples
     truth = probe.call("truth", AN_ANSWER, contexts, questions, over=vmap_questions)
+    unknown = ~np.any(truth, axis=-1)
+    if np.any(unknown):
+        text = probe.shown(first_where(questions, unknown))
+        raise probe.error(
+            "truth", f'must not be zeros, which mean "don\'t know"; it is for {text!r}'
+        )
+    if truth.size > truth.shape[-1] and _all_the_same(truth.reshape(-1, truth.shape[-1])):
+        text = probe.shown(truth[0, 0])
+        raise probe.error("truth", f"must depend on the question; all that were drawn get {text!r}")
     right = probe.call("is_right", A_BOOL, contexts, questions, truth, over=vmap_questions)
     if not np.all(right):
         text, answer = (probe.shown(first_where(tokens, ~right)) for tokens in (questions, truth))
@@ -226,121 +229,3 @@ def _check_search(probe: TaskProbe, samples: Samples) -> None:
     nothing = np.zeros((1, 1, probe.task.question_length), np.int32)
     if np.any(probe.call("find", A_CONTEXT.batched(1), nothing)):
         raise probe.error("find", "must find nothing, zeros alone, for a question of zeros")
-
-
-def _check_strategy(probe: TaskProbe, samples: Samples) -> None:
-    """Checks the form of the strategy, and its answers given true sub-answers.
-
-    If the task knows no truth, sub-answers are zeros unless the environment gives them, and only
-    the form is checked.
-    """
-    task, (contexts, questions, keys) = probe.task, samples
-    has_truth = knows_truth(task)
-
-    def overseen(contexts: Array, questions: Array, keys: Array) -> tuple[Interaction, Array]:
-        helper = true_answers(task, contexts) if has_truth else _answer_zeros(task)
-        respond = with_environment(task, contexts, helper)
-        everywhere = jnp.ones(questions.shape[:-1], bool)
-        tree = amplify(
-            lambda asked, _: _checked_strategy(probe, asked), respond, questions, everywhere, keys
-        )
-        right = task.is_right if has_truth else lambda context, question, answer: jnp.any(answer)
-        return tree, vmap_questions(right)(contexts, questions, tree.answer)
-
-    with probe.catching_errors("strategy"):
-        jax.eval_shape(lambda question: _trace_strategy(probe, question), questions[0, 0])
-        tree, right = jax.device_get(jax.jit(overseen)(contexts, questions, keys))
-    for step in tree.steps:
-        primitive = step.asked & (step.sub.answered_by == ENVIRONMENT)
-        probe.check_range("strategy", A_QUESTION, step.sub.question[step.asked], "ask with")
-        probe.check_range("environment", AN_ANSWER, step.sub.answer[primitive])
-        if has_truth:
-            probe.check_range("truth", AN_ANSWER, step.sub.answer[step.asked & ~primitive])
-    probe.check_range("strategy", AN_ANSWER, tree.answer)
-    if has_truth:
-        _check_answers(probe, samples, tree.answer, right)
-    elif probe.has("parse_answer"):
-        for answer in tree.answer[right][:8]:
-            _check_reads_back(probe, "parse_answer", answer)
-
-
-def _answer_zeros(task: Task) -> Respond:
-    """A helper that answers every question with zeros, "don't know"."""
-
-    def respond(questions: Array, where: Array, keys: Array) -> Interaction:
-        answers = jnp.zeros((*where.shape, task.answer_length), jnp.int32)
-        return Interaction(questions, answers, jnp.full(where.shape, ASSISTANT))
-
-    return respond
-
-
-def _trace_strategy(probe: TaskProbe, question: Array) -> Array:
-    """Runs the strategy for a single question with zeros as sub-answers; returns the question."""
-    strategy = _checked_strategy(probe, question)
-    with contextlib.suppress(StopIteration):
-        next(strategy)
-        while True:
-            strategy.send(jnp.zeros((probe.task.answer_length,), jnp.int32))
-    return question
-
-
-def _checked_strategy(probe: TaskProbe, question: Array) -> Strategy:
-    """Runs the task's strategy and checks everything that it yields and returns."""
-    lead = question.shape[:-1]
-    hint = LEADING * bool(lead)
-    with probe.catching_errors("strategy"):
-        strategy = probe.function("strategy")(question)
-    if not isinstance(strategy, Generator):
-        raise probe.error(
-            "strategy",
-            f"must be a generator, which yields Ask(...); got {describe_value(strategy)}",
-        )
-    answers = None
-    for number in range(MAX_ASKS + 1):
-        with probe.catching_errors("strategy"):
-            try:
-                ask = next(strategy) if answers is None else strategy.send(answers)
-            except StopIteration as end:
-                probe.check_shape("strategy", AN_ANSWER.batched(*lead), end.value, hint=hint)
-                if not number:
-                    raise probe.error("strategy", "must ask something") from None
-                return end.value
-        if not isinstance(ask, Ask):
-            raise probe.error("strategy", f"must yield Ask(question); got {describe_value(ask)}")
-        form = A_QUESTION.batched(*lead)
-        probe.check_shape("strategy", form, ask.question, "yield Ask with a question,", hint)
-        if ask.where is not None:
-            form = A_BOOL.batched(*lead)
-            probe.check_shape("strategy", form, ask.where, "yield Ask with where,", hint)
-        answers = yield ask
-    raise probe.error("strategy", f"must end; it asks more than {MAX_ASKS} sub-questions")
-
-
-def _check_answers(
-    probe: TaskProbe, samples: Samples, answers: np.ndarray, right: np.ndarray
-) -> None:
-    """Checks the answers: "don't know" is allowed, errors only up to `strategy_accuracy`."""
-    silent = ~np.any(answers, axis=-1)
-    wrong = ~right & ~silent
-    least = getattr(probe.task, "strategy_accuracy", 1.0)
-    if not isinstance(least, (int, float)) or not 0 <= least <= 1:
-        raise probe.error(
-            "strategy_accuracy", f"must be a number from 0 to 1; got {quote_value(least)}"
-        )
-    if np.mean(~wrong) < least:
-        context = first_where(samples.contexts, np.any(wrong, axis=1))
-        question = first_where(samples.questions, wrong)
-        truth = np.asarray(jax.jit(probe.task.truth)(context, question))
-        asked, said, true = map(probe.shown, (question, first_where(answers, wrong), truth))
-        raise probe.error(
-            "strategy",
-            f"must be right given true sub-answers; it is wrong about {wrong.sum()} of {wrong.size}"
-            f" questions: to {asked!r} it says {said!r}, and the truth is {true!r} (an overseer"
-            " that is meant to err needs strategy_accuracy, the least share that is not wrong)",
-        )
-    if least and np.all(silent):
-        raise probe.error(
-            "strategy",
-            f'must answer given true sub-answers; it says "don\'t know" to all {silent.size}'
-            " questions that were tried",
-        )

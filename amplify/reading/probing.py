@@ -1,7 +1,7 @@
 """Calls the functions of a custom task and checks their results against array specs.
 
-Errors are one line that begins with the location in the experiment's own code. `own_tasks` knows
-the specs.
+Errors are one line that begins with the location in the experiment's own code. `own_tasks` and
+`own_strategies` know the functions.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, Key
 
 from amplify.errors import AmplifyError
 from amplify.experiment.validation import quote_value
@@ -25,6 +25,9 @@ TRACED = (
     "; values are not known while a function is traced: use jnp.where instead of if, and jnp"
     " instead of numpy"
 )
+
+LEADING = ", for questions with any leading axes: question[..., 0], jnp.stack(..., axis=-1)"
+"""Hint for functions that must accept any leading axes."""
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float)
 """Types that a function may return as an array."""
@@ -52,6 +55,21 @@ class ArraySpec(NamedTuple):
         lengths = _tuple("any" if one is None else one for one in self.shape(task))
         names = _tuple("any" if dim is None else dim for dim in self.dims)
         return f"{self.dtype} of shape {names}" + f" = {lengths}" * (names != lengths)
+
+
+A_BOOL = ArraySpec("bool", ())
+A_CONTEXT = ArraySpec("int32", ("facts", "fact_length"))
+A_QUESTION = ArraySpec("int32", ("question_length",))
+AN_ANSWER = ArraySpec("int32", ("answer_length",))
+A_CLASS = ArraySpec("int32", (), below="classes")
+
+
+class Samples(NamedTuple):
+    """Sample problems for trying a task's functions: contexts, with a question at each depth."""
+
+    contexts: Int[np.ndarray, "contexts facts fact_length"]
+    questions: Int[np.ndarray, "contexts depths question_length"]
+    keys: Key[Array, "contexts depths"]
 
 
 @dataclasses.dataclass(frozen=True)
