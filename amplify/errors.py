@@ -1,7 +1,10 @@
 """The exception for user errors, and the commands that its messages suggest."""
 
 import contextlib
+import os
 import shlex
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +46,26 @@ def quote(*paths: Path | str) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
+def command(name: str, *words: Path | str | int) -> str:
+    """Returns a command of Amplify to paste into this shell.
+
+    In an environment that is not activated, such as the one that `make` sets up, the program is
+    named by its path.
+
+    Args:
+        name: of the command, such as "compare".
+        words: its arguments; quoted.
+    """
+    program = Path(sys.executable).with_name("amplify")
+    if shutil.which("amplify") == str(program):
+        start = "amplify"
+    elif program.exists():
+        start = quote(min(str(program), os.path.relpath(program), key=len))
+    else:
+        start = f"{quote(sys.executable)} -m amplify"
+    return " ".join([start, name, *(quote(str(word)) for word in words)])
+
+
 def round_command(experiment: Path, number: int, redo: str | None = None) -> str:
     """Returns the command that runs a round, or that redoes one of its stages.
 
@@ -51,5 +74,4 @@ def round_command(experiment: Path, number: int, redo: str | None = None) -> str
         number: the round's number.
         redo: the stage to redo; None: the round is resumed.
     """
-    command = f"amplify round {quote(experiment)} --n {number}"
-    return command if redo is None else f"{command} --redo {redo}"
+    return command("round", experiment, "--n", number, *(["--redo", redo] if redo else []))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from amplify.cli import variants
 from amplify.cli.arguments import Cluster, Folder, Json
-from amplify.errors import AmplifyError, quote
+from amplify.errors import AmplifyError, command
 from amplify.launch import join_processes, launch
 from amplify.terminal import messages, output, show_comparison, show_rounds
 
@@ -128,5 +128,5 @@ def run_all(
         return
     show_comparison(stores, json)
     if not json:
-        command = f"amplify compare {quote(*paths)}"
-        output.print(Text.assemble("Figures: ", (command, "bold")), soft_wrap=True)
+        figures = command("compare", *paths)
+        output.print(Text.assemble("Figures: ", (figures, "bold")), soft_wrap=True)

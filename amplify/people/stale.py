@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amplify.answers import AnswerRule, collapse_spaces
+from amplify.errors import command, round_command
 from amplify.people.events import Event
 from amplify.people.items import Assignment, Exchange, Item, answer_of, chosen, same
 from amplify.people.log import Log
@@ -73,14 +74,14 @@ def summary(found: Sequence[Stale], experiment: Path) -> str | None:
     rounds = sorted({number for one in found for number in one.rounds})
     changes = "an answer was" if len(found) == 1 else f"{len(found)} answers were"
     line = f"{experiment}: {changes} changed after the round was closed"
-    see = f"amplify serve {experiment}"
+    see = command("serve", experiment)
     if not rows:
         return f"{line}; no training row rests on that; see /admin/stale of: {see}"
     resting = f"{len(rows)} training row{'s rest' if len(rows) > 1 else ' rests'} on that"
     return (
         f"{line}; {resting}, and with them round{'s' if len(rounds) > 1 else ''}"
         f" {_and(rounds)}; see /admin/stale of: {see}; to make the data again:"
-        f" amplify round {experiment} --n {rows[0].round} --redo data"
+        f" {round_command(experiment, rows[0].round, 'data')}"
     )
 
 

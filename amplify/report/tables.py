@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from amplify.errors import command
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL, SELECT, Difference
 from amplify.evaluation.measures import Measure
@@ -79,7 +80,7 @@ class RoundsTable:
         yield ""
         if len(shown) < len(found.rounds):
             yield Text(f"These are the latest {len(shown)} of {len(found.rounds)} rounds; for all:")
-            yield Text(f"amplify compare {found.store.path}\n", style="bold")
+            yield Text(command("compare", found.store.path) + "\n", style="bold")
         yield _verdicts(shown)
         yield _notes(found)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from amplify.errors import command, round_command
 from amplify.people import quality, results
 from amplify.people.items import Counts
 from amplify.people.records import Record, measures_of, read_records
@@ -120,6 +121,7 @@ def people(http: Request, visitor: Admin, round: str = "") -> Response:
             idle=[m.person for m in members if not m.is_admin and m.person not in begun],
             rounds=sorted(queue.rounds),
             round=number,
+            invite=command("people", view.experiment, "--invite", 1),
         )
 
 
@@ -150,4 +152,6 @@ def what_is_stale(http: Request, visitor: Admin) -> Response:
     view = admin_view.view_of(http)
     with view.read():
         found = _stale(view, read_records(view.experiment))
-        return admin_view.page(http, "stale.html", stale=found, experiment=view.experiment)
+        return admin_view.page(
+            http, "stale.html", stale=found, experiment=view.experiment, round_command=round_command
+        )

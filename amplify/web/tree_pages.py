@@ -7,6 +7,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
 
 from amplify.answers import CASELESS, AnswerRule
+from amplify.errors import command
 from amplify.people.trees import BY, TreeFilter, Trees, folded, read_trees
 from amplify.web import admin_view
 from amplify.web.admin_view import Admin
@@ -58,11 +59,12 @@ def tree(http: Request, visitor: Admin, round: int, row: int, column: int) -> Re
     """The tree behind one question of a training row."""
     found = _trees(http).at(round, row, column)
     if found is None:
+        row_of = f"--round {round} --row {row} --question {column}".split()
+        again = command("tree", admin_view.view_of(http).experiment, *row_of)
         raise HTTPException(
             404,
             f"no tree was kept of round {round}, row {row}, question {column}: only people's trees"
-            " and a sample of the others are; to recompute it: amplify tree EXPERIMENT"
-            f" --round {round} --row {row} --question {column}",
+            f" and a sample of the others are; to recompute it: {again}",
         )
     return admin_view.page(http, "tree.html", tree=found, folded=folded)
 
