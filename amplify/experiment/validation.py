@@ -140,7 +140,8 @@ def reject_unknown_keys(
     """
     for key in given:
         if key not in known:
-            hint = suggestion(key, known) or f"; allowed are {', '.join(known)}" * bool(known)
+            hint = suggestion(key, [other for other in known if other not in given])
+            hint = hint or f"; allowed are {', '.join(known)}" * bool(known)
             raise AmplifyError(f"{path}: unknown key {prefix}{_printable(key)}{hint}")
 
 

@@ -35,7 +35,7 @@ def check_class(kind: Any, section: str, named: str) -> None:
     wanted = _members(WANTED[section]) if section in WANTED else ["build"]
     there = {*dir(kind), *(field.name for field in dataclasses.fields(kind))}
     if missing := [name for name in wanted if name not in there]:
-        hint = suggestion(missing[0], sorted(there)) if len(missing) == 1 else ""
+        hint = suggestion(missing[0], sorted(there - {*wanted})) if len(missing) == 1 else ""
         raise AmplifyError(f"{named}, which lacks {', '.join(missing)}{hint}")
 
 
