@@ -117,9 +117,7 @@ def _check_truth(probe: TaskProbe, samples: Samples) -> None:
     unknown = ~np.any(truth, axis=-1)
     if np.any(unknown):
         text = probe.shown(first_where(questions, unknown))
-        raise probe.error(
-            "truth", f'must not be zeros, which mean "don\'t know"; it is for {text!r}'
-        )
+        raise probe.error("truth", f'must not be zeros ("don\'t know"); it is for {text!r}')
     if truth.size > truth.shape[-1] and _all_the_same(truth.reshape(-1, truth.shape[-1])):
         text = probe.shown(truth[0, 0])
         raise probe.error("truth", f"must depend on the question; all that were drawn get {text!r}")
