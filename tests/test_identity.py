@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from amplify.cli import commands
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, round_command
 from amplify.reading import content
 from amplify.reading.experiment_file import read_experiment
 from amplify.records import provenance
@@ -387,7 +387,7 @@ def test_a_parent_that_is_not_the_recorded_one_is_noticed_by_every_command(
     assert end.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"{folder}: round 2 was trained from round 1, which" in line
-    assert f"rm -r {folder}/002 && amplify round {folder} --n 2" in line
+    assert f"rm -r {folder}/002 && {round_command(folder, 2)}" in line
     assert (folder / "001").exists() == (change == "another")
 
 
@@ -396,7 +396,7 @@ def test_a_parent_that_is_being_made_again_is_waited_for(tmp_path):
     lineage(folder)
     Store(folder).round(1).undo("checkpoint")
     store = Store(folder)
-    with pytest.raises(AmplifyError, match=f"to rerun it: amplify round {folder} --n 1"):
+    with pytest.raises(AmplifyError, match=re.escape(f"to rerun it: {round_command(folder, 1)}")):
         store.parent_of(store.round(2))
 
 

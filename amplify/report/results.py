@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, round_command
 from amplify.evaluation.items import (
     ALL,
     FINAL,
@@ -240,7 +240,7 @@ def finished_rounds(store: Store) -> list[Round]:
     rounds = [read_round(folder) for folder in folders if folder.complete]
     if not rounds:
         raise AmplifyError(
-            f"{store.path}: no finished round yet; run: amplify round {store.path} --n 1"
+            f"{store.path}: no finished round yet; run: {round_command(store.path, 1)}"
         )
     return rounds
 
@@ -263,7 +263,7 @@ def unfinished_rounds(store: Store) -> list[str]:
     return [
         f"round {folder.number} is half done"
         f" ({', '.join(folder.record['stages']) or 'nothing'} so far);"
-        f" to go on: amplify round {store.path} --n {folder.number}"
+        f" to go on: {round_command(store.path, folder.number)}"
         for folder in folders
         if not folder.complete
     ]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, command
 from amplify.people.items import answer_of
 from amplify.people.log import Log
 from amplify.people.records import Record, descendants, read_records
@@ -245,8 +245,9 @@ def test_the_log_and_the_records_of_an_experiment_are_read(tmp_path):
     line = summary(found, Path("rounds/people"))
     assert line == (
         "rounds/people: an answer was changed after the round was closed; 1 training row rests on"
-        " that, and with them rounds 1 and 2; see /admin/stale of: amplify serve rounds/people; to"
-        " make the data again: amplify round rounds/people --n 1 --redo data"
+        " that, and with them rounds 1 and 2; see /admin/stale of:"
+        f" {command('serve', 'rounds/people')}; to make the data again:"
+        f" {command('round', 'rounds/people', '--n', 1, '--redo', 'data')}"
     )
     (tmp_path / "001" / "record.json").write_text("{")
     with pytest.raises(AmplifyError, match=r"001/record\.json: damaged record"):
