@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from amplify import signals, words
-from amplify.comparison import Comparison, data_frame
+from amplify.comparison import Comparison, data_frame, results_frame
 from amplify.errors import AmplifyError
 from amplify.evaluation.answering import answer_alone, check_tokens
 from amplify.files.json_lines import read_lines
@@ -25,7 +25,7 @@ from amplify.inspection import FoundTree, training_tree
 from amplify.oversight.restore import load_assistant
 from amplify.reading import derived
 from amplify.records.round_folder import RoundFolder, read_evals
-from amplify.report import results
+from amplify.report import costs
 from amplify.store import Store
 from amplify.task_abilities import search_of
 
@@ -120,15 +120,22 @@ class Experiment:
     def results(self) -> "pandas.DataFrame":
         """Means of all measures by round, split and class, as in `amplify compare --json`.
 
+        What is nested in JSON has plain columns here: intervals, costs and calls.
+
         >>> list(experiment.results.columns)[:5]
         ['experiment', 'round', 'split', 'class', 'alone']
+        >>> experiment.results[["alone.low", "alone.high", "cost.seconds"]].shape
+        (24, 3)
         """
-        return data_frame(results(self._store))
+        return results_frame([self._store])
 
     @property
     def ledger(self) -> "pandas.DataFrame":
         """The cost of the rounds, one a row, in answers of people and models, and seconds."""
-        rows = [{"round": one.number, **one.ledger} for one in self.rounds]
+        rows = [
+            {"round": one.number, **one.ledger, "calls": costs.nested(one.record)}
+            for one in self.rounds
+        ]
         return data_frame(rows)
 
     def run(self, n: int) -> "Experiment":

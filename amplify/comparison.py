@@ -1,13 +1,14 @@
 """Experiments side by side, as `amplify.compare` returns them."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amplify.report import group_plots, plots, results, write_comparison
+from amplify.report import results, write_comparison
 from amplify.report.group_rows import difference_rows, group_rows
 from amplify.report.groups import groups_of
+from amplify.report.pages import comparison_png
 from amplify.report.results import read_results
 from amplify.store import Store
 
@@ -29,7 +30,7 @@ class Comparison:
     @functools.cached_property
     def table(self) -> "pandas.DataFrame":
         """Means of all measures by experiment, round, split and class."""
-        return data_frame([row for store in self._stores for row in results(store)])
+        return results_frame(self._stores)
 
     @functools.cached_property
     def seeds(self) -> "pandas.DataFrame":
@@ -46,9 +47,7 @@ class Comparison:
         return data_frame([*difference_rows(self._groups)])
 
     def _repr_png_(self) -> bytes:
-        if len(self._stores) == 1:
-            return plots.png(self._results)
-        return group_plots.png(self._groups)
+        return comparison_png(self._results, self._groups)
 
     def save(self) -> list[Path]:
         """Writes `compare.html`, `compare.png` and `compare.cost.png` to the first experiment.
@@ -59,8 +58,42 @@ class Comparison:
         return list(write_comparison(self._stores))
 
 
+def results_frame(stores: Sequence[Store]) -> "pandas.DataFrame":
+    """Returns the results of experiments as a data frame, see `report.results`."""
+    rows = [row for store in stores for row in results(store)]
+    # Calls by stage, purpose and part have columns of their own.
+    return data_frame([{**row, "cost": {**row["cost"], "calls": {}}} for row in rows])
+
+
 def data_frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
-    """Returns rows as a data frame."""
+    """Returns rows as a data frame of plain columns.
+
+    What is nested has a column for each value, such as `cost.seconds`. The ends of the interval of
+    the measure `alone` are `alone.low` and `alone.high`.
+
+    Args:
+        rows: as for JSON.
+    """
     import pandas  # slow to import
 
-    return pandas.DataFrame(list(rows))
+    return pandas.DataFrame([dict(_flat(row)) for row in rows])
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        name = f"{prefix}{key}"
+        if key == "intervals":
+            for measure, interval in value.items():
+                yield from _ends(measure, interval)
+        elif key == "interval":
+            yield from _ends(name, value)
+        elif isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _ends(name: str, interval: Sequence[float] | None) -> Iterator[tuple[str, float | None]]:
+    low, high = interval or (None, None)
+    yield f"{name}.low", low
+    yield f"{name}.high", high

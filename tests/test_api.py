@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,14 @@ def test_results_are_those_of_the_command(experiment, folder, capsys):
     table = amplify.compare(folder).table
     assert table.alone.tolist() == [row["alone"] for row in rows]
     assert experiment.results.equals(table)
+    assert not any(isinstance(value, dict | list) for value in table.to_numpy().ravel())
+    lows = [(row["intervals"]["alone"] or [math.nan])[0] for row in rows]
+    assert np.array_equal(table["alone.low"], lows, equal_nan=True)
+    assert table["interval.high"].tolist() == table["alone.high"].tolist()
+    assert table["cost.seconds"].tolist() == [row["cost"]["seconds"] for row in rows]
+    assert table["calls.evals.evals.overseer"][0] == rows[0]["calls"]["evals"]["evals"]["overseer"]
+    ledger = experiment.ledger
+    assert not any(isinstance(value, dict | list) for value in ledger.to_numpy().ravel())
     final = experiment.best.evals.query("split == 'final'")
     of_best = table.query(f"round == {experiment.best.number} and split == 'final'")
     means = final.groupby("class").alone.mean().to_dict()
