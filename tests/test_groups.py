@@ -82,6 +82,16 @@ def test_the_terminal_names_the_interval_and_pairs_groups(stores, other):
     assert "they do not include other seeds" in lone
 
 
+def test_the_terminal_has_the_last_verdict_of_each_seed(stores, other):
+    said = " ".join(printed(report.comparison([*stores, other])).split())
+    assert (
+        "Last verdicts of x, 3 seeds: seed 0 ✓ promoted in round 2, seed 1 ✓ promoted in round 2,"
+        " seed 2 ? inconclusive in round 2." in said
+    )
+    assert "Last verdicts of other" not in said
+    assert "Last verdicts" not in printed(report.comparison([stores[0], other]))
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_every_experiment_is_in_a_table_of_any_width(stores, other, tmp_path, width):
     more = [
@@ -126,6 +136,10 @@ def test_python_has_the_same_numbers(stores, other, capsys):
     changes = [row["difference"] for row in rows if "minus" in row]
     assert comparison.differences.difference.tolist() == changes
     assert len(comparison.table) == len([r for r in rows if "seeds" not in r and "minus" not in r])
+    columns = {*comparison.seeds.columns, *comparison.differences.columns}
+    assert {"alone.low", "alone.high", "interval.low", "interval.high"} <= columns
+    [mean, *_] = [row for row in rows if "seeds" in row]
+    assert comparison.seeds["alone.low"][0] == mean["intervals"]["alone"][0]
     assert comparison._repr_png_().startswith(b"\x89PNG")
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from amplify import report
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, command, round_command
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, Difference, Items, difference
 from amplify.evaluation.measures import ALONE, KNOWN
@@ -315,14 +316,14 @@ def test_without_a_finished_round_the_command_that_makes_one_is_named(tmp_path, 
     with pytest.raises(AmplifyError) as error:
         show(store)
     path = tmp_path / "wildcard"
-    assert str(error.value) == f"{path}: no finished round yet; run: amplify round {path} --n 1"
+    assert str(error.value) == f"{path}: no finished round yet; run: {round_command(path, 1)}"
 
 
 def test_a_half_done_round_is_not_counted_and_how_to_go_on_is_said(store):
     store = change_record(store, LAST, status="started", stages={"data": {}, "checkpoint": {}})
     assert max(row["round"] for row in report.results(store)) == LAST - 1
     line = f"round {LAST} is half done (distillation/data, distillation/checkpoint so far);"
-    command = f"to go on: amplify round {store.path} --n {LAST}"
+    command = f"to go on: {round_command(store.path, LAST)}"
     for show in (report.rounds_table(store), report.comparison([store])):
         assert f"{line} {command}" in " ".join(printed(show, width=200).split())
     [page, *_] = report.write_comparison([store])
@@ -612,14 +613,36 @@ def test_two_experiments_on_other_questions_are_compared_unpaired_and_it_is_said
     assert rows.count("unpaired") == len(CLASSES) + 1
 
 
-def test_experiments_without_a_class_in_common_are_said_to_have_none(store, tmp_path, monkeypatch):
-    def strange(number):
-        return [{**row, "class": f"depth {row['class']}"} for row in learning(number)]
+def strange(number):
+    """Evals of a task that has other classes."""
+    return [{**row, "class": f"depth {row['class']}"} for row in learning(number)]
 
-    other = write_experiment(tmp_path / "other", rounds=1, items=strange)
-    monkeypatch.setattr(type(other.experiment.task), "classes", ())
-    text = printed(report.comparison([store, other]))
+
+@pytest.fixture
+def apart(tmp_path):
+    return write_experiment(tmp_path / "other", rounds=3, items=strange)
+
+
+def test_experiments_without_a_class_in_common_are_said_to_have_none(store, apart):
+    said = " ".join(printed(report.comparison([store, apart])).split())
+    assert said == (
+        "wildcard and other have no class of questions in common, so nothing compares them. Each by"
+        f" itself: {command('compare', store.path)}; {command('compare', apart.path)}"
+    )
+    paths = report.write_comparison([store, apart])
+    assert [path.name for path in paths] == ["compare-other.html", "compare-other.png"]
+    page = Page(paths[0])
+    assert "wildcard and other have no class of questions in common" in page.text
+    assert "change" in page.columns  # of each experiment by itself
+    assert "wildcard \N{BLACK STAR} 3" not in page.text
+    assert paths[1].read_bytes() == plots.png([read_results(one) for one in (store, apart)])
+
+
+def test_of_three_experiments_those_that_share_classes_are_compared(store, apart, tmp_path):
+    third = write_experiment(tmp_path / "third", rounds=3, letters=4)
+    text = printed(report.comparison([store, apart, third]))
     assert "They have no class in common." in text
+    assert "wildcard ★ 3 and third ★ 2" in text
 
 
 def test_a_tree_says_who_answered_and_what_is_right_and_reads_no_markup():
@@ -643,6 +666,39 @@ def test_each_class_is_shaded_where_it_was_learned(store):
         "2 wildcards": (1, 2),
         "3 wildcards": (2, 3),
     }
+
+
+def test_the_only_step_is_not_shaded_and_the_legend_does_not_mention_it(tmp_path):
+    store = write_experiment(tmp_path / "short", rounds=2)
+    found = read_results(store)
+    assert not plots.is_shaded(found)
+    assert all(plots.last_step(row, ALONE) is None for row in plots.panels(found).values())
+    [page, *_] = report.write_comparison([store])
+    assert plots.SHADED not in Page(page).text
+    assert "shaded" not in Page(page).text
+
+
+def test_pages_and_pictures_have_the_same_ticks(store):
+    found = read_results(store)
+    of_page = plots.interactive(found, plots.styles([found]))["spec"]["layer"][2]["encoding"]
+    figure = Figure()
+    axes = figure.add_subplot()
+    plots.prepare_axes(axes, "", 0.0, float(LAST), "round", integer=True)
+    assert of_page["x"]["axis"]["values"] == axes.get_xticks().tolist() == [0, 1, 2, 3, 4]
+    assert [100 * share for share in of_page["y"]["axis"]["values"]] == axes.get_yticks().tolist()
+    assert [100 * end for end in of_page["y"]["scale"]["domain"]] == [*axes.get_ylim()]
+
+
+def test_keys_are_shown_as_an_experiment_file_has_them(store):
+    values = {"a": True, "b": (), "c": (1, 2), "d": None, "e": "x", "f": 0.5, "g": [{"h": "i"}]}
+    shown = {key: value for key, [value], _ in pages.key_rows([values])}
+    assert shown == {
+        "a": "true", "b": "[]", "c": "[1, 2]", "d": figures.MISSING, "e": "x", "f": "0.5",
+        "g": '[{h = "i"}]',
+    }  # fmt: skip
+    [page, *_] = report.write_comparison([store])
+    assert "[]" in Page(page).text
+    assert not {"()", "True", "False", "None"} & {*Page(page).text.split()}
 
 
 def test_a_class_that_was_never_learned_is_not_shaded():

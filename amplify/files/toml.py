@@ -14,11 +14,11 @@ def dumps(table: Table) -> str:
     Args:
         table: strings, numbers, booleans, lists and tables; other values are written as strings.
     """
-    keys = [f"{_key(name)} = {_value(value)}" for name, value in table.items() if not _is(value)]
+    keys = [f"{_key(name)} = {value(one)}" for name, one in table.items() if not _is(one)]
     parts = ["\n".join(keys)] if keys else []
-    for name, value in table.items():
-        if _is(value):
-            lines = [f"{_key(key)} = {_value(inner)}" for key, inner in value.items()]
+    for name, one in table.items():
+        if _is(one):
+            lines = [f"{_key(key)} = {value(inner)}" for key, inner in one.items()]
             parts.append("\n".join([f"[{_key(name)}]", *lines]))
     return "\n\n".join(parts) + "\n"
 
@@ -31,17 +31,18 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if _is(value):
-        inner = ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items())
+def value(of: Any) -> str:
+    """Returns a value as TOML: strings, numbers, booleans, lists and tables; others as strings."""
+    if isinstance(of, bool):
+        return str(of).lower()
+    if isinstance(of, int | float):
+        return repr(of)
+    if isinstance(of, list | tuple):
+        return f"[{', '.join(map(value, of))}]"
+    if _is(of):
+        inner = ", ".join(f"{_key(key)} = {value(one)}" for key, one in of.items())
         return f"{{{inner}}}"
-    return _string(str(value))
+    return _string(str(of))
 
 
 def _string(text: str) -> str:

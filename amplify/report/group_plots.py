@@ -6,13 +6,13 @@ markers. Thin lines are the seeds of a group.
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.evaluation.statistics import Proportion
-from amplify.report import formats
+from amplify.report import formats, ticks
 from amplify.report.efforts import Axis, compute, effort
 from amplify.report.groups import Group, interval_words, judged_measure
 from amplify.report.plots import (
@@ -23,6 +23,8 @@ from amplify.report.plots import (
     Style,
     plain,
     prepare_axes,
+    round_axis,
+    share_axis,
     stroke,
 )
 from amplify.report.results import Score
@@ -31,11 +33,6 @@ if TYPE_CHECKING:  # importing them takes longer than running most commands, see
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COST_TICKS: Mapping[str, Any] = {
-    "tickCount": 5,
-    "labelFlush": True,  # so that labels of neighbouring panels do not overlap
-    "labelExpr": "datum.value ? format(datum.value, '~s') : '0'",
-}
 APART = 0.07
 """Distance between the points of two groups in the same round, so that intervals do not overlap."""
 
@@ -62,18 +59,11 @@ def group_styles(groups: Sequence[Group]) -> list[Style]:
 
 def class_panels(groups: Sequence[Group]) -> list[Panel]:
     """Returns a panel for each class by round and, if there are several, one for all classes."""
-    labels = list(
-        dict.fromkeys(label for group in groups for label in group.scores if label != ALL)
-    )
-    labels = [label for label in labels if any(_items(group, label) for group in groups)]
+    labels = list(dict.fromkeys(label for group in groups for label in group.labels))
     return [
         Panel(label, "round", *_by_round(groups, label), integer=True)
         for label in ([*labels, ALL] if len(labels) > 1 else labels or [ALL])
     ]
-
-
-def _items(group: Group, label: str) -> int:
-    return sum(score.items for score in group.scores.get(label, []))
 
 
 def _by_round(groups: Sequence[Group], label: str) -> tuple[list[Any], list[Any]]:
@@ -205,8 +195,6 @@ def _legend(figure: "Figure", groups: Sequence[Group], drawn: Sequence[Style], t
 
 
 def _draw(axes: "Axes", panel: Panel, drawn: Sequence[Style], measure: str) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
     for style, line, seeds in reversed(list(zip(drawn, panel.lines, panel.seeds, strict=True))):
         for one in seeds:
             points = _points(one, measure)
@@ -226,9 +214,6 @@ def _draw(axes: "Axes", panel: Panel, drawn: Sequence[Style], measure: str) -> N
     positions = [at for line in panel.lines for at, _ in line]
     title = "" if panel.title == panel.axis else panel.title
     prepare_axes(axes, title, min(positions), max(positions), panel.axis, panel.integer)
-    if not panel.integer:
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _points(line: Sequence[tuple[float, Score]], measure: str) -> list[tuple[float, Proportion]]:
@@ -257,11 +242,10 @@ def interactive(groups: Sequence[Group], panels: Sequence[Panel]) -> dict[str, A
     numbers = sorted(
         {score.number for panel in panels for line in panel.lines for _, score in line}
     )
-    few = {"values": numbers} if len(numbers) <= 8 else {"tickMinStep": 1}
-    ticks: Mapping[str, Any] = {"format": "d", "title": "round", **few}
-    axis = altair.Axis(grid=False, **(ticks if rounds else COST_TICKS))
+    costs = altair.Axis(grid=False, **ticks.VEGA_COSTS)
+    axis = round_axis(min(numbers), max(numbers)) if rounds else costs
     x = altair.X("at:Q", axis=axis, title="round" if rounds else None)
-    y = altair.Y("mean:Q", title=None, axis=altair.Axis(format="%", tickCount=4))
+    y = share_axis()
     base = altair.Chart().encode(
         x=x, color=altair.Color("experiment:N", scale=colours, legend=None)
     )

@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.console import Group as Together
 from rich.text import Text
 
-from amplify.errors import quote
+from amplify.errors import command
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL
 from amplify.evaluation.statistics import Proportion
@@ -19,6 +19,8 @@ from amplify.report.groups import (
     differences,
     interval_words,
     judged_measure,
+    nothing_in_common,
+    seed_of,
 )
 from amplify.report.results import read_results, unfinished_rounds
 from amplify.report.tables import change_cells, experiment_tables, new_table, two_lines
@@ -40,8 +42,12 @@ def comparison(stores: Sequence[Store]) -> RenderableType:
     if len(stores) == 1:
         return experiment_tables(read_results(stores[0]))
     groups = read_groups(stores)
+    if apart := nothing_in_common(groups):
+        alone = "; ".join(command("compare", store.path) for store in stores)
+        return Text(f"{apart} Each by itself: {alone}")
     parts: list[RenderableType] = [_title(groups), ""]
-    parts += [GroupTables(groups), *(_difference(groups[0], other) for other in groups[1:])]
+    parts += [GroupTables(groups), *_verdicts(groups)]
+    parts += [_difference(groups[0], other) for other in groups[1:]]
     if len(groups) > 1:
         parts.append(Text(formats.PAIRING, style="dim"))
     return Together(*parts, _notes(stores, groups))
@@ -91,6 +97,19 @@ class GroupTables:
         return formats.mean_about(mean, judged_measure(self.groups))
 
 
+def _verdicts(groups: Sequence[Group]) -> Iterator[Text]:
+    """Yields the verdict of each seed's last round, a line for each group of several seeds."""
+    for group in groups:
+        if len(group.members) > 1:
+            said = [
+                f"seed {seed_of(found.store)} {formats.verdict_words(last.folder.verdict)}"
+                f" in round {last.number}"
+                for found in group.members
+                for last in found.rounds[-1:]
+            ]
+            yield Text(f"Last verdicts of {group.name}: {', '.join(said)}.\n")
+
+
 def _difference(one: Group, two: Group) -> RenderableType:
     rows, measure = differences(one, two), judged_measure([one])
     each = " seed" if max(len(one.members), len(two.members)) > 1 else ""
@@ -126,7 +145,7 @@ def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> Text:
         interval_words(groups),
         *missing,
         *(line for store in stores for line in unfinished_rounds(store)),
-        "Other measures, verdicts and costs of one experiment: amplify compare"
-        f" {quote(stores[0].path)}",
+        "Other measures, verdicts and costs of one experiment:"
+        f" {command('compare', stores[0].path)}",
     ]
     return Text("\n".join(lines), style="dim")

@@ -55,6 +55,15 @@ class Group:
         return f"{self.name} ★ {', '.join(map(str, numbers))}"
 
     @property
+    def labels(self) -> list[str]:
+        """The classes of which there are questions."""
+        return [
+            label
+            for label, row in self.scores.items()
+            if label != ALL and any(score.items for score in row)
+        ]
+
+    @property
     def numbers(self) -> list[int]:
         """The rounds that all members have finished."""
         return common_rounds(self.members)
@@ -177,9 +186,8 @@ def differences(one: Group, two: Group) -> list[Across]:
     Returns:
         A comparison for each class that both have; also for ALL, if they have the same classes.
     """
-    labels = [[label for label in group.scores if label != ALL] for group in (one, two)]
-    shared = [label for label in labels[0] if label in labels[1]]
-    if set(labels[0]) == set(labels[1]):
+    shared = [label for label in one.labels if label in two.labels]
+    if {*one.labels} == {*two.labels}:
         shared.append(ALL)
     return [_across(one, two, label) for label in shared]
 
@@ -194,6 +202,15 @@ def _across(one: Group, two: Group, label: str) -> Across:
     return Across(label, means[0], means[1], change)
 
 
+def nothing_in_common(groups: Sequence[Group]) -> str | None:
+    """Says that no class of questions is that of two groups; None if one is."""
+    labels = Counter(label for group in groups for label in group.labels)
+    if len(groups) == 1 or max(labels.values(), default=0) > 1:
+        return None
+    names = " and ".join(group.name for group in groups)
+    return f"{names} have no class of questions in common, so nothing compares them."
+
+
 def by_class(
     groups: Sequence[Group],
 ) -> Iterator[tuple[str, list[tuple[str, list[Proportion | None]]]]]:
@@ -205,7 +222,7 @@ def by_class(
         groups: compared by the measure of the first one's gate.
     """
     judged = judged_measure(groups).name
-    labels = dict.fromkeys(label for group in groups for label in group.scores if label != ALL)
+    labels = dict.fromkeys(label for group in groups for label in group.labels)
     for label in (*labels, ALL):
         found = [{s.number: s for s in group.scores.get(label, [])} for group in groups]
         numbers = sorted({number for scores in found for number in scores})

@@ -19,13 +19,20 @@ from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL, SELECT
 from amplify.evaluation.measures import LIVE, Measure, in_order
 from amplify.evaluation.statistics.clusters import FEWEST
-from amplify.files import writing
+from amplify.files import toml, writing
 from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
 from amplify.report import audits, costs, formats, group_plots, plots
 from amplify.report.curve import curve, evaluated_rows, measures_curve, value_curve
-from amplify.report.groups import Group, by_class, differences, groups_of, interval_words
+from amplify.report.groups import (
+    Group,
+    by_class,
+    differences,
+    groups_of,
+    interval_words,
+    nothing_in_common,
+)
 from amplify.report.results import (
     Results,
     gains,
@@ -98,8 +105,25 @@ def write_comparison(stores: list[Store]) -> list[Path]:
     experiments = [read_results(store) for store in stores]
     groups = groups_of(experiments)
     write_atomically(page, _comparison(experiments, groups))
-    drawn = plots.png(experiments) if len(stores) == 1 else group_plots.png(groups)
-    return [page, *_write_pictures({picture: drawn, costly: group_plots.costs_png(groups)})]
+    drawn: dict[Path, bytes | None] = {picture: comparison_png(experiments, groups)}
+    if nothing_in_common(groups) is None:
+        drawn[costly] = group_plots.costs_png(groups)
+    return [page, *_write_pictures(drawn)]
+
+
+def comparison_png(experiments: Sequence[Results], groups: Sequence[Group]) -> bytes:
+    """Draws experiments on one axis; below each other if there is nothing to compare.
+
+    Args:
+        experiments: their results.
+        groups: the same, in groups.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    if len(experiments) == 1 or nothing_in_common(groups):
+        return plots.png(experiments)
+    return group_plots.png(groups)
 
 
 def _stem(others: Sequence[str]) -> str:
@@ -123,7 +147,8 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
     """The page of a comparison."""
     drawn = plots.styles(experiments)
     measures = [m for found in experiments for m in (*found.measures, found.judged)]
-    several = len(experiments) > 1
+    apart = nothing_in_common(groups)
+    compared = len(experiments) > 1 and not apart
     panels, notes = group_plots.cost_panels(groups)
     return _render(
         "compare.html",
@@ -138,34 +163,43 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
             for found in experiments
         ],
         groups=groups,
+        apart=apart,
+        compared=compared,
         group_styles=group_plots.group_styles(groups),
         group_chart=group_plots.interactive(groups, group_plots.class_panels(groups))
-        if several
+        if compared
         else None,
-        cost_chart=group_plots.interactive(groups, panels) if panels else None,
+        cost_chart=group_plots.interactive(groups, panels) if panels and not apart else None,
         cost_notes=notes,
         differences=[(other, differences(groups[0], other)) for other in groups[1:]],
         intervals=interval_words(groups),
-        group_rows=[*by_class(groups)] if several else [],
+        group_rows=[*by_class(groups)] if compared else [],
         drawn=drawn,
-        shaded=plots.SHADED,
-        keys=_keys([found.store.experiment.values for found in experiments]),
+        shaded=plots.SHADED if any(map(plots.is_shaded, experiments)) else "",
+        keys=key_rows([found.store.experiment.values for found in experiments]),
         titles=_titles(measures),
         definitions=definitions(measures, experiments[0].judged),
         vega=plots.vega(),
     )
 
 
-def _keys(values: list[Any]) -> list[tuple[str, list[Any], bool]]:
-    """Returns each key, its value in each experiment, and whether these differ; those first."""
+def key_rows(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """Returns each key, its value in each experiment, and whether these differ; those first.
+
+    Args:
+        values: the values of each experiment by key.
+    """
     names = dict.fromkeys(key for some in values for key in some)
-    rows = [(key, [_or_missing(some.get(key)) for some in values]) for key in names]
+    rows = [(key, [_as_written(some.get(key)) for some in values]) for key in names]
     table = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
     return sorted(table, key=lambda row: not row[2])
 
 
-def _or_missing(value: Any) -> Any:
-    return figures.MISSING if value is None else value
+def _as_written(value: Any) -> str:
+    """A value as an experiment file has it; text without quotes."""
+    if value is None:
+        return figures.MISSING
+    return value if isinstance(value, str) else toml.value(value)
 
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:
@@ -214,7 +248,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),
-        keys=_keys([this.record["experiment"]]),
+        keys=key_rows([this.record["experiment"]]),
         titles=_titles([*measures, *known]),
         definitions=definitions([*measures, *known], judged),
     )

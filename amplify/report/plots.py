@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.evaluation.measures import Measure, in_order
-from amplify.report import formats
+from amplify.report import formats, ticks
 from amplify.report.results import Results, Score
 
 # matplotlib and altair are imported where they draw: importing either takes longer than running
@@ -89,14 +89,22 @@ def last_step(row: list[Score], measure: Measure) -> tuple[Score, Score] | None:
         measure: the one to compare.
 
     Returns:
-        The two rounds, earlier first; None if the first round did as well, so nothing was learned.
+        The two rounds, earlier first; None if the first round did as well, so nothing was learned,
+        or if there is only one step.
     """
+    if len(row) < 3:
+        return None
     means = [score.means.get(measure.name) for score in row]
     intervals = [mean.interval if mean else None for mean in means]
     best = max((interval[0] for interval in intervals if interval), default=0.0)
     reached = [interval is not None and interval[1] >= best for interval in intervals]
     steps = zip(itertools.pairwise(row), itertools.pairwise(reached), strict=True)
     return next((step for step, (was, now) in steps if now), None) if not reached[0] else None
+
+
+def is_shaded(found: Results) -> bool:
+    """Whether a step is shaded in the panel of any class."""
+    return any(last_step(row, found.judged) for row in panels(found).values())
 
 
 def png(experiments: Sequence[Results]) -> bytes:
@@ -117,7 +125,7 @@ def png(experiments: Sequence[Results]) -> bytes:
     drawn = styles(experiments)
     for part, found, height, count in zip(parts, experiments, heights, rows, strict=True):
         _draw(part, found, drawn, height, count)
-    _draw_legend(parts[0], drawn, heights[0])
+    _draw_legend(parts[0], drawn, any(map(is_shaded, experiments)), heights[0])
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
@@ -146,7 +154,9 @@ def _draw(
         axes.tick_params(labelleft=index % columns == 0)
 
 
-def _draw_legend(part: "SubFigure", drawn: dict[Measure, Style], height: float) -> None:
+def _draw_legend(
+    part: "SubFigure", drawn: dict[Measure, Style], shaded: bool, height: float
+) -> None:
     """Draws the legend at the top right."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -156,7 +166,7 @@ def _draw_legend(part: "SubFigure", drawn: dict[Measure, Style], height: float) 
         for measure, style in drawn.items()
     ]
     part.legend(
-        handles=[*lines, Patch(label=SHADED, **STEP)],
+        handles=[*lines, *[Patch(label=SHADED, **STEP)] * shaded],
         loc="upper right", bbox_to_anchor=(0.99, 1 - 0.06 / height), ncols=min(4, len(lines) + 1),
         borderpad=0, frameon=False, fontsize=9, labelcolor=FAINT, handlelength=2.6,
         columnspacing=1.6, labelspacing=0.3,
@@ -209,14 +219,18 @@ def prepare_axes(
         across: title of the horizontal axis.
         integer: whether its ticks are whole numbers.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
     title = plain(figures.short(title, 22))
     axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
     margin = 0.25 if integer else 0.03 * (last - first) or 1
-    axes.set(xlim=(first - margin, last + margin), ylim=(0, 100), yticks=range(0, 101, 25))
+    axes.set(xlim=(first - margin, last + margin), ylim=(0, 100))
+    axes.set_yticks([100 * share for share in ticks.SHARES])
     if integer:
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        axes.set_xticks(ticks.of_rounds(round(first), round(last)))
+    else:
+        costs = ticks.of_costs(first, last)
+        axes.set_xticks(costs, [ticks.cost(value) for value in costs])
     axes.yaxis.set_major_formatter(PercentFormatter())
     axes.set_xlabel(plain(across), size=8.5, color=FAINT, labelpad=2)
     axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
@@ -235,8 +249,7 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
 
     shown, names = panels(found), [measure.title for measure in drawn]
     numbers = [score.number for score in found.scores[ALL]]
-    ticks = {"values": numbers} if len(numbers) <= 8 else {"tickMinStep": 1}
-    rounds = altair.Axis(title="round", format="d", grid=False, **ticks)
+    rounds = round_axis(min(numbers), max(numbers))
 
     def scale(of: list[Any]) -> Any:
         return altair.Scale(domain=names, range=of)
@@ -245,7 +258,6 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
     dashes = scale([[2 * length for length in style.dashes] or [1, 0] for style in drawn.values()])
     fills = scale([style.colour if style.filled else "transparent" for style in drawn.values()])
     shapes = scale([style.shape for style in drawn.values()])
-    share = altair.Y("mean:Q", title=None, axis=altair.Axis(format="%", tickCount=4))
     tooltip = [
         altair.Tooltip("class:N"),
         altair.Tooltip("round:Q"),
@@ -266,10 +278,10 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
         ),
         base.mark_rule().encode(y=altair.Y("low:Q", title=None), y2="high:Q"),
         base.mark_line(strokeWidth=2).encode(
-            y=share, strokeDash=altair.StrokeDash("measure:N", scale=dashes, legend=None)
+            y=share_axis(), strokeDash=altair.StrokeDash("measure:N", scale=dashes, legend=None)
         ),
         base.mark_point(size=55, opacity=1).encode(
-            y=share,
+            y=share_axis(),
             fill=altair.Fill("measure:N", scale=fills, legend=None),
             shape=altair.Shape("measure:N", scale=shapes, legend=None),
             tooltip=tooltip,
@@ -286,6 +298,28 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
     )
     # Each panel has its own axis: shared axes would also be drawn below missing panels.
     return grid.resolve_axis(x="independent").to_dict()
+
+
+def round_axis(first: int, last: int) -> Any:
+    """Returns altair's axis of rounds.
+
+    Args:
+        first: number of the first round.
+        last: of the last one.
+    """
+    import altair
+
+    values = ticks.of_rounds(first, last)
+    return altair.Axis(title="round", format="d", grid=False, values=values, tickCount=len(values))
+
+
+def share_axis() -> Any:
+    """Returns altair's encoding of a mean that is a fraction."""
+    import altair
+
+    scale = altair.Scale(domain=[ticks.SHARES[0], ticks.SHARES[-1]])
+    axis = altair.Axis(format="%", values=list(ticks.SHARES), tickCount=len(ticks.SHARES))
+    return altair.Y("mean:Q", title=None, scale=scale, axis=axis)
 
 
 def _points(found: Results, drawn: dict[Measure, Style]) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from amplify import report
+from amplify.report import ticks
+from tests.test_groups import seeded
 from tests.test_report import write_experiment
 from tests.web.processes import browser, chromium
 
@@ -28,6 +30,24 @@ GAP = """() => {
 }"""
 
 
+BROKEN = """() => {
+    const broken = [];
+    for (const cell of document.querySelectorAll(".wide td, .wide th")) {
+        const range = document.createRange();
+        const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+            for (const word of walker.currentNode.data.matchAll(/\\w+/g)) {
+                range.setStart(walker.currentNode, word.index);
+                range.setEnd(walker.currentNode, word.index + word[0].length);
+                if (range.getClientRects().length > 1) broken.push(word[0]);
+            }
+        }
+    }
+    return broken;
+}"""
+"""Words in tables that are broken into several lines."""
+
+
 @pytest.fixture(scope="module")
 def chrome():
     with browser() as there:
@@ -38,6 +58,14 @@ def chrome():
 def comparison(tmp_path_factory):
     store = write_experiment(tmp_path_factory.mktemp("rounds") / "wildcard")
     [page, *_] = report.write_comparison([store])
+    return page
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several")
+    stores = [seeded(folder / f"seed-{seed}", seed, "seed = 0", rounds=2) for seed in range(4)]
+    [page, *_] = report.write_comparison(stores)
     return page
 
 
@@ -52,6 +80,27 @@ def opened(chrome, path, width):
 def test_percentages_keep_clear_of_the_axis(chrome, comparison, width):
     page = opened(chrome, comparison, width)
     assert page.evaluate(GAP) >= 6
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_tables_break_no_word_and_scroll_by_themselves(chrome, comparison, several, width):
+    for path in (comparison, several):
+        page = opened(chrome, path, width)
+        page.evaluate(
+            "() => { for (const d of document.querySelectorAll('details')) d.open = true; }"
+        )
+        assert page.evaluate(BROKEN) == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        page.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_axis_has_the_ticks_of_the_picture(chrome, comparison, width):
+    page = opened(chrome, comparison, width)
+    texts = page.locator(".chart").first.locator(".role-axis-label text").all_text_contents()
+    shares = list(dict.fromkeys(text for text in texts if text.endswith("%")))
+    assert shares == [f"{100 * share:.0f}%" for share in ticks.SHARES]
     page.context.close()
 
 
