@@ -89,7 +89,6 @@ def _follow(
         told: what a strategy that asks its own question is told instead.
     """
     task = probe.task
-    everywhere = np.ones(samples.questions.shape[:2], bool)
 
     def overseen(contexts: Array, questions: Array, told: Array | None, keys: Array) -> Interaction:
         def help_with(asked: Array, where: Array, _: Array) -> Interaction:
@@ -105,7 +104,7 @@ def _follow(
             lambda asked, _: _checked_strategy(probe, asked),
             with_environment(task, contexts, help_with),
             questions,
-            jnp.asarray(everywhere),
+            jnp.ones(questions.shape[:-1], bool),
             keys,
             parts={calls.ENVIRONMENT: environment_alone(task, contexts)},
         )
