@@ -160,7 +160,10 @@ def test_any_text_for_seeds_is_seeds_or_one_clear_line(text):
         (["--set", "=3", "--as", "{new}"], "must be KEY=VALUE"),
         (["--set", "seed=1", "--set", "seed=2", "--as", "{new}"], "seed is given twice"),
         (["--set", "seed=1", "--set", "seed.x=2", "--as", "{new}"], "seed.x is given twice"),
-        (["--set", "training.stepz=5", "--as", "{new}"], "--set: unknown key training.stepz; did"),
+        (
+            ["--set", "training.stepz=5", "--as", "{new}"],
+            "training.stepz; did you mean steps, which",
+        ),
         (["--set", "a.b.c=5", "--as", "{new}"], "--set: unknown key a"),
         (["--set", "base=../x", "--as", "{new}"], "--set: unknown key base"),
         (["--set", "training=5", "--as", "{new}"], "--set: training must be a table"),

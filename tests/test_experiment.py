@@ -28,10 +28,10 @@ def with_line(line: str) -> str:
     [
         ("training.look_evry = 3", "unknown key training.look_evry; did you mean look_every?"),
         ("curiculum = 3", "unknown key curiculum; did you mean curriculum?"),
-        # A key that is there already is not what was meant.
-        ("training.stepz = 3", "unknown key training.stepz; allowed are "),
-        ("trainning = 3", "unknown key trainning; allowed are seed, task"),
-        ("task.leters = 3", "unknown key task.leters; allowed are letters"),
+        ("training.stepz = 3", "training.stepz; did you mean steps, which is there already?"),
+        ("trainning = 3", "key trainning; did you mean training, which is there already?"),
+        # An absent key is likelier than a more similar one that is there.
+        ("training.log_evry = 3", "training.log_evry; did you mean look_every?"),
         ("overseer.noyse = 3", "unknown key overseer.noyse; did you mean noise?"),
         ("overseer.noise = 1.5", "overseer.noise must be less than or equal to 1, got 1.5"),
         ("zzz = 3", "unknown key zzz; allowed are seed, task"),
