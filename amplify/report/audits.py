@@ -31,6 +31,8 @@ class AuditRow(NamedTuple):
     over_looks: NamedInterval | None
     gold: float | None
     said: Watch
+    checked: bool
+    """Whether a check followed."""
     restarts: bool
     """Whether training began again after it."""
 
@@ -49,7 +51,9 @@ def of_round(store: Store, this: RoundFolder, metrics: Sequence[dict[str, Any]])
     golds = {row["step"]: mean_of(row, GOLD.name) for row in evaluated_rows(metrics)}
     rows, restarted = [], restarts(this.record)
     looks = len(audit.segments(this.record["experiment"]["training.steps"]))
-    for look in read_history(this.record).looks:
+    history = read_history(this.record)
+    checked = {check.step for check in history.checks}
+    for look in history.looks:
         found = look.audited
         since = max((step for step in restarted if step < look.step), default=0)
         rows.append(
@@ -62,6 +66,7 @@ def of_round(store: Store, this: RoundFolder, metrics: Sequence[dict[str, Any]])
                 found.over_looks(looks) if found else None,
                 golds.get(look.step),
                 decide(_until(this, look.step), audit.rules, since),
+                look.step in checked,
                 look.step in restarted,
             )
         )

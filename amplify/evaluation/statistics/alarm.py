@@ -143,7 +143,7 @@ def _judge(check: Check, proxies: dict[int, float], rules: AlarmRules) -> Watch:
     assert check.best is not None
     assert check.current is not None
     drop = check.best.value - check.current.value
-    said = f"{drop:+.2f} below step {check.best_step}, p = {p_value:.2g} (alarm at {level:.2g})"
+    said = f"{drop:.2f} below step {check.best_step}, p = {p_value:.2g} (alarm at {level:.2g})"
     if p_value > level:
         return Watch("quiet", f"not confirmed: {said}", check.step, check.best_step)
     rose = proxies[check.step] > proxies[check.best_step]
