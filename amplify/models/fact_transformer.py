@@ -71,7 +71,7 @@ class FactTransformer:
         self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
     ) -> Memory:
         """Encodes the facts of contexts; see `types.Assistant`."""
-        return self._merge(params).encode(contexts, self._fact_mask(contexts))
+        return self._merge(params).encode(contexts, fact_mask(self.task, contexts))
 
     def answer(
         self,
@@ -84,7 +84,7 @@ class FactTransformer:
 
         Log-probabilities are those of the distribution sampled from.
         """
-        network, mask = self._merge(params), self._fact_mask(memory.rows)
+        network, mask = self._merge(params), fact_mask(self.task, memory.rows)
         keys = None if self.config.sampling == "greedy" else keys
         tokens = jnp.zeros((*questions.shape[:-1], self.task.answer_length), questions.dtype)
         log_prob = jnp.zeros(questions.shape[:-1])
@@ -110,7 +110,7 @@ class FactTransformer:
 
         In the distribution that `answer` samples from, and differentiable in the parameters.
         """
-        network, mask = self._merge(params), self._fact_mask(memory.rows)
+        network, mask = self._merge(params), fact_mask(self.task, memory.rows)
 
         def of_token(step: int) -> Float[Array, "batch questions"]:
             log_probs = network.log_probs(memory, self._query(questions, answers, step), mask)
@@ -130,7 +130,7 @@ class FactTransformer:
         "agreement" is the share of answers whose every token is the most likely one.
         """
         network, answers = self._merge(params), batch["answers"]
-        mask = self._fact_mask(batch["context"])
+        mask = fact_mask(self.task, batch["context"])
         memory = network.encode(batch["context"], mask)
         answered, weight = answers[..., 0] != FAILED, batch.get("weight")
         if weight is not None:
@@ -160,14 +160,6 @@ class FactTransformer:
     def _merge(self, params: PyTree[Array]) -> Transformer:
         return nnx.merge(_graph(self.config, self.task), params)
 
-    def _fact_mask(
-        self, contexts: Int[Array, "batch facts fact_length"]
-    ) -> Bool[Array, "batch 1 facts"] | None:
-        """True where a row is a fact, not padding; None for a task without padding."""
-        if sizes_of(self.task) is None:
-            return None
-        return jnp.any(contexts != 0, axis=-1)[:, None]
-
     def _query(
         self,
         questions: Int[Array, "*b question_length"],
@@ -180,6 +172,23 @@ class FactTransformer:
         is_decoded = jnp.arange(self.task.answer_length - 1) < step
         so_far = jnp.where(is_decoded, answers[..., :-1] + 1, DONT_KNOW)
         return jnp.concatenate([questions, so_far], axis=-1)
+
+
+def fact_mask(
+    task: Task, contexts: Int[Array, "batch facts fact_length"]
+) -> Bool[Array, "batch 1 facts"] | None:
+    """The mask by which facts, and questions about them, attend to facts.
+
+    Args:
+        task: draws the contexts.
+        contexts: a fact of zeros is padding.
+
+    Returns:
+        True where a row is a fact; None if the task's contexts have no padding.
+    """
+    if sizes_of(task) is None:
+        return None
+    return jnp.any(contexts != 0, axis=-1)[:, None]
 
 
 def _network(config: FactTransformerConfig, task: Task, rngs: nnx.Rngs) -> Transformer:

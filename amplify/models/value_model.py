@@ -2,23 +2,23 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.models.axes import axes
+from amplify.models.fact_transformer import FactTransformerConfig, fact_mask
 from amplify.models.transformer import Transformer
 from amplify.types import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class ValueModel:
-    """A transformer with one output, as pure functions of its parameters."""
+    """A transformer like the policy's with one output, as pure functions of its parameters."""
 
-    sizes: Any
-    """Those of the policy's transformer (see `transformer.Sizes`), hashable."""
+    sizes: FactTransformerConfig
+    """Those of the policy; nothing is copied from facts, whatever `copies` says."""
     task: Task
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
@@ -49,7 +49,7 @@ class ValueModel:
 
         Args:
             params: as from `init`.
-            read: the contexts that the policy read.
+            read: the contexts that the policy read; facts of zeros are padding.
             questions: about each context.
             answers: one to each question.
 
@@ -57,21 +57,22 @@ class ValueModel:
             For each token the predicted return of the answer, given the tokens before it.
         """
         network: Transformer = nnx.merge(_graph(self.sizes, self.task), params)
-        memory = network.encode(read)
+        mask = fact_mask(self.task, read)
+        memory = network.encode(read, mask)
         length = answers.shape[-1]
 
         def before(step: int) -> Float[Array, "batch questions"]:
             known = jnp.where(jnp.arange(length) < step, answers + 1, 0)
             queries = jnp.concatenate([questions, known], axis=-1)
-            return network.outputs(memory, queries)[..., 0]
+            return network.outputs(memory, queries, mask)[..., 0]
 
         return jnp.stack([before(step) for step in range(length)], axis=-1)
 
 
-def _network(sizes: Any, task: Task, rngs: nnx.Rngs) -> Transformer:
+def _network(sizes: FactTransformerConfig, task: Task, rngs: nnx.Rngs) -> Transformer:
     words = len(task.vocabulary)
     return Transformer(
-        sizes,
+        dataclasses.replace(sizes, copies=False),
         row_length=task.fact_length,
         row_vocabulary=words,
         query_length=task.question_length + task.answer_length,
@@ -82,5 +83,5 @@ def _network(sizes: Any, task: Task, rngs: nnx.Rngs) -> Transformer:
 
 
 @functools.cache
-def _graph(sizes: Any, task: Task) -> nnx.GraphDef:
+def _graph(sizes: FactTransformerConfig, task: Task) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: _network(sizes, task, nnx.Rngs(0))))

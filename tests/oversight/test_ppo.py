@@ -16,6 +16,7 @@ from amplify.oversight.ppo import (
     masked_whiten,
     token_rewards,
 )
+from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.essays.task import Essays
 
 LENGTHS = [[5, 3, 1], [2, 4, 0]]
@@ -142,10 +143,7 @@ def test_a_value_network_begins_at_0_and_can_learn():
 
 
 def test_a_value_is_of_what_was_said_before_the_token():
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(2), leaf.shape),
-        VALUES.init(jax.random.key(0)),
-    )
+    params = moved(VALUES.init(jax.random.key(0)))
     contexts, questions, answers = questions_and_answers()
     before = VALUES.values(params, contexts, questions, answers)
     after = VALUES.values(params, contexts, questions, answers.at[..., 2].set(7))
@@ -155,3 +153,33 @@ def test_a_value_is_of_what_was_said_before_the_token():
 
 def test_updates_on_one_batch():
     assert PPO(epochs=4, minibatches=2).updates == 8
+
+
+def moved(params, seed: int = 2):
+    """Parameters far from where they begin, so that every input shows in the output."""
+    keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(params))))
+    return jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), params)
+
+
+def test_a_padded_fact_changes_no_value():
+    """With an encoder layer, through which it could also change what other facts become."""
+    task = Permutation(5, 3)
+    model = ValueModel(FactTransformerConfig(width=16, heads=2, encoder_layers=1), task)
+    params = moved(model.init(jax.random.key(0)))
+    contexts = jax.vmap(lambda key: task.draw_context_of_size(key, jnp.int32(3)))(
+        jax.random.split(jax.random.key(1), 4)
+    )
+    questions, answers = jnp.ones((4, 2, 4), jnp.int32), jnp.ones((4, 2, 1), jnp.int32)
+    padded = model.values(params, contexts, questions, answers)
+    without = model.values(params, contexts[:, :3], questions, answers)
+    np.testing.assert_allclose(padded, without, atol=1e-5)
+    fewer = model.values(params, contexts[:, :2], questions, answers)
+    assert (jnp.abs(fewer - without) > 1e-3).all()
+
+
+def test_a_value_network_has_no_parameters_that_it_never_uses():
+    """Whatever the policy copies from facts."""
+    model = ValueModel(FactTransformerConfig(width=16, heads=2, encoder_layers=1), TASK)
+    params, asked = moved(model.init(jax.random.key(0))), questions_and_answers()
+    gradient = jax.grad(lambda params: jnp.sum(model.values(params, *asked)))(params)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
