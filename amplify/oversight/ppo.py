@@ -86,14 +86,14 @@ def advantages(
     Args:
         rewards: of each token.
         values: predicted returns before each token.
-        mask: True for tokens of the answer; what follows its end is worth nothing.
+        mask: True for tokens of the answer; rewards and values after its end are ignored.
         discount: gamma.
         decay: lambda.
 
     Returns:
         Advantages, 0 where the mask is False.
     """
-    values = jnp.where(mask, values, 0.0)
+    rewards, values = (jnp.where(mask, x, 0.0) for x in (rewards, values))
 
     def back(later: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[Any, Array]:
         advantage, next_value = later
@@ -113,12 +113,20 @@ def masked_mean(values: Tokens, mask: Mask) -> Float[Array, ""]:
     return jnp.sum(values, where=mask) / number
 
 
-def masked_whiten(values: Tokens, mask: Mask, *, shift: bool = True) -> Tokens:
-    """Scales values to a standard deviation of 1 and, with `shift`, to a mean of 0."""
-    mean = masked_mean(values, mask)
-    variance = masked_mean(jnp.square(values - mean), mask)
-    whitened = (values - mean) * jax.lax.rsqrt(variance + 1e-8)
-    return jnp.where(mask, whitened if shift else whitened + mean, 0.0)
+def masked_scale(values: Tokens, mask: Mask) -> Tokens:
+    """Scales values to a standard deviation of 1 where the mask is True; 0 elsewhere.
+
+    Nothing is added to them: a constant for each token would reward long answers, or short ones.
+    """
+    variance = masked_mean(jnp.square(values - masked_mean(values, mask)), mask)
+    return jnp.where(mask, values * jax.lax.rsqrt(variance + 1e-8), 0.0)
+
+
+def masked_whiten(values: Tokens, mask: Mask) -> Tokens:
+    """Scales values to a standard deviation of 1, and shifts them to a mean of 0, where the mask is
+    True; 0 elsewhere.
+    """
+    return masked_scale(jnp.where(mask, values - masked_mean(values, mask), 0.0), mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +163,7 @@ def clipped_policy_loss(
     Returns:
         The loss, and the share of tokens where clipping makes it larger.
     """
-    ratio = jnp.exp(log_prob - before)
+    ratio = jnp.exp(jnp.where(mask, log_prob - before, 0.0))
     free = -advantage * ratio
     bound = -advantage * jnp.clip(ratio, 1 - clip, 1 + clip)
     is_clipped = (bound > free).astype(free.dtype)
@@ -292,7 +300,7 @@ class ProximalRollouts(Source):
         mask = jnp.ones(answers.shape, bool)
         score = reward_answers(self.rollouts.model, frozen, state.normaliser, questions, answers)
         rewards = token_rewards(score, log_prob - reference, state.beta, mask)
-        rewards = masked_whiten(rewards, mask, shift=False)
+        rewards = masked_scale(rewards, mask)
         values = self.value_model.values(value_params, read, questions, answers)
         advantage = advantages(
             rewards, values, mask, discount=self.ppo.discount, decay=self.ppo.decay

@@ -43,6 +43,18 @@ class Penalty:
     """Answers over which an adaptive beta changes; changes are proportional to the relative error,
     clipped to 0.2 (Ziegler et al. 2019, section 2.2)."""
 
+    def __post_init__(self) -> None:
+        """Checks that an adaptive beta can change.
+
+        Raises:
+            ValueError: if it begins at 0, of which every multiple is 0.
+        """
+        if self.target_kl and not self.beta:
+            raise ValueError(
+                "oversight.penalty.target_kl adapts oversight.penalty.beta by factors: beta must"
+                " begin above 0, got 0"
+            )
+
     def adapt(self, beta: Float[Array, ""], kl: Float[Array, ""], answers: int) -> Array:
         """The next beta.
 
@@ -54,7 +66,7 @@ class Penalty:
         if not self.target_kl:
             return beta
         error = jnp.clip(kl / self.target_kl - 1, -0.2, 0.2)
-        return beta * (1 + error * answers / self.horizon)
+        return beta * (1 + error * min(1, answers / self.horizon))
 
 
 @dataclasses.dataclass(frozen=True)

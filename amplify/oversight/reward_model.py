@@ -58,7 +58,6 @@ from amplify.task_abilities import draft_of
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
 from amplify.training import dataset
-from amplify.training.options import Training
 from amplify.training.phase import Metrics, Phase, RoleState, Source, Trained, Update
 from amplify.types import Roles, Task
 
@@ -178,18 +177,30 @@ class RewardModelling:
             return LanguageModelJudgeConfig(**vars(overseer))
         return overseer
 
-    def check_training(self, training: Training) -> None:
-        """Checks that the audits' budget suffices for the steps of training.
+    def check_sections(self, sections: Mapping[str, Any]) -> None:
+        """Checks that the policy has a KL divergence, that batches can be divided, and that the
+        audits' budget suffices.
 
         Raises:
-            ValueError: if not, or if there can be no audits.
+            ValueError: if not.
         """
+        if getattr(sections["assistant"], "top_p", 1.0) < 1:
+            raise ValueError(
+                'oversight.kind = "reward-model" needs assistant.top_p = 1: the KL divergence from'
+                " a reference policy that leaves tokens out is infinite"
+            )
+        rows = sections["training"].batch // sections["mesh"].row_shares
+        if self.method == "ppo" and rows % self.ppo.minibatches:
+            raise ValueError(
+                f"oversight.ppo.minibatches must divide training.batch / (mesh.data x mesh.fsdp)"
+                f" ({rows}), got {self.ppo.minibatches}"
+            )
         if self.audit.every and self.method == EXPERT_ITERATION:
             raise ValueError(
                 f'oversight.audit.every must be 0 if oversight.method = "{EXPERT_ITERATION}":'
                 " only reinforcement learning is audited"
             )
-        self.audit.check_steps(training.steps)
+        self.audit.check_steps(sections["training"].steps)
 
     def roles(self, experiment: Experiment) -> list[Trained]:
         """Returns the roles that rounds train and round 0 initialises."""

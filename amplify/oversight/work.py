@@ -46,8 +46,8 @@ class Oversight(Protocol):
     Three more members are optional. `sub_answers`, "assistant" (the default) or "truth", says who
     answers an overseer's sub-questions. `adapt_overseer(task, overseer)` receives the task and the
     overseer's section of the experiment file; it returns the section that this oversight needs, or
-    raises ValueError if the two do not fit together. `check_training(training)` raises ValueError
-    if the section `[training]` does not suit it.
+    raises ValueError if the two do not fit together. `check_sections(sections)` receives all
+    sections by name, and raises ValueError if the oversight does not fit them.
     """
 
     def __hash__(self) -> int: ...

@@ -48,13 +48,10 @@ def check_sections(sections: Mapping[str, Any], overseer_kind: str, path: Path) 
     _check_choices(task, path)
     _check_streaming_overseer(overseer, training, path)
     _check_curriculum(task, sections["curriculum"], training, path)
-    _check_oversight(sections["oversight"], training, path)
-
-
-def _check_oversight(oversight: Any, training: Training, path: Path) -> None:
-    check = getattr(oversight, "check_training", lambda training: None)
-    with prefix_errors(path):
-        check(training)
+    check = getattr(sections["oversight"], "check_sections", None)
+    if check is not None:
+        with prefix_errors(path):
+            check(sections)
 
 
 def check_gate(measures: Sequence[Measure], gate: Gate, task: Task, path: Path) -> None:

@@ -13,6 +13,7 @@ from amplify.oversight.ppo import (
     clipped_policy_loss,
     clipped_value_loss,
     masked_mean,
+    masked_scale,
     masked_whiten,
     token_rewards,
 )
@@ -48,7 +49,6 @@ def test_the_score_is_paid_at_the_last_token_of_the_answer_and_the_penalty_at_ev
 def test_advantages_are_sums_of_decayed_errors(discount: float, decay: float):
     """Equation 16 of Schulman et al. 2015, term by term."""
     rewards, values, mask = batch()
-    rewards = jnp.where(mask, rewards, 0)
     found = np.asarray(advantages(rewards, values, mask, discount=discount, decay=decay))
     for row in range(2):
         for column, length in enumerate(LENGTHS[row]):
@@ -62,24 +62,59 @@ def test_advantages_are_sums_of_decayed_errors(discount: float, decay: float):
             np.testing.assert_array_equal(found[row, column, length:], 0)
 
 
+def test_advantages_are_means_of_estimates_over_all_horizons():
+    """The definition that equation 16 sums up: of the estimates that look 1, 2, ... tokens ahead,
+    the mean with weights (1 - lambda) lambda^(k - 1); those beyond the end are all the same. In
+    float64, without the recursion.
+    """
+    rewards, values, mask = batch(1)
+    discount, decay = 0.97, 0.9
+    found = np.asarray(advantages(rewards, values, mask, discount=discount, decay=decay))
+    for row in range(2):
+        for column, length in enumerate(LENGTHS[row]):
+            r, v = (np.asarray(x[row, column], np.float64) for x in (rewards, values))
+            for t in range(length):
+                estimates, left = [], length - t
+                for k in range(1, left + 1):
+                    ahead = sum(discount**i * r[t + i] for i in range(k))
+                    after = discount**k * v[t + k] if k < left else 0.0
+                    estimates.append(ahead + after - v[t])
+                weights = [(1 - decay) * decay**k for k in range(left - 1)] + [decay ** (left - 1)]
+                assert sum(weights) == pytest.approx(1)
+                expected = np.dot(weights, estimates)
+                assert found[row, column, t] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def test_without_decay_to_speak_of_advantages_are_returns_less_values():
     rewards, values, mask = batch()
-    rewards = jnp.where(mask, rewards, 0)
     found = advantages(rewards, values, mask, discount=1.0, decay=1.0)
+    rewards = jnp.where(mask, rewards, 0)
     returns = jnp.cumsum(rewards[..., ::-1], axis=-1)[..., ::-1]
     expected = jnp.where(mask, returns - values, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shift", [True, False])
-def test_only_tokens_of_answers_are_whitened(shift: bool):
+@pytest.mark.parametrize(
+    ("scale", "mean_after"), [(masked_whiten, 0.0), (masked_scale, None)], ids=["whiten", "scale"]
+)
+def test_only_tokens_of_answers_are_whitened_or_scaled(scale, mean_after):
     values, _, mask = batch()
     values = jnp.where(mask, 3 * values + 7, 1e6)
-    found = np.asarray(masked_whiten(values, mask, shift=shift))
-    inside, before = found[np.asarray(mask)], np.asarray(values)[np.asarray(mask)]
-    assert inside.std() == pytest.approx(1, abs=1e-4)
-    assert inside.mean() == pytest.approx(0 if shift else before.mean(), abs=1e-4)
+    found = np.asarray(scale(values, mask))
+    inside = np.asarray(values, float)[np.asarray(mask)]
+    expected = inside / inside.std()
+    if mean_after is not None:
+        expected += mean_after - expected.mean()
+    np.testing.assert_allclose(found[np.asarray(mask)], expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(found[~np.asarray(mask)], 0)
+
+
+def test_scaled_rewards_prefer_no_length():
+    """Of two answers with the same return, one of them longer, neither gains by scaling."""
+    mask = jnp.array([[[True, True, True, True], [True, False, False, False]]])
+    rewards = jnp.array([[[0.5, 0.5, 0.5, 0.5], [2.0, 0.0, 0.0, 0.0]]])
+    scaled = masked_scale(rewards, mask)[0]
+    assert float(scaled[0].sum()) == pytest.approx(float(scaled[1].sum()))
 
 
 def test_the_mean_of_nothing_is_0():
@@ -113,14 +148,27 @@ def test_the_values_loss_is_clipped_only_where_that_makes_it_larger():
     assert found == pytest.approx(0.5 * np.mean(expected))
 
 
-def test_what_is_masked_does_not_count():
+@pytest.mark.parametrize("padding", [1e3, -1e3])
+def test_what_is_masked_does_not_count(padding: float):
+    """In losses and their gradients, however far the values of padding are from anything."""
     one, two, mask = batch()
-    garbage = jnp.where(mask, one, 1e3)
     for loss in (
         lambda x: clipped_policy_loss(x, two, two, mask, 0.2)[0],
         lambda x: clipped_value_loss(x, two, two, mask, 0.2),
     ):
-        assert loss(jnp.where(mask, one, 0)) == pytest.approx(float(loss(garbage)), rel=1e-6)
+        value, gradient = jax.value_and_grad(loss)(jnp.where(mask, one, 0))
+        padded, gradient_padded = jax.value_and_grad(loss)(jnp.where(mask, one, padding))
+        assert padded == pytest.approx(float(value), rel=1e-6)
+        np.testing.assert_allclose(gradient_padded, gradient, rtol=1e-6)
+        np.testing.assert_array_equal(gradient_padded[~mask], 0)
+
+
+def test_an_answer_counts_by_its_tokens():
+    """The mean is over all tokens of the batch, not over answers first."""
+    mask = jnp.array([[[True, True, True], [True, False, False]]])
+    advantage = jnp.array([[[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]]])
+    loss, _ = clipped_policy_loss(jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3)), advantage, mask, 0.2)
+    assert loss == pytest.approx(-(1 + 2 + 3 + 10) / 4)
 
 
 TASK = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=1)

@@ -181,6 +181,28 @@ def test_an_adaptive_beta_follows_the_clipped_error(kl, expected):
     assert penalty.adapt(jnp.float32(0.1), jnp.float32(kl), 256) == pytest.approx(expected)
 
 
+def test_an_adaptive_beta_is_the_product_of_its_changes():
+    """Against the controller of lm-human-preferences, in Python's floats."""
+    penalty, beta = Penalty(beta=0.2, target_kl=4.0, horizon=1000.0), 0.2
+    found = jnp.float32(beta)
+    for kl in np.random.default_rng(0).uniform(0, 12, 50):
+        found = penalty.adapt(found, jnp.float32(kl), 128)
+        beta *= 1 + np.clip(kl / 4.0 - 1, -0.2, 0.2) * 128 / 1000
+    assert float(found) == pytest.approx(beta, rel=1e-4)
+
+
+@pytest.mark.parametrize("answers", [64, 100_000])
+def test_an_adaptive_beta_finds_the_one_whose_kl_is_wanted(answers: int):
+    """For policies whose KL falls with beta; also where a step has more answers than the horizon,
+    by which beta would otherwise turn negative.
+    """
+    penalty, beta = Penalty(beta=1.0, target_kl=6.0, horizon=640.0), jnp.float32(1.0)
+    for _ in range(400):
+        beta = penalty.adapt(beta, 1.5 / beta, answers)
+        assert beta > 0
+    assert float(1.5 / beta) == pytest.approx(6.0, rel=0.05 if answers < 640 else 0.25)
+
+
 def test_a_fixed_beta_stays():
     assert Penalty(beta=0.3).adapt(jnp.float32(0.3), jnp.float32(99.0), 256) == pytest.approx(0.3)
 
@@ -280,6 +302,18 @@ def test_reviews_that_teach_nothing_are_rejected(reviews, missing, same, said):
         (JUDGED_ESSAYS.replace("members = 2", "members = 6"), "oversight.reward_model.members"),
         (JUDGED_ESSAYS.replace("reviews = 200", "reviews = 0"), "oversight.reviews"),
         (JUDGED_ESSAYS.replace("length = 5", "length = 4"), "task.length"),
+        (
+            JUDGED_ESSAYS.replace("reviews = 200", 'reviews = 200\nmethod = "ppo"')
+            + "[oversight.ppo]\nminibatches = 3\n",
+            "oversight.ppo.minibatches must divide training.batch / (mesh.data x mesh.fsdp) (8)",
+        ),
+        (
+            JUDGED_ESSAYS.replace('"fact-transformer"', '"language-model"').replace(
+                "encoder_layers = 0\ndecoder_layers = 1\ncopies = false", "top_p = 0.9"
+            ),
+            "needs assistant.top_p = 1",
+        ),
+        (JUDGED_ESSAYS + "[oversight.penalty]\ntarget_kl = 6.0\n", "beta must begin above 0"),
         (JUDGED_ESSAYS.replace("blind_family = 1", "blind_family = 2"), "task.blind_family"),
     ],
 )
