@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from amplify.types import Place
 
@@ -105,3 +106,29 @@ def trainable_of(model: Any) -> Trainable:
     """
     split, join = (getattr(model, name, None) for name in Trainable._fields)
     return EVERYTHING if split is None or join is None else Trainable(split, join)
+
+
+class Chosen(NamedTuple):
+    """What a model chose of an answer."""
+
+    tokens: Bool[Array, "*b answer_length"]
+    """True for the tokens that it chose, its end included; False for padding after the end."""
+    ended: Bool[Array, "*b"]
+    """False: the answer is as long as an answer may be, and the model did not end it."""
+
+
+def chooser_of(model: Any) -> Callable[[Int[Array, "*b answer_length"]], Chosen]:
+    """Which tokens of its answers a model chooses, and whether it ended them.
+
+    Args:
+        model: has, or lacks, a method `chosen(answers)`.
+
+    Returns:
+        The method. A model without one always chooses all tokens, so that none of its answers is
+        unfinished.
+    """
+
+    def everything(answers: Int[Array, "*b answer_length"]) -> Chosen:
+        return Chosen(jnp.ones(answers.shape, bool), jnp.ones(answers.shape[:-1], bool))
+
+    return getattr(model, "chosen", None) or everything

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from amplify.errors import AmplifyError
 from amplify.models import prompts
+from amplify.models.abilities import Chosen
 from amplify.models.attention.attention_parts import PADDING
 from amplify.models.attention.rotary import Rotary
 from amplify.models.decoder.causal_lm import CausalLM, PrefixCache, cast_kernels
@@ -334,6 +335,10 @@ class LanguageModel:
             head.shape[-1],
         )
         return log_prob, right, jnp.take_along_axis(packed.segments, indices, axis=2)
+
+    def chosen(self, answers: Int[Array, "*b answer_length"]) -> Chosen:
+        """The tokens up to the answer's first 0; see `models.abilities.chooser_of`."""
+        return Chosen(prompts.up_to_end(answers), jnp.any(answers == 0, axis=-1))
 
     def lay_out(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Packs a data set's rows into sequences, as `loss` takes them; see `models.abilities`.

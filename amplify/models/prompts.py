@@ -101,7 +101,7 @@ def encode_answers(
         questions: task tokens.
         answers: task tokens; an answer of FAILED has no targets.
     """
-    prompts, is_target = encode_questions(form, questions), _up_to_end(answers)
+    prompts, is_target = encode_questions(form, questions), up_to_end(answers)
     # The last answer token is only predicted, never read.
     ids = jnp.where(is_target[..., 1:], to_model_ids(form, answers[..., :-1]), PADDING)
     tokens = jnp.concatenate([prompts, ids], -1)
@@ -169,7 +169,7 @@ def _repeat(tokens: tuple[int, ...], shape: tuple[int, ...]) -> Int[Array, "*b n
     return jnp.broadcast_to(jnp.asarray(tokens, jnp.int32), (*shape, len(tokens)))
 
 
-def _up_to_end(answers: Int[Array, "*b answer_length"]) -> Bool[Array, "*b answer_length"]:
-    """True up to and including the first 0, and nowhere in an answer of FAILED."""
+def up_to_end(answers: Int[Array, "*b answer_length"]) -> Bool[Array, "*b answer_length"]:
+    """True up to and including the first 0, which ends an answer; nowhere in one of FAILED."""
     is_zero = jnp.int32(answers == 0)
     return (jnp.cumsum(is_zero, axis=-1) == is_zero) & (answers != FAILED)

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 from pydantic import Field
 
+from amplify.models.abilities import chooser_of
+from amplify.models.language_value import LanguageValueModel
 from amplify.models.value_model import ValueModel
 from amplify.oversight.reinforcement import (
     REFERENCE,
     Rollouts,
     RolloutState,
-    reward_answers,
     sample,
 )
 from amplify.oversight.work import Work, draw_batch
@@ -174,7 +175,7 @@ def clipped_policy_loss(
 class ClippedValue:
     """Objective of the value network: the squared error, clipped as the policy's loss is."""
 
-    model: ValueModel
+    model: ValueModel | LanguageValueModel
     clip: float
 
     def __call__(
@@ -216,7 +217,7 @@ class ProximalRollouts(Source):
     """Answers of the live policy, each of which is used for several updates."""
 
     rollouts: Rollouts
-    value_model: ValueModel
+    value_model: ValueModel | LanguageValueModel
     ppo: PPO
     traced = True
 
@@ -297,8 +298,8 @@ class ProximalRollouts(Source):
             assistant.log_prob(one, assistant.encode(one, read), questions, answers)
             for one in (params, frozen[REFERENCE])
         )
-        mask = jnp.ones(answers.shape, bool)
-        score = reward_answers(self.rollouts.model, frozen, state.normaliser, questions, answers)
+        mask = chooser_of(assistant)(answers).tokens
+        score = self.rollouts.reward(frozen, state.normaliser, questions, answers)
         rewards = token_rewards(score, log_prob - reference, state.beta, mask)
         rewards = masked_scale(rewards, mask)
         values = self.value_model.values(value_params, read, questions, answers)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.experiment.sections import Experiment
+from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
 from amplify.oversight.restore import load
 from amplify.oversight.scorers import log_likelihood
@@ -42,6 +43,10 @@ class Penalty:
     horizon: Annotated[float, Field(gt=0)] = 10_000.0
     """Answers over which an adaptive beta changes; changes are proportional to the relative error,
     clipped to 0.2 (Ziegler et al. 2019, section 2.2)."""
+    unfinished: Annotated[float, Field(ge=0)] = 0.0
+    """What an answer without an end loses, in standard deviations of the reference policy's reward:
+    one of a language model that is as long as an answer may be and would go on. Otherwise it is
+    rewarded like any other."""
 
     def __post_init__(self) -> None:
         """Checks that an adaptive beta can change.
@@ -136,6 +141,27 @@ class Rollouts(Source):
         """The roles that it reads, with their models."""
         return ((REWARD_MODEL, self.model), (REFERENCE, self.experiment.assistant))
 
+    def reward(
+        self,
+        frozen: Roles,
+        normaliser: Normaliser,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions"]:
+        """The reward of whole answers, in standard deviations of the reference policy's rewards.
+
+        Args:
+            frozen: parameters, among them the reward model's.
+            normaliser: of the ensemble's rewards.
+            questions: about each context.
+            answers: one to each question.
+        """
+        rewards = self.model.rewards(frozen[REWARD_MODEL], questions, answers)
+        ended = chooser_of(self.experiment.assistant)(answers).ended
+        return self.model.combine(normaliser(rewards)) - jnp.where(
+            ended, 0.0, self.penalty.unfinished
+        )
+
     def next(
         self,
         frozen: Roles,
@@ -149,7 +175,7 @@ class Rollouts(Source):
         assistant = self.experiment.assistant
         read = contexts_for(self.experiment.task, contexts, questions)
         answers, log_prob = sample(assistant, live[ASSISTANT].params, read, questions, answer_key)
-        reward = reward_answers(self.model, frozen, state.normaliser, questions, answers)
+        reward = self.reward(frozen, state.normaliser, questions, answers)
         log_ratio = log_prob - log_likelihood(
             assistant, frozen[REFERENCE], read, questions, answers
         )
@@ -188,18 +214,6 @@ def sample(
     """
     keys = jax.random.split(key, questions.shape[:2])
     return assistant.answer(params, assistant.encode(params, read), questions, keys)
-
-
-def reward_answers(
-    model: RewardModel,
-    frozen: Roles,
-    normaliser: Normaliser,
-    questions: Int[Array, "batch questions question_length"],
-    answers: Int[Array, "batch questions answer_length"],
-) -> Float[Array, "batch questions"]:
-    """The ensemble's reward, in standard deviations of the reference policy's rewards."""
-    rewards = model.rewards(frozen[REWARD_MODEL], questions, answers)
-    return model.combine(normaliser(rewards))
 
 
 def measure_rewards(

@@ -17,6 +17,8 @@ from pydantic import Field
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.models.fact_transformer import FactTransformer
+from amplify.models.language_model import LanguageModel
+from amplify.models.language_value import LanguageValueModel
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
 from amplify.overseers.judge import JudgeConfig, Reviewer
@@ -354,13 +356,16 @@ class RewardModelling:
             Trained(VALUE, value, predict, training),
         ]
 
-    def _value(self, experiment: Experiment) -> ValueModel:
-        if not isinstance(experiment.assistant, FactTransformer):
-            raise AmplifyError(
-                'oversight.method = "ppo" has a value network for assistant.kind ='
-                ' "fact-transformer" only; use "policy-gradient"'
-            )
-        return ValueModel(experiment.assistant.config, experiment.task)
+    def _value(self, experiment: Experiment) -> ValueModel | LanguageValueModel:
+        policy = experiment.assistant
+        if isinstance(policy, LanguageModel):
+            return LanguageValueModel(policy)
+        if isinstance(policy, FactTransformer):
+            return ValueModel(policy.config, experiment.task)
+        raise AmplifyError(
+            'oversight.method = "ppo" has a value network for assistant.kind = "fact-transformer"'
+            f' and "language-model" only, got {type(policy).__name__}; use "policy-gradient"'
+        )
 
     def _reference(self, experiment: Experiment) -> Trained:
         model = experiment.assistant

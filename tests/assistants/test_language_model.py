@@ -63,6 +63,28 @@ def test_the_samplers_log_probabilities_are_those_of_the_training_pass():
     assert 0 <= float(metrics["agreement"]) <= 1
 
 
+def test_each_sampled_token_has_the_log_probability_that_training_computes():
+    """Whatever stands in the padding after an answer's end, which has none."""
+    params, problems = setting()
+    wide = jnp.tile(problems.questions, (1, 10, 1))
+    keys = jax.random.split(jax.random.key(1), wide.shape[:2])
+    answers = answered(params, problems.contexts, wide, keys)
+    chosen = MODEL.chosen(answers.tokens)
+    lengths = np.asarray(jnp.sum(chosen.tokens, axis=-1))
+    assert {*lengths.ravel()} == {1, 2, 3}
+    said = np.asarray(answers.tokens)
+    assert (np.asarray(chosen.ended) == (said == 0).any(axis=-1)).all()
+    assert 0 < np.mean(chosen.ended) < 1
+    scored = jax.jit(
+        lambda tokens: MODEL.log_prob(params, MODEL.encode(params, problems.contexts), wide, tokens)
+    )
+    log_prob = scored(answers.tokens)
+    np.testing.assert_allclose(jnp.sum(log_prob, -1), answers.log_prob, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(log_prob[~chosen.tokens], 0)
+    assert (log_prob[chosen.tokens] < 0).all()
+    np.testing.assert_array_equal(scored(jnp.where(chosen.tokens, said, 2)), log_prob)
+
+
 def test_an_answer_ends_with_the_first_zero():
     params, problems = setting()
     wide = jnp.tile(problems.questions, (1, 40, 1))
