@@ -22,7 +22,6 @@ from amplify.oversight.reinforcement import (
     REWARD_MODEL,
     Normaliser,
     measure_rewards,
-    reward_answers,
 )
 from amplify.oversight.restore import load, phase_stream
 from amplify.oversight.work import Made, Work
@@ -138,7 +137,7 @@ def _best_of(
     keys = jax.vmap(jax.vmap(lambda key: jax.random.split(key, samples)))(keys)
     repeated = jnp.repeat(questions, samples, axis=1)
     answers = assistant.answer(policy, memory, repeated, keys.reshape(repeated.shape[:2])).tokens
-    rewards = reward_answers(model, roles, normaliser, repeated, answers)
+    rewards = model.combine(normaliser(model.rewards(roles[REWARD_MODEL], repeated, answers)))
     chosen, best = choose_best(answers.reshape(*keys.shape, -1), rewards.reshape(keys.shape))
     return {"answers": chosen, "best_reward": best}
 
