@@ -25,15 +25,18 @@ from amplify.oversight.make_data import amplified_answers
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import Gathered, recorded_by_people
 from amplify.oversight.restore import load_assistant, load_weights
-from amplify.oversight.work import Made
+from amplify.oversight.work import Made, Work
 from amplify.records.round_folder import RoundFolder
 from amplify.runtime.progress import Watch
 from amplify.stages import write_data
 from amplify.store import Store
 from amplify.task_abilities import knows_truth, strategy_of
 from amplify.tasks.batching import vmap_questions
+from amplify.training.phase import Phase
 from amplify.types import OverseerKind, Problems, Roles
 
+DISTILLATION = "distillation"
+"""The phase whose signal is answers, which other checkpoints and overseers could give."""
 OtherOverseer = Literal["simulated", "nobody"]
 
 
@@ -82,21 +85,43 @@ def replay(store: Store, number: int, watch: Watch) -> ReplayResult:
         AmplifyError: if the round has no data set, or it was streamed.
     """
     this = _replayable_round(store, number)
-    experiment, problems = store.experiment, draw_round(store.experiment, number)
-    people = recorded_by_people(experiment, this, problems)
-    weights, digest = _signal_weights(store, this)
-    with replaying(this.path, "distillation/data"):
-        made = amplified_answers(experiment, number, weights, digest, problems, people, watch)
+    phase = _stored_phase(store, this)
+    if phase.name != DISTILLATION:
+        made = _made_again(store, this, phase, watch)
+    else:
+        experiment, problems = store.experiment, draw_round(store.experiment, number)
+        people = recorded_by_people(experiment, this, problems)
+        weights, digest = _signal_weights(store, this)
+        with replaying(this.path, f"{DISTILLATION}/data"):
+            made = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     with tempfile.TemporaryDirectory() as folder:
         replayed = write_data(Path(folder) / "data", made)
     answers = made.columns["answers"]
     return ReplayResult(
         number,
         answers[..., 0].size,
-        0 if people is None else len(people.rows),
-        this.record["stages"]["distillation/data"]["digest"],
+        sum(tree["by"] == "human" for tree in made.trees),
+        this.record["stages"][f"{phase.name}/data"]["digest"],
         replayed,
     )
+
+
+def _stored_phase(store: Store, this: RoundFolder) -> Phase:
+    """The first phase of a round that stored its signal before it trained on it."""
+    return next(
+        phase
+        for phase in store.experiment.oversight.phases(store.experiment, this)
+        if phase.source is None
+    )
+
+
+def _made_again(store: Store, this: RoundFolder, phase: Phase, watch: Watch) -> Made:
+    """Makes the signal of a phase again, from the log of what people and servers said."""
+    parent = store.parent_of(this)
+    work = Work(store.experiment, this, parent, store.roles_of_signal(this), watch)
+    with replaying(this.path, f"{phase.name}/data"):
+        made: Made = store.experiment.oversight.signal(phase, work)
+    return made
 
 
 def swap(
@@ -122,10 +147,15 @@ def swap(
         AmplifyError: if the round has no data set, or there is no such checkpoint or overseer.
     """
     this = _replayable_round(store, number)
+    if (stored := _stored_phase(store, this).name) != DISTILLATION:
+        raise AmplifyError(
+            f"{this.path}: stored {stored}, which only a replay makes again; another checkpoint or"
+            " overseer can answer questions only"
+        )
     experiment, problems = store.experiment, draw_round(store.experiment, number)
     people = recorded_by_people(experiment, this, problems)
     weights, digest = _signal_weights(store, this)
-    with replaying(this.path, "distillation/data"):
+    with replaying(this.path, f"{DISTILLATION}/data"):
         before = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     others = weights
     if checkpoint is not None:
@@ -134,7 +164,7 @@ def swap(
         others = {**weights, "assistant": load_assistant(experiment, roles)}
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
-    with replaying_with_server(this.path, "distillation/data"):
+    with replaying_with_server(this.path, f"{DISTILLATION}/data"):
         after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:

@@ -106,6 +106,11 @@ EXPERT_ESSAYS = JUDGED_ESSAYS.replace(
     'reviews = 200\nmethod = "expert-iteration"\n'
     "expert_iteration = { samples = 4, iterations = 2 }",
 )
+REVIEWED_ESSAYS = JUDGED_ESSAYS.replace(
+    'kind = "judge"\n',
+    'kind = "human"\npeople = "simulated"\nreviewed = 0.2\n'
+    "[overseer.crowd]\npeople = 4\nskips = 0.1\nseconds = 0.02\n",
+).replace("reviews = 200", "reviews = 60")
 
 
 def tiny_experiment(folder: Path, toml: str = TOML) -> Path:

@@ -4,6 +4,7 @@ All of them are one process, which ends once the round is closed or when it is t
 """
 
 import asyncio
+import functools
 import signal
 import sys
 import time
@@ -13,13 +14,16 @@ from typing import Annotated
 
 import tyro
 
-from amplify.crowd.simulated import Diary, run_crowd
+from amplify.crowd.simulated import Decide, Diary, run_crowd
+from amplify.crowd.simulated_policy import compare, decide
 from amplify.errors import AmplifyError
+from amplify.experiment.sections import Experiment
 from amplify.overseers.habits import CrowdConfig
+from amplify.overseers.human import HumanReviewers
+from amplify.people.impressions import read_impressions
 from amplify.people.roster import Member, Roster
 from amplify.people.serving import end_with_parent
 from amplify.task_abilities import strategy_of
-from amplify.types import Task
 
 
 def invite_crowd(roster: Roster, people: int, now: float) -> list[Member]:
@@ -37,21 +41,29 @@ def serve_crowd(
     from amplify.reading.experiment_file import read_experiment
 
     chosen = read_experiment(experiment / "experiment.toml")
-    if strategy_of(chosen.task) is None:
-        raise AmplifyError(
-            f"{experiment}: simulated people need a task with a strategy, and"
-            f" {type(chosen.task).__name__} has none"
-        )
+    decides = _decider(experiment, chosen)
     config = CrowdConfig(**chosen.values.get("overseer.crowd", {}))
     members = invite_crowd(Roster(experiment), config.people, time.time())
-    asyncio.run(_run_until_stopped(chosen.task, config, members, address))
+    asyncio.run(_run_until_stopped(decides, config, members, address))
+
+
+def _decider(folder: Path, experiment: Experiment) -> Decide:
+    """How people decide: by their impressions of answers, or by the task's strategy."""
+    if isinstance(experiment.overseer, HumanReviewers):
+        return functools.partial(compare, read_impressions(folder))
+    if strategy_of(experiment.task) is None:
+        raise AmplifyError(
+            f"{folder}: simulated people need a task with a strategy, and"
+            f" {type(experiment.task).__name__} has none"
+        )
+    return functools.partial(decide, experiment.task)
 
 
 async def _run_until_stopped(
-    task: Task, config: CrowdConfig, members: Sequence[Member], address: str
+    decide: Decide, config: CrowdConfig, members: Sequence[Member], address: str
 ) -> None:
     diary = Diary()
-    crowd = asyncio.ensure_future(run_crowd(task, config, members, address, diary))
+    crowd = asyncio.ensure_future(run_crowd(decide, config, members, address, diary))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, crowd.cancel)
     try:

@@ -1,6 +1,6 @@
 """One simulated person with a browser of their own, and a crowd of them.
 
-They know their links, the task's strategy and what is on their pages, never the log or a context.
+They know their links, how to decide and what is on their pages, never the log or a context.
 While the web server is away they keep trying.
 """
 
@@ -9,17 +9,16 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import httpx
 
 from amplify.crowd.page_reader import Page, read_page
-from amplify.crowd.simulated_policy import Action, decide
+from amplify.crowd.simulated_policy import Action
 from amplify.errors import AmplifyError
 from amplify.overseers.habits import CrowdConfig, Habits
 from amplify.people.roster import Member
-from amplify.types import Task
 
 SOONEST, LATEST = 0.05, 2.0
 """Shortest and longest time until a request is sent again, in seconds."""
@@ -45,8 +44,12 @@ class Diary:
     """Requests that failed and were sent again."""
 
 
+Decide = Callable[[Habits, Page], Action]
+"""Maps somebody's habits and the page in front of them to what they do, see `simulated_policy`."""
+
+
 async def run_crowd(
-    task: Task,
+    decide: Decide,
     config: CrowdConfig,
     members: Sequence[Member],
     address: str,
@@ -55,7 +58,7 @@ async def run_crowd(
     """Lets a crowd work until the round is closed, or until it is cancelled.
 
     Args:
-        task: its strategy is what careful people follow.
+        decide: what somebody does on a page.
         config: how the people behave.
         members: with their links; one simulated person each.
         address: of the web server.
@@ -70,7 +73,7 @@ async def run_crowd(
             client = httpx.AsyncClient(base_url=address, verify=False, timeout=30.0)
             await until_all_went.enter_async_context(client)
             habits = Habits(config, member.person, number)
-            person = Simulated(task, habits, member.token, client, diary)
+            person = Simulated(decide, habits, member.token, client, diary)
             group.create_task(person.live())
 
 
@@ -78,7 +81,7 @@ async def run_crowd(
 class Simulated:
     """One person, with a browser of their own."""
 
-    task: Task
+    decide: Decide
     habits: Habits
     token: str
     client: httpx.AsyncClient
@@ -117,7 +120,7 @@ class Simulated:
         """Does what comes next and returns the page that follows."""
         if not page.item or page.waits:
             return page
-        action = decide(self.task, self.habits, page)
+        action = self.decide(self.habits, page)
         following = await self._send(page, action)
         if following.problem and following.item == page.item:
             # Not done, and would not be the second time.

@@ -2,7 +2,7 @@
 
 They know the task's strategy for decomposing questions, and no facts. The exchanges on the page say
 how far the strategy has got, so nothing is remembered from page to page, and whoever is interrupted
-continues from what they see.
+continues from what they see. Whoever compares two answers has an impression of each.
 """
 
 import functools
@@ -18,6 +18,7 @@ from amplify.crowd.page_reader import Page, ReadExchange
 from amplify.errors import AmplifyError
 from amplify.overseers.habits import CAREFUL, GUESS, SKIP, Habits
 from amplify.overseers.learned import count_asks
+from amplify.people.impressions import Impressions
 from amplify.people.text import shows_something, why_not_kept
 from amplify.task_abilities import rule_of, strategy_of
 from amplify.types import DONT_KNOW, Task
@@ -51,6 +52,23 @@ def decide(task: Task, habits: Habits, page: Page) -> Action:
     if why_not_kept(action.text) or not shows_something(action.text):
         return Action("skip", "I cannot type what I would answer")
     return action
+
+
+def compare(impressions: Impressions, habits: Habits, page: Page) -> Action:
+    """Returns what a person does on a page that asks which of two answers is better.
+
+    Args:
+        impressions: what answers seem to be worth, by the text on the page.
+        habits: of the person. Nobody is there to ask, so whoever does not look guesses.
+        page: as they see it.
+    """
+    behavior, seem = habits.choose_behavior(page.item), impressions.get(page.question)
+    if behavior == SKIP or seem is None:
+        return Action("skip", "I do not understand the question")
+    if behavior != CAREFUL or seem[0] == seem[1]:
+        return Action("submit", habits.pick("guess", page.item, page.choices))
+    better, worse = page.choices if seem[0] > seem[1] else page.choices[::-1]
+    return Action("submit", worse if habits.makes_error(page.item) else better)
 
 
 def _decide(task: Task, habits: Habits, page: Page) -> Action:

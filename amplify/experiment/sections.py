@@ -19,7 +19,7 @@ from amplify.evaluation.measures import DEFAULT, Measure
 from amplify.evaluation.measuring import measures_of
 from amplify.evaluation.statistics import smallest_gain
 from amplify.evaluation.statistics.gate import spent_error_rate
-from amplify.overseers.human import Human, learner_of
+from amplify.overseers.human import Human, HumanReviewers, learner_of
 from amplify.overseers.learned import Learned
 from amplify.training.mesh import Mesh
 from amplify.training.options import Count, Share, Training
@@ -228,7 +228,7 @@ class Experiment:
         Raises:
             AmplifyError: if people oversee, or the mesh has another number of devices.
         """
-        if isinstance(self.overseer, Human):
+        if isinstance(self.overseer, Human | HumanReviewers):
             raise AmplifyError(
                 f'rounds with overseer.kind = "human" must run in one process, got {processes}'
             )

@@ -16,6 +16,7 @@ from amplify.errors import AmplifyError
 from amplify.overseers.habits import CrowdConfig
 from amplify.overseers.learned import Learned, LearnedConfig
 from amplify.overseers.simulated import SimulatedConfig
+from amplify.task_abilities import impression_of
 from amplify.types import Ask, Overseer, OverseerKind, Strategy, Task
 
 Count = Annotated[int, Field(ge=1)]
@@ -73,20 +74,23 @@ class HumanConfig:
             ValueError: if there are too few people, or nothing to imitate.
             AmplifyError: if the guide cannot be read.
         """
+        self._check()
+        if self.others == "learned" and not self.asks:
+            raise ValueError('overseer.asks must be at least 1 where others = "learned"; got 0')
+        return Human(task, self, self._others(task))
+
+    def _check(self) -> None:
         wanted = max(self.overlap, 1 + self.reviewers if self.reviewed else 1)
         if self.people == "simulated" and self.crowd.people < wanted:
             raise ValueError(
                 f"overseer.crowd.people must be at least {wanted}, for overseer.overlap and"
                 f" overseer.reviewers; got {self.crowd.people}"
             )
-        if self.others == "learned" and not self.asks:
-            raise ValueError('overseer.asks must be at least 1 where others = "learned"; got 0')
         if self.guide:
             try:
                 Path(self.guide).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise AmplifyError(f"overseer.guide: {self.guide}: {error}") from None
-        return Human(task, self, self._others(task))
 
     def _others(self, task: Any) -> OverseerKind:
         if self.others == "simulated":
@@ -127,6 +131,50 @@ class Human:
     def people_only(self) -> bool:
         """Whether only people's answers are used for training."""
         return isinstance(self.others, PassThrough)
+
+
+@dataclasses.dataclass(frozen=True)
+class HumanReviewConfig(HumanConfig):
+    """`[overseer]` of an experiment file whose oversight needs people who compare answers."""
+
+    def build(self, task: Task) -> Any:
+        """Builds the reviewers; see `HumanConfig.build`.
+
+        Raises:
+            ValueError: if there are too few people, or the task says nothing that simulated people
+                could go by.
+            AmplifyError: if the guide cannot be read.
+        """
+        self._check()
+        if self.people == "simulated" and impression_of(task) is None:
+            raise ValueError(
+                'overseer.people = "simulated" needs a task with an `impression` of its answers,'
+                f" but {type(task).__name__} has none"
+            )
+        return HumanReviewers(task, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class HumanReviewers:
+    """People who compare answers. See `oversight.people.reviewing`."""
+
+    task: Task
+    config: HumanReviewConfig
+
+    traced = False
+    replayable = False
+    using: Any = None
+    """They answer no questions."""
+
+    def asked(self, comparisons: Task, items: int) -> Human:
+        """The same people, as overseers to whom comparisons are put as questions.
+
+        Args:
+            comparisons: the task that has these questions.
+            items: number of them.
+        """
+        config = dataclasses.replace(self.config, items=items)
+        return Human(comparisons, config, PassThrough())
 
 
 def learner_of(overseer: OverseerKind) -> Learned | None:

@@ -139,6 +139,26 @@ class Judge:
 
         return vmap_questions(one)(contexts, questions, answers, keys)
 
+    def impressions(
+        self,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        first: Int[Array, "batch questions answer_length"],
+        second: Int[Array, "batch questions answer_length"],
+        keys: Key[Array, "batch questions"],
+    ) -> tuple[Float[Array, "batch questions"], Float[Array, "batch questions"]]:
+        """What the judge takes two answers to each question to be worth, before it errs.
+
+        Args:
+            contexts: what the questions are about.
+            questions: about each context.
+            first, second: the answers.
+            keys: those of `prefers_first`, from which others are split.
+        """
+        parts = _split_each(keys, 4)
+        one = self.impression(contexts, questions, first, parts[0])
+        return one, self.impression(contexts, questions, second, parts[1])
+
     def prefers_first(
         self,
         contexts: Int[Array, "batch facts fact_length"],
@@ -156,10 +176,8 @@ class Judge:
             keys: consumed.
         """
         parts = _split_each(keys, 4)
-        asked = (contexts, questions)
-        margin = self.impression(*asked, first, parts[0]) - self.impression(
-            *asked, second, parts[1]
-        )
+        one, two = self.impressions(contexts, questions, first, second, keys)
+        margin = one - two
         coin = _each(jax.random.bernoulli, parts[2])
         prefers = jnp.where(margin == 0, coin, margin > 0)
         errs = _each(lambda key: jax.random.bernoulli(key, self.config.errors), parts[3])
@@ -191,6 +209,17 @@ class Judge:
         value = self.impression(contexts, questions, candidates, reading)
         value += self.config.noise * _each(jax.random.normal, noise)
         return Scores(value, jnp.ones(value.shape, bool))
+
+
+@jax.jit
+def draw_order(keys: Key[Array, "batch questions"]) -> Int[Array, "batch questions"]:
+    """Draws for each comparison which answer is shown first, because models and people favour a
+    place. 1: the second one.
+
+    Args:
+        keys: one for each comparison.
+    """
+    return _each(jax.random.bernoulli, keys).astype(jnp.int32)
 
 
 def _each(draw: Any, keys: Key[Array, "batch questions"]) -> Array:

@@ -19,17 +19,16 @@ from jaxtyping import Array, Int, Key, PyTree
 from amplify import words
 from amplify.overseers.endpoint import Prompt, Unusable
 from amplify.overseers.exchanges import Reply
-from amplify.overseers.judge import Reviews
+from amplify.overseers.judge import Reviews, draw_order
 from amplify.overseers.language_model import (
     LanguageModelOverseer,
     LanguageModelOverseerConfig,
     check_obtained,
 )
 from amplify.overseers.replies import CONCLUDE, read_reply
+from amplify.tasks.reviews import NAMES
 from amplify.types import Roles, Scores, Task
 
-NAMES = ("A", "B")
-"""What the prompt calls the two answers."""
 LOWEST, HIGHEST = 0, 10
 """The scale of scores."""
 OVERSEER = "overseer"
@@ -85,10 +84,8 @@ class LanguageModelJudge:
         second: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
     ) -> Reviews:
-        """Compares two answers to each question; which is shown first is drawn by chance, because
-        models favour a place.
-        """
-        swapped = np.asarray(_coins(keys)).ravel()
+        """Compares two answers to each question, shown in an order that is drawn by chance."""
+        swapped = np.asarray(draw_order(keys)).ravel()
         asked, one, two = (_texts(self.model.task, rows) for rows in (questions, first, second))
         prompts = []
         for question, pair, swap in zip(asked, zip(one, two, strict=True), swapped, strict=True):
@@ -180,8 +177,3 @@ def _texts(task: Task, rows: Int[Array, "batch questions length"]) -> list[str]:
     """Each question or answer on one line."""
     flat = np.asarray(rows).reshape(-1, rows.shape[-1])
     return [" ".join(words.format_tokens(task, row).split()) for row in flat]
-
-
-@jax.jit
-def _coins(keys: Key[Array, "batch questions"]) -> Array:
-    return jax.vmap(jax.vmap(jax.random.bernoulli))(keys).astype(jnp.int32)

@@ -19,10 +19,12 @@ from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import FOLDS, RewardModel
 from amplify.overseers.judge import Reviewer
-from amplify.oversight.work import WEIGHT
+from amplify.oversight.work import WEIGHT, Work
+from amplify.records.record import phases
 from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
+from amplify.training import dataset
 from amplify.training.phase import Metrics
 from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Problems, Roles, Task
@@ -115,15 +117,88 @@ def compare_samples(
         prefers = jnp.where(found.obtained, found.prefers_first, False).astype(jnp.int32)
         return columns | {"prefers_first": prefers, WEIGHT: found.obtained.astype(jnp.float32)}
 
-    place = experiment.mesh.here.row_sharding
-    size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
-    chunks = list(map_in_chunks(compare, size, problems, advance=advance, place=place))
-    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    columns = _in_chunks(compare, experiment, problems, advance)
     count_reviews(judge, columns[WEIGHT])
+    return as_signal(problems, columns)
+
+
+def sample_pairs(
+    experiment: Experiment, params: PyTree[Array], problems: Problems
+) -> dict[str, np.ndarray]:
+    """Samples the two answers to every question that `compare_samples` lets a judge compare.
+
+    Args:
+        experiment: its task, assistant and seed.
+        params: of the assistant that is sampled.
+        problems: what is asked.
+
+    Returns:
+        Columns with a row for each context: "answers", "others" and "fold".
+    """
+    root = jax.random.key(experiment.seed)
+    sample = functools.partial(_sample_pairs, experiment.task, experiment.assistant, params, root)
+    return _in_chunks(lambda chunk: sample(chunk)[0], experiment, problems, lambda rows: None)
+
+
+def review_keys(experiment: Experiment, problems: Problems) -> Key[Array, "batch questions"]:
+    """Returns the keys of whoever reviews the samples of each question.
+
+    Args:
+        experiment: its seed.
+        problems: what is asked.
+    """
+    root = jax.random.key(experiment.seed)
+    return fold_in(answer_keys(root, problems.seeds, problems.questions.shape[1]), 2)
+
+
+def as_signal(problems: Problems, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns all columns of reviews, and counts the answers that were compared.
+
+    Args:
+        problems: what was asked.
+        columns: "answers", "others", "fold", "prefers_first" and `WEIGHT`.
+
+    Raises:
+        AmplifyError: see `check_informative`.
+    """
     calls.count(calls.ASSISTANT, 2 * columns["fold"].size)
     check_informative(columns)
     contexts, questions = jax.device_get((problems.contexts, problems.questions))
     return {"context": contexts, "questions": questions, **columns}
+
+
+def _in_chunks(
+    function: Any, experiment: Experiment, problems: Problems, advance: Any
+) -> dict[str, np.ndarray]:
+    place = experiment.mesh.here.row_sharding
+    size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
+    chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def with_earlier(work: Work, columns: dict[str, np.ndarray], phase: str) -> dict[str, np.ndarray]:
+    """Appends the latest reviews before these, which contain those before them.
+
+    Args:
+        work: the round so far. Its earlier phases come first, then the best round.
+        columns: of the reviews of a phase.
+        phase: its name.
+    """
+    rounds = [work.this, work.best] if work.best.number else [work.this]
+    for folder in rounds:
+        names = [name for name in phases(folder.record) if name.startswith(REVIEWS)]
+        if folder is work.this and phase in names:  # it is made again
+            names = names[: names.index(phase)]
+        if names:
+            rows = list(dataset.read(folder.phase(names[-1]).data))
+            earlier = {
+                name: np.stack([row.get(name, np.ones_like(column[0])) for row in rows])
+                for name, column in columns.items()  # weights that are all 1 are not stored
+            }
+            return {
+                name: np.concatenate([column, earlier[name]]) for name, column in columns.items()
+            }
+    return columns
 
 
 def count_reviews(judge: Reviewer, obtained: Shaped[np.ndarray, "..."]) -> None:
@@ -178,13 +253,13 @@ def check_informative(columns: Mapping[str, np.ndarray]) -> None:
         AmplifyError: if there are fewer than two reviews in a fold, or no two different answers
             were compared.
     """
-    obtained = columns[WEIGHT] != 0
-    if (number := int(obtained.sum())) < 2 * FOLDS:
+    obtained, same = columns[WEIGHT] != 0, (columns["answers"] == columns["others"]).all(axis=-1)
+    if not same.all() and (number := int(obtained.sum())) < 2 * FOLDS:
         raise AmplifyError(
             f"a reward model needs at least {2 * FOLDS} reviews, got {number}:"
             " increase oversight.reviews"
         )
-    if (columns["answers"] == columns["others"])[obtained].all():
+    if same[obtained].all():
         raise AmplifyError(
             "the two answers of every comparison are equal, so that no reward model can be learned:"
             " the assistant always gives the same answer; increase assistant.temperature"

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import jax
-import numpy as np
 import optax
 from jaxtyping import Array, Key, PyTree
 from pydantic import Field
@@ -21,6 +20,7 @@ from amplify.models.language_model import LanguageModel
 from amplify.models.language_value import LanguageValueModel
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
+from amplify.overseers.human import HumanConfig, HumanReviewConfig, HumanReviewers
 from amplify.overseers.judge import JudgeConfig, Reviewer
 from amplify.overseers.language_judge import LanguageModelJudgeConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
@@ -36,6 +36,7 @@ from amplify.oversight.audits import (
     policy_of,
 )
 from amplify.oversight.expert_iteration import BEST_OF, ExpertIteration, best_answers
+from amplify.oversight.people.reviewing import review_by_people
 from amplify.oversight.ppo import (
     PPO,
     VALUE,
@@ -43,7 +44,13 @@ from amplify.oversight.ppo import (
     ClippedValue,
     ProximalRollouts,
 )
-from amplify.oversight.preferences import COLUMNS, REVIEWS, PredictPreferences, compare_samples
+from amplify.oversight.preferences import (
+    COLUMNS,
+    REVIEWS,
+    PredictPreferences,
+    compare_samples,
+    with_earlier,
+)
 from amplify.oversight.reinforcement import (
     REFERENCE,
     REWARD_MODEL,
@@ -54,12 +61,10 @@ from amplify.oversight.reinforcement import (
 from amplify.oversight.restore import load, load_overseer, phase_stream
 from amplify.oversight.work import WEIGHT, Made, Work, draw_batch
 from amplify.records.record import ASSISTANT
-from amplify.records.record import phases as phases_of
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
-from amplify.training import dataset
 from amplify.training.phase import Metrics, Phase, RoleState, Source, Trained, Update
 from amplify.types import Roles, Task
 
@@ -165,10 +170,10 @@ class RewardModelling:
         Raises:
             ValueError: if the overseer cannot judge, or the task has no drafts.
         """
-        if not isinstance(overseer, JudgeConfig | LanguageModelOverseerConfig):
+        if not isinstance(overseer, JudgeConfig | LanguageModelOverseerConfig | HumanConfig):
             raise ValueError(
                 'oversight.kind = "reward-model" needs somebody who compares answers:'
-                " overseer.kind must be judge or language-model"
+                " overseer.kind must be human, judge or language-model"
             )
         if draft_of(task) is None:
             raise ValueError(
@@ -177,7 +182,19 @@ class RewardModelling:
             )
         if isinstance(overseer, LanguageModelOverseerConfig):
             return LanguageModelJudgeConfig(**vars(overseer))
+        if isinstance(overseer, HumanConfig):
+            return self._reviewers(overseer)
         return overseer
+
+    def _reviewers(self, people: HumanConfig) -> HumanReviewConfig:
+        """People whom no assistant helps, and who compare answers without knowing any."""
+        if self.audit.every:
+            raise ValueError(
+                'oversight.audit.every must be 0 if overseer.kind = "human": people compare'
+                " answers, but audits need scores"
+            )
+        alone = {"asks": 0, "others": "nobody", "gold": 0.0, "withheld": 0.0}
+        return HumanReviewConfig(**vars(people) | alone | {"items": self.reviews})
 
     def check_sections(self, sections: Mapping[str, Any]) -> None:
         """Checks that the policy has a KL divergence, that batches can be divided, and that the
@@ -268,16 +285,16 @@ class RewardModelling:
             phase: one that stores its signal.
             work: the round so far.
         """
-        model, judge = self._model(work.experiment), _judge(work.experiment)
+        model = self._model(work.experiment)
         kind, _, count = phase.name.rpartition("_")
         if kind == BEST_OF:
             sampled = REFERENCE if count == "1" else ASSISTANT
             return best_answers(self.expert_iteration, model, phase.name, work, sampled)
-        if kind == LOOK:
-            return Auditor(self.audit, model, judge).look(phase.name, work)
-        if kind == CHECK:
-            since = last_restart(work.this.record)
-            return Auditor(self.audit, model, judge).check(phase.name, work, since)
+        if kind in (LOOK, CHECK):
+            auditor = Auditor(self.audit, model, _judge(work.experiment))
+            if kind == LOOK:
+                return auditor.look(phase.name, work)
+            return auditor.check(phase.name, work, last_restart(work.this.record))
         return self._compare(phase, work)
 
     def _compare(self, phase: Phase, work: Work) -> Made:
@@ -297,12 +314,14 @@ class RewardModelling:
         )
         sampled = ASSISTANT if restarts or work.best.number else REFERENCE
         params = load(experiment, experiment.assistant, work.roles[sampled])
+        if isinstance(experiment.overseer, HumanReviewers):
+            return review_by_people(phase.name, work, params, problems)
         roles = {"overseer": load_overseer(experiment, work.roles)}
         judge = _judge(experiment)
         with work.watch("reviewing", len(problems.seeds)) as advance:
             columns = compare_samples(experiment, params, judge, roles, problems, advance)
         facts = {"reviews": int(columns[WEIGHT].sum())}
-        columns = _with_earlier(work, columns)
+        columns = with_earlier(work, columns, phase.name)
         return Made(columns, [], facts, f"Round {number}: a judge compares two answers.")
 
     def _model(self, experiment: Experiment) -> RewardModel:
@@ -380,22 +399,3 @@ def _judge(experiment: Experiment) -> Reviewer:
     judge = experiment.overseer
     assert isinstance(judge, Reviewer)  # checked when the experiment file was read
     return judge
-
-
-def _with_earlier(work: Work, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Appends the latest reviews before these, of this round or the best one so far, which contain
-    those before them.
-    """
-    rounds = [work.this, work.best] if work.best.number else [work.this]
-    for folder in rounds:
-        names = [name for name in phases_of(folder.record) if name.startswith(REVIEWS)]
-        if names:
-            rows = list(dataset.read(folder.phase(names[-1]).data))
-            earlier = {
-                name: np.stack([row.get(name, np.ones_like(column[0])) for row in rows])
-                for name, column in columns.items()  # weights that are all 1 are not stored
-            }
-            return {
-                name: np.concatenate([column, earlier[name]]) for name, column in columns.items()
-            }
-    return columns

@@ -286,7 +286,7 @@ def _about(service: Service, visitor: Visitor, item: Item) -> dict[str, Any]:
         "waiting": any(exchange.pending for exchange in mine.exchanges),
         "after": _last_told(mine),
         "left": view_models.questions_left(item, mine),
-        "helped": not item.withheld and item.review_of is None,
+        "helped": item.budget > 0 and not item.withheld and item.review_of is None,
         "progress": view_models.progress(queue, person, item.round),
         "last": _last(queue, person, item),
     }

@@ -7,6 +7,7 @@ the last, where a whole round is killed, with its model, its worker and its page
 import asyncio
 import collections
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -21,6 +22,7 @@ import psutil
 from amplify.cli.commands import main
 from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.simulated import Diary, run_crowd
+from amplify.crowd.simulated_policy import decide
 from amplify.overseers.habits import CrowdConfig
 from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster
@@ -141,7 +143,9 @@ def test_twenty_kills_of_a_round_lose_nothing_and_it_ends_with_the_right_data(tm
             invite_crowd(Roster(folder), config.people, time.time()),
         )
         address = f"http://127.0.0.1:{rounds.port}"
-        crowd = asyncio.create_task(run_crowd(task, config, members, address, diary))
+        crowd = asyncio.create_task(
+            run_crowd(functools.partial(decide, task), config, members, address, diary)
+        )
         await asyncio.to_thread(rounds.go_on, random.Random(7), 20)
         crowd.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -32,7 +32,7 @@ from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.essays.task import Essays
 from amplify.training import dataset
 from tests.killed import killed_and_resumed
-from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment
+from tests.tiny import JUDGED_ESSAYS, REVIEWED_ESSAYS, TOML, tiny_experiment
 
 TASK = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=-1)
 
@@ -287,16 +287,24 @@ def test_reviews_that_teach_nothing_are_rejected(reviews, missing, same, said):
     [
         (
             TOML + '[oversight]\nkind = "reward-model"\n',
-            "must be judge or language-model",
+            "must be human, judge or language-model",
         ),
         (
             JUDGED_ESSAYS.replace('kind = "judge"', 'kind = "simulated"'),
-            "must be judge or language-model",
+            "must be human, judge or language-model",
         ),
         (
             TOML.replace('"simulated"', '"judge"') + '[oversight]\nkind = "reward-model"\n',
             "Wildcard has none",
         ),
+        (
+            REVIEWED_ESSAYS.replace("[oversight]", "[oversight]\naudit = { every = 8 }"),
+            'oversight.audit.every must be 0 if overseer.kind = "human"',
+        ),
+        (REVIEWED_ESSAYS.replace('"human"', '"human"\nasks = 2'), "overseer.asks must be 0"),
+        (REVIEWED_ESSAYS.replace('"human"', '"human"\ngold = 0.1'), "overseer.gold must be 0"),
+        (REVIEWED_ESSAYS.replace('"human"', '"human"\nitems = 9'), "overseer.items must be 60"),
+        (REVIEWED_ESSAYS.replace("people = 4", "people = 1"), "overseer.crowd.people must be at"),
         (JUDGED_ESSAYS.replace('"beats_draft"', '"alone"'), "gate.measure must be one of beats_d"),
         (JUDGED_ESSAYS.replace('"beats_draft"', '"gold"'), "gate.measure must be one of beats_d"),
         (JUDGED_ESSAYS.replace("members = 2", "members = 6"), "oversight.reward_model.members"),

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import pickle
 import random
@@ -21,6 +22,7 @@ from typing import Any
 
 from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.simulated import Diary, Done, run_crowd
+from amplify.crowd.simulated_policy import decide
 from amplify.overseers.habits import CrowdConfig
 from amplify.people.log import Log
 from amplify.people.roster import Roster
@@ -167,7 +169,7 @@ def let_people_work(
 def answer_all(folder: Path, address: str, config: CrowdConfig, seconds: float) -> Diary:
     """What the people do, and note."""
     members = invite_crowd(Roster(folder), config.people, time.time())
-    crowd = run_crowd(TASK, config, members, address, diary := Diary())
+    crowd = run_crowd(functools.partial(decide, TASK), config, members, address, diary := Diary())
     asyncio.run(asyncio.wait_for(crowd, seconds))
     return diary
 

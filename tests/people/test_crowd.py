@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import functools
 import math
 import signal
 import socket
@@ -336,7 +337,9 @@ def test_members_are_used_again_unless_their_links_have_expired(tmp_path):
 def test_a_link_that_does_not_work_is_said(experiment):
     def stray(address, *_):
         member = Member("person-99", "no such token", None, True)
-        crowd = run_crowd(TASKS[0], CrowdConfig(), [member], address, Diary())
+        crowd = run_crowd(
+            functools.partial(decide, TASKS[0]), CrowdConfig(), [member], address, Diary()
+        )
         with pytest.raises(ExceptionGroup) as errors:
             asyncio.run(crowd)
         [error] = errors.value.exceptions

@@ -52,7 +52,7 @@ def collect(
     experiment: Experiment,
     this: RoundFolder,
     problems: Problems,
-    answerer: Callable[[], Answerer],
+    answerer: Callable[[], Answerer] | None,
     watch: Watch,
 ) -> Gathered:
     """Returns people's answers to a round's questions, at once if the round was closed before.
@@ -61,7 +61,8 @@ def collect(
         experiment: overseen by people.
         this: the round's folder.
         problems: of the round.
-        answerer: loads the model that answers sub-questions; called only if people are asked.
+        answerer: loads the model that answers sub-questions; called only if people are asked. None:
+            people may ask none.
         watch: shows how many questions have been answered.
 
     Raises:
@@ -73,7 +74,7 @@ def collect(
     try:
         if not _is_closed(Queue(log.since()), number):
             log.append(*open_round(experiment, number, problems, this.record["parent"]["digest"]))
-            helper = helper_of(experiment, answerer())
+            helper = helper_of(experiment, answerer and answerer())
             wait_for_people(work_rules(experiment), folder, number, log, helper, watch)
             _close(experiment, log, number, f"closed:{number}")
         elif (decided := decided_since_closing(log.since(), number)) is not None:
@@ -86,14 +87,17 @@ def collect(
         log.close()
 
 
-def helper_of(experiment: Experiment, answerer: Answerer) -> Helper:
+def helper_of(experiment: Experiment, answerer: Answerer | None) -> Helper:
     """Returns what a round that waits for people needs from a model and the task.
 
     Args:
         experiment: overseen by people.
-        answerer: answers their sub-questions.
+        answerer: answers their sub-questions; None if they may ask none.
     """
-    return Helper(answerer.answer, functools.partial(_why_unreadable, experiment), answerer.warm_up)
+    why_unreadable = functools.partial(_why_unreadable, experiment)
+    if answerer is None:
+        return Helper(lambda pending: [], why_unreadable)
+    return Helper(answerer.answer, why_unreadable, answerer.warm_up)
 
 
 def _why_unreadable(experiment: Experiment, answer: str) -> str:
@@ -134,12 +138,25 @@ def recorded_by_people(
     """
     if not isinstance(experiment.overseer, Human):
         return None
+    closed = closed_when_recorded(this)
+    assert closed is not None  # data was made of what people answered
     log = Log(this.path.parent / EVENTS)
     try:
-        closed = next(e["closed"] for e in this.record["stages"].values() if "closed" in e)
         return gather(experiment, this.number, problems, log.since(), closed)
     finally:
         log.close()
+
+
+def closed_when_recorded(this: RoundFolder) -> int | None:
+    """Returns the event that had closed a round when its data was made of people's answers.
+
+    Args:
+        this: the round's folder.
+
+    Returns:
+        Its id; None if no data was made yet.
+    """
+    return next((e["closed"] for e in this.record["stages"].values() if "closed" in e), None)
 
 
 def gather(

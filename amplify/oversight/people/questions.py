@@ -109,15 +109,7 @@ def choose_places(experiment: Experiment, number: int, problems: Problems) -> li
     Raises:
         AmplifyError: there are fewer such questions than people should answer.
     """
-    wanted = human(experiment).config.items
-    questions = jax.device_get(problems.questions)
-    primitive = jax.device_get(experiment.task.is_primitive(problems.questions))
-    places = [
-        (row, int(column))
-        for row, asked in enumerate(questions)
-        for column in np.sort(np.unique(asked, axis=0, return_index=True)[1])
-        if not primitive[row, column]
-    ]
+    wanted, places = human(experiment).config.items, all_places(experiment.task, problems)
     if len(places) < wanted:
         raise AmplifyError(
             f"overseer.items must be at most {len(places)}, the different questions of round"
@@ -126,6 +118,23 @@ def choose_places(experiment: Experiment, number: int, problems: Problems) -> li
     bits = np.random.Philox(key=np.array([experiment.seed, number], np.uint64))
     order = np.argsort(bits.random_raw(len(places)), kind="stable")
     return [places[place] for place in order[:wanted]]
+
+
+def all_places(task: Task, problems: Problems) -> list[tuple[int, int]]:
+    """Returns row and column of all different questions that are not primitive, in order.
+
+    Args:
+        task: has the questions.
+        problems: of a round.
+    """
+    questions = jax.device_get(problems.questions)
+    primitive = jax.device_get(task.is_primitive(problems.questions))
+    return [
+        (row, int(column))
+        for row, asked in enumerate(questions)
+        for column in np.sort(np.unique(asked, axis=0, return_index=True)[1])
+        if not primitive[row, column]
+    ]
 
 
 def right_words(
