@@ -8,9 +8,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-import jax
-import optax
-from jaxtyping import Array, Key, PyTree
 from pydantic import Field
 
 from amplify.errors import AmplifyError
@@ -35,6 +32,7 @@ from amplify.oversight.audits import (
     last_restart,
     policy_of,
 )
+from amplify.oversight.drafts import DraftFitting, Drafts, Fitting
 from amplify.oversight.expert_iteration import BEST_OF, ExpertIteration, best_answers
 from amplify.oversight.people.reviewing import review_by_people
 from amplify.oversight.ppo import (
@@ -59,84 +57,21 @@ from amplify.oversight.reinforcement import (
     Rollouts,
 )
 from amplify.oversight.restore import load, load_overseer, phase_stream
-from amplify.oversight.work import WEIGHT, Made, Work, draw_batch
+from amplify.oversight.work import WEIGHT, Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
-from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems
-from amplify.training.phase import Metrics, Phase, RoleState, Source, Trained, Update
-from amplify.types import Roles, Task
+from amplify.training.phase import Phase, Source, Trained
+from amplify.types import Task
 
 Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 EXPERT_ITERATION = "expert-iteration"
 DRAFTS, REINFORCEMENT, BEST_AUDITED = "drafts", "reinforcement", "best_audited"
 """Names of phases. With audits, reinforcement is divided into `reinforcement_20`,
 `reinforcement_40`, ..., where the number counts the steps of the round up to their end. The last
 phase returns to the best audited policy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitting:
-    """How a reward model is fitted: AdamW, with cosine decay of the learning rate."""
-
-    steps: Count = 300
-    """Number of training steps."""
-    learning_rate: Positive = 3e-3
-    """At the first step."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Decay of the weights per step, as a multiple of the learning rate."""
-
-    def make_optimizer(self) -> optax.GradientTransformation:
-        """Makes the optimizer."""
-        schedule = optax.cosine_decay_schedule(self.learning_rate, self.steps)
-        descent = optax.adamw(schedule, weight_decay=self.weight_decay)
-        return optax.chain(optax.clip_by_global_norm(1.0), descent)
-
-
-@dataclasses.dataclass(frozen=True)
-class DraftFitting(Fitting):
-    """How the reference policy is fitted to drafts, likewise."""
-
-    steps: Count = 400
-    """Number of training steps."""
-    learning_rate: Positive = 2e-3
-    """At the first step."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decay of the weights per step, as a multiple of the learning rate."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Drafts(Source):
-    """Drafts, which the reference policy imitates: answers of somebody who does not know what is
-    right.
-    """
-
-    experiment: Experiment
-    traced = True
-
-    def begin(self, work: Work | None, carried: Roles) -> tuple[()]:
-        """There is no state."""
-        return ()
-
-    def next(
-        self,
-        frozen: Roles,
-        live: Mapping[str, RoleState],
-        state: PyTree[Array],
-        key: Key[Array, ""],
-    ) -> tuple[PyTree[Array], dict[str, Update], Metrics]:
-        """Writes a draft for each of a batch of questions."""
-        draft = draft_of(self.experiment.task)
-        assert draft is not None  # checked when the experiment file was read
-        draw_key, draft_key = jax.random.split(key)
-        contexts, questions = draw_batch(self.experiment, draw_key)
-        keys = jax.random.split(draft_key, questions.shape[:2])
-        answers = vmap_questions(draft)(contexts, questions, keys)
-        batch = {"context": contexts, "questions": questions, "answers": answers}
-        return (), dict.fromkeys(live, Update(batch)), {}
 
 
 @dataclasses.dataclass(frozen=True)
