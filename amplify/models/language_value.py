@@ -1,4 +1,5 @@
-"""A language model with one output in place of its logits: the value network of a language policy.
+"""A language model with one output in place of its logits: the value network of a language policy,
+or a reward model.
 
 Reads what the policy reads, in the same form: a context's KV cache is computed once for all of its
 questions. A pretrained policy's value network begins with the same checkpoint, and with LoRA trains
@@ -11,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from amplify.models import prompts
 from amplify.models.attention.attention_parts import PADDING
@@ -112,6 +113,37 @@ class LanguageValueModel:
             For each token the predicted return of the answer, given the tokens before it; 0 after
             the answer's end.
         """
+        values, is_target = self._at_targets(params, read, questions, answers)
+        return jnp.where(is_target, values, 0.0)
+
+    def score(
+        self,
+        params: PyTree[Array],
+        read: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions"]:
+        """The output after an answer's last token, whether or not the answer has an end.
+
+        Args:
+            params, read, questions, answers: as in `values`.
+        """
+        # One more token is predicted than there are: an answer without an end is read to its last.
+        longer = jnp.pad(answers, [(0, 0), (0, 0), (0, 1)])
+        values, is_target = self._at_targets(params, read, questions, longer)
+        last = jnp.maximum(jnp.sum(is_target, axis=-1, keepdims=True) - 1, 0)
+        return jnp.take_along_axis(values, last, axis=-1)[..., 0]
+
+    def _at_targets(
+        self,
+        params: PyTree[Array],
+        read: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions length"],
+    ) -> tuple[Float[Array, "batch questions length"], Bool[Array, "batch questions length"]]:
+        """The output where each token would be predicted; arbitrary after the answer's end, where
+        the second array is False.
+        """
         config, form = self.policy.config, self.policy.format
         cast = nnx.State({**params, TRUNK: cast_kernels(config.dtype, params[TRUNK])})
         network: ScalarLM = nnx.merge(_graph(self.policy), cast)
@@ -125,7 +157,7 @@ class LanguageValueModel:
         )
         indices = jnp.maximum(unpacked.target_indices, 0)
         x = jnp.take_along_axis(x, indices[..., None], axis=2).astype(jnp.float32)
-        return jnp.where(unpacked.targets != PADDING, network.head(x)[..., 0], 0.0)
+        return network.head(x)[..., 0], unpacked.targets != PADDING
 
 
 def without_logits(architecture: Architecture) -> Architecture:

@@ -15,8 +15,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
+from amplify.models.abilities import trainable_of
+from amplify.models.language_value import LanguageValueModel
 from amplify.models.transformer import TokenTuple, linear
-from amplify.types import Task
+from amplify.models.value_model import ValueModel
+from amplify.types import Place, Task
 
 FOLDS = 5
 """Parts into which reviews are divided; also the largest number of members."""
@@ -30,10 +33,14 @@ class RewardModelConfig:
 
     members: Annotated[int, Field(ge=1, le=FOLDS)] = 1
     """Networks of the ensemble."""
+    network: Literal["mlp", "policy"] = "mlp"
+    """"policy": a network like the assistant's with one output, read after the answer's last token.
+    With a pretrained assistant it begins with the same checkpoint, and trains LoRA adapters if the
+    assistant does."""
     width: Size = 64
-    """Width of each network."""
+    """Width of each MLP."""
     layers: Size = 2
-    """Layers of each network."""
+    """Layers of each MLP."""
     aggregate: Aggregate = "mean-variance"
     """How members are combined: their mean, the lowest value, or the mean minus the variance
     between them (Coste et al. 2023, arXiv:2310.02743). With one member, they are the same."""
@@ -49,13 +56,45 @@ class RewardModel:
 
     config: RewardModelConfig
     task: Task
+    scorer: ValueModel | LanguageValueModel | None = None
+    """A network like the policy's; None: an MLP."""
 
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         """Draws untrained parameters, one tree for each member."""
+        keys = jax.random.split(key, self.config.members)
+        if self.scorer is not None:
+            return [self.scorer.init(key) for key in keys]
         return [
             nnx.state(RewardNetwork(self.config, self.task, nnx.Rngs(params=key)), nnx.Param)
-            for key in jax.random.split(key, self.config.members)
+            for key in keys
         ]
+
+    def load(self, place: Place | None = None) -> PyTree[Array] | None:
+        """Loads the policy's checkpoint for each member; see `models.abilities.loader_of`.
+
+        Args:
+            place: the sharding of each parameter; None: all on the default device.
+
+        Returns:
+            The parameters; None: there is no checkpoint.
+
+        Raises:
+            AmplifyError: if the weights cannot be read.
+        """
+        if not isinstance(self.scorer, LanguageValueModel):
+            return None
+        members = [self.scorer.load(place) for _ in range(self.config.members)]
+        return None if members[0] is None else members
+
+    def split(self, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Splits parameters into trained and frozen ones, for each member."""
+        parts = [trainable_of(self.scorer).split(member) for member in params]
+        return [own for own, _ in parts], [kept for _, kept in parts]
+
+    def join(self, trained: PyTree[Array], kept: PyTree[Array]) -> PyTree[Array]:
+        """Inverse of `split`."""
+        join = trainable_of(self.scorer).join
+        return [join(*parts) for parts in zip(trained, kept, strict=True)]
 
     def rewards(
         self,
@@ -73,6 +112,10 @@ class RewardModel:
             questions: what was asked.
             answers: one to each question.
         """
+        if self.scorer is not None:
+            nothing = jnp.zeros((len(questions), 1, self.task.fact_length), jnp.int32)
+            score = self.scorer.score
+            return jnp.stack([score(member, nothing, questions, answers) for member in params])
         graph = _graph(self.config, self.task)
         return jnp.stack([nnx.merge(graph, member)(questions, answers) for member in params])
 

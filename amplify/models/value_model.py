@@ -1,15 +1,17 @@
-"""A value network: predicts the return of an answer before each of its tokens is said."""
+"""A value network: predicts the return of an answer before each of its tokens is said. Read after
+the last one, it is a reward model.
+"""
 
 import dataclasses
 import functools
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from amplify.models.axes import axes
 from amplify.models.fact_transformer import FactTransformerConfig, fact_mask
-from amplify.models.transformer import Transformer
+from amplify.models.transformer import Memory, Transformer
 from amplify.types import Task
 
 
@@ -56,10 +58,8 @@ class ValueModel:
         Returns:
             For each token the predicted return of the answer, given the tokens before it.
         """
-        network: Transformer = nnx.merge(_graph(self.sizes, self.task), params)
-        mask = fact_mask(self.task, read)
-        memory = network.encode(read, mask)
         length = answers.shape[-1]
+        network, memory, mask = self._read(params, read)
 
         def before(step: int) -> Float[Array, "batch questions"]:
             known = jnp.where(jnp.arange(length) < step, answers + 1, 0)
@@ -67,6 +67,29 @@ class ValueModel:
             return network.outputs(memory, queries, mask)[..., 0]
 
         return jnp.stack([before(step) for step in range(length)], axis=-1)
+
+    def score(
+        self,
+        params: PyTree[Array],
+        read: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions"]:
+        """The output for whole answers.
+
+        Args:
+            params, read, questions, answers: as in `values`.
+        """
+        network, memory, mask = self._read(params, read)
+        queries = jnp.concatenate([questions, answers + 1], axis=-1)
+        return network.outputs(memory, queries, mask)[..., 0]
+
+    def _read(
+        self, params: PyTree[Array], read: Int[Array, "batch facts fact_length"]
+    ) -> tuple[Transformer, Memory, Bool[Array, "batch 1 facts"] | None]:
+        network: Transformer = nnx.merge(_graph(self.sizes, self.task), params)
+        mask = fact_mask(self.task, read)
+        return network, network.encode(read, mask), mask
 
 
 def _network(sizes: FactTransformerConfig, task: Task, rngs: nnx.Rngs) -> Transformer:

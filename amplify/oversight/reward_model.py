@@ -260,7 +260,9 @@ class RewardModelling:
         return Made(columns, [], facts, f"Round {number}: a judge compares two answers.")
 
     def _model(self, experiment: Experiment) -> RewardModel:
-        return RewardModel(self.reward_model, experiment.task)
+        config = self.reward_model
+        scorer = self._value(experiment) if config.network == "policy" else None
+        return RewardModel(config, experiment.task, scorer)
 
     def _reviews(self, experiment: Experiment, name: str) -> Phase:
         """The phase that trains the reward model on comparisons."""
@@ -317,8 +319,9 @@ class RewardModelling:
         if isinstance(policy, FactTransformer):
             return ValueModel(policy.config, experiment.task)
         raise AmplifyError(
-            'oversight.method = "ppo" has a value network for assistant.kind = "fact-transformer"'
-            f' and "language-model" only, got {type(policy).__name__}; use "policy-gradient"'
+            'oversight.method = "ppo" and oversight.reward_model.network = "policy" need'
+            ' assistant.kind = "fact-transformer" or "language-model", got'
+            f" {type(policy).__name__}"
         )
 
     def _reference(self, experiment: Experiment) -> Trained:

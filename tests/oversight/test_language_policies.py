@@ -218,13 +218,22 @@ def test_a_value_network_begins_with_the_policys_checkpoint(tmp_path, rank):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ppo", "policy-gradient"])
-def test_a_round_reinforces_a_language_model(tmp_path, capsys, method):
-    toml = TOML.replace('"ppo"', f'"{method}"').replace("steps = 20", "steps = 60")
+@pytest.mark.parametrize(
+    ("toml", "method", "network"),
+    [(TOML, "ppo", "policy"), (TOML, "policy-gradient", "mlp"), (JUDGED_ESSAYS, "ppo", "policy")],
+    ids=["language-ppo", "language-policy-gradient", "facts-ppo"],
+)
+def test_a_round_reinforces_a_policy(tmp_path, capsys, toml, method, network):
+    """Of either kind, against either kind of reward model."""
+    toml = toml.replace('method = "ppo"\n', "").replace("steps = 20", "steps = 60")
+    toml = toml.replace("reviews = 200", f'reviews = 200\nmethod = "{method}"')
+    toml = toml.replace("members = 2", f'members = 2\nnetwork = "{network}"')
     folder = tiny_experiment(tmp_path / "tiny", toml)
     main(["round", str(folder), "--n", "1"])
     capsys.readouterr()
-    rows = read_lines(Store(folder).round(1).phase("reinforcement").metrics)
+    first = Store(folder).round(1)
+    assert read_lines(first.phase("reviews").metrics)[-1]["loss"] < 0.68 < np.log(2)
+    rows = read_lines(first.phase("reinforcement").metrics)
     assert rows[-1]["reward"] > rows[0]["reward"] + 0.3
     main(["compare", str(folder), "--json"])
     assert all("gold" in row for row in json.loads(capsys.readouterr().out))
