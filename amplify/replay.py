@@ -100,7 +100,7 @@ def replay(store: Store, number: int, watch: Watch) -> ReplayResult:
     return ReplayResult(
         number,
         answers[..., 0].size,
-        sum(tree["by"] == "human" for tree in made.trees),
+        sum(tree.get("by") == "human" for tree in made.trees),
         this.record["stages"][f"{phase.name}/data"]["digest"],
         replayed,
     )

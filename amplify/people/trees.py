@@ -19,7 +19,7 @@ from amplify.errors import AmplifyError, first_line
 from amplify.files.writing import write_atomically
 from amplify.people.records import Record, read_records
 from amplify.people.text import without_surrogates
-from amplify.records.record import main_folder
+from amplify.records.record import main_folder, phase_folder, phases
 
 Node = Mapping[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Node, ...]}`; the root of a person's tree also
@@ -169,8 +169,8 @@ def read_trees(experiment: Path, labels: Mapping[str, str] | None = None) -> Tre
 
 def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
     """Reads the trees of one round; see `read_trees`."""
-    path = main_folder(record.folder, dict(record.facts)).interactions
-    if not path.exists():
+    path = _interactions(record)
+    if path is None:
         return []
     stat, parent = path.stat(), record.facts.get("parent") or {}
     seen = stat.st_mtime_ns, stat.st_ino
@@ -178,6 +178,16 @@ def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
         tree._replace(label=tree.label or labels.get(tree.root.get("item", "")))
         for tree in _read(path, record.number, record.parent, parent.get("digest"), seen)
     ]
+
+
+def _interactions(record: Record) -> Path | None:
+    """The trees of the phase that last trained the assistant or, where it kept none, as if it was
+    trained against a reward model, of the last phase that did.
+    """
+    facts = dict(record.facts)
+    others = [phase_folder(record.folder, facts, name) for name in reversed(phases(facts))]
+    kept = (one.interactions for one in (main_folder(record.folder, facts), *others))
+    return next((path for path in kept if path.exists()), None)
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from amplify import replay
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
 from amplify.overseers.judge import Reviewer
 from amplify.overseers.language_judge import LanguageModelJudgeConfig, _read_name, _read_number
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.tasks.essays.task import Essays
 from amplify.training import dataset
@@ -150,6 +152,7 @@ def test_a_language_model_reviews_a_round_and_is_not_asked_twice(server, tmp_pat
     assert ("reviews/data", "judge") not in calls
     assert stages["audit_8/data"]["audit"]["audited"]["value"] > 0
     asked = server.asked
+    assert replay.replay(Store(folder), 1, unwatched).same
     again = tmp_path / "again"
     shutil.copytree(folder, again)
     main(["round", str(again), "--n", "1", "--redo", "reviews/data"])

@@ -20,7 +20,8 @@ from amplify.errors import AmplifyError
 from amplify.overseers.habits import CrowdConfig, Habits
 from amplify.people.impressions import read_impressions, write_impressions
 from amplify.people.log import EVENTS, Log
-from amplify.people.rules import Queue
+from amplify.people.rules import Queue, adjudicate
+from amplify.people.trees import read_trees
 from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.task_abilities import choices_of, knows_truth
@@ -222,11 +223,27 @@ def test_a_round_that_is_run_again_asks_nobody_again(ran, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_decision_after_closing_counts_once_the_data_is_made_again(ran, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(ran, again)
+    queue = Queue(events(again))
+    item = next(item for item in queue.items.values() if item.submissions and not item.review_of)
+    other = "B" if item.submissions[0].answer == "A" else "A"
+    log = Log(again / EVENTS)
+    log.append(*adjudicate(queue, item.id, other, "admin"))
+    log.close()
+    main(["round", str(again), "--n", "1", "--redo", "reviews/data"])
+    before, after = (reviews_of(folder)["prefers_first"] for folder in (ran, again))
+    assert np.argwhere(before != after).tolist() == [[item.row, item.column]]
+
+
+@pytest.mark.slow
 def test_the_trees_say_who_compared_what(ran):
     lines = (ran / "001/reviews/interactions.jsonl").read_text(encoding="utf-8").splitlines()
     trees, rows = [json.loads(line) for line in lines], reviews_of(ran)
     task = Store(ran).experiment.task
     known = {event.id: event for event in events(ran)}
+    assert len(read_trees(ran)) == len(trees) > 50, "the pages show them"
     for tree in trees:
         at = tree["row"], tree["column"]
         assert known[tree["event"]].person == tree["person"]

@@ -7,6 +7,7 @@ that was withdrawn or set aside is a review that was not obtained.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def _compare(
     ]
     asked = np.concatenate([jax.device_get(problems.questions), *shown], axis=-1)
     put_up = problems._replace(questions=jnp.asarray(asked))
-    comparisons = Comparisons(work.experiment.task)
+    comparisons: Any = Comparisons(work.experiment.task)
     places = all_places(comparisons, put_up)
     if not places:
         return None
@@ -107,7 +108,7 @@ def _prepare_crowd(
     experiment = work.experiment
     questions = put_up.questions[..., : experiment.task.question_length]
     judge = Judge(experiment.task, JudgeConfig())
-    values = jax.device_get(
+    first, second = jax.device_get(
         jax.jit(judge.impressions)(
             put_up.contexts, questions, *map(jnp.asarray, shown), review_keys(experiment, put_up)
         )
@@ -116,9 +117,7 @@ def _prepare_crowd(
     write_impressions(
         work.this.path.parent,
         {
-            words.format_tokens(reviewing.task, tokens[place]): tuple(
-                float(value[place]) for value in values
-            )
-            for place in all_places(reviewing.task, put_up)
+            words.format_tokens(reviewing.task, tokens[at]): (float(first[at]), float(second[at]))
+            for at in all_places(reviewing.task, put_up)
         },
     )
