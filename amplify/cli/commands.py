@@ -17,7 +17,7 @@ from amplify.cli import variants
 from amplify.cli.arguments import Folder, Json
 from amplify.cli.failures import explained, ignore_orphans
 from amplify.cli.parsing import parse
-from amplify.cli.running import round_, rounds
+from amplify.cli.running import round_, rounds, study
 from amplify.errors import AmplifyError
 from amplify.terminal import (
     messages,
@@ -259,6 +259,7 @@ def events(
 COMMANDS = {
     "round": round_,
     "rounds": rounds,
+    "study": study,
     "compare": compare,
     "ask": ask,
     "tree": tree,

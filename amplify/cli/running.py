@@ -1,5 +1,6 @@
 """The commands that run rounds: `round` and `rounds`, of one experiment or of several."""
 
+import json as json_format
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from amplify.cli import variants
 from amplify.cli.arguments import Cluster, Folder, Json
+from amplify.cli.variants import read_seeds
 from amplify.errors import AmplifyError, command
 from amplify.launch import join_processes, launch
 from amplify.terminal import messages, output, show_comparison, show_rounds
@@ -100,6 +102,37 @@ def experiments(
     """Returns the experiments that a command runs, see `variants.experiments`."""
     join_processes(cluster)  # before the experiment is read
     return variants.experiments(experiment, settings, folder, seeds)
+
+
+def study(
+    experiment: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="EXPERIMENT", help="the folder of an experiment and its study.toml"),
+    ],
+    seeds: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="0,1,2", help="seeds of each arm, instead of those of the file"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run or resume the cells of a study, each arm with each seed, and print its table."""
+    from amplify.studies import overoptimisation_table, running
+
+    join_processes(cluster=False)
+    wanted = None if seeds is None else read_seeds(seeds)
+    found = running.open_study(experiment)
+
+    def begin(cell: Any, number: int, of: int) -> None:
+        messages.print(f"cell {number} of {of}: {cell.path}", style="bold", soft_wrap=True)
+
+    runs = running.run_study(experiment, found, wanted, begin)
+    if json:
+        print(json_format.dumps(overoptimisation_table.rows(runs), indent=1))
+        return
+    output.print(overoptimisation_table.table(runs))
+    if (path := running.write_figure(experiment, runs)) is not None:
+        output.print(f"wrote {path}", soft_wrap=True)
 
 
 def run_all(

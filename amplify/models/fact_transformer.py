@@ -86,9 +86,10 @@ class FactTransformer:
         """
         network, mask = self._merge(params), fact_mask(self.task, memory.rows)
         keys = None if self.config.sampling == "greedy" else keys
-        tokens = jnp.zeros((*questions.shape[:-1], self.task.answer_length), questions.dtype)
-        log_prob = jnp.zeros(questions.shape[:-1])
-        for step in range(self.task.answer_length):
+        shape, length = questions.shape[:-1], self.task.answer_length
+
+        def decode(so_far: Answers, step: Int[Array, ""]) -> tuple[Answers, None]:
+            tokens, log_prob = so_far
             log_probs = network.log_probs(memory, self._query(questions, tokens, step), mask)
             log_probs = self._apply_temperature(log_probs)
             if keys is None:
@@ -97,7 +98,11 @@ class FactTransformer:
                 token = sample_token(keys, step, log_probs)
             tokens = tokens.at[..., step].set(token.astype(tokens.dtype))
             log_prob += jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
-        return Answers(tokens, log_prob)
+            return Answers(tokens, log_prob), None
+
+        empty = Answers(jnp.zeros((*shape, length), questions.dtype), jnp.zeros(shape))
+        # A loop, so that the compiled program does not grow with the length of answers.
+        return jax.lax.scan(decode, empty, jnp.arange(length))[0]
 
     def log_prob(
         self,
@@ -111,13 +116,25 @@ class FactTransformer:
         In the distribution that `answer` samples from, and differentiable in the parameters.
         """
         network, mask = self._merge(params), fact_mask(self.task, memory.rows)
+        log_probs = self._log_probs(network, memory, mask, questions, answers)
+        log_probs = self._apply_temperature(log_probs)
+        return jnp.take_along_axis(log_probs, answers[..., None], axis=-1)[..., 0]
 
-        def of_token(step: int) -> Float[Array, "batch questions"]:
-            log_probs = network.log_probs(memory, self._query(questions, answers, step), mask)
-            token = answers[..., step, None]
-            return jnp.take_along_axis(self._apply_temperature(log_probs), token, axis=-1)[..., 0]
-
-        return jnp.stack([of_token(step) for step in range(self.task.answer_length)], axis=-1)
+    def _log_probs(
+        self,
+        network: Transformer,
+        memory: Memory,
+        mask: Bool[Array, "batch 1 facts"] | None,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "batch questions answer_length vocabulary"]:
+        """The distribution of each answer token, given those before it: all tokens at once."""
+        batch, asked, length = answers.shape
+        queries = jnp.stack(
+            [self._query(questions, answers, step) for step in range(length)], axis=-2
+        )
+        flat = queries.reshape(batch, asked * length, -1)
+        return network.log_probs(memory, flat, mask).reshape(batch, asked, length, -1)
 
     def _apply_temperature(self, log_probs: Float[Array, "*b vocabulary"]) -> Array:
         return jax.nn.log_softmax(log_probs / self.config.temperature)
@@ -138,14 +155,12 @@ class FactTransformer:
         number = jnp.sum(answered).astype(jnp.float32)
         count = jnp.maximum(number, 1)
         answers = jnp.maximum(answers, 0)
-        loss, right = jnp.zeros(()), answered
-        for step in range(self.task.answer_length):
-            query = self._query(batch["questions"], answers, step)
-            log_probs, token = network.log_probs(memory, query, mask), answers[..., step]
-            log_prob = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
-            log_prob = log_prob if weight is None else weight * log_prob
-            loss -= jnp.sum(log_prob, where=answered) / count
-            right &= jnp.argmax(log_probs, -1) == token
+        log_probs = self._log_probs(network, memory, mask, batch["questions"], answers)
+        log_prob = jnp.take_along_axis(log_probs, answers[..., None], axis=-1)[..., 0]
+        log_prob = jnp.sum(log_prob, axis=-1)
+        log_prob = log_prob if weight is None else weight * log_prob
+        loss = -jnp.sum(log_prob, where=answered) / count
+        right = answered & jnp.all(jnp.argmax(log_probs, axis=-1) == answers, axis=-1)
         agreement = jnp.sum(right).astype(loss.dtype) / count
         counts = {"answered": number, "flops": jnp.float32(self._training_flops(answers.shape))}
         return loss, {"loss": loss, "agreement": agreement} | counts
@@ -164,7 +179,7 @@ class FactTransformer:
         self,
         questions: Int[Array, "*b question_length"],
         answers: Int[Array, "*b answer_length"],
-        step: int,
+        step: int | Int[Array, ""],
     ) -> Int[Array, "*b query_length"]:
         """The question and the first `step` tokens of its answer, each raised by one: 0 stands for
         tokens that are not decoded yet.

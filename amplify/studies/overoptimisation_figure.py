@@ -1,0 +1,123 @@
+"""The over-optimisation study as a figure: gold and proxy against the distance from the reference
+policy, by reinforcement learning and by best-of-n, with fits of Gao's form.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amplify.evaluation.statistics.scaling_laws import ScalingLaw, best_of_n_kl_bound
+from amplify.report.plots import FAINT, GRID, INK, STYLES
+from amplify.studies.overoptimisation import (
+    ENSEMBLE,
+    FITTED,
+    FREE,
+    NS,
+    PENALTY,
+    Run,
+    best_of_n_law,
+    reinforcement_law,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GOLD, PROXY = STYLES[0], STYLES[1]
+TITLES = {FREE: "one reward model", PENALTY: "with a KL penalty", ENSEMBLE: "five reward models"}
+
+
+def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
+    """Draws the figure.
+
+    Args:
+        runs: of each arm, for the same seeds.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(11, 6.6), facecolor="white", dpi=180)
+    seeds = len(runs[FREE])
+    figure.text(0.03, 0.985, "Over-optimisation", size=15, weight="bold", color=INK, va="top")
+    figure.text(
+        0.03, 0.935,
+        "Gold and the reward (proxy), in standard deviations of the reference policy, against √KL"
+        f" from it, in √nats; {seeds} seeds.\nThin: each seed. Dotted: Gao's form, fitted.",
+        size=10, color=FAINT, va="top",
+    )  # fmt: skip
+    panels = figure.subplots(2, 3)
+    figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
+    for axes, arm in zip(panels[0], (FREE, PENALTY, ENSEMBLE), strict=True):
+        _reinforcement(axes, runs[arm])
+        _finish(axes, f"reinforcement, {TITLES[arm]}")
+    for axes, arm in zip(panels[1], (FREE, ENSEMBLE), strict=False):
+        _best_of_n(axes, runs[arm])
+        _finish(axes, f"best-of-n, {TITLES[arm]}")
+    panels[1][2].axis("off")
+    handles = [
+        Line2D([], [], color=style.colour, linewidth=1.7, label=name)
+        for style, name in ((GOLD, "gold"), (PROXY, "proxy"))
+    ]
+    handles.append(Line2D([], [], color=INK, linestyle=":", label="Gao's form"))
+    panels[1][2].legend(
+        handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
+    )
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _reinforcement(axes: "Axes", runs: Sequence[Run]) -> None:
+    """Draws each seed's path, and the law fitted to the looks of all seeds."""
+    looks = [look for run in runs for look in run.looks]
+    for style, of in ((PROXY, "proxy"), (GOLD, "gold")):
+        for run in runs:
+            axes.plot(
+                [max(look.kl, 0) ** 0.5 for look in run.looks],
+                [getattr(look, of) for look in run.looks],
+                color=style.colour, linewidth=0.9, alpha=0.55,
+            )  # fmt: skip
+        base = float(np.mean([run.gold[0] for run in runs])) if of == "gold" else 0.0
+        law, kl = reinforcement_law(looks, base, of)
+        _law(axes, law, float(kl.max()), base, of)
+
+
+def _best_of_n(axes: "Axes", runs: Sequence[Run]) -> None:
+    """Draws the mean over seeds, each seed thin, and the law of gold beyond what it is fitted to."""
+    distance = [best_of_n_kl_bound(n) ** 0.5 for n in NS]
+    for style, of in ((PROXY, "proxy"), (GOLD, "gold")):
+        each = [getattr(run, of) for run in runs]
+        for one in each:
+            axes.plot(distance, one, color=style.colour, linewidth=0.7, alpha=0.35)
+        axes.plot(
+            distance, np.mean(each, axis=0), color=style.colour, linewidth=1.7, marker="o",
+            markersize=4,
+        )  # fmt: skip
+    law, base = best_of_n_law(runs)
+    _law(axes, law, distance[-1] ** 2, base, "gold")
+    axes.axvline(best_of_n_kl_bound(FITTED) ** 0.5, color=FAINT, linewidth=0.8, linestyle="--")
+
+
+def _law(axes: "Axes", law: ScalingLaw, furthest: float, base: float, of: str) -> None:
+    distance = np.linspace(0.0, furthest**0.5, 200)
+    axes.plot(distance, base + law.predict(distance**2), color=INK, linewidth=1.2, linestyle=":")
+    if law.r_squared is not None:
+        end = base + float(law.predict(np.array([furthest]))[0])
+        axes.annotate(
+            f"{of}: R² {law.r_squared:.2f}", (furthest**0.5, end), ha="right", va="bottom",
+            size=8, color=INK,
+        )  # fmt: skip
+
+
+def _finish(axes: "Axes", title: str) -> None:
+    axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
+    axes.set_xlabel("√KL", size=8.5, color=FAINT, labelpad=2)
+    axes.axhline(0, color=FAINT, linewidth=0.7)
+    axes.set_xlim(left=0)
+    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.spines[:].set_visible(False)

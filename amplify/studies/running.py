@@ -1,0 +1,80 @@
+"""Runs a study's cells one by one, and writes its figure."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from amplify.errors import AmplifyError
+from amplify.files.writing import replacing
+from amplify.studies import overoptimisation, overoptimisation_figure
+from amplify.studies.overoptimisation_table import FEWEST, Runs, complete
+from amplify.studies.study import CELLS, FILE, Cell, Report, Study, cells, read_study, run_cell
+
+REPORTS: dict[str, Report] = {"overoptimisation": overoptimisation}
+"""What a study may measure and report, by the name in its file."""
+FIGURE = "study.png"
+
+
+def open_study(experiment: Path) -> Study:
+    """Reads a study and checks it against its report.
+
+    Args:
+        experiment: the folder of its `study.toml`.
+
+    Raises:
+        AmplifyError: the file cannot be read, or does not fit its report.
+    """
+    study, path = read_study(experiment), experiment / FILE
+    if study.report not in REPORTS:
+        raise AmplifyError(
+            f"{path}: report must be one of {', '.join(REPORTS)}, got {study.report!r}"
+        )
+    wanted = overoptimisation.ARMS
+    if tuple(study.arms) != wanted:
+        raise AmplifyError(
+            f"{path}: arms must be {', '.join(wanted)}, in this order, got {', '.join(study.arms)}"
+        )
+    return study
+
+
+def run_study(
+    experiment: Path,
+    study: Study,
+    seeds: Sequence[int] | None,
+    begin: Callable[[Cell, int, int], None],
+) -> Runs:
+    """Runs or resumes all cells of a study.
+
+    Args:
+        experiment: the folder that cells derive from.
+        study: the study.
+        seeds: instead of the study's own.
+        begin: called before each cell with its number, from 1, and that of all cells.
+
+    Returns:
+        The runs of each arm, by seed.
+
+    Raises:
+        AmplifyError: if a cell cannot be run, or is interrupted.
+    """
+    report, every = REPORTS[study.report], cells(study, experiment, seeds)
+    found: dict[str, dict[int, overoptimisation.Run]] = {arm: {} for arm in study.arms}
+    for number, cell in enumerate(every, 1):
+        begin(cell, number, len(every))
+        found[cell.arm][cell.seed] = overoptimisation.read(run_cell(study, cell, report))
+    return found
+
+
+def write_figure(experiment: Path, runs: Runs) -> Path | None:
+    """Writes the figure of a study; returns its path, or None if it has too few seeds.
+
+    Args:
+        experiment: the folder that cells derive from.
+        runs: from `run_study`.
+    """
+    seeds, done = complete(runs)
+    if len(seeds) < FEWEST:
+        return None
+    path = experiment / CELLS / FIGURE
+    with replacing(path, "wb") as file:
+        file.write(overoptimisation_figure.png(done))
+    return path
