@@ -32,7 +32,7 @@ AMPLIFY := $(RUN_PYTHON) -m amplify
 # Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 
-.PHONY: help round rounds compare ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs data audits clean distclean
+.PHONY: help round rounds compare study ask tree export people serve replay screenshots test test-all lint bench accelerator regression coverage paper notebooks docs data audits clean distclean
 .SILENT:
 
 help:
@@ -41,6 +41,7 @@ help:
 	echo "make round N=3 SET=training.steps=500 AS=rounds/mine   with other values (a derived experiment)"
 	echo "make rounds                                   run rounds until the gate finds no improvement"
 	echo "make compare [WITH=\"rounds/b rounds/c\"]       compare rounds: table, compare.png, compare.html"
+	echo "make study EXPERIMENT=rounds/overoptimise     several arms and seeds in one table; resumes"
 	echo "make ask [ROUND=3]                            ask a checkpoint questions"
 	echo "make tree ROUND=3 ROW=17 [QUESTION=0]         the decomposition tree behind a training row"
 	echo "make export OUT=folder [ROUND=3]              write a trained checkpoint that transformers can open"
@@ -72,6 +73,9 @@ rounds: $(BASE)
 
 compare: $(BASE)
 	$(AMPLIFY) compare $(call quoted,$(EXPERIMENT)) $(foreach one,$(WITH),$(call quoted,$(one))) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
+
+study: $(BASE)
+	$(AMPLIFY) study $(call quoted,$(EXPERIMENT)) $(if $(SEEDS),--seeds $(call quoted,$(SEEDS)))
 
 ask: $(BASE)
 	$(AMPLIFY) ask $(call quoted,$(EXPERIMENT)) $(if $(ROUND),--round $(call quoted,$(ROUND)))

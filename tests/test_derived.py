@@ -18,7 +18,7 @@ from amplify.files import toml
 from amplify.reading.derived import derive, with_seeds
 from amplify.reading.experiment_file import read_experiment
 from tests.test_cli import ROOT, refused
-from tests.tiny import TOML, tiny_experiment
+from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 PLAIN = st.one_of(
@@ -59,6 +59,17 @@ def test_a_derived_experiment_says_only_what_differs(tiny):
     derived, base = (read_experiment(one / "experiment.toml").values for one in (path, tiny))
     assert {key: value for key, value in derived.items() if base[key] != value} == changes
     assert sorted(entry.name for entry in tiny.parent.iterdir()) == ["other", "tiny"]
+
+
+def test_a_key_of_a_table_in_a_section_leaves_the_other_keys_of_the_table(tmp_path):
+    folder = tiny_experiment(tmp_path / "judged", JUDGED_ESSAYS)
+    changes = {"oversight.reward_model.members": 1, "oversight.fitting.steps": 7}
+    oversight = read_experiment(
+        derive(folder, tmp_path / "one", changes).write() / "experiment.toml"
+    ).oversight
+    assert (oversight.reward_model.members, oversight.reward_model.width) == (1, 16)
+    assert (oversight.fitting.steps, oversight.fitting.learning_rate) == (7, 1e-2)
+    assert oversight.drafts.steps == 60
 
 
 def test_a_derived_experiment_in_another_folder_finds_its_base_from_anywhere(tiny, monkeypatch):

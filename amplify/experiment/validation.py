@@ -8,6 +8,7 @@ import difflib
 import json
 import math
 import textwrap
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def read_section(kind: type, section: Mapping[str, Any], name: str, path: Path) 
     """Builds a dataclass from a table.
 
     Args:
-        kind: the dataclass.
+        kind: the dataclass; its fields may be dataclasses, which tables in the table describe.
         section: the table.
         name: of the section.
         path: the file.
@@ -91,10 +92,18 @@ def read_section(kind: type, section: Mapping[str, Any], name: str, path: Path) 
     Raises:
         AmplifyError: for an unknown key or an invalid value.
     """
-    reject_unknown_keys(
-        section, [f.name for f in dataclasses.fields(kind) if f.init], f"{name}.", path
-    )
+    _reject_unknown_fields(kind, section, f"{name}.", path)
     return validate(kind, section, name, path)
+
+
+def _reject_unknown_fields(kind: type, table: Mapping[str, Any], prefix: str, path: Path) -> None:
+    """Also in nested tables, whose unknown keys `validate` would ignore."""
+    reject_unknown_keys(table, [f.name for f in dataclasses.fields(kind) if f.init], prefix, path)
+    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    hints = typing.get_type_hints(kind) if tables else {}
+    for key, inner in tables.items():
+        if dataclasses.is_dataclass(hints[key]):
+            _reject_unknown_fields(hints[key], inner, f"{prefix}{key}.", path)
 
 
 def validate(kind: Any, value: Any, name: str, path: Path) -> Any:

@@ -141,7 +141,7 @@ def _over(below: Any, value: Any) -> Any:
     if not isinstance(below, dict) or not isinstance(value, dict):
         return value
     same_kind = value.get("kind", below.get("kind")) == below.get("kind")
-    return {**below, **value} if same_kind else value
+    return merge_tables(below, value) if same_kind else value
 
 
 def parse_experiment(

@@ -96,7 +96,9 @@ def _score(
     params: dict[str, PyTree[Array]],
     problems: Problems,
     keys: Key[Array, "chunks contexts answers"],
-) -> tuple[Float[Array, "chunks members contexts answers"], Float[Array, "chunks contexts answers"]]:
+) -> tuple[
+    Float[Array, "chunks members contexts answers"], Float[Array, "chunks contexts answers"]
+]:
     """Samples and scores an answer for each key, a chunk at a time to bound memory."""
     contexts, first = problems.contexts, problems.questions[:, :1]
     shape = (*keys.shape[1:], first.shape[-1])

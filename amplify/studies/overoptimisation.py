@@ -150,8 +150,14 @@ def criteria(runs: Mapping[str, Sequence[Run]]) -> list[Criterion]:
     seeds = len(free)
     hacked = [r.peak.gold >= 1 and r.end.gold < 0 and r.end.proxy > 3 for r in free]
     lost = over_seeds([run.peak.gold - run.end.gold for run in penalty])
-    below = over_seeds([one.peak.gold - two.end.gold for one, two in zip(free, penalty, strict=True)])
-    gain = over_seeds([two.peak.gold - one.peak.gold for one, two in zip(free, ensemble, strict=True)])
+    pairs = zip(free, penalty, ensemble, strict=True)
+    below, gain = map(
+        over_seeds,
+        zip(
+            *((f.peak.gold - p.end.gold, e.peak.gold - f.peak.gold) for f, p, e in pairs),
+            strict=True,
+        ),
+    )
     law, base = best_of_n_law(free)
     n = PREDICTED[0]
     wrong = predicted(law, base, n) - over_seeds([run.best_of(n) for run in free]).estimate

@@ -87,7 +87,7 @@ def _reinforcement(axes: "Axes", runs: Sequence[Run]) -> None:
 
 
 def _best_of_n(axes: "Axes", runs: Sequence[Run]) -> None:
-    """Draws the mean over seeds, each seed thin, and the law of gold beyond what it is fitted to."""
+    """Draws each seed, the mean over seeds, and the law of gold beyond what it is fitted to."""
     distance = [best_of_n_kl_bound(n) ** 0.5 for n in NS]
     for style, of in ((PROXY, "proxy"), (GOLD, "gold")):
         each = [getattr(run, of) for run in runs]

@@ -30,7 +30,7 @@ FEWEST = 3
 """Seeds that intervals take."""
 COLUMNS: Mapping[str, Callable[[Run], float]] = {
     "oracle peak": lambda run: run.peak.gold,
-    "at step": lambda run: run.peak.step,
+    "at step": lambda run: float(run.peak.step),
     "at KL": lambda run: run.peak.kl,
     "end": lambda run: run.end.gold,
     "end KL": lambda run: run.end.kl,
@@ -84,7 +84,7 @@ def _best_of_n(runs: Runs, done: Mapping[str, Sequence[Run]]) -> Table:
         for seed, run in runs[arm].items():
             found.add_row(arm, str(seed), *(f"{run.best_of(n):.2f}" for n in SHOWN))
         if len(done[arm]) >= FEWEST:
-            means = [_mean(done[arm], lambda run, n=n: run.best_of(n), 2) for n in SHOWN]
+            means = [_mean(done[arm], _best_of(n), 2) for n in SHOWN]
             found.add_row(arm, "mean", *means, style="bold", end_section=True)
     return found
 
@@ -101,6 +101,10 @@ def _mean(runs: Sequence[Run], get: Callable[[Run], float], digits: int) -> str:
     if found.low is None or found.high is None:
         return f"{found.estimate:.{digits}f}"
     return f"{found.estimate:.{digits}f}\n{found.low:.{digits}f} to {found.high:.{digits}f}"
+
+
+def _best_of(n: int) -> Callable[[Run], float]:
+    return lambda run: run.best_of(n)
 
 
 def _laws(done: Mapping[str, Sequence[Run]]) -> Iterator[str]:
@@ -135,10 +139,7 @@ def _gains(done: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     for arm in (PENALTY, ENSEMBLE):
         peak, end = (paired(arm, COLUMNS[name]) for name in ("oracle peak", "end"))
         yield f"{arm} minus {FREE}, paired by seed: oracle peak {say(peak)}, end {say(end)}"
-    gains = "; ".join(
-        f"best of {n:,}: {say(paired(ENSEMBLE, lambda run, n=n: run.best_of(n)))}"  # type: ignore[misc]
-        for n in SHOWN
-    )
+    gains = "; ".join(f"best of {n:,}: {say(paired(ENSEMBLE, _best_of(n)))}" for n in SHOWN)
     yield f"{ENSEMBLE} minus {FREE}, paired by seed: {gains}"
     yield f"Intervals are Student's, over seeds, of {100 * (1 - LEVEL):.0f} %."
 

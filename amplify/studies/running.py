@@ -57,6 +57,8 @@ def run_study(
         AmplifyError: if a cell cannot be run, or is interrupted.
     """
     report, every = REPORTS[study.report], cells(study, experiment, seeds)
+    for cell in every[: len(study.arms)]:  # a wrong arm is not found out after an hour
+        cell.derive()
     found: dict[str, dict[int, overoptimisation.Run]] = {arm: {} for arm in study.arms}
     for number, cell in enumerate(every, 1):
         begin(cell, number, len(every))

@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+@runtime_checkable
 class Report(Protocol):
     """What is measured in each cell, and reported about all of them."""
 
@@ -84,14 +85,22 @@ class Cell:
         """Its folder."""
         return self.base / CELLS / f"{self.arm}-{self.seed}"
 
-    def write(self) -> Path:
-        """Writes its experiment file, unless it is there; returns its folder.
+    def derive(self) -> derived.Derived:
+        """Checks its experiment file, without writing it.
 
         Raises:
             AmplifyError: if a key or value is not allowed, or the folder has other contents.
         """
         named = f"{self.base / FILE}: {self.arm}"
-        return derived.derive(self.base, self.path, self.changes, named).write()
+        return derived.derive(self.base, self.path, self.changes, named)
+
+    def write(self) -> Path:
+        """Writes its experiment file, unless it is there; returns its folder.
+
+        Raises:
+            AmplifyError: as in `derive`.
+        """
+        return self.derive().write()
 
     def results(self, rounds: int) -> Results | None:
         """Returns what was measured; None: nothing yet, or of weights that are gone.
@@ -171,9 +180,9 @@ def run_cell(study: Study, cell: Cell, report: Report) -> Results:
     Raises:
         AmplifyError: if the cell cannot be run, or is interrupted.
     """
-    if (found := cell.path.is_dir() and cell.results(study.rounds)) not in (None, False):
-        return found
     path = cell.write()
+    if (found := cell.results(study.rounds)) is not None:
+        return found
     with launch(path, False) as (store, run_round):
         run_round(0)
         if study.shares.get(cell.arm) and not store.round(1).complete:

@@ -309,6 +309,10 @@ def test_reviews_that_teach_nothing_are_rejected(reviews, missing, same, said):
         (JUDGED_ESSAYS.replace('"beats_draft"', '"gold"'), "gate.measure must be one of beats_d"),
         (JUDGED_ESSAYS.replace("members = 2", "members = 6"), "oversight.reward_model.members"),
         (JUDGED_ESSAYS.replace("reviews = 200", "reviews = 0"), "oversight.reviews"),
+        (
+            JUDGED_ESSAYS.replace("members = 2", "member = 2"),
+            "unknown key oversight.reward_model.member; did you mean members?",
+        ),
         (JUDGED_ESSAYS.replace("length = 5", "length = 4"), "task.length"),
         (
             JUDGED_ESSAYS.replace("reviews = 200", 'reviews = 200\nmethod = "ppo"')
