@@ -138,7 +138,7 @@ def made_up(seeds: int, **changes) -> dict[str, list[Run]]:
     for arm, (peak, end, proxy) in wanted.items():
         found[arm] = []
         for number in range(seeds):
-            shift = 0.001 * number
+            shift = 0.001 * number * (1 + len(found))
             looks = [
                 (10, 0.5, 0.5, 0.4),
                 (20, 4.0, 1.5, peak + shift),
