@@ -62,7 +62,10 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
         Line2D([], [], color=style.colour, linewidth=1.7, label=name)
         for style, name in ((GOLD, "gold"), (PROXY, "proxy"))
     ]
-    handles.append(Line2D([], [], color=INK, linestyle=":", label="Gao's form"))
+    handles += [
+        Line2D([], [], color=INK, linestyle=":", label="Gao's form"),
+        Line2D([], [], color=FAINT, linestyle="--", label=f"fitted up to n = {FITTED}"),
+    ]
     panels[1][2].legend(
         handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
     )
@@ -72,8 +75,9 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
 
 
 def _reinforcement(axes: "Axes", runs: Sequence[Run]) -> None:
-    """Draws each seed's path, and the law fitted to the looks of all seeds."""
+    """Draws each seed's path, and the laws fitted to the looks of all seeds."""
     looks = [look for run in runs for look in run.looks]
+    shares = []
     for style, of in ((PROXY, "proxy"), (GOLD, "gold")):
         for run in runs:
             axes.plot(
@@ -81,9 +85,11 @@ def _reinforcement(axes: "Axes", runs: Sequence[Run]) -> None:
                 [getattr(look, of) for look in run.looks],
                 color=style.colour, linewidth=0.9, alpha=0.55,
             )  # fmt: skip
-        base = float(np.mean([run.gold[0] for run in runs])) if of == "gold" else 0.0
+        base = float(np.mean([getattr(run, of)[0] for run in runs]))
         law, kl = reinforcement_law(looks, base, of)
-        _law(axes, law, float(kl.max()), base, of)
+        _draw_law(axes, law, float(kl.max()), base)
+        shares.append(_share(of, law))
+    _note(axes, shares)
 
 
 def _best_of_n(axes: "Axes", runs: Sequence[Run]) -> None:
@@ -98,19 +104,25 @@ def _best_of_n(axes: "Axes", runs: Sequence[Run]) -> None:
             markersize=4,
         )  # fmt: skip
     law, base = best_of_n_law(runs)
-    _law(axes, law, distance[-1] ** 2, base, "gold")
+    _draw_law(axes, law, distance[-1] ** 2, base)
     axes.axvline(best_of_n_kl_bound(FITTED) ** 0.5, color=FAINT, linewidth=0.8, linestyle="--")
+    _note(axes, [_share("gold", law)])
 
 
-def _law(axes: "Axes", law: ScalingLaw, furthest: float, base: float, of: str) -> None:
+def _draw_law(axes: "Axes", law: ScalingLaw, furthest: float, base: float) -> None:
     distance = np.linspace(0.0, furthest**0.5, 200)
     axes.plot(distance, base + law.predict(distance**2), color=INK, linewidth=1.2, linestyle=":")
-    if law.r_squared is not None:
-        end = base + float(law.predict(np.array([furthest]))[0])
-        axes.annotate(
-            f"{of}: R² {law.r_squared:.2f}", (furthest**0.5, end), ha="right", va="bottom",
-            size=8, color=INK,
-        )  # fmt: skip
+
+
+def _share(of: str, law: ScalingLaw) -> str:
+    return f"{of} {'unknown' if law.r_squared is None else f'{law.r_squared:.2f}'}"
+
+
+def _note(axes: "Axes", shares: Sequence[str]) -> None:
+    axes.text(
+        0.02, 0.97, f"R²: {', '.join(shares)}", transform=axes.transAxes, size=8.5, color=INK,
+        va="top",
+    )  # fmt: skip
 
 
 def _finish(axes: "Axes", title: str) -> None:
