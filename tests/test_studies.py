@@ -224,81 +224,85 @@ def test_the_figure_is_a_png():
     assert png(made_up(3)).startswith(b"\x89PNG")
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    folder = tiny_experiment(tmp_path_factory.mktemp("study") / "tiny", JUDGED_ESSAYS)
+    (folder / "study.toml").write_text(STUDY, encoding="utf-8")
+    main(["study", str(folder), "--seeds", "0"])
+    return folder
+
+
 @pytest.mark.slow
-class TestRuns:
-    """A tiny study that is run for real."""
+def test_shared_stages_are_those_that_the_arm_would_have_run(ran, tmp_path):
+    alone = tmp_path / "tiny"
+    alone.mkdir()
+    for name in ("experiment.toml", "study.toml"):
+        shutil.copy(ran / name, alone)
+    text = (alone / "study.toml").read_text()
+    (alone / "study.toml").write_text(text[: text.index("[shares]")])
+    study = read_study(alone)
+    for cell, other in zip(cells(study, alone, [0])[1:], cells(study, ran, [0])[1:], strict=True):
+        main(["round", str(cell.write()), "--n", "1"])
+        one, two = (Store(at.path).round(1) for at in (cell, other))
+        assert [*one.record["stages"]] == [*two.record["stages"]]
+        for stage, entry in one.record["stages"].items():
+            shared = two.record["stages"][stage]
+            for key in ("digest", "digests"):
+                assert shared.get(key) == entry.get(key), stage
+        assert "copied_from" in two.record["stages"]["drafts/checkpoint"]
+        assert one.record["ledger"]["calls"] == two.record["ledger"]["calls"]
 
-    @pytest.fixture(scope="class")
-    def ran(self, tmp_path_factory) -> Path:
-        folder = tiny_experiment(tmp_path_factory.mktemp("study") / "tiny", JUDGED_ESSAYS)
-        (folder / "study.toml").write_text(STUDY, encoding="utf-8")
-        main(["study", str(folder), "--seeds", "0"])
-        return folder
 
-    def test_shared_stages_are_those_that_the_arm_would_have_run(self, ran, tmp_path):
-        alone = tmp_path / "tiny"
-        alone.mkdir()
-        for name in ("experiment.toml", "study.toml"):
-            shutil.copy(ran / name, alone)
-        text = (alone / "study.toml").read_text()
-        (alone / "study.toml").write_text(text[: text.index("[shares]")])
-        study = read_study(alone)
-        for cell, other in zip(
-            cells(study, alone, [0])[1:], cells(study, ran, [0])[1:], strict=True
-        ):
-            main(["round", str(cell.write()), "--n", "1"])
-            one, two = (Store(at.path).round(1) for at in (cell, other))
-            assert [*one.record["stages"]] == [*two.record["stages"]]
-            for stage, entry in one.record["stages"].items():
-                shared = two.record["stages"][stage]
-                for key in ("digest", "digests"):
-                    assert shared.get(key) == entry.get(key), stage
-            assert "copied_from" in two.record["stages"]["drafts/checkpoint"]
-            assert one.record["ledger"]["calls"] == two.record["ledger"]["calls"]
+@pytest.mark.slow
+def test_a_finished_cell_is_not_run_again(ran, monkeypatch, capsys):
+    monkeypatch.setattr(overoptimisation, "measure", lambda *_: pytest.fail("ran again"))
+    main(["study", str(ran), "--seeds", "0", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["arm"], row["seed"]) for row in found] == [(arm, 0) for arm in ARMS]
+    assert {step["at_step"] for step in found} <= {5, 10, 15, 20}
 
-    def test_a_finished_cell_is_not_run_again(self, ran, monkeypatch, capsys):
-        monkeypatch.setattr(overoptimisation, "measure", lambda *_: pytest.fail("ran again"))
-        main(["study", str(ran), "--seeds", "0", "--json"])
-        found = json.loads(capsys.readouterr().out)
-        assert [(row["arm"], row["seed"]) for row in found] == [(arm, 0) for arm in ARMS]
-        assert {step["at_step"] for step in found} <= {5, 10, 15, 20}
 
-    def test_a_killed_study_resumes_and_ends_with_the_same_results(
-        self, ran, tmp_path, monkeypatch
-    ):
-        folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
-        last = cells(read_study(folder), folder, [0])[-1]
-        before = json.loads((last.path / RESULT).read_text())
-        shutil.rmtree(last.path / "001")
-        (last.path / RESULT).unlink()
+@pytest.mark.slow
+def test_a_killed_study_resumes_to_the_same_results(ran, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
+    last = cells(read_study(folder), folder, [0])[-1]
+    before = json.loads((last.path / RESULT).read_text())
+    shutil.rmtree(last.path / "001")
+    (last.path / RESULT).unlink()
 
-        def killed(*_):
-            raise KeyboardInterrupt
+    def killed(*_):
+        raise KeyboardInterrupt
 
-        with monkeypatch.context() as patched:
-            patched.setattr("amplify.studies.study.copy_stage", killed)
-            with pytest.raises(SystemExit):
-                main(["study", str(folder), "--seeds", "0"])
-        assert not (last.path / RESULT).exists()
-        main(["study", str(folder), "--seeds", "0"])
-        after = json.loads((last.path / RESULT).read_text())
-        for one in (before, after):
-            del one["results"]["seconds"]
-        assert after == before
+    with monkeypatch.context() as patched:
+        patched.setattr("amplify.studies.study.copy_stage", killed)
+        with pytest.raises(SystemExit):
+            main(["study", str(folder), "--seeds", "0"])
+    assert not (last.path / RESULT).exists()
+    main(["study", str(folder), "--seeds", "0"])
+    after = json.loads((last.path / RESULT).read_text())
+    for one in (before, after):
+        del one["results"]["seconds"]
+    assert after == before
 
-    def test_answers_do_not_depend_on_how_many_are_sampled(self, ran):
-        store = Store(cells(read_study(ran), ran, [0])[0].path)
-        few, many = (score_reference(store, 1, 2, n * CHUNK) for n in (1, 2))
-        np.testing.assert_allclose(few.gold, many.gold[:, :CHUNK], atol=1e-5)
-        assert many.proxy.mean() == pytest.approx(0, abs=1e-4)
-        assert many.proxy.std() == pytest.approx(1, abs=1e-3)
 
-    def test_only_experiments_with_a_reward_model_have_best_of_n_by_it(self, tmp_path):
-        store = Store(tiny_experiment(tmp_path / "other"))
-        with pytest.raises(AmplifyError, match="best-of-n by a reward model needs"):
-            score_reference(store, 0, 1, 1)
+@pytest.mark.slow
+def test_answers_do_not_depend_on_how_many_are_sampled(ran):
+    store = Store(cells(read_study(ran), ran, [0])[0].path)
+    few, many = (score_reference(store, 1, 2, n * CHUNK) for n in (1, 2))
+    np.testing.assert_allclose(few.gold, many.gold[:, :CHUNK], atol=1e-5)
+    assert many.proxy.mean() == pytest.approx(0, abs=1e-4)
+    assert many.proxy.std() == pytest.approx(1, abs=1e-3)
 
-    def test_stages_that_are_not_done_cannot_be_shared(self, ran):
-        this = Store(cells(read_study(ran), ran, [0])[0].path).round(1)
-        with pytest.raises(AmplifyError, match="no finished stage audit/data to share"):
-            copy_stage(this, this, "audit/data")
+
+@pytest.mark.slow
+def test_only_experiments_with_a_reward_model_have_best_of_n_by_it(tmp_path):
+    store = Store(tiny_experiment(tmp_path / "other"))
+    with pytest.raises(AmplifyError, match="best-of-n by a reward model needs"):
+        score_reference(store, 0, 1, 1)
+
+
+@pytest.mark.slow
+def test_stages_that_are_not_done_cannot_be_shared(ran):
+    this = Store(cells(read_study(ran), ran, [0])[0].path).round(1)
+    with pytest.raises(AmplifyError, match="no finished stage audit/data to share"):
+        copy_stage(this, this, "audit/data")
