@@ -28,8 +28,8 @@ def with_line(line: str) -> str:
     [
         ("training.look_evry = 3", "unknown key training.look_evry; did you mean look_every?"),
         ("curiculum = 3", "unknown key curiculum; did you mean curriculum?"),
-        ("training.stepz = 3", "training.stepz; did you mean steps, which is there already?"),
-        ("trainning = 3", "key trainning; did you mean training, which is there already?"),
+        ("training.stepz = 3", "training.stepz; did you mean steps?"),
+        ("trainning = 3", "key trainning; did you mean training?"),
         # An absent key is likelier than a more similar one that is there.
         ("training.log_evry = 3", "training.log_evry; did you mean look_every?"),
         ("overseer.noyse = 3", "unknown key overseer.noyse; did you mean noise?"),

@@ -149,10 +149,8 @@ def reject_unknown_keys(
     """
     for key in given:
         if key not in known:
-            # A key that is there already may come from the base that this file overrides.
-            hint = suggestion(key, [other for other in known if other not in given])
-            hint = hint or suggestion(key, known).replace("?", ", which is there already?")
-            hint = hint or f"; allowed are {', '.join(known)}" * bool(known)
+            # The likeliest key may be there already, from the base that this file overrides.
+            hint = suggestion(key, known) or f"; allowed are {', '.join(known)}" * bool(known)
             raise AmplifyError(f"{path}: unknown key {prefix}{_printable(key)}{hint}")
 
 

@@ -10,8 +10,9 @@ from amplify.evaluation.statistics.audits import NamedInterval
 from amplify.oversight.audits import CHECK, LOOK, Audit, decide, read_history, restarts
 from amplify.records.round_folder import RoundFolder
 from amplify.report.curve import Curve, draw_lines, evaluated_rows, mean_of
-from amplify.store import Store
 
+SECTION = "oversight.audit"
+"""Key of the section in a record: audits can be read without running an experiment's own code."""
 LINES = (
     "judge's value with its interval of one look",
     "reward model's score",
@@ -37,21 +38,21 @@ class AuditRow(NamedTuple):
     """Whether training began again after it."""
 
 
-def of_round(store: Store, this: RoundFolder, metrics: Sequence[dict[str, Any]]) -> list[AuditRow]:
+def of_round(this: RoundFolder, metrics: Sequence[dict[str, Any]]) -> list[AuditRow]:
     """Returns the audits of a round; none if its oversight has none.
 
     Args:
-        store: the experiment.
         this: the round's folder.
         metrics: the training curve, which may have gold.
     """
-    audit = getattr(store.experiment.oversight, "audit", None)
-    if not isinstance(audit, Audit):
+    section = this.record["experiment"].get(SECTION)
+    history = read_history(this.record)
+    if not history.looks or section is None:
         return []
+    audit = Audit(**section)
     golds = {row["step"]: mean_of(row, GOLD.name) for row in evaluated_rows(metrics)}
     rows, restarted = [], restarts(this.record)
     looks = len(audit.segments(this.record["experiment"]["training.steps"]))
-    history = read_history(this.record)
     checked = {check.step for check in history.checks}
     for look in history.looks:
         found = look.audited

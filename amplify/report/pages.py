@@ -244,7 +244,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         measure_curves=[drawn for drawn in by_class if drawn is not None],
         evaluated=evaluated,
         evaluated_once=_evaluated_once(this, lineage),
-        **_audits(store, this, metrics),
+        **_audits(this, metrics),
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),
@@ -258,9 +258,9 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
     return this.report
 
 
-def _audits(store: Store, this: RoundFolder, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def _audits(this: RoundFolder, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page says about audits; nothing if there were none."""
-    rows = audits.of_round(store, this, metrics)
+    rows = audits.of_round(this, metrics)
     if not rows:
         return {"audits": []}
     return {

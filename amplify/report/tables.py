@@ -283,7 +283,7 @@ def _audits(found: Results) -> list[str]:
     """What the audits of the last rounds found, if there were any."""
     lines = []
     for round_ in found.rounds:
-        rows = audits.of_round(found.store, round_.folder, [])
+        rows = audits.of_round(round_.folder, [])
         if rows:
             lines.append(f"Round {round_.number}: {audits.summary(rows, round_.folder)}.")
     return lines

@@ -21,6 +21,7 @@ from amplify.oversight.reinforcement import Normaliser, Penalty, Rollouts, Rollo
 from amplify.oversight.restore import load_role
 from amplify.reading.experiment_file import read_experiment
 from amplify.records.round_folder import Handle, RoundFolder
+from amplify.report import audits
 from amplify.store import Store
 from amplify.training import dataset
 from tests.killed import killed_and_resumed
@@ -246,6 +247,10 @@ def test_a_round_keeps_every_audit_and_ends_with_the_best_policy(audited):
     )
     assert chosen == kept
     assert this.roles()["assistant"].digest == kept
+    rows = audits.of_round(this, this.training_curve())
+    assert [row.step for row in rows] == [8, 16, 20]
+    assert all(row.gold is not None and row.reviews > 0 for row in rows)
+    assert "3 audits of" in audits.summary(rows, this)
 
 
 @pytest.mark.slow
