@@ -173,7 +173,7 @@ def test_any_text_for_seeds_is_seeds_or_one_clear_line(text):
         (["--set", "seed=1", "--set", "seed.x=2", "--as", "{new}"], "seed.x is given twice"),
         (
             ["--set", "training.stepz=5", "--as", "{new}"],
-            "training.stepz; did you mean steps, which",
+            "training.stepz; did you mean steps?",
         ),
         (["--set", "a.b.c=5", "--as", "{new}"], "--set: unknown key a"),
         (["--set", "base=../x", "--as", "{new}"], "--set: unknown key base"),

@@ -31,7 +31,7 @@ def with_line(line: str) -> str:
         ("training.stepz = 3", "training.stepz; did you mean steps?"),
         ("trainning = 3", "key trainning; did you mean training?"),
         # An absent key is likelier than a more similar one that is there.
-        ("training.log_evry = 3", "training.log_evry; did you mean look_every?"),
+        ("training.log_evry = 3", "training.log_evry; did you mean log_every?"),
         ("overseer.noyse = 3", "unknown key overseer.noyse; did you mean noise?"),
         ("overseer.noise = 1.5", "overseer.noise must be less than or equal to 1, got 1.5"),
         ("zzz = 3", "unknown key zzz; allowed are seed, task"),

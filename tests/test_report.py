@@ -624,11 +624,12 @@ def apart(tmp_path):
 
 
 def test_experiments_without_a_class_in_common_are_said_to_have_none(store, apart):
-    said = " ".join(printed(report.comparison([store, apart])).split())
-    assert said == (
+    said = printed(report.comparison([store, apart]))
+    expected = (
         "wildcard and other have no class of questions in common, so nothing compares them. Each by"
         f" itself: {command('compare', store.path)}; {command('compare', apart.path)}"
     )
+    assert "".join(said.split()) == "".join(expected.split())  # a long path breaks anywhere
     paths = report.write_comparison([store, apart])
     assert [path.name for path in paths] == ["compare-other.html", "compare-other.png"]
     page = Page(paths[0])

@@ -199,7 +199,7 @@ def test_the_curve_looks_at_who_answers_and_counts_demonstrations(ran):
 
 def test_everything_is_compiled_once(ran):
     phase = amplification.streaming(ran.experiment)
-    assert traced_step(phase, ran.experiment.mesh)._cache_size() == 1
+    assert traced_step(phase.program, ran.experiment.mesh)._cache_size() == 1
 
 
 class KilledError(Exception):
