@@ -12,7 +12,6 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
@@ -26,13 +25,7 @@ from amplify.oversight.reinforcement import (
 from amplify.oversight.restore import load, phase_stream
 from amplify.oversight.work import Made, Work
 from amplify.runtime import calls
-from amplify.tasks.problems import (
-    CONTEXTS_PER_CHUNK,
-    answer_keys,
-    chunk_rows,
-    draw_problems,
-    map_in_chunks,
-)
+from amplify.tasks.problems import answer_keys, columns_in_chunks, draw_problems
 from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Problems, Roles, Task
 
@@ -96,11 +89,9 @@ def best_answers(
         measure_rewards(experiment, model, roles, key),
         key,
     )
-    place, rows = experiment.mesh.here.row_sharding, len(problems.seeds)
-    size = chunk_rows(rows, CONTEXTS_PER_CHUNK, place)
-    with work.watch("sampling", rows) as advance:
-        chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
-    found = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
+    place = experiment.mesh.here.row_sharding
+    with work.watch("sampling", len(problems.seeds)) as advance:
+        found = columns_in_chunks(function, problems, advance=advance, place=place)
     calls.count(calls.ASSISTANT, config.samples * found["best_reward"].size)
     contexts, questions, seeds = jax.device_get(
         (problems.contexts, problems.questions, problems.seeds)

@@ -23,7 +23,7 @@ from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
 from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
-from amplify.tasks.problems import CONTEXTS_PER_CHUNK, answer_keys, chunk_rows, map_in_chunks
+from amplify.tasks.problems import answer_keys, columns_in_chunks
 from amplify.training import dataset
 from amplify.training.phase import Metrics
 from amplify.trees.amplification import contexts_for
@@ -117,7 +117,8 @@ def compare_samples(
         prefers = jnp.where(found.obtained, found.prefers_first, False).astype(jnp.int32)
         return columns | {"prefers_first": prefers, WEIGHT: found.obtained.astype(jnp.float32)}
 
-    columns = _in_chunks(compare, experiment, problems, advance)
+    place = experiment.mesh.here.row_sharding
+    columns = columns_in_chunks(compare, problems, advance=advance, place=place)
     count_reviews(judge, columns[WEIGHT])
     return as_signal(problems, columns)
 
@@ -137,7 +138,8 @@ def sample_pairs(
     """
     root = jax.random.key(experiment.seed)
     sample = functools.partial(_sample_pairs, experiment.task, experiment.assistant, params, root)
-    return _in_chunks(lambda chunk: sample(chunk)[0], experiment, problems, lambda rows: None)
+    place = experiment.mesh.here.row_sharding
+    return columns_in_chunks(lambda chunk: sample(chunk)[0], problems, place=place)
 
 
 def review_keys(experiment: Experiment, problems: Problems) -> Key[Array, "batch questions"]:
@@ -167,15 +169,6 @@ def as_signal(problems: Problems, columns: dict[str, np.ndarray]) -> dict[str, n
     return {"context": contexts, "questions": questions, **columns}
 
 
-def _in_chunks(
-    function: Any, experiment: Experiment, problems: Problems, advance: Any
-) -> dict[str, np.ndarray]:
-    place = experiment.mesh.here.row_sharding
-    size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
-    chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
-
 def with_earlier(work: Work, columns: dict[str, np.ndarray], phase: str) -> dict[str, np.ndarray]:
     """Appends the latest reviews before these, which contain those before them.
 
@@ -202,8 +195,8 @@ def with_earlier(work: Work, columns: dict[str, np.ndarray], phase: str) -> dict
 
 
 def count_reviews(judge: Reviewer, obtained: Shaped[np.ndarray, "..."]) -> None:
-    """Counts reviews in the ledger, unless prompts are counted instead, and checks that there are
-    enough.
+    """Counts reviews in the ledger, and checks that enough were obtained. Of a language model, its
+    prompts are counted instead, elsewhere.
 
     Args:
         judge: who reviewed.

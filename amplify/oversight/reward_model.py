@@ -22,11 +22,11 @@ from amplify.overseers.judge import JudgeConfig, Reviewer
 from amplify.overseers.language_judge import LanguageModelJudgeConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.oversight.amplification import ImitateAnswers, trained_assistant
+from amplify.oversight.auditor import Auditor
 from amplify.oversight.audits import (
     CHECK,
     LOOK,
     Audit,
-    Auditor,
     best_step,
     decide,
     last_restart,

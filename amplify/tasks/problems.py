@@ -230,6 +230,25 @@ def map_in_chunks(
                 advance(min(size, left))
 
 
+def columns_in_chunks(
+    function: Callable[..., Any],
+    *columns: Any,
+    advance: Callable[[int], Any] = lambda rows: None,
+    place: Sharding | None = None,
+) -> dict[str, np.ndarray]:
+    """Applies a function to chunks of rows, and joins the columns that it returns.
+
+    Args:
+        function: takes the columns of a chunk; returns other columns, by name.
+        *columns: as in `map_in_chunks`.
+        advance: as in `map_in_chunks`.
+        place: sharding of the rows, over devices of this process.
+    """
+    size = chunk_rows(len(jax.tree.leaves(columns)[0]), CONTEXTS_PER_CHUNK, place)
+    chunks = list(map_in_chunks(function, size, *columns, advance=advance, place=place))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
 def _rows(columns: Any, index: Any) -> Any:
     return jax.tree.map(lambda column: column[index], columns)
 

@@ -194,9 +194,9 @@ class Phase:
     frozen: tuple[tuple[str, Model], ...] = ()
     """Roles that its source and objectives read but that it does not train, with their models."""
     begins: tuple[tuple[str, str], ...] = ()
-    """Roles that do not begin with their own weights: pairs of a role and of whose weights it
-    begins with, such as "reference", or "warmup/assistant" after the phase `warmup` of this round.
-    Both have the same model."""
+    """Initial weights of roles that do not begin with their own: pairs of a role and a checkpoint
+    of the same model. "reference" is that role's last one; "warmup/assistant" is the assistant's
+    after the phase `warmup` of this round."""
     continues: bool = False
     """Whether training continues exactly where an earlier phase of the round ended, with its
     optimizer state."""

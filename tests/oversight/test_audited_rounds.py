@@ -16,7 +16,8 @@ from amplify.evaluation.statistics.alarm import Watch
 from amplify.evaluation.statistics.audits import draw, estimate
 from amplify.models.reward_model import RewardModel
 from amplify.oversight import reward_model
-from amplify.oversight.audits import Audit, _item_keys, best_step, decide, read_history
+from amplify.oversight.auditor import _item_keys
+from amplify.oversight.audits import Audit, best_step, decide, read_history
 from amplify.oversight.reinforcement import Normaliser, Penalty, Rollouts, RolloutState
 from amplify.oversight.restore import load_role
 from amplify.reading.experiment_file import read_experiment

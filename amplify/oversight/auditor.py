@@ -1,0 +1,263 @@
+"""Makes an audit: a policy answers new questions, the reward model scores all of its answers, and
+the judge those that were drawn. See `audits`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+
+from amplify.evaluation.statistics.alarm import (
+    best_look,
+    known_best,
+)
+from amplify.evaluation.statistics.audits import (
+    draw,
+    estimate,
+    sampling_probabilities,
+)
+from amplify.models.reward_model import RewardModel
+from amplify.overseers.judge import Reviewer
+from amplify.oversight.audits import CHECK, LOOK, Audit, policy_of, read_history, steps_before
+from amplify.oversight.preferences import count_reviews
+from amplify.oversight.reinforcement import REFERENCE, REWARD_MODEL, Normaliser, measure_rewards
+from amplify.oversight.restore import load, load_overseer, phase_stream
+from amplify.oversight.work import Made, Work
+from amplify.records.record import ASSISTANT
+from amplify.records.round_folder import Handle
+from amplify.runtime import calls
+from amplify.tasks.batching import fold_in
+from amplify.tasks.problems import answer_keys, columns_in_chunks, draw_problems
+from amplify.trees.amplification import contexts_for
+from amplify.types import Assistant, Problems, Roles, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Auditor:
+    """Whoever makes an audit: a judge, with a reward model that scores beside it."""
+
+    audit: Audit
+    model: RewardModel
+    judge: Reviewer
+
+    def look(self, phase: str, work: Work) -> Made:
+        """Audits the current policy.
+
+        Args:
+            phase: the name of the audit.
+            work: the round so far.
+        """
+        per_context = work.experiment.questions.per_context
+        columns = self._answer(
+            phase, work, work.roles[ASSISTANT], -(-self.audit.answers // per_context)
+        )
+        disagreement = columns.pop("disagreement").ravel()
+        probability = sampling_probabilities(
+            disagreement.size,
+            self.audit.reviews,
+            disagreement if self.audit.draw == "active" else None,
+        )
+        keys = _item_keys(columns["problem_seed"], per_context, steps_before(phase))
+        reviewed = draw(probability, keys, work.experiment.seed)
+        columns |= self._review(work, columns, reviewed, probability)
+        found = {"proxy": float(columns["proxy"].mean()), "audited": _estimated(columns)}
+        return _made(columns, {LOOK: found}, "The judge audits a policy.")
+
+    def check(self, phase: str, work: Work, since: int) -> Made:
+        """Reviews new answers of the current policy, and of the best audited one.
+
+        Args:
+            phase: the name of the check.
+            work: the round so far.
+            since: number of steps before the last restart.
+        """
+        history = read_history(work.this.record, since)
+        best = best_look(history.looks)
+        assert best is not None  # or there would be no check
+        handles = {steps_before(phase): work.roles[ASSISTANT]}
+        known = known_best(best.step, history.checks)
+        if known is None:
+            handles[best.step] = work.checkpoint(policy_of(best.step))
+        tables = [
+            self._review_one_each(f"{phase}_{step}", work, handle)
+            for step, handle in handles.items()
+        ]
+        estimates = [_estimated(columns) for columns in tables]
+        found = {
+            "best_step": best.step,
+            "current": estimates[0],
+            "best": estimates[1] if known is None else dataclasses.asdict(known),
+        }
+        columns = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
+        said = "The judge compares the current policy with the best audited one."
+        return _made(columns, {CHECK: found}, said)
+
+    def _review_one_each(self, name: str, work: Work, handle: Handle) -> dict[str, np.ndarray]:
+        """Reviews one answer in each of `check_reviews` contexts."""
+        columns = self._answer(name, work, handle, self.audit.check_reviews)
+        columns.pop("disagreement")
+        rows, per_context = columns["proxy"].shape
+        reviewed = np.arange(per_context) == (np.arange(rows) % per_context)[:, None]
+        probability = np.full(reviewed.size, 1 / per_context)
+        return columns | self._review(work, columns, reviewed.ravel(), probability)
+
+    def _answer(self, name: str, work: Work, handle: Handle, rows: int) -> dict[str, np.ndarray]:
+        """Lets a policy answer new questions, and the reward model score the answers."""
+        experiment = work.experiment
+        assistant, key = experiment.assistant, jax.random.key(experiment.seed)
+        problems = draw_problems(
+            experiment.task,
+            experiment.seed,
+            phase_stream(name, work.this.number),
+            "train",
+            rows,
+            experiment.all_depths,
+            apart=experiment.evals.apart,
+        )
+        roles = {
+            REWARD_MODEL: load(experiment, self.model, work.roles[REWARD_MODEL]),
+            REFERENCE: load(experiment, assistant, work.roles[REFERENCE]),
+        }
+        function = functools.partial(
+            _answer,
+            experiment.task,
+            assistant,
+            self.model,
+            load(experiment, assistant, handle),
+            roles,
+            measure_rewards(experiment, self.model, roles, key),
+            key,
+        )
+        place = experiment.mesh.here.row_sharding
+        columns = columns_in_chunks(function, problems, place=place)
+        calls.count(calls.ASSISTANT, columns["proxy"].size)
+        contexts, questions, seeds = jax.device_get(
+            (problems.contexts, problems.questions, problems.seeds)
+        )
+        return {"context": contexts, "questions": questions, "problem_seed": seeds, **columns}
+
+    def _review(
+        self,
+        work: Work,
+        columns: Mapping[str, np.ndarray],
+        drawn: Bool[np.ndarray, " items"],
+        probability: Float[np.ndarray, " items"],
+    ) -> dict[str, np.ndarray]:
+        """Lets the judge score the answers that were drawn; returns further columns."""
+        shape, judge = columns["proxy"].shape, self.judge
+        row, column = np.nonzero(drawn.reshape(shape))
+        score, obtained = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        if len(row):
+            roles = {"overseer": load_overseer(work.experiment, work.roles)}
+            function = functools.partial(
+                _score_compiled if judge.traced else _score,
+                judge,
+                shape[1],
+                roles,
+                jax.random.key(work.experiment.seed),
+            )
+            found = columns_in_chunks(
+                function,
+                columns["problem_seed"][row],
+                column.astype(np.int32),
+                columns["context"][row],
+                columns["questions"][row, column][:, None],
+                columns["answers"][row, column][:, None],
+                place=work.experiment.mesh.here.row_sharding,
+            )
+            score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
+            obtained[row, column] = found["obtained"][:, 0]
+            count_reviews(judge, obtained[row, column])
+        probability = probability.astype(np.float32).reshape(shape)
+        return {"score": score, "reviewed": obtained, "probability": probability}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _answer(
+    task: Task,
+    assistant: Assistant,
+    model: RewardModel,
+    policy: PyTree[Array],
+    roles: Roles,
+    normaliser: Normaliser,
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Array]:
+    contexts, questions = problems.contexts, problems.questions
+    memory = assistant.encode(policy, contexts_for(task, contexts, questions))
+    keys = answer_keys(root, problems.seeds, questions.shape[1])
+    answers = assistant.answer(policy, memory, questions, fold_in(keys, 0)).tokens
+    rewards = normaliser(model.rewards(roles[REWARD_MODEL], questions, answers))
+    return {
+        "answers": answers,
+        "proxy": model.combine(rewards),
+        "disagreement": rewards.std(axis=0),
+    }
+
+
+def _score(
+    judge: Reviewer,
+    per_context: int,
+    roles: Roles,
+    root: Key[Array, ""],
+    seeds: UInt32[Array, "answers 2"],
+    column: Int[Array, " answers"],
+    contexts: Int[Array, "answers facts fact_length"],
+    questions: Int[Array, "answers 1 question_length"],
+    answers: Int[Array, "answers 1 answer_length"],
+) -> dict[str, Array]:
+    """Scores one answer in each row; its key depends on its problem and column only."""
+    keys = fold_in(answer_keys(root, seeds, per_context), 1)
+    keys = keys[jnp.arange(len(column)), column][:, None]
+    found = judge.score(roles, contexts, questions, answers, keys)
+    return {"value": found.value, "obtained": found.obtained}
+
+
+_score_compiled = jax.jit(_score, static_argnums=(0, 1))
+
+
+def _item_keys(
+    seeds: UInt32[np.ndarray, "rows 2"], per_context: int, step: int
+) -> list[tuple[int, ...]]:
+    """What identifies each answer of an audit, whatever the policy."""
+    return [
+        (step, int(stream), int(index), sample)
+        for stream, index in seeds
+        for sample in range(per_context)
+    ]
+
+
+def _estimated(columns: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The estimate for the record; None if no review was obtained."""
+    reviewed = columns["reviewed"].ravel() == 1
+    if not reviewed.any():
+        return None
+    rows, per_context = columns["proxy"].shape
+    found = estimate(
+        columns["proxy"].ravel(),
+        columns["score"].ravel(),
+        reviewed,
+        columns["probability"].ravel().astype(np.float64),
+        cluster=np.repeat(np.arange(rows), per_context),
+    )
+    return dataclasses.asdict(found)
+
+
+def _made(columns: dict[str, np.ndarray], facts: dict[str, Any], description: str) -> Made:
+    """The signal: all answers, with the scores of those that were reviewed."""
+    facts = {"reviews": int(columns["reviewed"].sum()), **facts}
+    return Made(columns, [], facts, description, DESCRIPTIONS)
+
+
+DESCRIPTIONS = {
+    "proxy": "The reward model's score of each answer, in standard deviations of drafts.",
+    "score": "The judge's score of each answer; 0 if it was not reviewed.",
+    "reviewed": "1 if the answer was drawn and the judge scored it, else 0.",
+    "probability": "Probability with which the answer was drawn for review.",
+}
+"""Of the columns of an audit."""
