@@ -31,6 +31,8 @@ class Problems:
     """Name of each context, as in the column `problem` of `Round.evals`."""
     texts: Texts
     """The questions as people type them."""
+    classes: Texts
+    """The class of each question, as in tables."""
     truth: Texts | None
     """The true answers, written as `Answers.texts` are; None if the task knows no truth. Several
     answers may be right: `Round.evals` says which of the assistant's are."""
@@ -59,7 +61,9 @@ def draw(experiment: Experiment, split: str, contexts: int | None) -> Problems:
         found = jax.jit(vmap_questions(task.truth))(given, questions)
         truth = format_each(task, jax.device_get(found))
     names = ["{}:{}".format(*seed) for seed in seeds]
-    return Problems(given, questions, names, format_each(task, questions), truth)
+    numbers = jax.device_get(jax.jit(vmap_questions(task.class_of))(given, questions))
+    classes = [[task.classes[number] for number in row] for row in numbers]
+    return Problems(given, questions, names, format_each(task, questions), classes, truth)
 
 
 def format_each(task: Task, tokens: Int[np.ndarray, "batch questions length"]) -> Texts:

@@ -43,13 +43,17 @@ def show_rounds(store: Any, json: bool) -> None:
         print(json_format.dumps(report.results(store), indent=1))
     elif not json:
         output.print(report.rounds_table(store))
-    for line in (store.experiment.gate_warning(), stale_line(store.path)):
-        if line:
-            messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    _warn([store.experiment.gate_warning(), stale_line(store.path)])
+
+
+def _warn(lines: Sequence[str | None]) -> None:
+    """Prints each different warning once."""
+    for line in dict.fromkeys(filter(None, lines)):
+        messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_comparison(stores: Sequence[Any], json: bool) -> None:
-    """Prints the comparison of experiments, or their results as JSON.
+    """Prints the comparison of experiments, or their results as JSON, then warnings.
 
     Args:
         stores: the experiments.
@@ -64,6 +68,7 @@ def show_comparison(stores: Sequence[Any], json: bool) -> None:
         print(json_format.dumps(report.compared(stores), indent=1))
     elif not json:
         output.print(report.comparison(stores))
+    _warn([store.experiment.gate_warning() for store in stores])
 
 
 def stale_line(experiment: Path) -> str | None:

@@ -8,9 +8,11 @@ import pytest
 import amplify
 from amplify import report
 from amplify.cli import commands
+from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.report import efforts, group_plots
 from amplify.report.group_rows import read_groups
+from amplify.report.results import read_results
 from amplify.store import Store
 from tests.test_report import Page, learning, png_size, printed, write_experiment, write_round
 
@@ -82,14 +84,16 @@ def test_the_terminal_names_the_interval_and_pairs_groups(stores, other):
     assert "they do not include other seeds" in lone
 
 
-def test_the_terminal_has_the_last_verdict_of_each_seed(stores, other):
-    said = " ".join(printed(report.comparison([*stores, other])).split())
-    assert (
-        "Last verdicts of x, 3 seeds: seed 0 ✓ promoted in round 2, seed 1 ✓ promoted in round 2,"
-        " seed 2 ? inconclusive in round 2." in said
-    )
-    assert "Last verdicts of other" not in said
-    assert "Last verdicts" not in printed(report.comparison([stores[0], other]))
+def test_the_terminal_has_the_last_score_and_verdict_of_each_seed(stores, other):
+    said = printed(report.comparison([*stores, other]))
+    _, _, table = said.partition("x, 3 seeds\nlast round of")
+    rows = [line.split() for line in table.splitlines()[1:] if line.startswith("seed")]
+    assert [row[:3] for row in rows] == [["seed", str(seed), "2"] for seed in range(3)]
+    assert [row[-1] for row in rows] == ["promoted", "promoted", "inconclusive"]
+    alone = [read_results(store).scores[ALL][-1].means["alone"].estimate for store in stores]
+    assert [row[3] for row in rows] == [figures.percent(mean) for mean in alone]
+    assert "other\nlast round of" not in said
+    assert "last round of" not in printed(report.comparison([stores[0], other]))
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

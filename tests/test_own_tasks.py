@@ -231,8 +231,9 @@ MISTAKES = {
     ),
     "a strategy that contradicts the truth": Mistake(
         "strategy", CONCLUDED, CONCLUDED.replace(" - ZERO", ""),
-        r"and truth disagree about \d+ of 102 questions: to '\d-\d', truth says '\d', and"
-        r" strategy says '\d' when truth answers what it asks; either may be wrong \(.*\)",
+        r"and truth disagree about \d+ of 102 questions: to '\d-\d', with the facts 0-\d; .*; 7-\d,"
+        r" truth says '\d', and strategy says '\d' when truth answers what it asks; either may be"
+        r" wrong \(.*\)",
     ),
     "a strategy that asks its own question": Mistake(
         "strategy", "middle = (start + end) // 2", "middle = end",
@@ -400,8 +401,8 @@ def test_a_wrong_truth_is_not_blamed_on_the_strategy_alone(tmp_path):
     with pytest.raises(AmplifyError) as error:
         check_functions(trial_of(tmp_path, TALLY.replace("jnp.sum", "jnp.max")))
     said = re.search(
-        r"disagree about \d+ of 102 .*: to '\d-\d', truth says '1', and strategy says '(\d)' when"
-        " truth answers what it asks; either may be wrong",
+        r"disagree about \d+ of 102 .*: to '\d-\d', with .*, truth says '1', and strategy says"
+        r" '(\d)' when truth answers what it asks; either may be wrong",
         str(error.value),
     )
     assert int(said[1]) > 1

@@ -33,6 +33,8 @@ from amplify.types import ASSISTANT, Ask, Interaction, Strategy
 
 MAX_ASKS = 256
 """Number of sub-questions after which a strategy is considered endless."""
+SHOWN_FACTS = 8
+"""Facts that a message about a question shows."""
 
 
 def check_strategy(
@@ -171,12 +173,14 @@ def _check_answers(
         question = first_where(samples.questions, wrong)
         truth = np.asarray(jax.jit(probe.task.truth)(context, question))
         asked, said, true = map(probe.shown, (question, first_where(answers, wrong), truth))
+        about = "; ".join(map(probe.shown, context[:SHOWN_FACTS]))
+        more = f" and {len(context) - SHOWN_FACTS} more" * (len(context) > SHOWN_FACTS)
         raise probe.error(
             "strategy",
-            f"and truth disagree about {wrong.sum()} of {wrong.size} questions: to {asked!r}, truth"
-            f" says {true!r}, and strategy says {said!r} when truth answers what it asks; either"
-            " may be wrong (a strategy that is meant to err needs strategy_accuracy, the least"
-            " share that is not wrong)",
+            f"and truth disagree about {wrong.sum()} of {wrong.size} questions: to {asked!r}, with"
+            f" the facts {about}{more}, truth says {true!r}, and strategy says {said!r} when truth"
+            " answers what it asks; either may be wrong (a strategy that is meant to err needs"
+            " strategy_accuracy, the least share that is not wrong)",
         )
     if least and np.all(silent):
         raise probe.error(

@@ -23,7 +23,13 @@ from amplify.report.groups import (
     seed_of,
 )
 from amplify.report.results import read_results, unfinished_rounds
-from amplify.report.tables import change_cells, experiment_tables, new_table, two_lines
+from amplify.report.tables import (
+    change_cells,
+    experiment_tables,
+    new_table,
+    two_lines,
+    unbroken,
+)
 from amplify.store import Store
 
 NARROWEST, WIDEST = len("100.0 (99.3-100.0)"), 28
@@ -43,8 +49,8 @@ def comparison(stores: Sequence[Store]) -> RenderableType:
         return experiment_tables(read_results(stores[0]))
     groups = read_groups(stores)
     if apart := nothing_in_common(groups):
-        alone = "; ".join(command("compare", store.path) for store in stores)
-        return Text(f"{apart} Each by itself: {alone}")
+        alone = [unbroken(command("compare", store.path)) for store in stores]
+        return Together(Text(f"{apart} Each by itself:"), *alone)
     parts: list[RenderableType] = [_title(groups), ""]
     parts += [GroupTables(groups), *_verdicts(groups)]
     parts += [_difference(groups[0], other) for other in groups[1:]]
@@ -97,17 +103,22 @@ class GroupTables:
         return formats.mean_about(mean, judged_measure(self.groups))
 
 
-def _verdicts(groups: Sequence[Group]) -> Iterator[Text]:
-    """Yields the verdict of each seed's last round, a line for each group of several seeds."""
+def _verdicts(groups: Sequence[Group]) -> Iterator[RenderableType]:
+    """Yields the score and verdict of each seed's last round, for each group of several seeds."""
     for group in groups:
         if len(group.members) > 1:
-            said = [
-                f"seed {seed_of(found.store)} {formats.verdict_words(last.folder.verdict)}"
-                f" in round {last.number}"
-                for found in group.members
-                for last in found.rounds[-1:]
-            ]
-            yield Text(f"Last verdicts of {group.name}: {', '.join(said)}.\n")
+            table = new_table()
+            for name in ("last round of", "round", judged_measure(groups).title, "verdict"):
+                table.add_column(name)
+            for found in group.members:
+                last, score = found.rounds[-1], found.scores[ALL][-1]
+                table.add_row(
+                    f"seed {seed_of(found.store)}",
+                    str(last.number),
+                    formats.mean_about(score.means.get(found.judged.name), found.judged),
+                    formats.verdict_words(last.folder.verdict),
+                )
+            yield from (Text(group.name, style="bold"), table, Text(""))
 
 
 def _difference(one: Group, two: Group) -> RenderableType:
@@ -134,7 +145,7 @@ def _difference(one: Group, two: Group) -> RenderableType:
     return Together(title, table)
 
 
-def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> Text:
+def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> RenderableType:
     missing = [
         f"{group.name}: only rounds that all seeds have finished are averaged."
         for group in groups
@@ -144,8 +155,9 @@ def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> Text:
         f"On the {FINAL} split. ★ best: the best round of each experiment, by its gate.",
         interval_words(groups),
         *missing,
-        *(line for store in stores for line in unfinished_rounds(store)),
-        "Other measures, verdicts and costs of one experiment:"
-        f" {command('compare', stores[0].path)}",
     ]
-    return Text("\n".join(lines), style="dim")
+    commands = [
+        *(line for store in stores for line in unfinished_rounds(store)),
+        f"Other measures and costs of one experiment: {command('compare', stores[0].path)}",
+    ]
+    return Together(Text("\n".join(lines), style="dim"), *map(unbroken, commands))

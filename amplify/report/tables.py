@@ -80,9 +80,14 @@ class RoundsTable:
         yield ""
         if len(shown) < len(found.rounds):
             yield Text(f"These are the latest {len(shown)} of {len(found.rounds)} rounds; for all:")
-            yield Text(command("compare", found.store.path) + "\n", style="bold")
+            yield unbroken(command("compare", found.store.path) + "\n")
         yield _verdicts(shown)
         yield _notes(found)
+
+
+def unbroken(line: str) -> Text:
+    """Returns a line that is never broken, so that a command in it can be copied."""
+    return Text(line, style="dim", no_wrap=True, overflow="ignore")
 
 
 def two_lines(mean: Proportion | None, measure: Measure) -> str:
@@ -262,21 +267,21 @@ def _verdicts(rounds: Sequence[Round]) -> Table:
         lines.add_row(
             f"round {round_.number}",
             Text(formats.verdict_words(verdict), style=style),
-            figures.duration(seconds),
+            f"took {figures.duration(seconds)}",
             formats.reason(verdict),
         )
     return lines
 
 
-def _notes(found: Results) -> Text:
+def _notes(found: Results) -> RenderableType:
     lines = [
         f"★ best round: {found.best.number}. Verdicts: on the {SELECT} split, by"
         f" {found.judged.title!r}. Measures: on the {FINAL} split.",
         f"{formats.COUNTED} {TOO_FEW_SHORT!r}: {TOO_FEW}, an effective number below {FEWEST:g}.",
         *_audits(found),
-        *unfinished_rounds(found.store),
     ]
-    return Text("\n".join(lines), style="dim")
+    commands = map(unbroken, unfinished_rounds(found.store))
+    return Group(Text("\n".join(lines), style="dim"), *commands)
 
 
 def _audits(found: Results) -> list[str]:
