@@ -182,3 +182,13 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     # If the cache cannot be written, as on a full disk, programs are compiled again.
     warnings.filterwarnings("ignore", message="Error .* persistent compilation cache")
+
+
+def share_programs() -> None:
+    """Lets experiments that differ only in arrays, such as their worlds, share compiled programs:
+    arrays that functions close over become arguments of a program instead of constants in it.
+
+    Must be called before jax is imported, which reads the environment only then.
+    """
+    os.environ.setdefault("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "1")
+    os.environ.setdefault("JAX_EMBEDDED_CONSTANTS_MAX_BYTES", "0")

@@ -12,7 +12,7 @@ from amplify.cli import variants
 from amplify.cli.arguments import Cluster, Folder, Json
 from amplify.cli.variants import read_seeds
 from amplify.errors import AmplifyError, command
-from amplify.launch import join_processes, launch
+from amplify.launch import join_processes, launch, share_programs
 from amplify.terminal import messages, output, show_comparison, show_rounds
 
 Settings = Annotated[
@@ -117,6 +117,7 @@ def study(
     json: Json = False,
 ) -> None:
     """Run or resume the cells of a study, each arm with each seed, and print its table."""
+    share_programs()
     from amplify.studies import overoptimisation_table, running
 
     join_processes(cluster=False)

@@ -2,6 +2,9 @@
 
 import functools
 import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import hypothesis
 import hypothesis.strategies as st
@@ -47,9 +50,15 @@ def test_gold_of_drafts_has_mean_0_and_spread_1(task: Essays):
     assert abs(float(values.std()) - 1) < 0.08
 
 
+def seen(task: Essays) -> SimpleNamespace:
+    """The world as numpy arrays."""
+    names = ("weight", "insight", "mean", "scale")
+    return SimpleNamespace(**{name: np.asarray(getattr(task.hidden, name)) for name in names})
+
+
 def by_hand(task: Essays, topic: int, essay: list[int]) -> float:
     """The worth of an essay, term by term as the module's docstring has it."""
-    world, right = task.hidden, np.asarray(statements_right(task.config, jnp.int32(topic)))
+    world, right = seen(task), np.asarray(statements_right(task.hidden, jnp.int32(topic)))
     said = set(essay)
     total = sum(world.weight[c] if right[c].all() else -world.weight[c] for c in said)
     total += sum(world.insight[a, b] for a in said for b in said if a < b)
@@ -85,9 +94,9 @@ def test_insights_have_their_share_of_the_variance(share: float):
     _, answers = drafts(task)
     present = np.zeros((len(answers), task.claims))
     present[np.arange(len(answers))[:, None], np.asarray(answers) - 1] = 1
-    right = np.where(claims_right(task.config, jnp.int32(0)), 1, -1)
-    claims = present @ (task.hidden.weight * right)
-    insights = 0.5 * np.einsum("ni,ij,nj->n", present, task.hidden.insight, present)
+    right = np.where(claims_right(task.hidden, jnp.int32(0)), 1, -1)
+    claims = present @ (seen(task).weight * right)
+    insights = 0.5 * np.einsum("ni,ij,nj->n", present, seen(task).insight, present)
     assert insights.var() / (claims.var() + insights.var()) == pytest.approx(share, abs=0.05)
 
 
@@ -95,7 +104,7 @@ def test_one_or_two_claims_carry_most_of_an_essay():
     """The share of the two weightiest claims in the weight of all that an essay makes."""
     task = Essays()
     _, answers = drafts(task, 500)
-    weights = [np.sort(task.hidden.weight[np.unique(essay) - 1]) for essay in np.asarray(answers)]
+    weights = [np.sort(seen(task).weight[np.unique(essay) - 1]) for essay in np.asarray(answers)]
     with_key = [w for w in weights if w[-1] > 0.5]
     assert len(with_key) > 300
     assert np.mean([w[-2:].sum() / w.sum() for w in with_key]) > 0.5
@@ -103,11 +112,13 @@ def test_one_or_two_claims_carry_most_of_an_essay():
 
 def test_seeming_right_is_correlated_with_being_right():
     for seeming in (0.0, 0.5, 1.0):
-        config = Essays(topics=100, seeming=seeming).config
-        topics = jnp.arange(100)
+        world, topics = Essays(topics=100, seeming=seeming).hidden, jnp.arange(100)
         right, seems = (
-            np.asarray(jax.vmap(functools.partial(of, config))(topics)).ravel()
-            for of in (statements_right, statements_seeming)
+            np.asarray(jax.vmap(of)(topics)).ravel()
+            for of in (
+                functools.partial(statements_right, world),
+                functools.partial(statements_seeming, world, seeming),
+            )
         )
         assert np.corrcoef(right, seems)[0, 1] == pytest.approx(seeming, abs=0.03)
         assert seems.mean() == pytest.approx(right.mean(), abs=0.02)
@@ -115,8 +126,8 @@ def test_seeming_right_is_correlated_with_being_right():
 
 def test_every_topic_draws_its_own_statements():
     """Half of the claims are right, and being right about one topic says nothing about another."""
-    config = Essays(topics=200).config
-    right = np.asarray(jax.vmap(lambda topic: claims_right(config, topic))(jnp.arange(200)))
+    world = Essays(topics=200).hidden
+    right = np.asarray(jax.vmap(functools.partial(claims_right, world))(jnp.arange(200)))
     assert right.mean() == pytest.approx(0.5, abs=0.02)
     assert abs(np.corrcoef(right[:-1].ravel(), right[1:].ravel())[0, 1]) < 0.03
     assert len({row.tobytes() for row in right}) == 200
@@ -145,12 +156,12 @@ def test_more_looks_bring_a_reader_closer_to_gold():
 def test_a_gullible_reader_adds_up_what_seems_right_and_misses_repeats():
     task = Essays()
     contexts, _ = drafts(task, 1)
-    seems = np.asarray(statements_seeming(task.config, jnp.int32(0))).all(axis=1)
-    claim = int(np.flatnonzero(seems & ~np.asarray(claims_right(task.config, jnp.int32(0))))[0])
+    seems = np.asarray(statements_seeming(task.hidden, task.seeming, jnp.int32(0))).all(axis=1)
+    claim = int(np.flatnonzero(seems & ~np.asarray(claims_right(task.hidden, jnp.int32(0))))[0])
     essays = jnp.zeros((2, task.length), jnp.int32).at[0, :1].set(1 + claim).at[1].set(1 + claim)
     twice = jnp.repeat(contexts, 2, axis=0)
     once, repeated = read(task, GULLIBLE, twice, essays)
-    added = (task.length - 1) * task.hidden.weight[claim] / task.hidden.scale
+    added = (task.length - 1) * seen(task).weight[claim] / seen(task).scale
     assert repeated - once == pytest.approx(added, rel=1e-3)
     assert gold(task, twice, essays)[1] < gold(task, twice, essays)[0] < 0
 
@@ -204,3 +215,38 @@ def test_what_is_no_essay_is_rejected(answer: str):
 def test_sizes_that_do_not_fit_are_rejected(wrong: dict[str, int]):
     with pytest.raises(ValueError, match=f"task.{next(iter(wrong))} must be"):
         Essays(**{"key_claims": 2, "blind_family": -1, **wrong})
+
+
+LOWER = """
+from amplify.launch import share_programs
+
+share_programs()
+import jax
+import jax.numpy as jnp
+
+from amplify.tasks.essays.task import Essays
+
+texts = set()
+for number in (0, 1):
+    task = Essays(world=number)
+    context, question = jnp.ones((66, 4), jnp.int32), jnp.ones(1, jnp.int32)
+
+    @jax.jit
+    def use(key):
+        answer = task.draft(task.draw_context(key), question, key)
+        return task.gold(context, question, answer)
+
+    texts.add(use.lower(jax.random.key(0)).as_text())
+print(len(texts), float(use(jax.random.key(0))))
+"""
+
+
+def test_worlds_share_compiled_programs():
+    """In a process of its own, for jax reads these options when it is imported."""
+    done = subprocess.run([sys.executable, "-c", LOWER], capture_output=True, text=True, check=True)
+    programs, value = done.stdout.split()
+    assert programs == "1", "the programs of two worlds differ"
+    task, key, question = Essays(world=1), jax.random.key(0), jnp.ones(1, jnp.int32)
+    answer = task.draft(task.draw_context(key), question, key)
+    expected = task.gold(jnp.ones((66, 4), jnp.int32), question, answer)
+    assert float(value) == pytest.approx(float(expected), abs=1e-5)

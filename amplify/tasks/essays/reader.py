@@ -41,7 +41,7 @@ def read_essay(
         key: consumed; decides which statements are checked.
     """
     present = presence(essay, config.claims)
-    belief = believed(config, reader, topic, present > 0, key)
+    belief = believed(config, world, reader, topic, present > 0, key)
     values = (2 * jnp.prod(belief, axis=-1) - 1) * world.weight
     if reader.attentive:
         return value_essay(world, values, essay)
@@ -50,6 +50,7 @@ def read_essay(
 
 def believed(
     config: WorldConfig,
+    world: World,
     reader: Reader,
     topic: Int[Array, ""],
     present: Bool[Array, " claims"],
@@ -59,12 +60,14 @@ def believed(
 
     Args:
         config: of the world.
+        world: the one it describes.
         reader: how it reads.
         topic: the topic's number.
         present: the claims that the essay makes, whose statements may be checked.
         key: consumed; decides which statements are checked.
     """
-    right, seems = statements_right(config, topic), statements_seeming(config, topic)
+    right = statements_right(world, topic)
+    seems = statements_seeming(world, config.seeming, topic)
     if_seems = config.seeming + (1 - config.seeming) * RIGHT
     if_not = (1 - config.seeming) * RIGHT
     careful = jnp.where(seems, if_seems, if_not)

@@ -163,7 +163,7 @@ class Essays:
             reader: number of the reader, below the number of claims to the power of 3.
         """
         first = jnp.stack([self._digits(self._write, topic), self._digits(self._write + 1, reader)])
-        seeming = statements_seeming(self.config, topic).astype(jnp.int32)
+        seeming = statements_seeming(self.hidden, self.seeming, topic).astype(jnp.int32)
         names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
         rows = jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)
         return jnp.concatenate([first, rows])
@@ -206,7 +206,7 @@ class Essays:
             question: not used.
             answer: the essay.
         """
-        return essay_gold(self.config, self.hidden, self.topic_of(context), self.claims_of(answer))
+        return essay_gold(self.hidden, self.topic_of(context), self.claims_of(answer))
 
     def impression(
         self,

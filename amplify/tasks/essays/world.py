@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Key
+from jaxtyping import Array, Bool, Float, Float32, Int, Key, UInt32
 
 STATEMENTS = 3
 """Statements of a claim."""
@@ -45,14 +45,32 @@ class WorldConfig:
 
 
 class World(NamedTuple):
-    """What claims are worth, in every topic, and how drafts are written."""
+    """What claims are worth, in every topic, and how drafts are written.
 
-    weight: Float32[np.ndarray, " claims"]
-    insight: Float32[np.ndarray, "claims claims"]  # of a pair; symmetric, zero on the diagonal
-    repeat_cost: float
-    draft: Float32[np.ndarray, "claims+1 claims"]  # cumulative probability of the next claim
-    mean: float  # of drafts, before scaling
-    scale: float  # standard deviation of drafts, before scaling
+    All of it is arrays with axes, which JAX can pass to compiled programs as arguments, see
+    `launch.share_programs`: then worlds of equal shapes share one program.
+    """
+
+    weight: Float32[Array, " claims"]
+    insight: Float32[Array, "claims claims"]  # of a pair; symmetric, zero on the diagonal
+    draft: Float32[Array, "claims+1 claims"]  # cumulative probability of the next claim
+    statements: UInt32[Array, "2"]  # data of the key that decides which statements are right
+    numbers: Float32[Array, "3"]
+
+    @property
+    def repeat_cost(self) -> Float32[Array, ""]:
+        """Cost of the first repeat of a claim, before scaling."""
+        return self.numbers[0]
+
+    @property
+    def mean(self) -> Float32[Array, ""]:
+        """The mean worth of drafts, before scaling."""
+        return self.numbers[1]
+
+    @property
+    def scale(self) -> Float32[Array, ""]:
+        """The standard deviation of the worth of drafts, before scaling."""
+        return self.numbers[2]
 
 
 @functools.lru_cache(maxsize=64)
@@ -81,16 +99,16 @@ def make_world(config: WorldConfig) -> World:
     logits = popularity + 0.5 * random.normal(size=(claims + 1, claims))
     odds = np.exp(logits)
     draft = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
-    world = World(
-        weight.astype(np.float32),
-        insight.astype(np.float32),
-        config.repeat_cost,
-        draft.astype(np.float32),
-        mean=0.0,
-        scale=1.0,
-    )
     with jax.ensure_compile_time_eval():
-        return _scaled(config, world)
+        key = jax.random.fold_in(jax.random.key(config.number), 1)
+        unscaled = World(
+            jnp.asarray(weight, jnp.float32),
+            jnp.asarray(insight, jnp.float32),
+            jnp.asarray(draft, jnp.float32),
+            jax.random.key_data(key),
+            jnp.array([config.repeat_cost, 0.0, 1.0], jnp.float32),
+        )
+        return _scaled(config, unscaled)
 
 
 def _scaled(config: WorldConfig, world: World) -> World:
@@ -102,7 +120,7 @@ def _scaled(config: WorldConfig, world: World) -> World:
         jax.random.split(draft_key, DRAFTS)
     )
     present = presence(essays, config.claims)
-    values = jax.vmap(functools.partial(claim_values, config, world))(topics)
+    values = jax.vmap(functools.partial(claim_values, world))(topics)
     from_claims = np.asarray(jnp.sum(present * values, axis=-1))
     from_insights = np.asarray(_insight(world, present))
     share = config.insight_share
@@ -110,67 +128,63 @@ def _scaled(config: WorldConfig, world: World) -> World:
     spread = from_insights.std()
     insight = world.insight * np.float32(share**0.5 / spread if spread else 0)
     world = world._replace(weight=weight, insight=insight)
-    gold = np.asarray(jax.vmap(functools.partial(essay_gold, config, world))(topics, essays))
-    return world._replace(mean=float(gold.mean()), scale=float(gold.std()))
+    gold = np.asarray(jax.vmap(functools.partial(essay_gold, world))(topics, essays))
+    numbers = jnp.array([config.repeat_cost, gold.mean(), gold.std()], jnp.float32)
+    return world._replace(numbers=numbers)
 
 
-def statements_right(
-    config: WorldConfig, topic: Int[Array, ""]
-) -> Bool[Array, "claims statements"]:
+def statements_right(world: World, topic: Int[Array, ""]) -> Bool[Array, "claims statements"]:
     """Which statements are right about a topic.
 
     Args:
-        config: of the world.
+        world: the one it is part of.
         topic: its number.
     """
-    return jax.random.bernoulli(
-        jax.random.fold_in(_topic_key(config, topic), 0), RIGHT, (config.claims, STATEMENTS)
-    )
+    key = jax.random.fold_in(_topic_key(world, topic), 0)
+    return jax.random.bernoulli(key, RIGHT, (len(world.weight), STATEMENTS))
 
 
 def statements_seeming(
-    config: WorldConfig, topic: Int[Array, ""]
+    world: World, seeming: float, topic: Int[Array, ""]
 ) -> Bool[Array, "claims statements"]:
     """Which statements seem right: correlated with being right by `seeming`.
 
     Args:
-        config: of the world.
+        world: the one that the topic is part of.
+        seeming: the correlation, 0 to 1.
         topic: its number.
     """
-    honest_key, other_key = jax.random.split(jax.random.fold_in(_topic_key(config, topic), 1))
-    right = statements_right(config, topic)
-    honest = jax.random.bernoulli(honest_key, config.seeming, right.shape)
+    honest_key, other_key = jax.random.split(jax.random.fold_in(_topic_key(world, topic), 1))
+    right = statements_right(world, topic)
+    honest = jax.random.bernoulli(honest_key, seeming, right.shape)
     return jnp.where(honest, right, jax.random.bernoulli(other_key, RIGHT, right.shape))
 
 
-def _topic_key(config: WorldConfig, topic: Int[Array, ""]) -> Key[Array, ""]:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.number), 1), topic)
+def _topic_key(world: World, topic: Int[Array, ""]) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.wrap_key_data(world.statements), topic)
 
 
-def claims_right(config: WorldConfig, topic: Int[Array, ""]) -> Bool[Array, " claims"]:
+def claims_right(world: World, topic: Int[Array, ""]) -> Bool[Array, " claims"]:
     """Which claims are right about a topic: those with right statements only."""
-    return jnp.all(statements_right(config, topic), axis=-1)
+    return jnp.all(statements_right(world, topic), axis=-1)
 
 
-def claim_values(
-    config: WorldConfig, world: World, topic: Int[Array, ""]
-) -> Float[Array, " claims"]:
+def claim_values(world: World, topic: Int[Array, ""]) -> Float[Array, " claims"]:
     """What each claim adds to an essay about a topic, by itself."""
-    return jnp.where(claims_right(config, topic), world.weight, -world.weight)
+    return jnp.where(claims_right(world, topic), world.weight, -world.weight)
 
 
 def essay_gold(
-    config: WorldConfig, world: World, topic: Int[Array, ""], essay: Int[Array, " length"]
+    world: World, topic: Int[Array, ""], essay: Int[Array, " length"]
 ) -> Float[Array, ""]:
     """The worth of an essay about a topic, in standard deviations of drafts.
 
     Args:
-        config: of the world.
         world: the one it describes.
         topic: the topic's number.
         essay: its claims, from 0; negative ones say nothing.
     """
-    return value_essay(world, claim_values(config, world, topic), essay)
+    return value_essay(world, claim_values(world, topic), essay)
 
 
 def value_essay(
@@ -204,7 +218,7 @@ def presence(essay: Int[Array, "*b length"], claims: int) -> Float[Array, "*b cl
 
 
 def _insight(world: World, present: Float[Array, "*b claims"]) -> Float[Array, "*b"]:
-    return 0.5 * jnp.einsum("...i,ij,...j->...", present, jnp.asarray(world.insight), present)
+    return 0.5 * jnp.einsum("...i,ij,...j->...", present, world.insight, present)
 
 
 def write_draft(world: World, length: int, key: Key[Array, ""]) -> Int[Array, " length"]:
@@ -216,7 +230,7 @@ def write_draft(world: World, length: int, key: Key[Array, ""]) -> Int[Array, " 
         length: number of claims.
         key: consumed.
     """
-    table = jnp.asarray(world.draft)
+    table = world.draft
 
     def add(last: Int[Array, ""], uniform: Float[Array, ""]) -> tuple[Array, Array]:
         # The inverse of the distribution function: much faster than a categorical draw.
