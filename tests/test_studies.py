@@ -1,5 +1,6 @@
 """Studies: cells that are run once, and the over-optimisation report."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -13,11 +14,12 @@ from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.evaluation.statistics.scaling_laws import best_of_n_curve, best_of_n_kl_bound
 from amplify.store import Store
-from amplify.studies import overoptimisation, running
+from amplify.studies import running
 from amplify.studies.best_of_n import CHUNK, Scored, curve, score_reference
 from amplify.studies.overoptimisation import ARMS, ENSEMBLE, FREE, NS, PENALTY, Look, Run, criteria
 from amplify.studies.overoptimisation_figure import png
 from amplify.studies.overoptimisation_table import rows, table
+from amplify.studies.reports import REPORTS
 from amplify.studies.sharing import copy_stage
 from amplify.studies.study import RESULT, cells, read_study
 from tests.test_cli import refused
@@ -72,7 +74,7 @@ def test_the_shipped_study_has_valid_cells_on_reported_seeds(tmp_path):
     folder.mkdir()
     for name in ("experiment.toml", "study.toml"):
         shutil.copy(Path(__file__).parents[1] / "rounds/overoptimise" / name, folder)
-    study = running.open_study(folder)
+    study, _ = running.open_study(folder)
     assert study.seeds == tuple(range(100, 110))
     for cell in cells(study, folder, [100]):
         experiment = Store(cell.write()).experiment
@@ -255,7 +257,10 @@ def test_shared_stages_are_those_that_the_arm_would_have_run(ran, tmp_path):
 
 @pytest.mark.slow
 def test_a_finished_cell_is_not_run_again(ran, monkeypatch, capsys):
-    monkeypatch.setattr(overoptimisation, "measure", lambda *_: pytest.fail("ran again"))
+    again = dataclasses.replace(
+        REPORTS["overoptimisation"], measure=lambda *_: pytest.fail("ran again")
+    )
+    monkeypatch.setitem(REPORTS, "overoptimisation", again)
     main(["study", str(ran), "--seeds", "0", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert [(row["arm"], row["seed"]) for row in found] == [(arm, 0) for arm in ARMS]

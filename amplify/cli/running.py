@@ -118,21 +118,21 @@ def study(
 ) -> None:
     """Run or resume the cells of a study, each arm with each seed, and print its table."""
     share_programs()
-    from amplify.studies import overoptimisation_table, running
+    from amplify.studies import running
 
     join_processes(cluster=False)
     wanted = None if seeds is None else read_seeds(seeds)
-    found = running.open_study(experiment)
+    found, report = running.open_study(experiment)
 
     def begin(cell: Any, number: int, of: int) -> None:
         messages.print(f"cell {number} of {of}: {cell.path}", style="bold", soft_wrap=True)
 
-    runs = running.run_study(experiment, found, wanted, begin)
+    runs = running.run_study(experiment, found, report, wanted, begin)
     if json:
-        print(json_format.dumps(overoptimisation_table.rows(runs), indent=1))
+        print(json_format.dumps(report.rows(runs), indent=1))
         return
-    output.print(overoptimisation_table.table(runs))
-    if (path := running.write_figure(experiment, runs)) is not None:
+    output.print(report.table(runs))
+    if (path := running.write_figure(experiment, report, runs)) is not None:
         output.print(f"wrote {path}", soft_wrap=True)
 
 

@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from amplify.errors import AmplifyError
 from amplify.evaluation.measures import GOLD
-from amplify.evaluation.statistics import Proportion, average
 from amplify.evaluation.statistics.scaling_laws import ScalingLaw, best_of_n_kl_bound, fit
 from amplify.store import Store
 from amplify.studies.best_of_n import curve, score_reference
+from amplify.studies.seeds import Criterion, over_seeds, say
 
 FREE, PENALTY, ENSEMBLE = "one-model", "penalty", "five-models"
 """The arms: no penalty and one reward model; a penalty; no penalty and several reward models."""
@@ -90,19 +90,6 @@ def read(results: Mapping[str, Any]) -> Run:
     """Returns what `measure` returned, as read from a file."""
     looks = [Look(*look) for look in results["looks"]]
     return Run(looks, results["gold"], results["proxy"], results["seconds"])
-
-
-def over_seeds(values: Sequence[float]) -> Proportion:
-    """Returns a mean over seeds with its t interval, which takes three seeds."""
-    return average(np.array(values, float), np.arange(len(values)))
-
-
-class Criterion(NamedTuple):
-    """What is expected of the table, and whether it is so."""
-
-    said: str
-    found: str
-    met: bool
 
 
 def best_of_n_law(runs: Sequence[Run]) -> tuple[ScalingLaw, float]:
@@ -189,10 +176,3 @@ def criteria(runs: Mapping[str, Sequence[Run]]) -> list[Criterion]:
             abs(wrong) <= 0.2,
         ),
     ]
-
-
-def say(found: Proportion) -> str:
-    """Formats a mean with its interval, to two decimals."""
-    if found.low is None or found.high is None:
-        return f"{found.estimate:.2f}"
-    return f"{found.estimate:.2f} ({found.low:.2f} to {found.high:.2f})"

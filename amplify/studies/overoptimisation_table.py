@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +11,7 @@ from rich.text import Text
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.intervals import LEVEL
 from amplify.studies.overoptimisation import (
+    ARMS,
     ENSEMBLE,
     FREE,
     NS,
@@ -20,14 +20,15 @@ from amplify.studies.overoptimisation import (
     Run,
     best_of_n_law,
     criteria,
-    over_seeds,
+    measure,
     predicted,
+    read,
     reinforcement_law,
-    say,
 )
+from amplify.studies.overoptimisation_figure import png
+from amplify.studies.seeds import FEWEST, complete, empty_table, mean_cell, over_seeds, say
+from amplify.studies.study import Report
 
-FEWEST = 3
-"""Seeds that intervals take."""
 COLUMNS: Mapping[str, Callable[[Run], float]] = {
     "oracle peak": lambda run: run.peak.gold,
     "at step": lambda run: float(run.peak.step),
@@ -42,12 +43,6 @@ Runs = Mapping[str, Mapping[int, Run]]
 """The runs of each arm, by seed."""
 
 
-def complete(runs: Runs) -> tuple[list[int], dict[str, list[Run]]]:
-    """Returns the seeds for which all arms are done, and the runs of each arm in their order."""
-    seeds = [seed for seed in runs[FREE] if all(seed in of for of in runs.values())]
-    return seeds, {arm: [of[seed] for seed in seeds] for arm, of in runs.items()}
-
-
 def table(runs: Runs) -> RenderableType:
     """Returns the tables of a study: along reinforcement learning, best-of-n, and the criteria.
 
@@ -59,48 +54,35 @@ def table(runs: Runs) -> RenderableType:
     if len(seeds) < FEWEST:
         return Group(*parts, Text(f"Intervals and criteria take {FEWEST} seeds or more."))
     parts += [Text(line) for line in (*_laws(done), *_gains(done), "")]
-    for one in criteria(done):
-        style = "green" if one.met else "red"
-        met = "met    " if one.met else "not met"
-        parts.append(Text.assemble((met, style), f"  {one.said}: {one.found}"))
-    return Group(*parts)
+    return Group(*parts, *(one.line() for one in criteria(done)))
 
 
 def _reinforcement(runs: Runs, done: Mapping[str, Sequence[Run]]) -> Table:
-    found = _empty("Gold along reinforcement learning", ["arm", "seed", *COLUMNS, "seconds"])
+    found = empty_table("Gold along reinforcement learning", ["arm", "seed", *COLUMNS, "seconds"])
     for arm, of in runs.items():
         for seed, run in of.items():
             values = [f"{get(run):.{DIGITS.get(name, 2)}f}" for name, get in COLUMNS.items()]
             found.add_row(arm, str(seed), *values, f"{run.seconds:.0f}")
         if len(done[arm]) >= FEWEST:
-            means = [_mean(done[arm], get, DIGITS.get(name, 2)) for name, get in COLUMNS.items()]
+            means = [
+                mean_cell([get(run) for run in done[arm]], DIGITS.get(name, 2))
+                for name, get in COLUMNS.items()
+            ]
             found.add_row(arm, "mean", *means, "", style="bold", end_section=True)
     return found
 
 
 def _best_of_n(runs: Runs, done: Mapping[str, Sequence[Run]]) -> Table:
-    found = _empty("Gold of best-of-n", ["reward models", "seed", *(f"n = {n:,}" for n in SHOWN)])
+    found = empty_table(
+        "Gold of best-of-n", ["reward models", "seed", *(f"n = {n:,}" for n in SHOWN)]
+    )
     for arm in (FREE, ENSEMBLE):
         for seed, run in runs[arm].items():
             found.add_row(arm, str(seed), *(f"{run.best_of(n):.2f}" for n in SHOWN))
         if len(done[arm]) >= FEWEST:
-            means = [_mean(done[arm], _best_of(n), 2) for n in SHOWN]
+            means = [mean_cell([run.best_of(n) for run in done[arm]], 2) for n in SHOWN]
             found.add_row(arm, "mean", *means, style="bold", end_section=True)
     return found
-
-
-def _empty(title: str, columns: Sequence[str]) -> Table:
-    found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name in columns:
-        found.add_column(name, justify="left" if name == columns[0] else "right")
-    return found
-
-
-def _mean(runs: Sequence[Run], get: Callable[[Run], float], digits: int) -> str:
-    found = over_seeds([get(run) for run in runs])
-    if found.low is None or found.high is None:
-        return f"{found.estimate:.{digits}f}"
-    return f"{found.estimate:.{digits}f}\n{found.low:.{digits}f} to {found.high:.{digits}f}"
 
 
 def _best_of(n: int) -> Callable[[Run], float]:
@@ -164,3 +146,6 @@ def rows(runs: Runs) -> list[dict[str, Any]]:
     seeds, done = complete(runs)
     enough = len(seeds) >= FEWEST
     return [*cells, *(one._asdict() for one in (criteria(done) if enough else []))]
+
+
+REPORT = Report(ARMS, measure, read, table, rows, png)

@@ -2,23 +2,35 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from amplify.errors import AmplifyError
 from amplify.files.writing import replacing
-from amplify.studies import overoptimisation, overoptimisation_figure
-from amplify.studies.overoptimisation_table import FEWEST, Runs, complete
-from amplify.studies.study import CELLS, FILE, Cell, Report, Study, cells, read_study, run_cell
+from amplify.studies.reports import REPORTS
+from amplify.studies.seeds import FEWEST, complete
+from amplify.studies.study import (
+    CELLS,
+    FILE,
+    Cell,
+    Report,
+    Runs,
+    Study,
+    cells,
+    read_study,
+    run_cell,
+)
 
-REPORTS: dict[str, Report] = {"overoptimisation": overoptimisation}
-"""What a study may measure and report, by the name in its file."""
 FIGURE = "study.png"
 
 
-def open_study(experiment: Path) -> Study:
+def open_study(experiment: Path) -> tuple[Study, Report]:
     """Reads a study and checks it against its report.
 
     Args:
         experiment: the folder of its `study.toml`.
+
+    Returns:
+        The study and its report.
 
     Raises:
         AmplifyError: the file cannot be read, or does not fit its report.
@@ -28,17 +40,19 @@ def open_study(experiment: Path) -> Study:
         raise AmplifyError(
             f"{path}: report must be one of {', '.join(REPORTS)}, got {study.report!r}"
         )
-    wanted = overoptimisation.ARMS
-    if tuple(study.arms) != wanted:
+    report = REPORTS[study.report]
+    if tuple(study.arms) != report.arms:
         raise AmplifyError(
-            f"{path}: arms must be {', '.join(wanted)}, in this order, got {', '.join(study.arms)}"
+            f"{path}: arms must be {', '.join(report.arms)}, in this order, got"
+            f" {', '.join(study.arms)}"
         )
-    return study
+    return study, report
 
 
 def run_study(
     experiment: Path,
     study: Study,
+    report: Report,
     seeds: Sequence[int] | None,
     begin: Callable[[Cell, int, int], None],
 ) -> Runs:
@@ -47,6 +61,7 @@ def run_study(
     Args:
         experiment: the folder that cells derive from.
         study: the study.
+        report: measures each cell.
         seeds: instead of the study's own.
         begin: called before each cell with its number, from 1, and that of all cells.
 
@@ -56,21 +71,22 @@ def run_study(
     Raises:
         AmplifyError: if a cell cannot be run, or is interrupted.
     """
-    report, every = REPORTS[study.report], cells(study, experiment, seeds)
+    every = cells(study, experiment, seeds)
     for cell in every[: len(study.arms)]:  # a wrong arm is not found out after an hour
         cell.derive()
-    found: dict[str, dict[int, overoptimisation.Run]] = {arm: {} for arm in study.arms}
+    found: dict[str, dict[int, Any]] = {arm: {} for arm in study.arms}
     for number, cell in enumerate(every, 1):
         begin(cell, number, len(every))
-        found[cell.arm][cell.seed] = overoptimisation.read(run_cell(study, cell, report))
+        found[cell.arm][cell.seed] = report.read(run_cell(study, cell, report))
     return found
 
 
-def write_figure(experiment: Path, runs: Runs) -> Path | None:
+def write_figure(experiment: Path, report: Report, runs: Runs) -> Path | None:
     """Writes the figure of a study; returns its path, or None if it has too few seeds.
 
     Args:
         experiment: the folder that cells derive from.
+        report: draws it.
         runs: from `run_study`.
     """
     seeds, done = complete(runs)
@@ -78,5 +94,5 @@ def write_figure(experiment: Path, runs: Runs) -> Path | None:
         return None
     path = experiment / CELLS / FIGURE
     with replacing(path, "wb") as file:
-        file.write(overoptimisation_figure.png(done))
+        file.write(report.figure(done))
     return path

@@ -2,17 +2,18 @@
 
 A *cell* is one arm with one seed: a derived experiment in a folder of its own, and the results that
 the report measures when its rounds are done. A cell that has results is not run again, so a killed
-study continues where it stopped. Knows nothing of what is measured: `reports` do.
+study continues where it stopped. Knows nothing of what is measured: a `Report` does.
 """
 
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any
 
 from pydantic import Field
+from rich.console import RenderableType
 
 from amplify.errors import AmplifyError, first_line
 from amplify.experiment.validation import check_plain, read_section
@@ -30,12 +31,26 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-@runtime_checkable
-class Report(Protocol):
-    """What is measured in each cell, and reported about all of them."""
+Runs = Mapping[str, Mapping[int, Any]]
+"""What was measured for each arm, by seed, as the report reads it."""
 
-    def measure(self, store: Store, number: int) -> Results:
-        """Measures a cell whose rounds up to `number` are done; returns what JSON can hold."""
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a study measures in each cell, and what it shows of all of them."""
+
+    arms: tuple[str, ...]
+    """The arms that a study must have, in this order."""
+    measure: Callable[[Store, int], Results]
+    """Measures a cell whose rounds up to a number are done; returns what JSON can hold."""
+    read: Callable[[Results], Any]
+    """Makes one of the `Runs` of what `measure` returned."""
+    table: Callable[[Runs], RenderableType]
+    """For the terminal; seeds that are not done in all arms are left out of means."""
+    rows: Callable[[Runs], list[dict[str, Any]]]
+    """The same for programs: what JSON can hold."""
+    figure: Callable[[Mapping[str, Sequence[Any]]], bytes]
+    """A PNG file of the runs of each arm, for the same seeds, `seeds.FEWEST` or more."""
 
 
 @dataclasses.dataclass(frozen=True)
