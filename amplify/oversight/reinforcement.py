@@ -18,6 +18,8 @@ from pydantic import Field
 from amplify.experiment.sections import Experiment
 from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
+from amplify.overseers.judge import Reviewer
+from amplify.oversight.preferences import JUDGE
 from amplify.oversight.restore import load
 from amplify.oversight.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
@@ -110,11 +112,13 @@ class RolloutState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts(Source):
-    """Answers of the live policy, rewarded by the reward model."""
+    """Answers of the live policy, rewarded by the reward model, or by the judge."""
 
     experiment: Experiment
     model: RewardModel
     penalty: Penalty
+    judge: Reviewer | None = None
+    """Scores every answer instead of the reward model, if it is given; its methods are traced."""
     traced = True
 
     def begin(self, work: Work | None, carried: Roles) -> RolloutState:
@@ -175,7 +179,11 @@ class Rollouts(Source):
         assistant = self.experiment.assistant
         read = contexts_for(self.experiment.task, contexts, questions)
         answers, log_prob = sample(assistant, live[ASSISTANT].params, read, questions, answer_key)
-        reward = self.reward(frozen, state.normaliser, questions, answers)
+        if self.judge is None:
+            reward = self.reward(frozen, state.normaliser, questions, answers)
+        else:
+            keys = jax.random.split(jax.random.fold_in(key, 2), questions.shape[:2])
+            reward = self.judge.score({}, contexts, questions, answers, keys).value
         log_ratio = log_prob - log_likelihood(
             assistant, frozen[REFERENCE], read, questions, answers
         )
@@ -192,6 +200,8 @@ class Rollouts(Source):
             "beta": state.beta,
             metric(ASSISTANT): jnp.int32(reward.size),
         }
+        if self.judge is not None:
+            measured[metric(JUDGE)] = jnp.int32(reward.size)
         state = state._replace(beta=self.penalty.adapt(state.beta, kl, reward.size))
         return state, {ASSISTANT: Update(batch)}, measured
 

@@ -92,6 +92,10 @@ class RewardModelling:
     """How leaving the reference policy is penalised."""
     method: Literal["policy-gradient", "ppo", "expert-iteration"] = "policy-gradient"
     """How the assistant is trained against the reward model."""
+    reward: Literal["reward-model", "judge"] = "reward-model"
+    """Who rewards the assistant's answers. judge: the judge scores every one of them, which no
+    person could; an upper bound for what reviews can teach. The reward model is fitted to its
+    comparisons all the same, and helps audits. Only a simulated judge, and policy gradient."""
     ppo: PPO = dataclasses.field(default_factory=PPO)
     """Used if `method` is "ppo"."""
     expert_iteration: ExpertIteration = dataclasses.field(default_factory=ExpertIteration)
@@ -114,6 +118,11 @@ class RewardModelling:
             raise ValueError(
                 'oversight.kind = "reward-model" needs a task with drafts, which the first policy'
                 f" imitates, but {type(task).__name__} has none"
+            )
+        if self.reward == "judge" and not isinstance(overseer, JudgeConfig):
+            raise ValueError(
+                'oversight.reward = "judge" needs overseer.kind = "judge": the judge scores every'
+                " answer while the assistant is trained"
             )
         if isinstance(overseer, LanguageModelOverseerConfig):
             return LanguageModelJudgeConfig(**vars(overseer))
@@ -153,6 +162,11 @@ class RewardModelling:
             raise ValueError(
                 f'oversight.audit.every must be 0 if oversight.method = "{EXPERT_ITERATION}":'
                 " only reinforcement learning is audited"
+            )
+        if self.reward == "judge" and self.method != "policy-gradient":
+            raise ValueError(
+                'oversight.reward = "judge" needs oversight.method = "policy-gradient", got'
+                f" {self.method!r}"
             )
         self.audit.check_steps(sections["training"].steps)
 
@@ -274,7 +288,8 @@ class RewardModelling:
     def _reinforcement(
         self, experiment: Experiment, name: str, steps: int, *, continues: bool = False
     ) -> Phase:
-        rollouts = Rollouts(experiment, self._model(experiment), self.penalty)
+        judge = _judge(experiment) if self.reward == "judge" else None
+        rollouts = Rollouts(experiment, self._model(experiment), self.penalty, judge)
         source: Source = rollouts
         if self.method == "ppo":
             source = ProximalRollouts(rollouts, self._value(experiment), self.ppo)
