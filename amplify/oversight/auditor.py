@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, PyTree, UInt32
 
 from amplify.evaluation.statistics.alarm import (
     best_look,
@@ -21,6 +21,7 @@ from amplify.evaluation.statistics.audits import (
     estimate,
     sampling_probabilities,
 )
+from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel
 from amplify.overseers.judge import Reviewer
 from amplify.oversight.audits import CHECK, LOOK, Audit, policy_of, read_history, steps_before
@@ -149,32 +150,59 @@ class Auditor:
         probability: Float[np.ndarray, " items"],
     ) -> dict[str, np.ndarray]:
         """Lets the judge score the answers that were drawn; returns further columns."""
-        shape, judge = columns["proxy"].shape, self.judge
-        row, column = np.nonzero(drawn.reshape(shape))
-        score, obtained = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-        if len(row):
-            roles = {"overseer": load_overseer(work.experiment, work.roles)}
-            function = functools.partial(
-                _score_compiled if judge.traced else _score,
-                judge,
-                shape[1],
-                roles,
-                jax.random.key(work.experiment.seed),
-            )
-            found = columns_in_chunks(
-                function,
-                columns["problem_seed"][row],
-                column.astype(np.int32),
-                columns["context"][row],
-                columns["questions"][row, column][:, None],
-                columns["answers"][row, column][:, None],
-                place=work.experiment.mesh.here.row_sharding,
-            )
-            score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
-            obtained[row, column] = found["obtained"][:, 0]
-            count_reviews(judge, obtained[row, column])
+        shape = columns["proxy"].shape
+        drawn = drawn.reshape(shape)
+        score, obtained = score_drawn(work.experiment, self.judge, work.roles, columns, drawn)
+        if drawn.any():
+            count_reviews(self.judge, obtained[drawn])
         probability = probability.astype(np.float32).reshape(shape)
         return {"score": score, "reviewed": obtained, "probability": probability}
+
+
+def score_drawn(
+    experiment: Experiment,
+    judge: Reviewer,
+    roles: Mapping[str, Handle],
+    columns: Mapping[str, np.ndarray],
+    drawn: Bool[np.ndarray, "rows per_context"],
+) -> tuple[Float32[np.ndarray, "rows per_context"], Int32[np.ndarray, "rows per_context"]]:
+    """Lets a judge score some answers of an audit.
+
+    A score depends on the answer, its problem and its place, and not on which others are drawn.
+
+    Args:
+        experiment: the judge's.
+        judge: scores.
+        roles: checkpoints, by role; read only if the judge is a model.
+        columns: of the audit: problem_seed, context, questions and answers.
+        drawn: which answers.
+
+    Returns:
+        The scores, 0 where none was obtained; and 1 where one was obtained, else 0.
+    """
+    score, obtained = np.zeros(drawn.shape, np.float32), np.zeros(drawn.shape, np.int32)
+    row, column = np.nonzero(drawn)
+    if not len(row):
+        return score, obtained
+    function = functools.partial(
+        _score_compiled if judge.traced else _score,
+        judge,
+        drawn.shape[1],
+        {"overseer": load_overseer(experiment, roles)},
+        jax.random.key(experiment.seed),
+    )
+    found = columns_in_chunks(
+        function,
+        columns["problem_seed"][row],
+        column.astype(np.int32),
+        columns["context"][row],
+        columns["questions"][row, column][:, None],
+        columns["answers"][row, column][:, None],
+        place=experiment.mesh.here.row_sharding,
+    )
+    score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
+    obtained[row, column] = found["obtained"][:, 0]
+    return score, obtained
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

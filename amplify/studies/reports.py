@@ -1,8 +1,9 @@
-"""The reports that a study may name."""
+"""The reports that a study may name. Another one is another line."""
 
-from amplify.studies import overoptimisation_table
+from amplify.studies import alarm_table, overoptimisation_table
 from amplify.studies.study import Report
 
 REPORTS: dict[str, Report] = {
+    "alarm": alarm_table.REPORT,
     "overoptimisation": overoptimisation_table.REPORT,
 }

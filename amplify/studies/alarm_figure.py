@@ -1,0 +1,117 @@
+"""The alarm study as a figure: gold and audits over steps in each arm, and the curve of reviews."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amplify.report.plots import FAINT, GRID, INK, STYLES
+from amplify.studies.alarm import FREE, ORACLE, PENALTY, SEEMING, Look, Run, budgets, detection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GOLD, PROXY, AUDITED = STYLES[0], STYLES[1], STYLES[2]
+TITLES = {
+    FREE: "no penalty",
+    PENALTY: "with a KL penalty",
+    ORACLE: "gold as reward (oracle)",
+    SEEMING: "a judge who goes by what seems right",
+}
+
+
+def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
+    """Draws the figure.
+
+    Args:
+        runs: of each arm, for the same seeds.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(11, 6.6), facecolor="white", dpi=180)
+    figure.text(0.03, 0.985, "Audits and their alarm", size=15, weight="bold", color=INK, va="top")
+    figure.text(
+        0.03, 0.935,
+        "Gold, which no audit sees, and the audited value, in standard deviations of drafts, over"
+        f" steps of reinforcement learning; {len(runs[FREE])} seeds.\nThin: gold of each seed."
+        " Thick: means over seeds. Crosses: alarms.",
+        size=10, color=FAINT, va="top",
+    )  # fmt: skip
+    panels = figure.subplots(2, 3)
+    figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
+    places = (panels[0][0], panels[0][1], panels[0][2], panels[1][0])
+    for axes, arm in zip(places, (FREE, PENALTY, ORACLE, SEEMING), strict=True):
+        _arm(axes, runs[arm])
+        _finish(axes, TITLES[arm], "step")
+    _curve(panels[1][1], runs)
+    _finish(panels[1][1], "share of alarms, by reviews in a run", "reviews")
+    panels[1][2].axis("off")
+    handles = [
+        Line2D([], [], color=style.colour, linewidth=1.7, label=name)
+        for style, name in (
+            (GOLD, "gold"), (AUDITED, "audited value"), (PROXY, "reward model's score")
+        )
+    ]  # fmt: skip
+    handles += [
+        Line2D([], [], color=INK, linestyle="", marker="x", label="alarm"),
+        Line2D([], [], color=GOLD.colour, marker="o", label=f"{FREE}: alarm in time"),
+        Line2D([], [], color=PROXY.colour, marker="o", label="false alarm, penalty or gold"),
+        Line2D([], [], color=FAINT, linestyle="--", label="without the reward model's help"),
+    ]
+    panels[1][2].legend(
+        handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
+    )
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _arm(axes: "Axes", runs: Sequence[Run]) -> None:
+    """Draws gold of each seed with its alarm, and means over seeds."""
+    for run in runs:
+        steps = [look.step for look in run.looks]
+        golds = [look.gold for look in run.looks]
+        axes.plot(steps, golds, color=GOLD.colour, linewidth=0.7, alpha=0.35)
+        if run.alarm is not None:
+            axes.plot([run.alarm], [run.gold_at(run.alarm)], "x", color=INK, markersize=5)
+    for style, of in ((PROXY, "proxy"), (AUDITED, "value"), (GOLD, "gold")):
+        steps, means = _means([run.looks for run in runs], of)
+        axes.plot(steps, means, color=style.colour, linewidth=1.7)
+
+
+def _means(looks: Sequence[Sequence[Look]], of: str) -> tuple[list[int], list[float]]:
+    """Means over seeds, at steps at which there are any."""
+    by_step: dict[int, list[float]] = {}
+    for look in (look for path in looks for look in path):
+        if (value := getattr(look, of)) is not None:
+            by_step.setdefault(look.step, []).append(value)
+    return [*by_step], [float(np.mean(values)) for values in by_step.values()]
+
+
+def _curve(axes: "Axes", runs: Mapping[str, Sequence[Run]]) -> None:
+    """Draws alarms in time without a penalty, and false ones, by reviews in a run."""
+    shown = budgets(runs)
+    for help_, line in (("helped", "-"), ("alone", "--")):
+        in_time = [detection(runs[FREE], help_, budget)[0] for budget in shown]
+        axes.plot(shown, in_time, line, color=GOLD.colour, marker="o", markersize=4)
+        both = [*runs[PENALTY], *runs[ORACLE]]
+        false = [detection(both, help_, budget)[1] for budget in shown]
+        axes.plot(shown, false, line, color=PROXY.colour, marker="o", markersize=4)
+    axes.set_xscale("log")
+    axes.set_xticks(shown, [f"{budget:,}" for budget in shown])
+    axes.minorticks_off()
+    axes.set_ylim(-0.03, 1.03)
+
+
+def _finish(axes: "Axes", title: str, label: str) -> None:
+    axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
+    axes.set_xlabel(label, size=8.5, color=FAINT, labelpad=2)
+    axes.axhline(0, color=FAINT, linewidth=0.7)
+    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.spines[:].set_visible(False)
