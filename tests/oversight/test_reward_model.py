@@ -19,9 +19,13 @@ from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.judge import JudgeConfig
 from amplify.oversight.preferences import PredictPreferences, check_informative
 from amplify.oversight.reinforcement import (
+    REFERENCE,
+    REWARD_MODEL,
     Normaliser,
     Penalty,
     PolicyGradient,
+    Rollouts,
+    RolloutState,
     measure_rewards,
     whiten,
 )
@@ -31,6 +35,7 @@ from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.essays.task import Essays
 from amplify.training import dataset
+from amplify.training.phase import RoleState
 from tests.killed import killed_and_resumed
 from tests.tiny import JUDGED_ESSAYS, REVIEWED_ESSAYS, TOML, tiny_experiment
 
@@ -451,3 +456,47 @@ def test_no_training_signal_reads_gold(tmp_path, monkeypatch):
 def test_a_judge_needs_a_task_that_can_be_read():
     with pytest.raises(ValueError, match="Wildcard has none"):
         JudgeConfig().build(Wildcard(3))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("reviews = 200", 'reviews = 200\nmethod = "ppo"', 'needs oversight.method = "policy-g'),
+        ('kind = "judge"', 'kind = "human"\npeople = "simulated"', 'needs overseer.kind = "judge"'),
+        ('reward = "judge"', 'reward = "gold"', "oversight.reward"),
+    ],
+)
+def test_only_a_simulated_judge_rewards_every_answer(tmp_path, old: str, new: str, said: str):
+    toml = JUDGED_ESSAYS.replace("reviews = 200", 'reviews = 200\nreward = "judge"')
+    folder = tiny_experiment(tmp_path / "tiny", toml.replace(old, new))
+    with pytest.raises(AmplifyError) as error:
+        read_experiment(folder / "experiment.toml")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_judge_rewards_what_it_takes_each_answer_to_be_worth(tmp_path):
+    """One who checks everything and has no noise rewards by gold."""
+    folder = tiny_experiment(tmp_path / "tiny", JUDGED_ESSAYS)
+    experiment = read_experiment(folder / "experiment.toml")
+    task, policy = experiment.task, experiment.assistant
+    model = RewardModel(experiment.oversight.reward_model, task)
+    params = policy.init(jax.random.key(0))
+    frozen = {REFERENCE: params, REWARD_MODEL: model.init(jax.random.key(1))}
+    live = {"assistant": RoleState(jnp.int32(0), params, None, None)}
+    state = RolloutState(Normaliser(jnp.zeros(2), jnp.ones(2)), jnp.float32(0))
+    gold = jax.vmap(jax.vmap(task.gold, in_axes=(None, 0, 0)), in_axes=(0, 0, 0))
+
+    def rollout(judge):
+        source = Rollouts(experiment, model, Penalty(), judge)
+        _, updates, found = source.next(frozen, live, state, jax.random.key(2))
+        return updates["assistant"].batch, found
+
+    batch, found = rollout(JudgeConfig(noise=0.0).build(task))
+    parts = (batch["context"], batch["questions"], batch["answers"])
+    np.testing.assert_allclose(batch["advantage"], whiten(gold(*parts)), atol=1e-4)
+    assert found["calls/judge"] == batch["advantage"].size
+    other, without = rollout(None)
+    np.testing.assert_array_equal(batch["answers"], other["answers"])
+    assert abs(float(found["reward"] - without["reward"])) > 1e-3
+    assert "calls/judge" not in without
