@@ -1,4 +1,4 @@
-"""Judges, who answer no questions but compare and score the answers of others; a simulated one.
+"""A simulated judge, who answers no questions but compares and scores the answers of others.
 
 Its resources are limited: it checks a few parts of an answer and goes by what the others seem. Two
 knobs are separate: *bias*, from what it does not check (`looks`, `credulity`, `attentive`), which
@@ -6,71 +6,19 @@ more reviews do not remove, and *noise* (`errors`, `noise`), which they average 
 """
 
 import dataclasses
-from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
+from amplify.overseers.reviewers import Reviews
 from amplify.task_abilities import Impression, Reader, impression_of
 from amplify.tasks.batching import vmap_questions
 from amplify.types import Roles, Scores, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Reviews(NamedTuple):
-    """Comparisons of two answers to each question."""
-
-    prefers_first: Bool[Array, "batch questions"]
-    obtained: Bool[Array, "batch questions"]  # False: `prefers_first` is meaningless
-
-
-@runtime_checkable
-class Reviewer(Protocol):
-    """Compares and scores answers; a frozen dataclass. Its `score` is that of a `Scorer`.
-
-    A judge that may fail to review has a method `check(obtained, asked)`, which raises AmplifyError
-    if too few reviews were obtained.
-    """
-
-    def __hash__(self) -> int: ...
-
-    @property
-    def traced(self) -> bool:
-        """Whether its methods are pure functions of arrays that may be compiled. False: it asks
-        people or servers, and is called from Python.
-        """
-
-    def compare(
-        self,
-        roles: Roles,
-        contexts: Int[Array, "batch facts fact_length"],
-        questions: Int[Array, "batch questions question_length"],
-        first: Int[Array, "batch questions answer_length"],
-        second: Int[Array, "batch questions answer_length"],
-        keys: Key[Array, "batch questions"],
-    ) -> Reviews:
-        """Compares two answers to each question.
-
-        Args:
-            roles: parameters of the models that judge, by role.
-            contexts: what the questions are about.
-            questions: about each context.
-            first, second: the answers.
-            keys: one for each question, consumed.
-        """
-
-    def score(
-        self,
-        roles: Roles,
-        contexts: Int[Array, "batch facts fact_length"],
-        questions: Int[Array, "batch questions question_length"],
-        candidates: Int[Array, "batch questions answer_length"],
-        keys: Key[Array, "batch questions"],
-    ) -> Scores:
-        """Scores one answer to each question."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,17 +157,6 @@ class Judge:
         value = self.impression(contexts, questions, candidates, reading)
         value += self.config.noise * _each(jax.random.normal, noise)
         return Scores(value, jnp.ones(value.shape, bool))
-
-
-@jax.jit
-def draw_order(keys: Key[Array, "batch questions"]) -> Int[Array, "batch questions"]:
-    """Draws for each comparison which answer is shown first, because models and people favour a
-    place. 1: the second one.
-
-    Args:
-        keys: one for each comparison.
-    """
-    return _each(jax.random.bernoulli, keys).astype(jnp.int32)
 
 
 def _each(draw: Any, keys: Key[Array, "batch questions"]) -> Array:

@@ -19,13 +19,13 @@ from jaxtyping import Array, Int, Key, PyTree
 from amplify import words
 from amplify.overseers.endpoint import Prompt, Unusable
 from amplify.overseers.exchanges import Reply
-from amplify.overseers.judge import Reviews, draw_order
 from amplify.overseers.language_model import (
     LanguageModelOverseer,
     LanguageModelOverseerConfig,
     check_obtained,
 )
 from amplify.overseers.replies import CONCLUDE, read_reply
+from amplify.overseers.reviewers import Reviews, draw_order
 from amplify.tasks.reviews import NAMES
 from amplify.types import Roles, Scores, Task
 

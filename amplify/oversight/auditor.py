@@ -23,7 +23,7 @@ from amplify.evaluation.statistics.audits import (
 )
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel
-from amplify.overseers.judge import Reviewer
+from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.audits import CHECK, LOOK, Audit, policy_of, read_history, steps_before
 from amplify.oversight.preferences import count_reviews
 from amplify.oversight.reinforcement import REFERENCE, REWARD_MODEL, Normaliser, measure_rewards

@@ -18,7 +18,7 @@ from jaxtyping import Array, Key, PyTree, Shaped
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import FOLDS, RewardModel
-from amplify.overseers.judge import Reviewer
+from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
 from amplify.runtime import calls

@@ -18,9 +18,10 @@ from amplify.models.language_value import LanguageValueModel
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
 from amplify.overseers.human import HumanConfig, HumanReviewConfig, HumanReviewers
-from amplify.overseers.judge import JudgeConfig, Reviewer
+from amplify.overseers.judge import JudgeConfig
 from amplify.overseers.language_judge import LanguageModelJudgeConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
+from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.amplification import ImitateAnswers, trained_assistant
 from amplify.oversight.auditor import Auditor
 from amplify.oversight.audits import (

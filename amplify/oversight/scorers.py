@@ -1,11 +1,8 @@
-"""Scorers assign a number to an answer.
-
-Other examples are reward models, judges and outcomes of games. Code that ranks candidates, weights
-a signal or audits it takes any scorer.
+"""Scorers that ask nobody: the truth, and a model's likelihood. See `overseers.reviewers.Scorer`;
+judges are scorers, too.
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -15,37 +12,6 @@ from amplify.task_abilities import knows_truth
 from amplify.tasks.batching import vmap_questions
 from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Roles, Scores, Task
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Assigns a number to each answer; a frozen dataclass."""
-
-    def __hash__(self) -> int: ...
-
-    @property
-    def traced(self) -> bool:
-        """Whether `score` is a pure function of arrays that may be compiled with its caller. False:
-        it asks people or servers, and is called from Python.
-        """
-
-    def score(
-        self,
-        roles: Roles,
-        contexts: Int[Array, "batch facts fact_length"],
-        questions: Int[Array, "batch questions question_length"],
-        candidates: Int[Array, "batch questions answer_length"],
-        keys: Key[Array, "batch questions"],
-    ) -> Scores:
-        """Scores one answer to each question.
-
-        Args:
-            roles: parameters of the models that score, by role.
-            contexts: what the questions are about.
-            questions: about each context.
-            candidates: the answers.
-            keys: one for each answer, consumed; ignored by deterministic scorers.
-        """
 
 
 @dataclasses.dataclass(frozen=True)

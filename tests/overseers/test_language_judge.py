@@ -13,8 +13,8 @@ from amplify import replay
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
-from amplify.overseers.judge import Reviewer
 from amplify.overseers.language_judge import LanguageModelJudgeConfig, _read_name, _read_number
+from amplify.overseers.reviewers import Reviewer
 from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.tasks.essays.task import Essays

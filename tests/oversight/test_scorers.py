@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from amplify.models.fact_transformer import FactTransformerConfig
-from amplify.oversight.scorers import Gold, Likelihood, Scorer
+from amplify.overseers.reviewers import Scorer
+from amplify.oversight.scorers import Gold, Likelihood
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems

@@ -17,7 +17,8 @@ from jaxtyping import Array, Int, PyTree
 from amplify import words
 from amplify.experiment.sections import Experiment
 from amplify.overseers.human import HumanReviewers
-from amplify.overseers.judge import Judge, JudgeConfig, draw_order
+from amplify.overseers.judge import Judge, JudgeConfig
+from amplify.overseers.reviewers import draw_order
 from amplify.oversight.people.collecting import (
     Gathered,
     closed_when_recorded,
