@@ -12,11 +12,12 @@ import pytest
 
 from amplify.cli import commands
 from amplify.errors import AmplifyError, round_command
+from amplify.experiment import sections
 from amplify.reading import content
 from amplify.reading.experiment_file import read_experiment
 from amplify.records import provenance
 from amplify.store import Store
-from tests.tiny import TOML, tiny_experiment
+from tests.tiny import JUDGED_ESSAYS, TOML, tiny_experiment
 
 TASK = "from amplify.tasks.algorithmic.wildcard import Wildcard\nfrom helper import NAME\n"
 TASK += "class Mine(Wildcard):\n    name = NAME\n"
@@ -327,6 +328,50 @@ def test_a_round_from_before_gates_had_a_measure_can_be_continued(tmp_path):
         toml.write('[gate]\nmeasure = "amplified"\n')
     with pytest.raises(AmplifyError, match=r"gate.measure \('alone' -> 'amplified'\)"):
         Store(folder)
+
+
+def test_a_round_from_before_a_table_had_a_key_can_be_continued(tmp_path, monkeypatch):
+    """The key belongs to a table in a section, and implies 16 where it is missing."""
+    monkeypatch.setitem(sections.ADDED_KEYS, "oversight.reward_model.width", 16)
+    folder = tiny_experiment(tmp_path / "tiny", JUDGED_ESSAYS)
+    begun(folder)
+    path = folder / "001/record.json"
+    record = json.loads(path.read_text())
+    del record["experiment"]["oversight.reward_model"]["width"]
+    path.write_text(json.dumps(record))
+    Store(folder).check_current()
+    edit(folder / "experiment.toml", "width = 16\n\n[oversight.fit", "width = 32\n\n[oversight.fit")
+    with pytest.raises(AmplifyError, match=r"oversight.reward_model.width \(16 -> 32\)"):
+        Store(folder)
+
+
+def test_the_digest_leaves_out_added_keys_of_tables_with_the_value_that_is_implied(
+    tmp_path, monkeypatch
+):
+    folder = tiny_experiment(tmp_path / "tiny", JUDGED_ESSAYS)
+    values = {**read_experiment(folder / "experiment.toml").values}
+    older = {**values, "oversight.reward_model": {**values["oversight.reward_model"]}}
+    del older["oversight.reward_model"]["width"]
+    assert sections.identity_values(values) != sections.identity_values(older)
+    monkeypatch.setitem(sections.ADDED_KEYS, "oversight.reward_model.width", 16)
+    assert sections.identity_values(values) == sections.identity_values(older)
+    monkeypatch.setitem(sections.ADDED_KEYS, "oversight.reward_model.width", 8)
+    assert sections.identity_values(values) != sections.identity_values(older)
+
+
+def test_a_table_that_an_experiment_does_not_have_gets_no_added_keys(tmp_path, monkeypatch):
+    monkeypatch.setitem(sections.ADDED_KEYS, "oversight.reward_model.width", 16)
+    folder = tiny_experiment(tmp_path / "tiny")
+    begun(folder)
+    Store(folder).check_current()
+
+
+@pytest.mark.parametrize(
+    ("toml", "known"), [(TOML, "4e695df061650786"), (JUDGED_ESSAYS, "88d043c7876003bc")]
+)
+def test_digests_of_experiments_stay_as_they_were(tmp_path, toml, known):
+    """Those of rounds that were run: another digest would begin the experiment anew."""
+    assert digest(tiny_experiment(tmp_path / "tiny", toml)).startswith(known)
 
 
 def test_a_record_of_an_earlier_version_can_be_compared_and_not_continued(documents):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, quote
-from amplify.experiment.sections import IDENTITY, Experiment, upgrade_values
+from amplify.experiment.sections import IDENTITY, Experiment, flatten_tables, upgrade_values
 from amplify.experiment.validation import quote_value
 
 CONTENT = (" (content)", ".source")
@@ -81,7 +81,7 @@ def check_current(
 def _is_change(key: str, record: Mapping[str, Any], experiment: Experiment) -> bool:
     if record.get("identity", 1) < IDENTITY and key.endswith(CONTENT):
         return False
-    return key in upgrade_values(record["experiment"]) and key in experiment.values
+    return key in upgrade_values(record["experiment"]) and key in _as_recorded(experiment)
 
 
 def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
@@ -93,8 +93,7 @@ def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
 
 
 def _as_recorded(experiment: Experiment) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(experiment.values))
-    return values
+    return flatten_tables(json.loads(json.dumps(experiment.values)))
 
 
 def _edited(key: str, record: Mapping[str, Any], experiment: Experiment) -> list[Path]:

@@ -28,36 +28,80 @@ from amplify.types import Assistant, OverseerKind, Task
 IDENTITY = 2
 """Version of the identity. Version 2 includes the contents of files."""
 
-ADDED_KEYS: Mapping[str, Any] = {
+ADDED_KEYS: dict[str, Any] = {
     "gate.measure": DEFAULT,
     "oversight.kind": "amplification",
     "evals.ask_during_training": False,
     "evals.seed": None,
 }
-"""Keys added since the first version, with the values that older experiments imply.
+"""Keys added since the first version, with the values that older experiments imply. Those of tables
+in a section have more dots: "oversight.reward_model.members".
 
 A record without such a key has this value, and the digest leaves the key out while it has this
 value, so that older rounds can be continued.
 """
-
 
 SUB_ANSWERS = "questions.sub_answers"
 """A key of older files: "truth" is now `[oversight] kind = "truth"`."""
 
 
 def upgrade_values(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values in a record of any version under today's keys."""
-    values = {**ADDED_KEYS, **recorded}
+    """Returns the values in a record of any version under today's keys, those in tables, too.
+
+    Args:
+        recorded: values by key, where tables in a section are dictionaries.
+
+    Returns:
+        Values by key, without dictionaries. Keys were added to tables that the record has.
+    """
+    known = flatten_tables(recorded)
+    tables = {key.rpartition(".")[0] for key in known}
+    added = {
+        key: value
+        for key, value in ADDED_KEYS.items()
+        if key.count(".") == 1 or key.rpartition(".")[0] in tables
+    }
+    values = {**added, **known}
     if values.pop(SUB_ANSWERS, "assistant") == "truth":
         values["oversight.kind"] = "truth"
     return values
+
+
+def flatten_tables(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns values without dictionaries: what these have gets keys with more dots.
+
+    Args:
+        values: by key.
+        prefix: of all keys.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_tables(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def identity_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns today's values under the keys of the first version, for the digest."""
     truly = values.get("oversight.kind") == "truth"
     kind = {"oversight.kind": ADDED_KEYS["oversight.kind"]} if truly else {}
-    return {**values, **kind, SUB_ANSWERS: "truth" if truly else "assistant"}
+    return _without_added({**values, **kind, SUB_ANSWERS: "truth" if truly else "assistant"})
+
+
+def _without_added(values: Mapping[str, Any], table: str = "") -> dict[str, Any]:
+    """Leaves out added keys that have the value which older experiments imply, and those of a
+    section, not of a table in it, whose value is None.
+    """
+    kept = {}
+    for key, value in values.items():
+        name = f"{table}{key}"
+        implied = name in ADDED_KEYS and value == ADDED_KEYS[name]
+        if not implied and (table or value is not None):
+            is_table = isinstance(value, Mapping)
+            kept[key] = _without_added(value, f"{name}.") if is_table else value
+    return kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,8 +300,5 @@ class Experiment:
     @property
     def digest(self) -> str:
         """SHA-256 of the values under the keys of the first version, which keeps it stable."""
-        told = {
-            key: v for key, v in identity_values(self.values).items() if v != ADDED_KEYS.get(key)
-        }
-        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(identity_values(self.values), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
