@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from amplify.crowd.simulated import Decide, Diary, run_crowd
-from amplify.crowd.simulated_policy import compare, decide
+from amplify.crowd.simulated_policy import decide, review
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.overseers.habits import CrowdConfig
@@ -50,7 +50,7 @@ def serve_crowd(
 def _decider(folder: Path, experiment: Experiment) -> Decide:
     """How people decide: by their impressions of answers, or by the task's strategy."""
     if isinstance(experiment.overseer, HumanReviewers):
-        return functools.partial(compare, read_impressions(folder))
+        return functools.partial(review, read_impressions(folder))
     if strategy_of(experiment.task) is None:
         raise AmplifyError(
             f"{folder}: simulated people need a task with a strategy, and"

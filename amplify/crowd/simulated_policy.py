@@ -2,7 +2,7 @@
 
 They know the task's strategy for decomposing questions, and no facts. The exchanges on the page say
 how far the strategy has got, so nothing is remembered from page to page, and whoever is interrupted
-continues from what they see. Whoever compares two answers has an impression of each.
+continues from what they see. Whoever reviews answers has an impression of each.
 """
 
 import functools
@@ -23,6 +23,9 @@ from amplify.people.text import shows_something, why_not_kept
 from amplify.task_abilities import rule_of, strategy_of
 from amplify.types import DONT_KNOW, Task
 from amplify.words import format_tokens, read_answer, read_question
+
+STEPS = 2
+"""Steps of the scale of scores for each standard deviation of drafts."""
 
 
 class Action(NamedTuple):
@@ -54,8 +57,8 @@ def decide(task: Task, habits: Habits, page: Page) -> Action:
     return action
 
 
-def compare(impressions: Impressions, habits: Habits, page: Page) -> Action:
-    """Returns what a person does on a page that asks which of two answers is better.
+def review(impressions: Impressions, habits: Habits, page: Page) -> Action:
+    """Returns what a person does on a page that asks which answer is best, or how good one is.
 
     Args:
         impressions: what answers seem to be worth, by the text on the page.
@@ -65,10 +68,23 @@ def compare(impressions: Impressions, habits: Habits, page: Page) -> Action:
     behavior, seem = habits.choose_behavior(page.item), impressions.get(page.question)
     if behavior == SKIP or seem is None:
         return Action("skip", "I do not understand the question")
-    if behavior != CAREFUL or seem[0] == seem[1]:
-        return Action("submit", habits.pick("guess", page.item, page.choices))
-    better, worse = page.choices if seem[0] > seem[1] else page.choices[::-1]
-    return Action("submit", worse if habits.makes_error(page.item) else better)
+    fits = _choices_that_fit(seem, page.choices) if behavior == CAREFUL else page.choices
+    if len(fits) > 1:
+        return Action("submit", habits.pick("guess", page.item, fits))
+    others = [choice for choice in page.choices if choice not in fits]
+    wrong = habits.makes_error(page.item)
+    return Action("submit", habits.pick("slip", page.item, others) if wrong else fits[0])
+
+
+def _choices_that_fit(seem: Sequence[float], choices: Sequence[str]) -> Sequence[str]:
+    """The names of the answers that seem best; or, of one answer, the score that it seems to
+    deserve: the middle of the scale if it is like a draft, and `STEPS` higher for each standard
+    deviation above.
+    """
+    if len(seem) > 1:
+        return [name for name, value in zip(choices, seem, strict=True) if value == max(seem)]
+    place = round((len(choices) - 1) / 2 + STEPS * seem[0])
+    return [choices[min(max(place, 0), len(choices) - 1)]]
 
 
 def _decide(task: Task, habits: Habits, page: Page) -> Action:

@@ -33,6 +33,10 @@ ADDED_KEYS: dict[str, Any] = {
     "oversight.kind": "amplification",
     "evals.ask_during_training": False,
     "evals.seed": None,
+    "oversight.reward_model.reviews_as": "preferences",
+    "oversight.reward_model.candidates": 2,
+    "oversight.reward_model.confidence": False,
+    "oversight.reward_model.reads_context": False,
 }
 """Keys added since the first version, with the values that older experiments imply. Those of tables
 in a section have more dots: "oversight.reward_model.members".

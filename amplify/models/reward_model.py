@@ -44,14 +44,45 @@ class RewardModelConfig:
     aggregate: Aggregate = "mean-variance"
     """How members are combined: their mean, the lowest value, or the mean minus the variance
     between them (Coste et al. 2023, arXiv:2310.02743). With one member, they are the same."""
+    reviews_as: Literal["preferences", "scores"] = "preferences"
+    """What reviewers say, and the reward model learns: which of `candidates` answers is best, or a
+    number for each answer."""
+    candidates: Annotated[int, Field(ge=2, le=16)] = 2
+    """Answers of which a reviewer chooses the best; 2: comparisons."""
+    confidence: bool = False
+    """Whether a choice weighs as much as the judge is sure of it: 0 by chance, 1 certainly."""
+    reads_context: bool = False
+    """Whether the reward model reads the facts that a question is about; then `network` must be
+    "policy"."""
+
+    def __post_init__(self) -> None:
+        """Checks that reviews and network fit together.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        if self.reads_context and self.network != "policy":
+            raise ValueError('reads_context needs network = "policy": an MLP reads no facts')
+        if self.reviews_as == "scores" and self.candidates != 2:
+            raise ValueError(
+                'candidates must be left out if reviews_as = "scores", which rates answers one at'
+                f" a time; got {self.candidates}"
+            )
+        if self.reviews_as == "scores" and self.confidence:
+            raise ValueError('confidence must be false if reviews_as = "scores"; got true')
+
+    @property
+    def shown(self) -> int:
+        """Number of answers that a reviewer sees at a time."""
+        return self.candidates if self.reviews_as == "preferences" else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardModel:
     """An ensemble, as pure functions of its parameters.
 
-    It reads the question and the answer, but not the context: it can learn what is good in every
-    context.
+    It reads the question and the answer, and the context only if it is configured to: otherwise it
+    can learn what is good in every context.
     """
 
     config: RewardModelConfig
@@ -99,9 +130,10 @@ class RewardModel:
     def rewards(
         self,
         params: PyTree[Array],
-        questions: Int[Array, "*b question_length"],
-        answers: Int[Array, "*b answer_length"],
-    ) -> Float[Array, "members *b"]:
+        contexts: Int[Array, "batch facts fact_length"] | None,
+        questions: Int[Array, "batch questions question_length"],
+        answers: Int[Array, "batch questions answer_length"],
+    ) -> Float[Array, "members batch questions"]:
         """The reward that each member gives to answers.
 
         Differences between rewards are log-odds that one answer is preferred to another; where a
@@ -109,13 +141,16 @@ class RewardModel:
 
         Args:
             params: as from `init`.
-            questions: what was asked.
+            contexts: what the policy reads; None only if the reward model does not read it.
+            questions: about each context.
             answers: one to each question.
         """
         if self.scorer is not None:
-            nothing = jnp.zeros((len(questions), 1, self.task.fact_length), jnp.int32)
+            read = contexts if self.config.reads_context else None
+            if read is None:
+                read = jnp.zeros((len(questions), 1, self.task.fact_length), jnp.int32)
             score = self.scorer.score
-            return jnp.stack([score(member, nothing, questions, answers) for member in params])
+            return jnp.stack([score(member, read, questions, answers) for member in params])
         graph = _graph(self.config, self.task)
         return jnp.stack([nnx.merge(graph, member)(questions, answers) for member in params])
 

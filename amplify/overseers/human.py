@@ -135,7 +135,7 @@ class Human:
 
 @dataclasses.dataclass(frozen=True)
 class HumanReviewConfig(HumanConfig):
-    """`[overseer]` of an experiment file whose oversight needs people who compare answers."""
+    """`[overseer]` of an experiment file whose oversight needs people who review answers."""
 
     def build(self, task: Task) -> Any:
         """Builds the reviewers; see `HumanConfig.build`.
@@ -156,7 +156,8 @@ class HumanReviewConfig(HumanConfig):
 
 @dataclasses.dataclass(frozen=True)
 class HumanReviewers:
-    """People who compare answers. See `oversight.people.reviewing`."""
+    """People who review answers, through the log of a round and not as a `Reviewer`; see
+    `oversight.people.reviewing`."""
 
     task: Task
     config: HumanReviewConfig
@@ -166,15 +167,15 @@ class HumanReviewers:
     using: Any = None
     """They answer no questions."""
 
-    def asked(self, comparisons: Task, items: int) -> Human:
-        """The same people, as overseers to whom comparisons are put as questions.
+    def asked(self, reviewing: Task, items: int) -> Human:
+        """The same people, as overseers to whom reviews are put as questions.
 
         Args:
-            comparisons: the task that has these questions.
+            reviewing: the task that has these questions.
             items: number of them.
         """
         config = dataclasses.replace(self.config, items=items)
-        return Human(comparisons, config, PassThrough())
+        return Human(reviewing, config, PassThrough())
 
 
 def learner_of(overseer: OverseerKind) -> Learned | None:

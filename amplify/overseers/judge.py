@@ -1,4 +1,4 @@
-"""A simulated judge, who answers no questions but compares and scores the answers of others.
+"""A simulated judge, who answers no questions but scores those of others, or chooses the best.
 
 Its resources are limited: it checks a few parts of an answer and goes by what the others seem. Two
 knobs are separate: *bias*, from what it does not check (`looks`, `credulity`, `attentive`), which
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.overseers.reviewers import Reviews
+from amplify.overseers.reviewers import Choices, draw_below
 from amplify.task_abilities import Impression, Reader, impression_of
-from amplify.tasks.batching import vmap_questions
+from amplify.tasks.batching import fold_in, vmap_questions
 from amplify.types import Roles, Scores, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +32,7 @@ class JudgeConfig:
     attentive: bool = True
     """Whether it notices what only the whole answer shows, such as insights and repeats."""
     errors: Share = 0.25
-    """Share of its comparisons that are the wrong way around."""
+    """Share of its choices that are wrong: of two answers, the other one."""
     noise: Annotated[float, Field(ge=0)] = 0.5
     """Standard deviation of the error of a score."""
 
@@ -91,58 +91,44 @@ class Judge:
         self,
         contexts: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
-        first: Int[Array, "batch questions answer_length"],
-        second: Int[Array, "batch questions answer_length"],
+        candidates: Int[Array, "batch questions candidates answer_length"],
         keys: Key[Array, "batch questions"],
-    ) -> tuple[Float[Array, "batch questions"], Float[Array, "batch questions"]]:
-        """What the judge takes two answers to each question to be worth, before it errs.
+    ) -> Float[Array, "batch questions candidates"]:
+        """What the judge takes several answers to each question to be worth, before it errs.
 
         Args:
             contexts: what the questions are about.
             questions: about each context.
-            first, second: the answers.
-            keys: those of `prefers_first`, from which others are split.
+            candidates: the answers.
+            keys: those of `choose`, from which others are split.
         """
-        parts = _split_each(keys, 4)
-        one = self.impression(contexts, questions, first, parts[0])
-        return one, self.impression(contexts, questions, second, parts[1])
+        answers = jnp.unstack(candidates, axis=2)
+        parts = _split_each(keys, len(answers) + 2)
+        seen = [
+            self.impression(contexts, questions, answer, key)
+            for answer, key in zip(answers, parts[: len(answers)], strict=True)
+        ]
+        return jnp.stack(seen, axis=-1)
 
-    def prefers_first(
-        self,
-        contexts: Int[Array, "batch facts fact_length"],
-        questions: Int[Array, "batch questions question_length"],
-        first: Int[Array, "batch questions answer_length"],
-        second: Int[Array, "batch questions answer_length"],
-        keys: Key[Array, "batch questions"],
-    ) -> Bool[Array, "batch questions"]:
-        """Compares two answers to each question; of equal ones, either may be preferred.
-
-        Args:
-            contexts: what the questions are about.
-            questions: about each context.
-            first, second: the answers.
-            keys: consumed.
-        """
-        parts = _split_each(keys, 4)
-        one, two = self.impressions(contexts, questions, first, second, keys)
-        margin = one - two
-        coin = _each(jax.random.bernoulli, parts[2])
-        prefers = jnp.where(margin == 0, coin, margin > 0)
-        errs = _each(lambda key: jax.random.bernoulli(key, self.config.errors), parts[3])
-        return prefers ^ errs
-
-    def compare(
+    def choose(
         self,
         roles: Roles,
         contexts: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
-        first: Int[Array, "batch questions answer_length"],
-        second: Int[Array, "batch questions answer_length"],
+        candidates: Int[Array, "batch questions candidates answer_length"],
         keys: Key[Array, "batch questions"],
-    ) -> Reviews:
-        """Compares two answers to each question; see `Reviewer`."""
-        prefers = self.prefers_first(contexts, questions, first, second, keys)
-        return Reviews(prefers, jnp.ones(prefers.shape, bool))
+    ) -> Choices:
+        """Chooses the best answer to each question, or another one if it errs; see `Reviewer`. Of
+        equal ones, any may be the best.
+        """
+        number = candidates.shape[2]
+        tie_keys, error_keys = _split_each(keys, number + 2)[number:]
+        seen = self.impressions(contexts, questions, candidates, keys)
+        best, obtained = highest(seen, tie_keys)
+        errs = _each(lambda key: jax.random.bernoulli(key, self.config.errors), error_keys)
+        other = best + 1 + draw_below(fold_in(error_keys, 1), jnp.int32(number - 1))
+        confidence = jnp.where(obtained, certainty(seen), 0.0)
+        return Choices(jnp.where(errs, other % number, best), confidence, obtained)
 
     def score(
         self,
@@ -157,6 +143,43 @@ class Judge:
         value = self.impression(contexts, questions, candidates, reading)
         value += self.config.noise * _each(jax.random.normal, noise)
         return Scores(value, jnp.ones(value.shape, bool))
+
+
+def highest(
+    values: Float[Array, "batch questions candidates"], keys: Key[Array, "batch questions"]
+) -> tuple[Int[Array, "batch questions"], Bool[Array, "batch questions"]]:
+    """Finds the highest value, which is never NaN; of equal ones, any.
+
+    Args:
+        values: of each candidate.
+        keys: consumed.
+
+    Returns:
+        Its place; and whether there is one: False if all values are NaN.
+    """
+    usable = ~jnp.isnan(values)
+    top = values == jnp.max(values, axis=-1, keepdims=True, where=usable, initial=-jnp.inf)
+    number = jnp.sum(top, axis=-1, dtype=jnp.int32)
+    drawn = draw_below(keys, jnp.maximum(number, 1))
+    place = jnp.argmax(jnp.cumsum(top, axis=-1) > drawn[..., None], axis=-1)
+    return place.astype(jnp.int32), number > 0
+
+
+def certainty(
+    values: Float[Array, "batch questions candidates"],
+) -> Float[Array, "batch questions"]:
+    """How sure somebody is who sees these values that the highest one is the best answer.
+
+    Args:
+        values: of each candidate. Their differences are log-odds that one is better than another
+            (Bradley and Terry 1952; Luce 1959); NaN is never better.
+
+    Returns:
+        The probability by which it is, scaled so that 0 means by chance and 1 certainly.
+    """
+    number = values.shape[-1]
+    most = jnp.max(jax.nn.softmax(jnp.where(jnp.isnan(values), -jnp.inf, values)), axis=-1)
+    return (number * most - 1) / (number - 1)
 
 
 def _each(draw: Any, keys: Key[Array, "batch questions"]) -> Array:

@@ -1,8 +1,8 @@
-"""A language model as judge: it reads a question and answers, compares two of them or scores one.
+"""A language model as judge: it reads a question and answers, chooses the best or scores one.
 
 The experiment provides the instructions, as for an overseer that answers (see `language_model`).
 The model sees questions and answers, never a context. Its reply must have a line that begins with
-"Conclude:" and says A or B, or a number.
+"Conclude:" and says A or B, for example, or a number.
 """
 
 import dataclasses
@@ -25,12 +25,10 @@ from amplify.overseers.language_model import (
     check_obtained,
 )
 from amplify.overseers.replies import CONCLUDE, read_reply
-from amplify.overseers.reviewers import Reviews, draw_order
-from amplify.tasks.reviews import NAMES
+from amplify.overseers.reviewers import Choices, draw_order
+from amplify.tasks.reviews import HIGHEST, LOWEST, names_of
 from amplify.types import Roles, Scores, Task
 
-LOWEST, HIGHEST = 0, 10
-"""The scale of scores."""
 OVERSEER = "overseer"
 """The role of a checkpoint in this process."""
 
@@ -75,28 +73,36 @@ class LanguageModelJudge:
         """Loads the weights of a checkpoint in this process."""
         return self.model.load(place)
 
-    def compare(
+    def choose(
         self,
         roles: Roles,
         contexts: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
-        first: Int[Array, "batch questions answer_length"],
-        second: Int[Array, "batch questions answer_length"],
+        candidates: Int[Array, "batch questions candidates answer_length"],
         keys: Key[Array, "batch questions"],
-    ) -> Reviews:
-        """Compares two answers to each question, shown in an order that is drawn by chance."""
-        swapped = np.asarray(draw_order(keys)).ravel()
-        asked, one, two = (_texts(self.model.task, rows) for rows in (questions, first, second))
+    ) -> Choices:
+        """Chooses among answers that are shown in an order drawn by chance; see `Reviewer`."""
+        number = candidates.shape[2]
+        names = names_of(number)
+        order = np.asarray(draw_order(keys, number)).reshape(-1, number)
+        asked = _texts(self.model.task, questions)
+        answers = np.array(_texts(self.model.task, candidates)).reshape(-1, number)
         prompts = []
-        for question, pair, swap in zip(asked, zip(one, two, strict=True), swapped, strict=True):
-            shown = pair[::-1] if swap else pair
-            answers = [f"Answer {name}: {text}" for name, text in zip(NAMES, shown, strict=True)]
-            prompts.append("\n".join([f"Question: {question}", *answers]))
-        instruction = f"Reply with one line that begins with {CONCLUDE} and says A or B"
-        said = self._ask(roles, prompts, keys, _read_name, instruction)
+        for question, texts, places in zip(asked, answers, order, strict=True):
+            shown = [
+                f"Answer {name}: {texts[place]}" for name, place in zip(names, places, strict=True)
+            ]
+            prompts.append("\n".join([f"Question: {question}", *shown]))
+        one_of = f"{', '.join(names[:-1])} or {names[-1]}"
+        instruction = f"Reply with one line that begins with {CONCLUDE} and says {one_of}"
+        said = self._ask(roles, prompts, keys, functools.partial(_read_name, names), instruction)
         obtained = np.array([name is not None for name in said]).reshape(keys.shape)
-        chosen = np.array([name or 0 for name in said]) == swapped
-        return Reviews(jnp.asarray(chosen.reshape(keys.shape)), jnp.asarray(obtained))
+        best = np.array([places[name or 0] for places, name in zip(order, said, strict=True)])
+        return Choices(
+            jnp.asarray(best.reshape(keys.shape), jnp.int32),
+            jnp.ones(keys.shape),
+            jnp.asarray(obtained),
+        )
 
     def score(
         self,
@@ -158,10 +164,10 @@ def _parse(read: Callable[[str], float | None], instruction: str, reply: Reply) 
     return _Said(float(values[0]))
 
 
-def _read_name(text: str) -> int | None:
-    """The index of the answer that is preferred; None if the text names neither."""
+def _read_name(names: Sequence[str], text: str) -> int | None:
+    """The place of the answer that is chosen; None if the text names none."""
     words_ = text.upper().removeprefix("ANSWER").strip(" .!*\"'")
-    return NAMES.index(words_) if words_ in NAMES else None
+    return names.index(words_) if words_ in names else None
 
 
 def _read_number(text: str) -> float | None:
@@ -173,7 +179,7 @@ def _read_number(text: str) -> float | None:
     return value if math.isfinite(value) and LOWEST <= value <= HIGHEST else None
 
 
-def _texts(task: Task, rows: Int[Array, "batch questions length"]) -> list[str]:
+def _texts(task: Task, rows: Int[Array, "... length"]) -> list[str]:
     """Each question or answer on one line."""
     flat = np.asarray(rows).reshape(-1, rows.shape[-1])
     return [" ".join(words.format_tokens(task, row).split()) for row in flat]

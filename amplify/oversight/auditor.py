@@ -217,10 +217,11 @@ def _answer(
     problems: Problems,
 ) -> dict[str, Array]:
     contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(policy, contexts_for(task, contexts, questions))
+    read = contexts_for(task, contexts, questions)
+    memory = assistant.encode(policy, read)
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     answers = assistant.answer(policy, memory, questions, fold_in(keys, 0)).tokens
-    rewards = normaliser(model.rewards(roles[REWARD_MODEL], questions, answers))
+    rewards = normaliser(model.rewards(roles[REWARD_MODEL], read, questions, answers))
     return {
         "answers": answers,
         "proxy": model.combine(rewards),
@@ -243,7 +244,7 @@ def _score(
     keys = fold_in(answer_keys(root, seeds, per_context), 1)
     keys = keys[jnp.arange(len(column)), column][:, None]
     found = judge.score(roles, contexts, questions, answers, keys)
-    return {"value": found.value, "obtained": found.obtained}
+    return {"value": found.value, "obtained": found.obtained & jnp.isfinite(found.value)}
 
 
 _score_compiled = jax.jit(_score, static_argnums=(0, 1))

@@ -123,12 +123,14 @@ def _best_of(
     problems: Problems,
 ) -> dict[str, Array]:
     contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(policy, contexts_for(task, contexts, questions))
+    read = contexts_for(task, contexts, questions)
+    memory = assistant.encode(policy, read)
     keys = answer_keys(root, problems.seeds, questions.shape[1])
     keys = jax.vmap(jax.vmap(lambda key: jax.random.split(key, samples)))(keys)
     repeated = jnp.repeat(questions, samples, axis=1)
     answers = assistant.answer(policy, memory, repeated, keys.reshape(repeated.shape[:2])).tokens
-    rewards = model.combine(normaliser(model.rewards(roles[REWARD_MODEL], repeated, answers)))
+    rewards = model.rewards(roles[REWARD_MODEL], read, repeated, answers)
+    rewards = model.combine(normaliser(rewards))
     chosen, best = choose_best(answers.reshape(*keys.shape, -1), rewards.reshape(keys.shape))
     return {"answers": chosen, "best_reward": best}
 

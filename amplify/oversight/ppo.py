@@ -299,7 +299,7 @@ class ProximalRollouts(Source):
             for one in (params, frozen[REFERENCE])
         )
         mask = chooser_of(assistant)(answers).tokens
-        score = self.rollouts.reward(frozen, state.normaliser, questions, answers)
+        score = self.rollouts.reward(frozen, state.normaliser, read, questions, answers)
         rewards = token_rewards(score, log_prob - reference, state.beta, mask)
         rewards = masked_scale(rewards, mask)
         values = self.value_model.values(value_params, read, questions, answers)

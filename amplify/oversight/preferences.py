@@ -1,145 +1,120 @@
-"""Reviews of pairs of answers, and the objective that teaches a reward model to predict them.
+"""Reviews of a policy's answers: the signal that a reward model is fitted to.
 
-Bradley and Terry 1952: a reward is a number such that the difference between two rewards is the
-log-odds that one answer is preferred. Christiano et al. 2017 (arXiv:1706.03741), section 2.2.
+Of each question, as many answers are sampled as a reviewer sees at a time, and reviewed: by a judge
+here, or by people (see `people.reviewing`). In the signal each answer is a row of its own, and the
+answers to one question are neighbours. `predicting` has the objectives.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
-from amplify.models.reward_model import FOLDS, RewardModel
+from amplify.models.reward_model import FOLDS, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
+from amplify.oversight.predicting import CHOSEN, TARGET
+from amplify.oversight.restore import load_overseer
 from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
 from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import answer_keys, columns_in_chunks
 from amplify.training import dataset
-from amplify.training.phase import Metrics
 from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Problems, Roles, Task
 
-COLUMNS = ("questions", "answers", "others", "prefers_first", "fold")
-"""Columns of reviews that a reward model is trained on: of two answers to each question, whether
-the first is preferred, and the fold that the review belongs to."""
+SCORE = "score"
 REVIEWS = "reviews"
-"""Name of the phase that trains the reward model on comparisons; after a restart: `reviews_40`."""
+"""Name of the phase that trains the reward model on reviews; after a restart: `reviews_40`."""
 JUDGE = "judge"
-"""The part that reviews, in the ledger."""
+"""The part that compares, in the ledger; see `part_of`."""
+
+DESCRIPTIONS = {
+    "answers": (
+        "Tokens of each answer that was reviewed, padded with 0. Answers to the same question that"
+        " were reviewed together are neighbours."
+    ),
+    "fold": "Part of the reviews that a review belongs to; member i of an ensemble never sees i.",
+    "weight": "Multiplies the loss of each review; 0 if it was not obtained.",
+    CHOSEN: "1 for the answer that the reviewer found best, 0 for the others.",
+    SCORE: "The reviewer's score of the answer; 0 if it was not obtained.",
+    TARGET: "The score, in standard deviations from the mean of all scores: what is predicted.",
+}
+"""Of the columns of reviews."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PredictPreferences:
-    """Objective of a reward model: the cross-entropy of preferences, by Bradley and Terry's model.
+class Samples(NamedTuple):
+    """Answers to be reviewed."""
 
-    Member i of the ensemble is trained on all folds but fold i, and measured on that one.
+    answers: Int[np.ndarray, "contexts questions candidates answer_length"]
+    fold: Int[np.ndarray, "contexts questions"]  # that the review belongs to
+
+
+class Reviewed(NamedTuple):
+    """What reviewers said about samples."""
+
+    value: Shaped[np.ndarray, "contexts questions"]  # the place of the best answer, or a score
+    obtained: Bool[np.ndarray, "contexts questions"]  # False: `value` is meaningless
+    weight: Float[np.ndarray, "contexts questions"]  # how much the review weighs if it was obtained
+    facts: Mapping[str, Any]  # entries for the round's record
+    trees: list[dict[str, Any]]  # interactions to save
+    description: str
+
+
+def columns_of(config: RewardModelConfig) -> tuple[str, ...]:
+    """The columns of reviews that a reward model is trained on.
+
+    Args:
+        config: of the reward model.
     """
-
-    model: RewardModel
-
-    def __call__(
-        self, params: PyTree[Array], frozen: Roles, batch: dict[str, Array]
-    ) -> tuple[Array, Metrics]:
-        first, second = (
-            self.model.rewards(params, batch["questions"], batch[name])
-            for name in ("answers", "others")
-        )
-        margin = first - second
-        wanted, fold, weight = (
-            jnp.broadcast_to(column, margin.shape)
-            for column in (
-                batch["prefers_first"].astype(margin.dtype),
-                batch["fold"],
-                batch.get(WEIGHT, jnp.ones(batch["fold"].shape, margin.dtype)),
-            )
-        )
-        held_out = fold == jnp.arange(len(margin), dtype=fold.dtype)[:, None, None]
-        reviewed = weight != 0
-        losses = weight * optax.sigmoid_binary_cross_entropy(margin, wanted)
-        loss = _mean(losses, ~held_out & reviewed)
-        right = (margin > 0) == (wanted > 0.5)
-        return loss, {
-            "loss": loss,
-            "accuracy_on_held_out_reviews": _mean(
-                right.astype(margin.dtype), held_out & reviewed, otherwise=0.5
-            ),
-            "disagreement": jnp.mean(jnp.std(margin, axis=0)),
-            "answered": jnp.sum(reviewed[0]).astype(margin.dtype),
-        }
+    predicted = CHOSEN if config.reviews_as == "preferences" else TARGET
+    read = ("context",) if config.reads_context else ()
+    return (*read, "questions", "answers", predicted, "fold")
 
 
-def _mean(values: Array, where: Array, otherwise: float = 0.0) -> Array:
-    number = jnp.sum(where)
-    mean = jnp.sum(values, where=where) / jnp.maximum(number, 1).astype(values.dtype)
-    return jnp.where(number > 0, mean, otherwise)
-
-
-def compare_samples(
-    experiment: Experiment,
-    params: PyTree[Array],
-    judge: Reviewer,
-    roles: Roles,
-    problems: Problems,
-    advance: Any = lambda rows: None,
-) -> dict[str, np.ndarray]:
-    """Samples two answers to every question, and lets the judge compare them.
+def sample_answers(
+    experiment: Experiment, params: PyTree[Array], problems: Problems, number: int
+) -> Samples:
+    """Samples answers to every question.
 
     Args:
         experiment: its task, assistant and seed.
         params: of the assistant that is sampled.
-        judge: who compares.
-        roles: parameters of the models that judge, by role.
         problems: what is asked; they decide every draw, however they are batched.
-        advance: called with the number of contexts done, for a progress bar.
-
-    Returns:
-        Columns with a row for each context: "context" and COLUMNS.
-    """
-    task, root = experiment.task, jax.random.key(experiment.seed)
-    sample = functools.partial(_sample_pairs, task, experiment.assistant, params, root)
-
-    def compare(problems: Problems) -> dict[str, Array]:
-        columns, keys = sample(problems)
-        pairs = (columns["answers"], columns["others"])
-        asked = (problems.contexts, problems.questions)
-        ask = functools.partial(_compare, judge) if judge.traced else judge.compare
-        found = ask(roles, *asked, *pairs, keys)
-        prefers = jnp.where(found.obtained, found.prefers_first, False).astype(jnp.int32)
-        return columns | {"prefers_first": prefers, WEIGHT: found.obtained.astype(jnp.float32)}
-
-    place = experiment.mesh.here.row_sharding
-    columns = columns_in_chunks(compare, problems, advance=advance, place=place)
-    count_reviews(judge, columns[WEIGHT])
-    return as_signal(problems, columns)
-
-
-def sample_pairs(
-    experiment: Experiment, params: PyTree[Array], problems: Problems
-) -> dict[str, np.ndarray]:
-    """Samples the two answers to every question that `compare_samples` lets a judge compare.
-
-    Args:
-        experiment: its task, assistant and seed.
-        params: of the assistant that is sampled.
-        problems: what is asked.
-
-    Returns:
-        Columns with a row for each context: "answers", "others" and "fold".
+        number: of answers to each question.
     """
     root = jax.random.key(experiment.seed)
-    sample = functools.partial(_sample_pairs, experiment.task, experiment.assistant, params, root)
-    place = experiment.mesh.here.row_sharding
-    return columns_in_chunks(lambda chunk: sample(chunk)[0], problems, place=place)
+    sample = functools.partial(_sample, experiment.task, experiment.assistant, number, params, root)
+    found = columns_in_chunks(sample, problems, place=experiment.mesh.here.row_sharding)
+    calls.count(calls.ASSISTANT, number * found["fold"].size)
+    return Samples(found["answers"], found["fold"])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _sample(
+    task: Task,
+    assistant: Assistant,
+    number: int,
+    params: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Array]:
+    contexts, questions = problems.contexts, problems.questions
+    memory = assistant.encode(params, contexts_for(task, contexts, questions))
+    keys = answer_keys(root, problems.seeds, questions.shape[1])
+    # 2 is the reviewer's and 3 that of folds.
+    answers = [
+        assistant.answer(params, memory, questions, fold_in(keys, place + 2 * (place > 1))).tokens
+        for place in range(number)
+    ]
+    draw_fold = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, FOLDS)))
+    return {"answers": jnp.stack(answers, axis=2), "fold": draw_fold(fold_in(keys, 3))}
 
 
 def review_keys(experiment: Experiment, problems: Problems) -> Key[Array, "batch questions"]:
@@ -149,28 +124,162 @@ def review_keys(experiment: Experiment, problems: Problems) -> Key[Array, "batch
         experiment: its seed.
         problems: what is asked.
     """
-    root = jax.random.key(experiment.seed)
+    return _review_keys(jax.random.key(experiment.seed), problems)
+
+
+def _review_keys(root: Key[Array, ""], problems: Problems) -> Key[Array, "batch questions"]:
     return fold_in(answer_keys(root, problems.seeds, problems.questions.shape[1]), 2)
 
 
-def as_signal(problems: Problems, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns all columns of reviews, and counts the answers that were compared.
+def review_by_judge(
+    config: RewardModelConfig, work: Work, problems: Problems, samples: Samples
+) -> Reviewed:
+    """Lets the experiment's judge review answers.
 
     Args:
+        config: says what is reviewed.
+        work: the round so far.
         problems: what was asked.
-        columns: "answers", "others", "fold", "prefers_first" and `WEIGHT`.
+        samples: the answers.
+
+    Raises:
+        AmplifyError: if the judge failed to review too often.
+    """
+    experiment = work.experiment
+    judge: Any = experiment.overseer
+    roles = {"overseer": load_overseer(experiment, work.roles)}
+    function = functools.partial(
+        _review_compiled if judge.traced else _review,
+        judge,
+        config,
+        roles,
+        jax.random.key(experiment.seed),
+    )
+    place = experiment.mesh.here.row_sharding
+    with work.watch("reviewing", len(problems.seeds)) as advance:
+        found = columns_in_chunks(function, problems, samples.answers, advance=advance, place=place)
+    count_reviews(judge, found["obtained"], part_of(config))
+    said = f"Round {work.this.number}: a judge {does(config, 's')}."
+    return Reviewed(found["value"], found["obtained"], found["weight"], {}, [], said)
+
+
+def _review(
+    judge: Reviewer,
+    config: RewardModelConfig,
+    roles: Roles,
+    root: Key[Array, ""],
+    problems: Problems,
+    answers: Int[Array, "batch questions candidates answer_length"],
+) -> dict[str, Array]:
+    asked, keys = (roles, problems.contexts, problems.questions), _review_keys(root, problems)
+    if config.reviews_as == "scores":
+        scores = judge.score(*asked, answers[:, :, 0], keys)
+        value, sure = scores.value, jnp.ones(scores.value.shape)
+        obtained = scores.obtained & jnp.isfinite(value)
+    else:
+        choices = judge.choose(*asked, answers, keys)
+        value, obtained = choices.best, choices.obtained
+        sure = choices.confidence if config.confidence else jnp.ones(value.shape)
+    return {
+        "value": jnp.where(obtained, value, jnp.zeros_like(value)),
+        "obtained": obtained,
+        "weight": jnp.where(obtained, sure, 0.0),
+    }
+
+
+_review_compiled = jax.jit(_review, static_argnums=(0, 1))
+
+
+def part_of(config: RewardModelConfig) -> str:
+    """The name in the ledger of a judge's reviews of one kind, which have a price of their own.
+
+    Args:
+        config: says what is reviewed.
+    """
+    if config.reviews_as == "scores":
+        return f"{JUDGE}, scores"
+    return JUDGE if config.candidates == 2 else f"{JUDGE}, best of {config.candidates}"
+
+
+def does(config: RewardModelConfig, ending: str = "") -> str:
+    """What reviewers do, in words.
+
+    Args:
+        config: says what is reviewed.
+        ending: of the verb: "s" for one reviewer.
+    """
+    if config.reviews_as == "scores":
+        return f"score{ending} answers"
+    if config.candidates == 2:
+        return f"compare{ending} two answers"
+    return f"choose{ending} the best of {config.candidates} answers"
+
+
+def count_reviews(judge: Reviewer, obtained: Shaped[np.ndarray, "..."], part: str = JUDGE) -> None:
+    """Counts reviews in the ledger, and checks that enough were obtained. Of a language model, its
+    prompts are counted instead, elsewhere.
+
+    Args:
+        judge: who reviewed.
+        obtained: not 0 for each review that was obtained.
+        part: see `part_of`.
+
+    Raises:
+        AmplifyError: if the judge failed to review too often.
+    """
+    if judge.traced:
+        calls.count(part, obtained.size)
+    check = getattr(judge, "check", None)
+    if check is not None:
+        check(int((obtained != 0).sum()), obtained.size)
+
+
+def facts_of(config: RewardModelConfig, reviewed: Reviewed) -> dict[str, Any]:
+    """Returns entries for the round's record: how many reviews there are, and what was read.
+
+    Args:
+        config: says what is reviewed.
+        reviewed: the reviews.
+    """
+    number = int(reviewed.obtained.sum())
+    return {"reviews": number, "answers_read": number * config.shown, **reviewed.facts}
+
+
+def as_signal(
+    config: RewardModelConfig, problems: Problems, samples: Samples, reviewed: Reviewed
+) -> dict[str, np.ndarray]:
+    """Returns all columns of reviews, but `TARGET`.
+
+    Args:
+        config: says what is reviewed.
+        problems: what was asked.
+        samples: the answers.
+        reviewed: what reviewers said of them.
 
     Raises:
         AmplifyError: see `check_informative`.
     """
-    calls.count(calls.ASSISTANT, 2 * columns["fold"].size)
-    check_informative(columns)
+    check_informative(config, samples, reviewed)
     contexts, questions = jax.device_get((problems.contexts, problems.questions))
-    return {"context": contexts, "questions": questions, **columns}
+    rows, _, number, length = samples.answers.shape
+    columns = {
+        "context": contexts,
+        "questions": np.repeat(questions, number, axis=1),
+        "answers": samples.answers.reshape(rows, -1, length),
+        "fold": np.repeat(samples.fold, number, axis=1),
+        WEIGHT: np.repeat(
+            np.where(reviewed.obtained, reviewed.weight, 0).astype(np.float32), number, axis=1
+        ),
+    }
+    if config.reviews_as == "scores":
+        return columns | {SCORE: reviewed.value.astype(np.float32)}
+    best = (np.arange(number) == reviewed.value[..., None]) & reviewed.obtained[..., None]
+    return columns | {CHOSEN: best.astype(np.int32).reshape(rows, -1)}
 
 
 def with_earlier(work: Work, columns: dict[str, np.ndarray], phase: str) -> dict[str, np.ndarray]:
-    """Appends the latest reviews before these, which contain those before them.
+    """Appends the latest reviews before these, which contain those before them, and standardises
+    the scores of all.
 
     Args:
         work: the round so far. Its earlier phases come first, then the best round.
@@ -183,77 +292,83 @@ def with_earlier(work: Work, columns: dict[str, np.ndarray], phase: str) -> dict
         if folder is work.this and phase in names:  # it is made again
             names = names[: names.index(phase)]
         if names:
-            rows = list(dataset.read(folder.phase(names[-1]).data))
+            rows = [_in_one_column(row) for row in dataset.read(folder.phase(names[-1]).data)]
             earlier = {
                 name: np.stack([row.get(name, np.ones_like(column[0])) for row in rows])
                 for name, column in columns.items()  # weights that are all 1 are not stored
             }
-            return {
+            columns = {
                 name: np.concatenate([column, earlier[name]]) for name, column in columns.items()
             }
-    return columns
+            break
+    if SCORE not in columns:
+        return columns
+    return columns | {TARGET: standardise(columns[SCORE], columns[WEIGHT] != 0)}
 
 
-def count_reviews(judge: Reviewer, obtained: Shaped[np.ndarray, "..."]) -> None:
-    """Counts reviews in the ledger, and checks that enough were obtained. Of a language model, its
-    prompts are counted instead, elsewhere.
-
-    Args:
-        judge: who reviewed.
-        obtained: not 0 for each review that was obtained.
-
-    Raises:
-        AmplifyError: if the judge failed to review too often.
-    """
-    if judge.traced:
-        calls.count(JUDGE, obtained.size)
-    check = getattr(judge, "check", None)
-    if check is not None:
-        check(int((obtained != 0).sum()), obtained.size)
+def _in_one_column(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of comparisons, which earlier versions stored with the answers in two columns."""
+    if "others" not in row:
+        return dict(row)
+    pairs = np.stack([row["answers"], row["others"]], axis=1)
+    first = np.asarray(row["prefers_first"])
+    shared = [name for name in ("questions", "fold", WEIGHT) if name in row]
+    return {
+        "context": row["context"],
+        **{name: np.repeat(row[name], 2, axis=0) for name in shared},
+        "answers": pairs.reshape(-1, pairs.shape[-1]),
+        CHOSEN: np.stack([first, 1 - first], axis=-1).reshape(-1),
+    }
 
 
-_compare = jax.jit(lambda judge, *parts: judge.compare(*parts), static_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample_pairs(
-    task: Task,
-    assistant: Assistant,
-    params: PyTree[Array],
-    root: Key[Array, ""],
-    problems: Problems,
-) -> tuple[dict[str, Array], Key[Array, "batch questions"]]:
-    """Two answers to each question and a fold for their review; and the judge's keys."""
-    contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(params, contexts_for(task, contexts, questions))
-    keys = answer_keys(root, problems.seeds, questions.shape[1])
-    first, second = (
-        assistant.answer(params, memory, questions, fold_in(keys, number)).tokens
-        for number in range(2)
-    )
-    draw_fold = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, FOLDS)))
-    folds = draw_fold(fold_in(keys, 3))
-    return {"answers": first, "others": second, "fold": folds}, fold_in(keys, 2)
-
-
-def check_informative(columns: Mapping[str, np.ndarray]) -> None:
-    """Checks that a reward model can learn something from comparisons.
+def standardise(
+    scores: Float[np.ndarray, "contexts questions"], where: Bool[np.ndarray, "contexts questions"]
+) -> Float[np.ndarray, "contexts questions"]:
+    """Scores in standard deviations from the mean; 0 where there is none.
 
     Args:
-        columns: `COLUMNS` and `WEIGHT`, which is 0 if a review was not obtained.
+        scores: as reviewers said them.
+        where: True for those that were obtained, which are not all equal.
+    """
+    given = scores[where].astype(np.float64)
+    found = (scores - given.mean()) / given.std()
+    return np.where(where, found, 0).astype(np.float32)
+
+
+def check_informative(config: RewardModelConfig, samples: Samples, reviewed: Reviewed) -> None:
+    """Checks that a reward model can learn something from reviews.
+
+    Args:
+        config: says what is reviewed.
+        samples: the answers.
+        reviewed: what reviewers said of them.
 
     Raises:
-        AmplifyError: if there are fewer than two reviews in a fold, or no two different answers
-            were compared.
+        AmplifyError: if there are fewer than two reviews in a fold, no two different answers were
+            compared, or all scores are equal.
     """
-    obtained, same = columns[WEIGHT] != 0, (columns["answers"] == columns["others"]).all(axis=-1)
+    scored, obtained = config.reviews_as == "scores", reviewed.obtained
+    answers = samples.answers
+    same = (answers == answers[:1, :1] if scored else answers == answers[:, :, :1]).all((2, 3))
     if not same.all() and (number := int(obtained.sum())) < 2 * FOLDS:
         raise AmplifyError(
             f"a reward model needs at least {2 * FOLDS} reviews, got {number}:"
             " increase oversight.reviews"
         )
     if same[obtained].all():
+        which = "all answers that were scored" if scored else _which(config.candidates)
         raise AmplifyError(
-            "the two answers of every comparison are equal, so that no reward model can be learned:"
+            f"{which} are equal, so that no reward model can be learned:"
             " the assistant always gives the same answer; increase assistant.temperature"
         )
+    if scored and np.ptp(values := reviewed.value[obtained]) == 0:
+        raise AmplifyError(
+            f"all {values.size} scores are {values[0]:g}, so that no reward model can be learned:"
+            " the reviewer finds every answer equally good"
+        )
+
+
+def _which(candidates: int) -> str:
+    if candidates == 2:
+        return "the two answers of every comparison"
+    return f"the {candidates} answers of every choice"

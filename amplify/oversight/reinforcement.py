@@ -149,6 +149,7 @@ class Rollouts(Source):
         self,
         frozen: Roles,
         normaliser: Normaliser,
+        read: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
         answers: Int[Array, "batch questions answer_length"],
     ) -> Float[Array, "batch questions"]:
@@ -157,10 +158,11 @@ class Rollouts(Source):
         Args:
             frozen: parameters, among them the reward model's.
             normaliser: of the ensemble's rewards.
+            read: the contexts that the policy read.
             questions: about each context.
             answers: one to each question.
         """
-        rewards = self.model.rewards(frozen[REWARD_MODEL], questions, answers)
+        rewards = self.model.rewards(frozen[REWARD_MODEL], read, questions, answers)
         ended = chooser_of(self.experiment.assistant)(answers).ended
         return self.model.combine(normaliser(rewards)) - jnp.where(
             ended, 0.0, self.penalty.unfinished
@@ -180,7 +182,7 @@ class Rollouts(Source):
         read = contexts_for(self.experiment.task, contexts, questions)
         answers, log_prob = sample(assistant, live[ASSISTANT].params, read, questions, answer_key)
         if self.judge is None:
-            reward = self.reward(frozen, state.normaliser, questions, answers)
+            reward = self.reward(frozen, state.normaliser, read, questions, answers)
         else:
             keys = jax.random.split(jax.random.fold_in(key, 2), questions.shape[:2])
             reward = self.judge.score({}, contexts, questions, answers, keys).value
@@ -255,7 +257,7 @@ def _reference_rewards(
     contexts, questions = draw_batch(experiment, draw_key)
     read = contexts_for(experiment.task, contexts, questions)
     answers = sample(experiment.assistant, roles[REFERENCE], read, questions, answer_key)
-    rewards = model.rewards(roles[REWARD_MODEL], questions, answers.tokens)
+    rewards = model.rewards(roles[REWARD_MODEL], read, questions, answers.tokens)
     return rewards.reshape(model.config.members, -1)
 
 

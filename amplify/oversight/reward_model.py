@@ -1,4 +1,4 @@
-"""Reward modelling: a judge compares some answers, a reward model learns to predict its judgement,
+"""Reward modelling: a judge reviews some answers, a reward model learns to predict its judgement,
 and the assistant is trained against the reward model by reinforcement learning.
 
 Christiano et al. 2017 (arXiv:1706.03741); Leike et al. 2018 (arXiv:1811.07871).
@@ -43,11 +43,15 @@ from amplify.oversight.ppo import (
     ClippedValue,
     ProximalRollouts,
 )
+from amplify.oversight.predicting import PredictChoices, PredictScores
 from amplify.oversight.preferences import (
-    COLUMNS,
+    DESCRIPTIONS,
     REVIEWS,
-    PredictPreferences,
-    compare_samples,
+    as_signal,
+    columns_of,
+    facts_of,
+    review_by_judge,
+    sample_answers,
     with_earlier,
 )
 from amplify.oversight.reinforcement import (
@@ -57,8 +61,8 @@ from amplify.oversight.reinforcement import (
     PolicyGradient,
     Rollouts,
 )
-from amplify.oversight.restore import load, load_overseer, phase_stream
-from amplify.oversight.work import WEIGHT, Made, Work
+from amplify.oversight.restore import load, phase_stream
+from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
@@ -80,7 +84,7 @@ class RewardModelling:
     """Oversight by a reward model: `[oversight] kind = "reward-model"`."""
 
     reviews: Count = 1000
-    """Comparisons of two answers that the judge makes in each round."""
+    """Reviews in each round: comparisons of two answers, unless `reward_model` says otherwise."""
     reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
     """The reward model."""
     fitting: Fitting = dataclasses.field(default_factory=Fitting)
@@ -112,8 +116,13 @@ class RewardModelling:
         """
         if not isinstance(overseer, JudgeConfig | LanguageModelOverseerConfig | HumanConfig):
             raise ValueError(
-                'oversight.kind = "reward-model" needs somebody who compares answers:'
+                'oversight.kind = "reward-model" needs somebody who reviews answers:'
                 " overseer.kind must be human, judge or language-model"
+            )
+        if self.reward_model.confidence and not isinstance(overseer, JudgeConfig):
+            raise ValueError(
+                'oversight.reward_model.confidence must be false unless overseer.kind = "judge":'
+                " nobody else says how sure they are"
             )
         if draft_of(task) is None:
             raise ValueError(
@@ -132,7 +141,7 @@ class RewardModelling:
         return overseer
 
     def _reviewers(self, people: HumanConfig) -> HumanReviewConfig:
-        """People whom no assistant helps, and who compare answers without knowing any."""
+        """People whom no assistant helps, and who review answers without knowing any."""
         if self.audit.every:
             raise ValueError(
                 'oversight.audit.every must be 0 if overseer.kind = "human": people compare'
@@ -229,7 +238,7 @@ class RewardModelling:
             )
 
     def signal(self, phase: Phase, work: Work) -> Made:
-        """Lets the judge compare answers, or audit them; or chooses the best ones.
+        """Lets answers be reviewed or audited; or chooses the best ones.
 
         Args:
             phase: one that stores its signal.
@@ -245,18 +254,18 @@ class RewardModelling:
             if kind == LOOK:
                 return auditor.look(phase.name, work)
             return auditor.check(phase.name, work, last_restart(work.this.record))
-        return self._compare(phase, work)
+        return self._review(phase, work)
 
-    def _compare(self, phase: Phase, work: Work) -> Made:
-        """Lets the judge compare answers: at first of the best policy of earlier rounds, and at a
-        restart of the current one.
+    def _review(self, phase: Phase, work: Work) -> Made:
+        """Lets a judge or people review answers: at first of the best policy of earlier rounds, and
+        at a restart of the current one.
         """
-        experiment, number = work.experiment, work.this.number
+        experiment, config = work.experiment, self.reward_model
         per_context, restarts = experiment.questions.per_context, phase.name != REVIEWS
         problems = draw_problems(
             experiment.task,
             experiment.seed,
-            phase_stream(phase.name, number) if restarts else number,
+            phase_stream(phase.name, work.this.number) if restarts else work.this.number,
             "train",
             -(-(self.audit.relabel if restarts else self.reviews) // per_context),
             experiment.all_depths,
@@ -264,15 +273,18 @@ class RewardModelling:
         )
         sampled = ASSISTANT if restarts or work.best.number else REFERENCE
         params = load(experiment, experiment.assistant, work.roles[sampled])
-        if isinstance(experiment.overseer, HumanReviewers):
-            return review_by_people(phase.name, work, params, problems)
-        roles = {"overseer": load_overseer(experiment, work.roles)}
-        judge = _judge(experiment)
-        with work.watch("reviewing", len(problems.seeds)) as advance:
-            columns = compare_samples(experiment, params, judge, roles, problems, advance)
-        facts = {"reviews": int(columns[WEIGHT].sum())}
-        columns = with_earlier(work, columns, phase.name)
-        return Made(columns, [], facts, f"Round {number}: a judge compares two answers.")
+        samples = sample_answers(experiment, params, problems, config.shown)
+        by_people = isinstance(experiment.overseer, HumanReviewers)
+        review = review_by_people if by_people else review_by_judge
+        reviewed = review(config, work, problems, samples)
+        columns = as_signal(config, problems, samples, reviewed)
+        return Made(
+            with_earlier(work, columns, phase.name),
+            reviewed.trees,
+            facts_of(config, reviewed),
+            reviewed.description,
+            DESCRIPTIONS,
+        )
 
     def _model(self, experiment: Experiment) -> RewardModel:
         config = self.reward_model
@@ -280,11 +292,13 @@ class RewardModelling:
         return RewardModel(config, experiment.task, scorer)
 
     def _reviews(self, experiment: Experiment, name: str) -> Phase:
-        """The phase that trains the reward model on comparisons."""
+        """The phase that trains the reward model on reviews."""
         rows = max(1, self.fitting_batch // experiment.questions.per_context)
         schedule = experiment.training.schedule
         schedule = dataclasses.replace(schedule, steps=self.fitting.steps, batch=rows)
-        return Phase(name, (self._reward(experiment),), schedule, columns=COLUMNS)
+        return Phase(
+            name, (self._reward(experiment),), schedule, columns=columns_of(self.reward_model)
+        )
 
     def _reinforcement(
         self, experiment: Experiment, name: str, steps: int, *, continues: bool = False
@@ -346,7 +360,9 @@ class RewardModelling:
 
     def _reward(self, experiment: Experiment) -> Trained:
         model = self._model(experiment)
-        return Trained(REWARD_MODEL, model, PredictPreferences(model), self.fitting)
+        scored = self.reward_model.reviews_as == "scores"
+        predict = PredictScores(model) if scored else PredictChoices(model)
+        return Trained(REWARD_MODEL, model, predict, self.fitting)
 
 
 def _judge(experiment: Experiment) -> Reviewer:

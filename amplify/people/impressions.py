@@ -1,4 +1,4 @@
-"""What simulated people take answers to be worth: the two answers of each comparison on the pages.
+"""What simulated people take answers to be worth: those of each review on the pages.
 
 A round writes it into the experiment's private folder `people/`, and the simulated people, who know
 nothing about the task, find there what they think of the text in front of them. No page reads it.
@@ -12,14 +12,14 @@ from amplify.answers import collapse_spaces
 from amplify.errors import AmplifyError
 from amplify.files.writing import make_private_folder, write_atomically
 
-Impressions = Mapping[str, tuple[float, float]]
-"""By the text of a comparison, with single spaces: what its answers A and B seem to be worth."""
+Impressions = Mapping[str, tuple[float, ...]]
+"""By the text of a review, with single spaces: what its answers seem to be worth."""
 
 FILE = "impressions.json"
 
 
 def write_impressions(experiment: Path, impressions: Impressions) -> None:
-    """Writes the impressions of a round's comparisons, in place of an earlier round's.
+    """Writes the impressions of a round's reviews, in place of an earlier round's.
 
     Args:
         experiment: its folder.
@@ -32,19 +32,19 @@ def write_impressions(experiment: Path, impressions: Impressions) -> None:
 
 
 def read_impressions(experiment: Path) -> Impressions:
-    """Reads the impressions of the round whose comparisons are on the pages.
+    """Reads the impressions of the round whose reviews are on the pages.
 
     Args:
         experiment: its folder.
 
     Raises:
-        AmplifyError: there are none: no round has put up comparisons.
+        AmplifyError: there are none: no round has put up reviews.
     """
     path = experiment / "people" / FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AmplifyError(
-            f"{path}: no such file; a round writes it when it puts up comparisons"
+            f"{path}: no such file; a round writes it when it puts up reviews"
         ) from None
-    return {text: (first, second) for text, (first, second) in found.items()}
+    return {text: tuple(values) for text, values in found.items()}

@@ -103,13 +103,14 @@ def _score(
     contexts, first = problems.contexts, problems.questions[:, :1]
     shape = (*keys.shape[1:], first.shape[-1])
     questions: Int[Array, "contexts answers question_length"] = jnp.broadcast_to(first, shape)
-    memory = assistant.encode(params[REFERENCE], contexts_for(task, contexts, questions))
+    read = contexts_for(task, contexts, questions)
+    memory = assistant.encode(params[REFERENCE], read)
     gold = gold_of(task)
     assert gold is not None  # checked by `score_reference`
 
     def of_chunk(keys: Key[Array, "contexts answers"]) -> tuple[Array, Array]:
         tokens = assistant.answer(params[REFERENCE], memory, questions, keys).tokens
-        rewards = model.rewards(params[REWARD_MODEL], questions, tokens)
+        rewards = model.rewards(params[REWARD_MODEL], read, questions, tokens)
         return rewards, vmap_questions(gold)(contexts, questions, tokens)
 
     return jax.lax.map(of_chunk, keys)

@@ -1,11 +1,12 @@
-"""Comparisons of two answers to another task's questions, as questions of a task of their own.
+"""Reviews of answers to another task's questions, as questions of a task of their own.
 
 So whoever can answer questions can review: people do so on the pages on which they answer. Nothing
-says which of the two is better; that is what is asked.
+says which answer is best, or how good one is; that is what is asked.
 """
 
 import dataclasses
 import itertools
+import string
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +15,43 @@ from jaxtyping import Array, Bool, Int, Key
 from amplify.task_abilities import draft_of
 from amplify.types import DONT_KNOW, Task
 
-NAMES = ("A", "B")
-"""What reviewers are told that the two answers are called."""
+LOWEST, HIGHEST = 0, 10
+"""The scale of scores that people and language models give."""
+SCALE = tuple(str(score) for score in range(LOWEST, HIGHEST + 1))
+
+
+def names_of(candidates: int) -> tuple[str, ...]:
+    """What reviewers are told that answers are called: A, B, ...
+
+    Args:
+        candidates: number of answers, at most 26.
+    """
+    return tuple(string.ascii_uppercase[:candidates])
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparisons:
-    """Which of two answers to a question of `task` is better?
+class Reviewing:
+    """Which of several answers to a question of `task` is best? Or, of one: how good is it?
 
-    A question consists of the tokens of a question of `task` and of two answers to it. The answer
-    is one of `NAMES`. Two equal answers leave nothing to ask: such a question is primitive.
+    A question consists of the tokens of a question of `task` and of the answers to it. It is
+    answered by a name, or by a number of `SCALE` if there is only one answer. If all of several
+    answers are equal, there is nothing to ask: such a question is primitive.
     """
 
     task: Task
+    candidates: int = 2
 
     truth = None
     """Reviews are opinions; what they are compared with is not known to whoever collects them."""
     is_right = None
-    choices = NAMES
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return names_of(self.candidates) if self.candidates > 1 else SCALE
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        return (*self.task.vocabulary, *NAMES)
+        return (*self.task.vocabulary, *self.choices)
 
     @property
     def facts(self) -> int:
@@ -47,7 +63,7 @@ class Comparisons:
 
     @property
     def question_length(self) -> int:
-        return self.task.question_length + len(NAMES) * self.task.answer_length
+        return self.task.question_length + self.candidates * self.task.answer_length
 
     @property
     def answer_length(self) -> int:
@@ -67,10 +83,10 @@ class Comparisons:
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        """Draws a question, and two drafts of an answer to it."""
+        """Draws a question, and drafts of answers to it."""
         draft = draft_of(self.task)
-        assert draft is not None  # or there is no oversight that compares answers
-        question_key, *keys = jax.random.split(key, 1 + len(NAMES))
+        assert draft is not None  # or there is no oversight that reviews answers
+        question_key, *keys = jax.random.split(key, 1 + self.candidates)
         question = self.task.draw_question(question_key, context, depth)
         return jnp.concatenate([question, *(draft(context, question, key) for key in keys)])
 
@@ -80,8 +96,10 @@ class Comparisons:
         return self.task.class_of(context, question[: self.task.question_length])
 
     def is_primitive(self, question: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
-        first, second = jnp.split(question[..., self.task.question_length :], len(NAMES), axis=-1)
-        return jnp.all(first == second, axis=-1)
+        shape = (*question.shape[:-1], self.candidates, self.task.answer_length)
+        answers = question[..., self.task.question_length :].reshape(shape)
+        same = jnp.all(answers == answers[..., :1, :], axis=(-2, -1))
+        return same & (self.candidates > 1)
 
     def environment(
         self,
@@ -89,23 +107,27 @@ class Comparisons:
         question: Int[Array, " question_length"],
         key: Key[Array, ""],
     ) -> Int[Array, " answer_length"]:
-        """Of equal answers, neither is better."""
+        """Of equal answers, none is best."""
         return jnp.full(1, DONT_KNOW, jnp.int32)
 
     def parse(self, text: str) -> list[str]:
-        raise ValueError("nobody types a comparison: it is made of two answers")
+        raise ValueError("nobody types a review: it is made of a question and answers")
 
     def show(self, words: list[str]) -> str:
-        """Formats a comparison in four lines: what is asked, the question, A and B."""
+        """Formats a review, a line each for what is asked, the question and every answer."""
         if len(words) == 1:
             return words[0]
         padded = iter([*words, *[self._blank] * (self.question_length - len(words))])
         question = self._show_part(itertools.islice(padded, self.task.question_length))
+        one, two = self.candidates == 1, self.candidates == 2
+        asked = f"Which answer is {'better' if two else 'best'}?"
+        if one:
+            asked = f"How good is this answer, from {LOWEST} to {HIGHEST}?"
         answers = [
             f"{name}: {self._show_part(itertools.islice(padded, self.task.answer_length))}"
-            for name in NAMES
+            for name in (["Answer"] if one else self.choices)
         ]
-        return "\n".join(["Which answer is better?", f"Question: {question}", *answers])
+        return "\n".join([asked, f"Question: {question}", *answers])
 
     @property
     def _blank(self) -> str:

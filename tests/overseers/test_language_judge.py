@@ -66,24 +66,44 @@ def test_a_preference_does_not_depend_on_which_answer_is_shown_first(judge, serv
     assert isinstance(judge, Reviewer)
     server.respond = alphabetically
     contexts, questions, first, second, keys = pairs()
-    found = judge.compare({"overseer": None}, contexts, questions, first, second, keys)
-    other = judge.compare({"overseer": None}, contexts, questions, second, first, keys)
+    found, other = (
+        judge.choose({"overseer": None}, contexts, questions, jnp.stack(pair, axis=2), keys)
+        for pair in ([first, second], [second, first])
+    )
     assert found.obtained.all()
-    np.testing.assert_array_equal(found.prefers_first, ~np.asarray(other.prefers_first))
-    assert 0 < np.mean(np.asarray(found.prefers_first)) < 1
+    np.testing.assert_array_equal(found.best, 1 - other.best)
+    assert 0 < np.mean(found.best) < 1
 
 
 def test_both_answers_are_shown_first_about_equally_often(judge, server):
     server.respond = lambda body, number: completion("Conclude: A")
     contexts, questions, first, second, keys = pairs(16, 8)
-    found = judge.compare({"overseer": None}, contexts, questions, first, second, keys)
-    assert 0.35 < np.mean(np.asarray(found.prefers_first)) < 0.65
+    candidates = jnp.stack([first, second], axis=2)
+    found = judge.choose({"overseer": None}, contexts, questions, candidates, keys)
+    assert 0.35 < np.mean(found.best) < 0.65
+
+
+def test_the_best_of_several_answers_is_chosen_wherever_it_is_shown(judge, server):
+    def shortest(body, number):
+        lines = re.findall(r"^Answer ([A-D]): (.*)$", body["messages"][-1]["content"], re.MULTILINE)
+        assert [name for name, _ in lines] == ["A", "B", "C", "D"]
+        assert "says A, B, C or D" in body["messages"][-1]["content"]
+        return completion(f"Conclude: {min(lines, key=lambda line: line[1])[0]}")
+
+    server.respond = shortest
+    contexts, questions, first, second, keys = pairs(2, 4)
+    candidates = jnp.stack([first, second, first[::-1], second[::-1]], axis=2)
+    found = judge.choose({"overseer": None}, contexts, questions, candidates, keys)
+    turned = judge.choose({"overseer": None}, contexts, questions, candidates[:, :, ::-1], keys)
+    assert found.obtained.all()
+    np.testing.assert_array_equal(found.best, 3 - turned.best)
 
 
 def test_a_reply_that_cannot_be_read_is_no_review(judge, server):
     server.respond = lambda body, number: completion("Conclude: both are fine")
     contexts, questions, first, second, keys = pairs(2, 2)
-    found = judge.compare({"overseer": None}, contexts, questions, first, second, keys)
+    candidates = jnp.stack([first, second], axis=2)
+    found = judge.choose({"overseer": None}, contexts, questions, candidates, keys)
     assert not found.obtained.any()
     assert "A or B" in server.bodies[-1]["messages"][-1]["content"]
 
@@ -109,7 +129,7 @@ def test_scores_are_numbers_of_the_scale(judge, server):
     [("A", 0), ("b.", 1), ("Answer B", 1), ("**A**", 0), ("A or B", None), ("", None), ("C", None)],
 )
 def test_names_are_read_in_the_ways_in_which_models_write_them(text, name):
-    assert _read_name(text) == name
+    assert _read_name(("A", "B"), text) == name
 
 
 @pytest.mark.parametrize(
@@ -160,7 +180,7 @@ def test_a_language_model_reviews_a_round_and_is_not_asked_twice(server, tmp_pat
     assert redone["reviews/data"]["digest"] == stages["reviews/data"]["digest"]
     assert server.asked == asked
     rows = list(dataset.read(this.phase("reviews").data))
-    assert {"answers", "others", "prefers_first"} <= {*rows[0]}
+    assert {"answers", "chosen"} <= {*rows[0]}
 
 
 @pytest.mark.slow

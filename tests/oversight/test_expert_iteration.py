@@ -61,7 +61,7 @@ def test_the_chosen_answers_have_the_distribution_of_best_of_n(samples: int):
     asked = jnp.repeat(problems.questions, 16, axis=1)
     memory = policy.encode(params, problems.contexts)
     log_prob = np.asarray(policy.log_prob(params, memory, asked, every)[..., 0])
-    reward = np.asarray(model.rewards(roles[REWARD_MODEL], asked, every)[0])
+    reward = np.asarray(model.rewards(roles[REWARD_MODEL], None, asked, every)[0])
     probability = np.exp(log_prob.reshape(256, 2, 16).astype(np.float64))
     reward = reward.reshape(256, 2, 16)
     at_most = reward[..., None, :] <= reward[..., :, None]

@@ -45,7 +45,7 @@ class Table(RewardModel):
     def init(self, key):
         return jax.random.normal(key, (16, 16))
 
-    def rewards(self, params, questions, answers):
+    def rewards(self, params, contexts, questions, answers):
         return params[answers[..., 0], answers[..., 1]][None]
 
 

@@ -143,7 +143,7 @@ def test_an_answer_without_an_end_has_a_reward_and_may_lose_some(experiment):
     normaliser = source.begin(None, {}).rollouts.normaliser
     strict = dataclasses.replace(source.rollouts, penalty=Penalty(unfinished=1.5))
     found, lower = (
-        rollouts.reward(frozen, normaliser, batch["questions"], batch["answers"])
+        rollouts.reward(frozen, normaliser, batch["context"], batch["questions"], batch["answers"])
         for rollouts in (source.rollouts, strict)
     )
     ended = (np.asarray(batch["answers"]) == 0).any(axis=-1)

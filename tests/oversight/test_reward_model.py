@@ -1,7 +1,6 @@
 """Reward models learned from a judge's comparisons, and reinforcement learning against them."""
 
 import inspect
-import itertools
 import json
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from amplify.files.json_lines import read_lines
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.judge import JudgeConfig
-from amplify.oversight.preferences import PredictPreferences, check_informative
 from amplify.oversight.reinforcement import (
     REFERENCE,
     REWARD_MODEL,
@@ -57,20 +55,27 @@ def keys_of(rows: int, columns: int = 4, seed: int = 7):
     return jax.random.split(jax.random.key(seed), (rows, columns))
 
 
+def prefers_first(judge, contexts, questions, first, second, keys):
+    choose = jax.jit(judge.choose)
+    found = choose({}, contexts, questions, jnp.stack([first, second], axis=2), keys)
+    assert found.obtained.all()
+    return found.best == 0
+
+
 @pytest.mark.parametrize("errors", [0.0, 0.25, 1.0])
 def test_a_judge_who_checks_everything_is_wrong_as_often_as_it_errs(errors: float):
     judge = JudgeConfig(errors=errors).build(TASK)
     contexts, questions, first, second = essays(500)
     value = jax.vmap(jax.vmap(TASK.gold, in_axes=(None, 0, 0)), in_axes=(0, 0, 0))
     better = value(contexts, questions, first) > value(contexts, questions, second)
-    said = jax.jit(judge.prefers_first)(contexts, questions, first, second, keys_of(500))
+    said = prefers_first(judge, contexts, questions, first, second, keys_of(500))
     assert np.mean(np.asarray(said != better)) == pytest.approx(errors, abs=0.03)
 
 
 def test_of_equal_answers_a_judge_prefers_either():
     contexts, questions, first, _ = essays(500)
     judge = JudgeConfig(errors=0.0).build(TASK)
-    said = jax.jit(judge.prefers_first)(contexts, questions, first, first, keys_of(500))
+    said = prefers_first(judge, contexts, questions, first, first, keys_of(500))
     assert np.mean(said) == pytest.approx(0.5, abs=0.05)
 
 
@@ -88,68 +93,12 @@ def test_a_judgement_does_not_depend_on_its_batch():
     contexts, questions, first, second = essays(8)
     judge, keys = JudgeConfig(looks=2).build(TASK), keys_of(8)
     parts = (contexts, questions, first, second, keys)
-    together = judge.prefers_first(*parts)
-    alone = [judge.prefers_first(*(part[row : row + 1] for part in parts)) for row in range(8)]
+    together = prefers_first(judge, *parts)
+    alone = [prefers_first(judge, *(part[row : row + 1] for part in parts)) for row in range(8)]
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
 MODEL = RewardModel(RewardModelConfig(members=3, width=8), TASK)
-
-
-def reviews(rows: int = 6) -> dict:
-    _, questions, first, second = essays(rows)
-    fold = jnp.arange(rows * 4, dtype=jnp.int32).reshape(rows, 4) % 5
-    prefers = jax.random.bernoulli(jax.random.key(3), 0.5, fold.shape).astype(jnp.int32)
-    return {
-        "questions": questions,
-        "answers": first,
-        "others": second,
-        "prefers_first": prefers,
-        "fold": fold,
-    }
-
-
-def test_the_objective_is_bradley_and_terrys_on_the_folds_that_a_member_sees():
-    params, batch = MODEL.init(jax.random.key(0)), reviews()
-    loss, metrics = PredictPreferences(MODEL)(params, {}, batch)
-    first, second = (
-        np.asarray(MODEL.rewards(params, batch["questions"], batch[name]))
-        for name in ("answers", "others")
-    )
-    losses, right = [], []
-    for member, row, column in itertools.product(range(3), range(6), range(4)):
-        margin = first[member, row, column] - second[member, row, column]
-        wanted = batch["prefers_first"][row, column]
-        if batch["fold"][row, column] == member:
-            right.append((margin > 0) == bool(wanted))
-        else:
-            losses.append(np.log1p(np.exp(-margin if wanted else margin)))
-    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
-    assert metrics["accuracy_on_held_out_reviews"] == pytest.approx(np.mean(right))
-    assert metrics["answered"] == 24
-
-
-def test_a_member_learns_nothing_from_its_held_out_fold():
-    params, batch = MODEL.init(jax.random.key(0)), reviews()
-    turned = jnp.where(batch["fold"] == 1, 1 - batch["prefers_first"], batch["prefers_first"])
-    gradient = jax.grad(lambda params, batch: PredictPreferences(MODEL)(params, {}, batch)[0])
-    before, after = (gradient(params, b) for b in (batch, batch | {"prefers_first": turned}))
-    same = [
-        all(jax.tree.leaves(jax.tree.map(np.array_equal, one, two)))
-        for one, two in zip(before, after, strict=True)
-    ]
-    assert same == [False, True, False]
-
-
-def test_reviews_of_weight_0_were_not_obtained():
-    params, batch = MODEL.init(jax.random.key(0)), reviews()
-    half = {name: column[:3] for name, column in batch.items()}
-    weight = jnp.ones((6, 4)).at[3:].set(0)
-    objective = PredictPreferences(MODEL)
-    without = objective(params, {}, half)
-    with_weight = objective(params, {}, batch | {"weight": weight})
-    assert without[0] == pytest.approx(float(with_weight[0]), rel=1e-6)
-    assert with_weight[1]["answered"] == 12
 
 
 @pytest.mark.parametrize(
@@ -165,9 +114,9 @@ def test_a_reward_does_not_depend_on_the_order_of_a_bag_but_for_positions():
     """Counts matter most: of two essays with the same claims, rewards are close."""
     params = MODEL.init(jax.random.key(0))
     _, questions, first, second = essays(50)
-    turned = MODEL.rewards(params, questions, first[..., ::-1])
-    same = MODEL.rewards(params, questions, first)
-    other = MODEL.rewards(params, questions, second)
+    turned = MODEL.rewards(params, None, questions, first[..., ::-1])
+    same = MODEL.rewards(params, None, questions, first)
+    other = MODEL.rewards(params, None, questions, second)
     assert np.std(same - turned) < 0.3 * np.std(same - other)
 
 
@@ -268,23 +217,6 @@ def test_the_policy_gradient_reaches_the_optimum_that_the_penalty_sets(seed: int
     for key in jax.random.split(jax.random.key(seed), 600):
         params, state = step(params, state, key)
     assert distance(params) < 0.05
-
-
-@pytest.mark.parametrize(
-    ("reviews", "missing", "same", "said"),
-    [
-        (9, 0, False, "at least 10 reviews, got 9"),
-        (20, 11, False, "at least 10 reviews, got 9"),
-        (20, 0, True, "always gives the same answer"),
-    ],
-)
-def test_reviews_that_teach_nothing_are_rejected(reviews, missing, same, said):
-    first = np.zeros((1, reviews, 2), np.int32)
-    weight = np.ones((1, reviews), np.float32)
-    weight[0, :missing] = 0
-    columns = {"answers": first, "others": first if same else first + 1, "weight": weight}
-    with pytest.raises(AmplifyError, match=said):
-        check_informative(columns)
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,11 @@ def test_every_token_of_an_answer_counts_and_members_differ(kind):
     model, (questions, answers) = reward_model(kind), asked()
     params = moved(model.init(jax.random.key(0)))
     rewards = jax.jit(model.rewards)
-    before = rewards(params, questions, answers)
+    before = rewards(params, None, questions, answers)
     assert before.shape == (2, 3, 2)
     assert (before[0] != before[1]).all()
     for place in range(TASK.length):
-        after = rewards(params, questions, answers.at[..., place].set(9))
+        after = rewards(params, None, questions, answers.at[..., place].set(9))
         assert (before != after).all()
 
 
@@ -63,11 +63,13 @@ def test_the_reward_of_a_language_model_is_not_read_at_padding():
     )
     params, (questions, answers) = moved(short.init(jax.random.key(0))), asked()
     longer = jnp.pad(answers, [(0, 0), (0, 0), (0, 3)])
-    whole = short.rewards(params, questions, answers)
-    np.testing.assert_allclose(long.rewards(params, questions, longer), whole, rtol=1e-4, atol=1e-5)
+    whole = short.rewards(params, None, questions, answers)
+    np.testing.assert_allclose(
+        long.rewards(params, None, questions, longer), whole, rtol=1e-4, atol=1e-5
+    )
     ended = answers.at[..., 2].set(0)
-    garbage = short.rewards(params, questions, ended)
-    clean = short.rewards(params, questions, ended.at[..., 3:].set(0))
+    garbage = short.rewards(params, None, questions, ended)
+    clean = short.rewards(params, None, questions, ended.at[..., 3:].set(0))
     np.testing.assert_allclose(garbage, clean, rtol=1e-5)
     assert (jnp.abs(whole - clean) > 1e-4).all()
 

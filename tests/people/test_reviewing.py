@@ -15,7 +15,7 @@ import pytest
 from amplify import replay
 from amplify.cli.commands import main
 from amplify.crowd.page_reader import Page
-from amplify.crowd.simulated_policy import Action, compare
+from amplify.crowd.simulated_policy import Action, review
 from amplify.errors import AmplifyError
 from amplify.overseers.habits import CrowdConfig, Habits
 from amplify.people.impressions import read_impressions, write_impressions
@@ -26,14 +26,14 @@ from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.task_abilities import choices_of, knows_truth
 from amplify.tasks.essays.task import Essays
-from amplify.tasks.reviews import Comparisons
+from amplify.tasks.reviews import Reviewing
 from amplify.training import dataset
 from amplify.types import Task
 from amplify.words import format_tokens, read_answer, read_question
 from tests.tiny import REVIEWED_ESSAYS, tiny_experiment
 
 ESSAYS = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=-1)
-TASK = Comparisons(ESSAYS)
+TASK = Reviewing(ESSAYS)
 
 
 def drawn(seed: int = 0):
@@ -69,7 +69,7 @@ def test_the_answer_is_one_of_two_choices_and_nobody_knows_the_right_one():
     first, second = (int(read_answer(TASK, name)[0]) for name in ("A", "B"))
     assert (first, second) == (len(ESSAYS.vocabulary), len(ESSAYS.vocabulary) + 1)
     assert format_tokens(TASK, np.array([second])) == "B"
-    with pytest.raises(AmplifyError, match="nobody types a comparison"):
+    with pytest.raises(AmplifyError, match="nobody types a review"):
         read_question(TASK, "Which answer is better?")
 
 
@@ -88,11 +88,11 @@ def page(text: str = "A or B?", item: str = "7") -> Page:
 def test_whoever_looks_prefers_what_seems_better():
     person = Habits(CrowdConfig(), "person-01")
     for seem, better in (((1.0, 2.0), "B"), ((2.0, -1.0), "A")):
-        assert compare({"A or B?": seem}, person, page()) == Action("submit", better)
+        assert review({"A or B?": seem}, person, page()) == Action("submit", better)
         wrong = Habits(CrowdConfig(error_rate=1.0), "person-01")
-        assert compare({"A or B?": seem}, wrong, page()).text != better
-    assert compare({}, person, page()).form == "skip"
-    assert compare({"A or B?": (1.0, 2.0)}, Habits(CrowdConfig(skips=1.0), "p"), page()).form == (
+        assert review({"A or B?": seem}, wrong, page()).text != better
+    assert review({}, person, page()).form == "skip"
+    assert review({"A or B?": (1.0, 2.0)}, Habits(CrowdConfig(skips=1.0), "p"), page()).form == (
         "skip"
     )
 
@@ -102,7 +102,7 @@ def test_whoever_looks_prefers_what_seems_better():
 )
 def test_whoever_sees_no_difference_or_does_not_look_prefers_either(config, seem):
     person = Habits(config, "person-01")
-    said = [compare({"A or B?": seem}, person, page(item=str(n))).text for n in range(200)]
+    said = [review({"A or B?": seem}, person, page(item=str(n))).text for n in range(200)]
     assert 70 < said.count("A") < 130
 
 
@@ -110,7 +110,7 @@ def test_impressions_are_found_by_the_text_on_the_page(tmp_path):
     write_impressions(tmp_path, {"A or B?\nA: x\nB: y": (0.5, 1.0)})
     assert read_impressions(tmp_path) == {"A or B? A: x B: y": (0.5, 1.0)}
     assert (tmp_path / "people/impressions.json").stat().st_mode & 0o077 == 0
-    with pytest.raises(AmplifyError, match="puts up comparisons"):
+    with pytest.raises(AmplifyError, match="puts up reviews"):
         read_impressions(tmp_path / "other")
 
 
@@ -160,15 +160,16 @@ def test_reviews_are_what_people_said_whichever_answer_they_saw_first(ran):
     """These people never err, so that each review is in the order of gold."""
     rows, task = reviews_of(ran), Store(ran).experiment.task
     gold = jax.jit(jax.vmap(jax.vmap(task.gold, in_axes=(None, 0, 0))))
-    first, second = (
-        np.asarray(gold(rows["context"], rows["questions"], rows[name]))
-        for name in ("answers", "others")
-    )
-    obtained = rows["weight"] == 1 if "weight" in rows else np.ones(first.shape, bool)
+    value = np.asarray(gold(rows["context"], rows["questions"], rows["answers"]))
+    first, second = value[:, ::2], value[:, 1::2]
+    chosen, others = rows["chosen"][:, ::2], rows["chosen"][:, 1::2]
+    weight = rows.get("weight", np.ones(value.shape))
+    obtained = weight[:, ::2] == 1
+    np.testing.assert_array_equal(weight[:, 1::2] == 1, obtained)
     told = obtained & (first != second)
     assert told.sum() > 40
-    np.testing.assert_array_equal(rows["prefers_first"][told] == 1, (first > second)[told])
-    assert not rows["prefers_first"][~obtained].any()
+    np.testing.assert_array_equal(chosen[told] == 1, (first > second)[told])
+    np.testing.assert_array_equal(chosen + others, obtained)
 
 
 @pytest.mark.slow
@@ -233,8 +234,9 @@ def test_a_decision_after_closing_counts_once_the_data_is_made_again(ran, tmp_pa
     log.append(*adjudicate(queue, item.id, other, "admin"))
     log.close()
     main(["round", str(again), "--n", "1", "--redo", "reviews/data"])
-    before, after = (reviews_of(folder)["prefers_first"] for folder in (ran, again))
-    assert np.argwhere(before != after).tolist() == [[item.row, item.column]]
+    before, after = (reviews_of(folder)["chosen"] for folder in (ran, again))
+    both = [[item.row, 2 * item.column], [item.row, 2 * item.column + 1]]
+    assert np.argwhere(before != after).tolist() == both
 
 
 @pytest.mark.slow
@@ -248,5 +250,5 @@ def test_the_trees_say_who_compared_what(ran):
         at = tree["row"], tree["column"]
         assert known[tree["event"]].person == tree["person"]
         shown = {"A": tree["question"].split("\n")[2], "B": tree["question"].split("\n")[3]}
-        preferred = rows["answers" if rows["prefers_first"][at] else "others"][at]
+        preferred = rows["answers"][at[0], at[1] + (0 if rows["chosen"][at] else 1)]
         assert shown[tree["answer"]] == f"{tree['answer']}: {format_tokens(task, preferred)}"
