@@ -1,0 +1,179 @@
+"""What the protocols do when their sides are simulated: `python -m tests.benchmarks.protocols`.
+
+These figures follow from the construction; they test the protocols, and are no evidence for debate,
+whose sides an experiment has to train. Accuracy is the share of problems in which the judge accepts
+the right one of two answers; an undecided verdict counts half. The honest side is `pro` in one half
+of the problems and `con` in the other.
+"""
+
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from rich.console import Console
+from rich.table import Table
+
+from amplify.protocols import Consultancy, Debate, Direct
+from amplify.protocols.protocol import PRO, JudgeProtocol, play
+from amplify.protocols.rewards import zero_sum
+from amplify.protocols.sides import dishonest, honest, limited, parts, plan_lies
+from amplify.protocols.statements import same
+from amplify.tasks.algorithmic.assignments import Assignments
+from amplify.tasks.algorithmic.permutation import Permutation
+from amplify.types import OTHERS, Interaction, Task
+
+TRIALS = 3000
+LEVELS = 16
+"""Deeper than any question here."""
+
+
+class Problems(NamedTuple):
+    contexts: Array
+    questions: Array
+
+
+class Found(NamedTuple):
+    """Verdicts: 1 for the honest side, -1 for the other."""
+
+    as_pro: np.ndarray  # where the honest side is pro
+    as_con: np.ndarray
+    turns: np.ndarray  # statements that `pro` made in the first of these
+
+
+def permutation_problems(symbols: int, k: int, trials: int, seed: int = 0) -> tuple[Task, Problems]:
+    """A question σ^k(x) about each of some random permutations."""
+    task = Permutation(symbols, max(2, k.bit_length()))
+    keys = jax.random.split(jax.random.key(seed), (2, trials))
+    contexts = jax.vmap(task.draw_context)(keys[0])
+    x = jax.vmap(lambda key: jax.random.randint(key, (1,), 1, symbols + 1))(keys[1])
+    bits = jnp.array([[1 + int(bit) for bit in f"{k:0{task.bits}b}"]])
+    return task, Problems(
+        contexts, jnp.concatenate([x, jnp.repeat(bits, trials, 0)], axis=1)[:, None]
+    )
+
+
+def assignments_problems(
+    variables: int, values: int, least: int, contexts: int, seed: int = 0, most: int = LEVELS
+) -> tuple[Task, Problems]:
+    """Variables of some depths, as many of each context, in contexts that have any."""
+    task = Assignments(variables, values)
+    drawn = jax.vmap(task.draw_context)(jax.random.split(jax.random.key(seed), 8 * contexts))
+    depth = np.asarray(jax.jit(jax.vmap(lambda context: task._graph(context).depth))(drawn))
+    random, rows, asked = np.random.default_rng(seed), [], []
+    for row in range(len(drawn)):
+        wanted = np.flatnonzero((depth[row] >= least) & (depth[row] <= most))
+        if len(wanted) and len(rows) < contexts:
+            rows.append(row)
+            asked.append(random.choice(wanted, PER_CONTEXT))
+    kind = task.vocabulary.index("value")
+    questions = [[[kind, x, 0] for x in some] for some in asked]
+    return task, Problems(drawn[np.array(rows)], jnp.array(questions, jnp.int32))
+
+
+PER_CONTEXT = 16
+"""Questions about a context of assignments."""
+
+
+def permutation_transcripts(
+    task: Task, problems: Problems, protocol: JudgeProtocol, knows: int | None = None
+) -> Found:
+    """Plays a protocol between an honest side and a liar, each on either side.
+
+    Args:
+        task: the task.
+        problems: what is debated.
+        protocol: the rules.
+        knows: the largest k that the honest side knows about; None: it knows everything.
+    """
+    return jax.device_get(_played(task, protocol, knows, problems))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _played(task: Task, protocol: JudgeProtocol, knows: int | None, problems: Problems) -> Found:
+    contexts, questions = problems
+    keys = jax.random.split(jax.random.key(1), (2, *questions.shape[:2]))
+    lies = plan_lies(task, contexts, questions, LEVELS, keys[0])
+    liar, good = dishonest(task, contexts, lies), honest(task, contexts)
+    if knows is not None:
+        good = limited(
+            task, contexts, questions, liar, lambda asked: task._steps(asked) <= knows,
+            LEVELS, keys[0],
+        )  # fmt: skip
+
+    def transcript(pro, con) -> Interaction:
+        everywhere = jnp.ones(questions.shape[:2], bool)
+        return play(protocol, questions, everywhere, keys[1], parts(task, contexts, pro, con))
+
+    one, two = transcript(good, liar), transcript(liar, good)
+    return Found(zero_sum(one), -zero_sum(two), statements(protocol, one))
+
+
+def statements(protocol: JudgeProtocol, transcript: Interaction) -> Array:
+    """Number of statements that `pro` makes: each begins where what is asked was just disputed."""
+    step = transcript.steps.step
+    mine = step.asked & (step.sub.answered_by == OTHERS)
+    said = {name: step.sub for name in (PRO,)}[PRO]
+    theirs = jnp.roll(said.answer, -1, axis=0)
+    disputed = mine & ~same(said.answer, theirs)
+    disputed &= ~protocol.task.is_primitive(said.question)
+    return jnp.sum(disputed, axis=0)
+
+
+def accuracy(found: Found) -> float:
+    """The share of right verdicts."""
+    return float(np.mean([(1 + found.as_pro) / 2, (1 + found.as_con) / 2]))
+
+
+def powers(console: Console) -> None:
+    shown = Table(
+        "k", "looks alone, 16", "consultancy, 16", "turns", "debate", "honest knows k <= 4",
+        "judge errs 10 %", title=f"permutation powering, 64 symbols, {TRIALS:,} problems, twice",
+    )  # fmt: skip
+    for k in (2, 4, 8, 16, 32, 64):
+        task, problems = permutation_problems(64, k, TRIALS)
+        run = functools.partial(permutation_transcripts, task, problems)
+        debated = run(Debate(task, 7))
+        shown.add_row(
+            f"{k}", f"{accuracy(run(Direct(task, 7, 16))):.3f}",
+            f"{accuracy(run(Consultancy(task, 7, 16))):.3f}",
+            f"{debated.turns.min()} to {debated.turns.max()}", f"{accuracy(debated):.3f}",
+            f"{accuracy(run(Debate(task, 7), knows=4)):.3f}",
+            f"{accuracy(run(Debate(task, 7, errors=0.1))):.3f}",
+        )  # fmt: skip
+    console.print(shown)
+
+
+def assignments(console: Console) -> None:
+    shown = Table(
+        "depth", "problems", "looks alone, 16", "consultancy, 1", "4", "16", "debate",
+        "<= 2 turns", "<= 4 turns", "judge errs 10 %",
+        title="assignments, 64 variables, 8 values; each problem twice",
+    )  # fmt: skip
+    for least, most in ((4, 4), (6, 6), (9, LEVELS)):
+        task, problems = assignments_problems(64, 8, least, TRIALS // PER_CONTEXT, most=most)
+        run = functools.partial(permutation_transcripts, task, problems)
+        protocols = [
+            Direct(task, LEVELS, 16),
+            *(Consultancy(task, LEVELS, looks) for looks in (1, 4, 16)),
+            Debate(task, LEVELS), Debate(task, 2), Debate(task, 4),
+            Debate(task, LEVELS, errors=0.1),
+        ]  # fmt: skip
+        rates = [f"{accuracy(run(protocol)):.3f}" for protocol in protocols]
+        depth = f"{least}" if least == most else f"{least}+"
+        shown.add_row(depth, f"{problems.questions[..., 0].size:,}", *rates)
+    console.print(shown)
+
+
+def main() -> None:
+    console, began = Console(width=150), time.monotonic()
+    for table in (powers, assignments):
+        table(console)
+        console.print(f"{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
