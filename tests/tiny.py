@@ -34,6 +34,15 @@ select = 24
 final = 24
 """
 
+DEBATED = (
+    TOML.replace('kind = "wildcard"\nletters = 3', 'kind = "permutation"\nsymbols = 4\nbits = 3')
+    + """
+[oversight]
+kind = "debate"
+statements = 8
+"""
+)
+
 JUDGED_ESSAYS = """
 [task]
 kind = "essays"

@@ -1,6 +1,7 @@
 """Oversight: ways to make a training signal, one file each; the default is amplification."""
 
 from amplify.oversight.amplification import Amplification
+from amplify.oversight.debate import DebateOversight
 from amplify.oversight.direct import Direct
 from amplify.oversight.reward_model import RewardModelling
 from amplify.oversight.truth import Truth
@@ -10,5 +11,6 @@ OVERSIGHT = {
     "truth": Truth,
     "direct": Direct,
     "reward-model": RewardModelling,
+    "debate": DebateOversight,
 }
 """Maps `[oversight] kind` of an experiment file to a class."""

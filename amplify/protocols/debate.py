@@ -81,7 +81,7 @@ class Debate:
 
     @property
     def most_turns(self) -> int:
-        """A turn of the protocol is one sub-question of a statement, or a claim that is restated."""
+        """A turn of the protocol is one sub-question of a statement, or a restated claim."""
         return self.turns * (self.decomposition.steps + (not self.precommitment))
 
     def begin(

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Int
 from amplify.runtime import calls
 from amplify.task_abilities import strategy_of
 from amplify.trees.scanning import replay
-from amplify.types import Ask, Strategy, Task
+from amplify.types import Strategy, Task
 
 
 class Statement(NamedTuple):

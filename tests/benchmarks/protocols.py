@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amplify.protocols import Consultancy, Debate, Direct
-from amplify.protocols.protocol import PRO, JudgeProtocol, play
+from amplify.protocols.protocol import JudgeProtocol, play
 from amplify.protocols.rewards import zero_sum
 from amplify.protocols.sides import dishonest, honest, limited, parts, plan_lies
 from amplify.protocols.statements import same
@@ -116,10 +116,9 @@ def statements(protocol: JudgeProtocol, transcript: Interaction) -> Array:
     """Number of statements that `pro` makes: each begins where what is asked was just disputed."""
     step = transcript.steps.step
     mine = step.asked & (step.sub.answered_by == OTHERS)
-    said = {name: step.sub for name in (PRO,)}[PRO]
-    theirs = jnp.roll(said.answer, -1, axis=0)
-    disputed = mine & ~same(said.answer, theirs)
-    disputed &= ~protocol.task.is_primitive(said.question)
+    con_said = jnp.roll(step.sub.answer, -1, axis=0)  # `con` answers right after `pro`
+    disputed = mine & ~same(step.sub.answer, con_said)
+    disputed &= ~protocol.task.is_primitive(step.sub.question)
     return jnp.sum(disputed, axis=0)
 
 

@@ -23,7 +23,7 @@ from amplify.training.phase import Phase, Source, Update
 from amplify.training.step import begin, fresh_role
 from amplify.types import FAILED
 from tests.servers import completion, fake_server
-from tests.tiny import AUDITED_ESSAYS, EXPERT_ESSAYS, JUDGED_ESSAYS, TOML, tiny_experiment
+from tests.tiny import AUDITED_ESSAYS, DEBATED, EXPERT_ESSAYS, JUDGED_ESSAYS, TOML, tiny_experiment
 
 KINDS = Path(__file__).parent
 LEARNED = TOML.replace('kind = "simulated"', 'kind = "learned"\nwidth = 16\nheads = 2\nlayers = 1')
@@ -45,6 +45,8 @@ EXPERIMENTS = {
     "reward-model, PPO": JUDGED_ESSAYS.replace("reviews = 200", 'reviews = 200\nmethod = "ppo"'),
     "reward-model, audited": AUDITED_ESSAYS,
     "reward-model, expert iteration": EXPERT_ESSAYS,
+    "debate": DEBATED,
+    "debate, consultancy": DEBATED + 'protocol = "consultancy"\n',
     "best_of": overseen_by("best_of.py:BestOf"),
     "reinforce": overseen_by("reinforce.py:Reinforce"),
     "audits": overseen_by("audits.py:Audits"),

@@ -103,7 +103,7 @@ def best_play(world: int, x: int, k: int, pro: int, con: int, turns: int) -> int
 @pytest.mark.parametrize("turns", [1, 2])
 @pytest.mark.parametrize(("world", "root"), [(1, (1, 5)), (1, (2, 6)), (0, (1, 4))])
 def test_best_play_has_the_value_of_the_game(world, root, turns):
-    """Both sides choose among everything that they can be bound to, `pro` knowing nothing of con."""
+    """Each side chooses among everything that it can be bound to; `pro` chooses first."""
     true = powers(WORLDS[world], *root)
     value = payoffs(world, root, turns).min(axis=1).max()
     assert value == best_play(world, *root, true, 3 - true, turns)
@@ -112,7 +112,7 @@ def test_best_play_has_the_value_of_the_game(world, root, turns):
 @pytest.mark.parametrize("root", ROOTS)
 def test_the_truth_is_a_best_play_and_wins_given_all_turns(root):
     truths = [powers(WORLDS[1], *question) for question in QUESTIONS]
-    row = int(np.flatnonzero((LIARS == truths).all(axis=1))[0])
+    row = int(np.flatnonzero(np.equal(LIARS, truths).all(axis=1))[0])
     assert payoffs(1, root, 2)[row].min() == 1
 
 

@@ -1,0 +1,313 @@
+"""Debate: the assistant argues for two of its own answers to a question, a judge who cannot check
+them decides, and the assistant learns to say what the winner said.
+
+Self-play by expert iteration on the judge's verdict. Irving, Christiano and Amodei 2018
+(arXiv:1805.00899); Anthony, Tian and Barber 2017 (arXiv:1705.08439). By consultancy, the control,
+only one of the two answers is argued for, at the same cost to the judge.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree
+from pydantic import Field
+
+from amplify.experiment.sections import Experiment
+from amplify.overseers.simulated import SimulatedConfig
+from amplify.oversight.amplification import trained_assistant
+from amplify.oversight.preferences import JUDGE
+from amplify.oversight.restore import load_assistant, phase_stream
+from amplify.oversight.work import WEIGHT, Made, Work
+from amplify.protocols import PROTOCOLS
+from amplify.protocols.protocol import SIDES, JudgeProtocol, play
+from amplify.protocols.rewards import zero_sum
+from amplify.protocols.sides import parts, sampling
+from amplify.records.round_folder import RoundFolder
+from amplify.runtime import calls
+from amplify.task_abilities import search_of, strategy_of
+from amplify.tasks.batching import fold_in
+from amplify.tasks.problems import (
+    CONTEXTS_PER_CHUNK,
+    answer_keys,
+    chunk_rows,
+    draw_problems,
+    map_in_chunks,
+)
+from amplify.training.phase import Phase, Trained
+from amplify.trees.scanning import unstack
+from amplify.types import (
+    DONT_KNOW,
+    ENVIRONMENT,
+    OTHERS,
+    Assistant,
+    Interaction,
+    Problems,
+    StackedSteps,
+    Step,
+    Task,
+)
+from amplify.words import describe_tree
+
+Count = Annotated[int, Field(ge=1)]
+
+ARGUMENTS = "arguments"
+"""What the phases are called, followed by the number of the iteration: arguments_2."""
+SAMPLED_TRANSCRIPTS = 50
+"""Transcripts that a round's folder keeps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DebateOversight:
+    """Oversight by debate: `[oversight] kind = "debate"`."""
+
+    protocol: Literal["direct", "consultancy", "debate"] = "debate"
+    """How the judge decides between two answers: by looking alone, by hearing an argument for one,
+    or by hearing both."""
+    turns: Annotated[int, Field(ge=0)] = 0
+    """Levels of sub-questions that an argument can go down; 0: as many as the task's questions
+    have."""
+    precommitment: bool = True
+    """Whether a side is bound by what it first said; in a debate only."""
+    looks: Annotated[int, Field(ge=0)] = 1
+    """Looks at the world that the judge has for each question."""
+    errors: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the judge's verdicts that are the wrong way around."""
+    statements: Count = 32
+    """Statements about each context that the assistant is trained on, drawn from the winners'. If
+    they made fewer, the rest have weight 0."""
+    iterations: Count = 1
+    """Iterations in a round, each of `training.steps` steps, on arguments of the assistant that the
+    one before trained."""
+
+    def adapt_overseer(self, task: Task, overseer: Any) -> Any:
+        """Returns the overseer's section as it is; the judge follows the same strategy.
+
+        Raises:
+            ValueError: if there is no strategy to follow, or the assistant reads what each question
+                finds.
+        """
+        if not isinstance(overseer, SimulatedConfig):
+            raise ValueError(
+                'oversight.kind = "debate" needs overseer.kind = "simulated": its judge follows'
+                " the task's own strategy"
+            )
+        if strategy_of(task) is None:
+            raise ValueError(
+                'oversight.kind = "debate" needs a task with a strategy, by which its questions are'
+                f" divided, but {type(task).__name__} has none"
+            )
+        if search_of(task) is not None:
+            raise ValueError(
+                'oversight.kind = "debate" needs a task whose contexts are drawn: in'
+                f" {type(task).__name__}, each question finds its own"
+            )
+        return overseer
+
+    def check_sections(self, sections: Mapping[str, Any]) -> None:
+        """Checks that signals are stored.
+
+        Raises:
+            ValueError: if they are streamed.
+        """
+        if sections["training"].targets != "stored":
+            raise ValueError(
+                'oversight.kind = "debate" needs training.targets = "stored", got'
+                f" {sections['training'].targets!r}"
+            )
+
+    def rules(self, task: Task) -> JudgeProtocol:
+        """Returns the protocol for a task."""
+        more: dict[str, Any] = {}
+        if self.protocol == "debate":
+            more["precommitment"] = self.precommitment
+        turns = self.turns or task.max_depth
+        made: JudgeProtocol = PROTOCOLS[self.protocol](
+            task, turns, looks=self.looks, errors=self.errors, **more
+        )
+        return made
+
+    def roles(self, experiment: Experiment) -> list[Trained]:
+        """Returns the roles that rounds train and round 0 initialises."""
+        return [trained_assistant(experiment.assistant, experiment.training)]
+
+    def phases(self, experiment: Experiment, this: RoundFolder) -> Iterator[Phase]:
+        """Yields the phases of a round, in order.
+
+        Args:
+            experiment: whose assistant is trained.
+            this: the round's folder.
+        """
+        for number in range(1, self.iterations + 1):
+            yield Phase(
+                f"{ARGUMENTS}_{number}",
+                tuple(self.roles(experiment)),
+                experiment.training.schedule,
+            )
+
+    def signal(self, phase: Phase, work: Work) -> Made:
+        """Lets the assistant argue with itself, and the judge decide.
+
+        Args:
+            phase: the one that trains on what the winners said.
+            work: the round so far; its latest assistant plays both sides.
+
+        Returns:
+            Statements with their weights, a row for each context.
+        """
+        experiment = work.experiment
+        problems = self._draw(phase, work)
+        params = experiment.mesh.bring_here(load_assistant(experiment, work.roles))
+        function = functools.partial(
+            _argue,
+            experiment.task,
+            experiment.assistant,
+            self.rules(experiment.task),
+            (self.statements, self.precommitment),
+            params,
+            jax.random.key(experiment.seed),
+        )
+        place = experiment.mesh.here.row_sharding
+        size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
+        with work.watch("arguing", len(problems.seeds)) as advance:
+            chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
+        trees = _sample(experiment.task, problems, chunks[0]["transcripts"])
+        found = {
+            name: np.concatenate([chunk[name] for chunk in chunks])
+            for name in chunks[0]
+            if name != "transcripts"
+        }
+        contexts, seeds = jax.device_get((problems.contexts, problems.seeds))
+        columns = {
+            "context": contexts,
+            "questions": found["questions"],
+            "answers": found["answers"],
+            WEIGHT: found["weight"],
+            "problem_seed": seeds.astype(np.int64),
+            "parent": np.full(len(seeds), work.roles["assistant"].digest),
+        }
+        said = f"What the winners said, by {self.protocol}."
+        return Made(columns, trees, _count(found), said)
+
+    def _draw(self, phase: Phase, work: Work) -> Problems:
+        """The round's problems in the first iteration, and as many others in each other one."""
+        experiment, number = work.experiment, work.this.number
+        asked, first = experiment.questions, phase.name == f"{ARGUMENTS}_1"
+        return draw_problems(
+            experiment.task,
+            experiment.seed,
+            number if first else phase_stream(phase.name, number),
+            "train",
+            asked.contexts,
+            asked.depths(number, experiment.task.max_depth),
+            apart=experiment.evals.apart,
+        )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _argue(
+    task: Task,
+    assistant: Assistant,
+    rules: JudgeProtocol,
+    options: tuple[int, bool],
+    params: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Any]:
+    """Plays the protocol about each question; all arrays returned have a leading axis of rows."""
+    contexts, questions = problems.contexts, problems.questions
+    statements, precommitment = options
+    keys = answer_keys(root, problems.seeds, questions.shape[1])
+    sides = (
+        sampling(
+            task,
+            assistant,
+            params,
+            contexts,
+            fold_in(keys, number) if precommitment else None,
+        )
+        for number in range(len(SIDES))
+    )
+    everywhere = jnp.ones(questions.shape[:2], bool)
+    people = parts(task, contexts, *sides)
+    transcripts = play(rules, questions, everywhere, fold_in(keys, len(SIDES)), people)
+    rewards, step = zero_sum(transcripts), _steps(transcripts)
+    pro, con = (step.asked & (step.sub.answered_by == OTHERS + side) for side in range(len(SIDES)))
+    won = (pro & (rewards > 0)[..., None]) | (con & (rewards < 0)[..., None])
+    chosen = _choose(step, won, fold_in(keys, len(SIDES) + 1), statements)
+    agreed = jnp.all(step.sub.answer[:, :, 0] == step.sub.answer[:, :, 1], axis=-1)
+    undecided = jnp.all(transcripts.answer == DONT_KNOW, axis=-1)
+    asked = jnp.sum((pro | con).astype(jnp.int32), axis=-1)
+    looked = step.asked & (step.sub.answered_by == ENVIRONMENT)
+    return chosen | {
+        "transcripts": (transcripts._replace(steps=()), step),
+        "agreed": agreed,
+        "undecided": undecided & ~agreed,
+        "pro_won": rewards > 0,
+        "asked": asked,
+        "looked": jnp.sum(looked.astype(jnp.int32), axis=-1),
+    }
+
+
+def _steps(transcripts: Interaction) -> Step:
+    """The steps of transcripts, with their axis after those of the questions."""
+    assert isinstance(transcripts.steps, StackedSteps)
+    moved: Step = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 2), transcripts.steps.step)
+    return moved
+
+
+def _choose(
+    step: Step,
+    won: Array,
+    keys: Key[Array, "batch questions"],
+    statements: int,
+) -> dict[str, Float[Array, "..."] | Int[Array, "..."]]:
+    """Draws some of the statements about each context that winners made."""
+    batch, questions, steps = won.shape
+
+    def draw(key: Key[Array, ""]) -> Float[Array, " steps"]:
+        return jax.random.uniform(key, (steps,))
+
+    scores = jnp.where(won, 1 + jax.vmap(jax.vmap(draw))(keys), 0.0)
+    count = min(statements, questions * steps)
+    best, index = jax.lax.top_k(scores.reshape(batch, -1), count)
+    best, index = (jnp.pad(part, ((0, 0), (0, statements - count))) for part in (best, index))
+
+    def take(part: Array) -> Array:
+        flat = part.reshape(batch, questions * steps, part.shape[-1])
+        return jnp.take_along_axis(flat, index[..., None], axis=1)
+
+    return {
+        "questions": take(step.sub.question),
+        "answers": take(step.sub.answer),
+        "weight": (best > 0).astype(jnp.float32),
+    }
+
+
+def _count(found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Counts what a signal took in the ledger; returns facts for the record."""
+    calls.count(calls.ASSISTANT, found["asked"].sum())
+    calls.count(calls.ENVIRONMENT, found["looked"].sum())
+    calls.count(JUDGE, (~found["agreed"]).sum())
+    shares = ("agreed", "undecided", "pro_won")
+    facts = {name: float(found[name].mean()) for name in shares}
+    return {"arguments": facts | {"trained_on": int(found["weight"].sum())}}
+
+
+def _sample(task: Task, problems: Problems, transcripts: Any) -> list[dict[str, Any]]:
+    """Returns the transcript about one question of each of the first problems."""
+    verdicts, step = transcripts
+    steps = StackedSteps(jax.tree.map(lambda leaf: np.moveaxis(leaf, 2, 0), step))
+    trees = unstack(verdicts._replace(steps=steps))
+    contexts = jax.device_get(problems.contexts)
+    rows, per_context = verdicts.question.shape[:2]
+    places = [(row, row % per_context) for row in range(min(rows, SAMPLED_TRANSCRIPTS))]
+    return [
+        {"row": row, "column": column}
+        | describe_tree(task, contexts[row], trees, row, column, SIDES)
+        for row, column in places
+    ]
