@@ -18,7 +18,7 @@ from pydantic import Field
 from amplify.experiment.sections import Experiment
 from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
-from amplify.overseers.judge import Reviewer
+from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.preferences import JUDGE
 from amplify.oversight.restore import load
 from amplify.oversight.scorers import log_likelihood

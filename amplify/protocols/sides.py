@@ -294,8 +294,8 @@ def limited(
         ).reshape(unknown.shape)
         chosen = jnp.argmax(jnp.where(unknown, 1 + draws, 0.0), axis=-1).astype(jnp.int32)
         suspects = jnp.any(unknown, axis=-1) & ~disputed
-        point = pick(decomposition.points(statement).questions, chosen)
-        return select(suspects, point, asked), suspects
+        suspected = pick(decomposition.points(statement).questions, chosen)
+        return select(suspects, suspected, asked), suspects
 
     def plan(carry: tuple[Array, Array], level: Array) -> tuple[tuple[Array, Array], Array]:
         asked, going = carry

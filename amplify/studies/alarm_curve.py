@@ -23,7 +23,7 @@ from amplify.evaluation.statistics.alarm import (
     watch,
 )
 from amplify.evaluation.statistics.audits import AuditEstimate, estimate
-from amplify.overseers.judge import Reviewer
+from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.auditor import score_drawn
 from amplify.oversight.audits import LOOK, steps_before
 from amplify.records.record import DATA
