@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 from pydantic import Field
 from rich.console import RenderableType
 
@@ -207,6 +208,9 @@ def run_cell(study: Study, cell: Cell, report: Report) -> Results:
         results = report.measure(store, study.rounds)
         written = {"of": store.round(study.rounds).identity, "results": results}
         write_atomically(path / RESULT, json.dumps(written, indent=1) + "\n")
+    # The programs of a cell belong to its experiment, so no other cell finds them in memory. What
+    # equal ones need to be compiled again is on disk.
+    jax.clear_caches()
     return results
 
 
