@@ -19,6 +19,7 @@ from amplify.studies.alarm import (
     ORACLE,
     PENALTY,
     SEEMING,
+    Gold,
     Look,
     Run,
     budgets,
@@ -41,14 +42,15 @@ RISES = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 
 def made(golds, *, values=None, alarm=None, chosen=24, said="alarm", reviews=500) -> Run:
     looks = [
-        Look(step, gold, step / 8, value, 24, said if step == alarm else "quiet")
-        for step, gold, value in zip(STEPS, golds, values or golds, strict=True)
+        Look(step, step / 8, value, 24, said if step == alarm else "quiet")
+        for step, value in zip(STEPS, values or golds, strict=True)
     ]
+    path = [Gold(*at) for at in zip(STEPS, golds, strict=True)]
     curve = {
         "helped": {100: [Outcome(None, 90)], 800: [Outcome(alarm, reviews)]},
         "alone": {100: [Outcome(None, 90)], 800: [Outcome(None, 700)]},
     }
-    return Run(looks, chosen, reviews, curve, 60.0)
+    return Run(path, looks, chosen, reviews, curve, 60.0)
 
 
 def made_up(seeds: int = 4, **changes) -> dict[str, list[Run]]:
@@ -81,6 +83,7 @@ def test_criteria_are_met_where_runs_are_as_expected():
         ({SEEMING: made(FALLS, values=RISES, alarm=48)}, {5}),
         ({SEEMING: made(FALLS)}, {5}),  # audits fall, too
         ({SEEMING: made(RISES)}, {5}),  # gold rises, too
+        ({SEEMING: made((0.5, 0.6, 0.2, 0.3, 0.2, 0.1), values=RISES)}, {5}),  # falls by less
         ({FREE: made(FALLS, alarm=32, reviews=801)}, {6}),
     ],
 )
@@ -96,6 +99,11 @@ def test_an_alarm_is_late_once_gold_has_lost_one_even_if_it_recovers():
     assert not run.in_time(16)
     assert not run.in_time(None)
     assert made((0.5, 1.5, 0.6, 1.0, 1.0, -1.0)).in_time(32)
+
+
+def test_gold_that_is_won_back_was_lost():
+    assert made((0.5, 1.5, -0.5, 1.0, 1.0, 1.0)).lost == 2.0
+    assert made(RISES).lost == 0
 
 
 def test_detection_is_the_share_over_runs_and_draws():
@@ -156,16 +164,16 @@ RULES = AlarmRules()
 
 
 def test_more_reviews_find_a_fall_and_a_policy_that_does_not_fall_raises_no_alarm():
-    fell = outcomes(pools(FALL), RULES, 0, (20, 400))["helped"]
+    fell = outcomes(pools(FALL), 10, RULES, 0, (20, 400))["helped"]
     assert sum(one.alarm is not None for one in fell["20"]) < 15
     assert all(one.alarm is not None and one.alarm > 40 for one in fell["400"])
-    flat = outcomes(pools([1.0] * 10), RULES, 0, (400,))
+    flat = outcomes(pools([1.0] * 10), 10, RULES, 0, (400,))
     assert sum(one.alarm is not None for of in flat.values() for one in of["400"]) <= 4
 
 
 def test_a_run_costs_no_more_reviews_than_it_may():
     for golds in (FALL, [1.0] * 10):
-        found = outcomes(pools(golds), RULES, 0, (100, 400))
+        found = outcomes(pools(golds), 10, RULES, 0, (100, 400))
         for of in found.values():
             assert {*of} == {"100", "400"}
             assert all(one.reviews <= int(budget) for budget in of for one in of[budget])
@@ -176,16 +184,16 @@ def test_draws_are_those_of_the_seed_and_the_same_without_help():
     found = pools(FALL)
     other = [pool._replace(proxy=pool.proxy + np.sin(pool.value)) for pool in found]
     for one in (found, other):
-        assert replay(one, RULES, False, (3,)) == replay(found, RULES, False, (3,))
-    helped = [replay(found, RULES, True, (seed,)) for seed in range(8)]
-    assert helped == [replay(found, RULES, True, (seed,)) for seed in range(8)]
+        assert replay(one, 24, RULES, False, (3,)) == replay(found, 24, RULES, False, (3,))
+    helped = [replay(found, 24, RULES, True, (seed,)) for seed in range(8)]
+    assert helped == [replay(found, 24, RULES, True, (seed,)) for seed in range(8)]
     assert len({*helped}) > 1
 
 
 def test_numbers_of_reviews_that_an_audit_has_no_answers_for_are_left_out():
     assert per_look(800, 25) == 24
     few = pools(FALL, answers=60)
-    assert {*outcomes(few, RULES, 0, (100, 3200), 1)["alone"]} == {"100"}
+    assert {*outcomes(few, 10, RULES, 0, (100, 3200), 1)["alone"]} == {"100"}
 
 
 STUDY = """
@@ -228,6 +236,7 @@ def test_a_cell_holds_its_audits_beside_gold(ran):
     for cell in cells(study, ran):
         run = read(json.loads((cell.path / RESULT).read_text())["results"])
         assert [look.step for look in run.looks] == [8, 16, 20]
+        assert [at.step for at in run.golds] == [4, 8, 12, 16, 20]
         assert run.chosen in (8, 16, 20)
         assert run.reviews >= sum(look.reviews for look in run.looks[:1])
         assert budgets({cell.arm: [run]}) == [100]  # 64 answers are too few for more

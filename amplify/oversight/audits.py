@@ -18,6 +18,7 @@ from amplify.evaluation.statistics.alarm import (
     Look,
     Watch,
     best_look,
+    reviews_used,
     watch,
 )
 from amplify.evaluation.statistics.audits import (
@@ -48,7 +49,8 @@ class Audit:
     """How answers are drawn: all with the same probability, or with probabilities in proportion to
     the disagreement of the reward model's members."""
     budget: Count = 800
-    """Scores until the next restart, those of checks included."""
+    """Scores until the next restart, those of checks included. There are no more audits when the
+    next one might exceed it."""
     check_reviews: Annotated[int, Field(ge=2)] = 80
     """Answers of each of two policies that the judge scores if the value seems to have fallen."""
     checks: Count = 3
@@ -155,6 +157,20 @@ def decide(record: Record, rules: AlarmRules, since: int = 0) -> Watch:
         since: number of steps before the last restart.
     """
     return watch(*read_history(record, since), rules)
+
+
+def affords_look(record: Record, audit: Audit, since: int = 0) -> bool:
+    """Returns whether the budget suffices for another look.
+
+    The number of its reviews is random: four standard deviations are held in reserve.
+
+    Args:
+        record: of the round.
+        audit: has the budget.
+        since: number of steps before the last restart.
+    """
+    most = min(audit.reviews + 4 * audit.reviews**0.5, audit.answers)
+    return reviews_used(*read_history(record, since)) + most <= audit.budget
 
 
 def best_step(record: Record) -> int | None:

@@ -28,6 +28,7 @@ from amplify.oversight.audits import (
     CHECK,
     LOOK,
     Audit,
+    affords_look,
     best_step,
     decide,
     last_restart,
@@ -207,11 +208,14 @@ class RewardModelling:
         """Yields the phases of reinforcement learning with audits, see `Audit.on_alarm`."""
         audit, restarted, done = self.audit, 0, 0
         for attempt in range(1 + audit.restarts):
+            fell = False
             for steps in audit.segments(experiment.training.steps):
                 fresh, done = done == restarted, done + steps
                 yield self._reinforcement(
                     experiment, f"{REINFORCEMENT}_{done}", steps, continues=not fresh
                 )
+                if not affords_look(this.record, audit, restarted):
+                    continue
                 yield self._without_training(experiment, f"{LOOK}_{done}")
                 said = decide(this.record, audit.rules, restarted)
                 if said.status == "check":

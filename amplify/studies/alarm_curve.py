@@ -88,6 +88,7 @@ class Outcome(NamedTuple):
 
 def outcomes(
     pools: Sequence[Pool],
+    planned: int,
     rules: AlarmRules,
     seed: int,
     budgets: Sequence[int] = BUDGETS,
@@ -97,6 +98,7 @@ def outcomes(
 
     Args:
         pools: the audits of the run, in the order of their steps.
+        planned: audits of a run whose checks leave reviews for all of them.
         rules: of the alarm, whose budget and reviews in a check are replaced.
         seed: of the draws, which are the same with and without help.
         budgets: reviews in a run, at most.
@@ -109,12 +111,18 @@ def outcomes(
     budgets = [
         budget
         for budget in budgets
-        if per_look(budget, len(pools)) + rules_for(rules, budget).check_reviews <= answers
+        if per_look(budget, planned) + rules_for(rules, budget).check_reviews <= answers
     ]
     return {
         name: {
             str(budget): [
-                replay(pools, rules_for(rules, budget), helped, (seed, budget, repeat))
+                replay(
+                    pools,
+                    per_look(budget, planned),
+                    rules_for(rules, budget),
+                    helped,
+                    (seed, budget, repeat),
+                )
                 for repeat in range(repeats)
             ]
             for budget in budgets
@@ -140,18 +148,22 @@ def per_look(budget: int, looks: int) -> int:
 
 
 def replay(
-    pools: Sequence[Pool], rules: AlarmRules, helped: bool, seed: tuple[int, ...]
+    pools: Sequence[Pool],
+    reviews: int,
+    rules: AlarmRules,
+    helped: bool,
+    seed: tuple[int, ...],
 ) -> Outcome:
     """Watches a run until the alarm or its last step.
 
     Args:
         pools: the audits of the run, in the order of their steps.
+        reviews: in each look.
         rules: of the alarm.
         helped: whether the reward model helps to estimate values.
         seed: decides which answers are reviewed.
     """
     random = np.random.default_rng(seed)
-    reviews = per_look(rules.budget, len(pools))
     drawn = [random.permutation(len(pool.value)) for pool in pools]
     place = {pool.step: index for index, pool in enumerate(pools)}
 
@@ -166,6 +178,8 @@ def replay(
     looks: list[Look] = []
     checks: list[Check] = []
     for index, pool in enumerate(pools):
+        if reviews_used(looks, checks) + reviews > rules.budget:
+            break
         looks.append(Look(pool.step, float(pool.proxy.mean()), look(index)))
         said = watch(looks, checks, rules)
         if said.status == "check":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amplify.report.plots import FAINT, GRID, INK, STYLES
-from amplify.studies.alarm import FREE, ORACLE, PENALTY, SEEMING, Look, Run, budgets, detection
+from amplify.report.plots import FAINT, GRID, INK, STYLES, Style
+from amplify.studies.alarm import FREE, ORACLE, PENALTY, SEEMING, Run, budgets, detection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,23 +74,26 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
 def _arm(axes: "Axes", runs: Sequence[Run]) -> None:
     """Draws gold of each seed with its alarm, and means over seeds."""
     for run in runs:
-        steps = [look.step for look in run.looks]
-        golds = [look.gold for look in run.looks]
-        axes.plot(steps, golds, color=GOLD.colour, linewidth=0.7, alpha=0.35)
+        axes.plot(*zip(*run.golds, strict=True), color=GOLD.colour, linewidth=0.7, alpha=0.35)
         if run.alarm is not None:
             axes.plot([run.alarm], [run.gold_at(run.alarm)], "x", color=INK, markersize=5)
-    for style, of in ((PROXY, "proxy"), (AUDITED, "value"), (GOLD, "gold")):
-        steps, means = _means([run.looks for run in runs], of)
-        axes.plot(steps, means, color=style.colour, linewidth=1.7)
+    looks = [look for run in runs for look in run.looks]
+    lines: list[tuple[Style, list[tuple[int, float]]]] = [
+        (PROXY, [(look.step, look.proxy) for look in looks]),
+        (AUDITED, [(look.step, look.value) for look in looks if look.value is not None]),
+        (GOLD, [(at.step, at.gold) for run in runs for at in run.golds]),
+    ]
+    for style, points in lines:
+        axes.plot(*_means(points), color=style.colour, linewidth=1.7)
 
 
-def _means(looks: Sequence[Sequence[Look]], of: str) -> tuple[list[int], list[float]]:
-    """Means over seeds, at steps at which there are any."""
+def _means(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """Means over seeds, at all steps at which there is a value."""
     by_step: dict[int, list[float]] = {}
-    for look in (look for path in looks for look in path):
-        if (value := getattr(look, of)) is not None:
-            by_step.setdefault(look.step, []).append(value)
-    return [*by_step], [float(np.mean(values)) for values in by_step.values()]
+    for step, value in points:
+        by_step.setdefault(step, []).append(value)
+    steps = sorted(by_step)
+    return steps, [float(np.mean(by_step[step])) for step in steps]
 
 
 def _curve(axes: "Axes", runs: Mapping[str, Sequence[Run]]) -> None:

@@ -33,7 +33,7 @@ COLUMNS: Mapping[str, Callable[[Run], float]] = {
     "chosen": lambda run: run.chosen_gold,
     "its step": lambda run: float(run.chosen),
     "end": lambda run: run.end.gold,
-    "end proxy": lambda run: run.end.proxy,
+    "last proxy": lambda run: run.looks[-1].proxy,
     "peak - chosen": lambda run: run.peak.gold - run.chosen_gold,
     "chosen - end": lambda run: run.chosen_gold - run.end.gold,
     "reviews": lambda run: float(run.reviews),
@@ -142,11 +142,17 @@ def _differences(done: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     said = f", {np.mean(lost):.2f} sd lost on average" if lost else ""
     yield f"{FREE}: {len(alarms)} alarms in {len(done[FREE])} runs, {in_time} in time{said}"
     gains = [gain for run in done[SEEMING] if (gain := run.audited_gain()) is not None]
-    fall = over_seeds([run.peak.gold - run.end.gold for run in done[SEEMING]])
+    fall, lost = (
+        over_seeds(values)
+        for values in (
+            [run.peak.gold - run.end.gold for run in done[SEEMING]],
+            [run.lost for run in done[SEEMING]],
+        )
+    )
     if len(gains) >= FEWEST:
         yield (
             f"{SEEMING}: from gold's peak to the end, audits rise by {say(over_seeds(gains))} and"
-            f" gold falls by {say(fall)}"
+            f" gold falls by {say(fall)}, at its lowest by {say(lost)}"
         )
     yield f"Intervals are Student's, over seeds, of {100 * (1 - LEVEL):.0f} %."
 

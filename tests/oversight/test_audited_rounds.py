@@ -12,7 +12,7 @@ import pytest
 
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
-from amplify.evaluation.statistics.alarm import Watch
+from amplify.evaluation.statistics.alarm import Watch, reviews_used
 from amplify.evaluation.statistics.audits import draw, estimate
 from amplify.models.reward_model import RewardModel
 from amplify.oversight import reward_model
@@ -51,11 +51,15 @@ def rises(step: int) -> float:
 
 
 def phases_of(
-    on_alarm: str, value: Callable[[int], float], steps: int = 40, restarts: int = 1
+    on_alarm: str,
+    value: Callable[[int], float],
+    steps: int = 40,
+    restarts: int = 1,
+    budget: int = 800,
 ) -> tuple[list, dict]:
     """Runs through the phases of a round whose audits find these values, with a rising proxy."""
     experiment = read_audited()
-    audit = Audit(every=8, on_alarm=on_alarm, restarts=restarts)
+    audit = Audit(every=8, on_alarm=on_alarm, restarts=restarts, budget=budget)
     training = dataclasses.replace(experiment.training, steps=steps)
     experiment = dataclasses.replace(experiment, training=training)
     oversight = dataclasses.replace(experiment.oversight, audit=audit)
@@ -111,6 +115,17 @@ def test_every_segment_continues_the_one_before_it_and_is_audited():
     assert [phase.continues for phase in trained] == [False, True, True, True, True]
     assert trained[0].begins == (("assistant", "reference"),)
     assert not any(phase.begins for phase in trained[1:])
+
+
+def test_there_are_no_audits_beyond_the_budget_and_training_goes_on():
+    """A look has 24 reviews, the check 160. Another look may have 44."""
+    for budget, audited in ((323, 40), (324, 48)):
+        phases, record = phases_of("report", rises_and_falls, steps=48, budget=budget)
+        looks = [name for name in names(phases) if name.startswith("audit")]
+        assert looks[-1] == f"audit_{audited}"
+        assert "check_40" in names(phases)
+        assert "reinforcement_48" in names(phases)
+        assert reviews_used(*read_history(record)) <= budget
 
 
 def test_the_last_segment_may_be_shorter():
