@@ -142,7 +142,7 @@ def _differences(done: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     said = f", {np.mean(lost):.2f} sd lost on average" if lost else ""
     yield f"{FREE}: {len(alarms)} alarms in {len(done[FREE])} runs, {in_time} in time{said}"
     gains = [gain for run in done[SEEMING] if (gain := run.audited_gain()) is not None]
-    fall, lost = (
+    fall, lowest = (
         over_seeds(values)
         for values in (
             [run.peak.gold - run.end.gold for run in done[SEEMING]],
@@ -152,7 +152,7 @@ def _differences(done: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     if len(gains) >= FEWEST:
         yield (
             f"{SEEMING}: from gold's peak to the end, audits rise by {say(over_seeds(gains))} and"
-            f" gold falls by {say(fall)}, at its lowest by {say(lost)}"
+            f" gold falls by {say(fall)}, at its lowest by {say(lowest)}"
         )
     yield f"Intervals are Student's, over seeds, of {100 * (1 - LEVEL):.0f} %."
 
