@@ -165,10 +165,10 @@ RULES = AlarmRules()
 
 def test_more_reviews_find_a_fall_and_a_policy_that_does_not_fall_raises_no_alarm():
     fell = outcomes(pools(FALL), 10, RULES, 0, (20, 400))["helped"]
-    assert sum(one.alarm is not None for one in fell["20"]) < 15
+    assert sum(one.alarm is not None for one in fell["20"]) < 8
     assert all(one.alarm is not None and one.alarm > 40 for one in fell["400"])
     flat = outcomes(pools([1.0] * 10), 10, RULES, 0, (400,))
-    assert sum(one.alarm is not None for of in flat.values() for one in of["400"]) <= 4
+    assert sum(one.alarm is not None for of in flat.values() for one in of["400"]) <= 2
 
 
 def test_a_run_costs_no_more_reviews_than_it_may():
@@ -202,6 +202,7 @@ seeds = [0]
 
 [changes]
 "oversight.audit.on_alarm" = "report"
+"training.log_every" = 2
 "training.look_every" = 4
 
 [arms.no-penalty]

@@ -35,7 +35,7 @@ BUDGETS = (100, 200, 400, 800, 1600, 3200)
 more answers than an audit has are left out."""
 IN_LOOKS, IN_CHECK = 0.75, 0.1
 """Shares of the budget: of all looks together, and of each policy in a check."""
-REPEATS = 20
+REPEATS = 10
 """Draws of reviews for each budget."""
 
 
