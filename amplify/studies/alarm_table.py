@@ -32,6 +32,7 @@ COLUMNS: Mapping[str, Callable[[Run], float]] = {
     "at step": lambda run: float(run.peak.step),
     "chosen": lambda run: run.chosen_gold,
     "its step": lambda run: float(run.chosen),
+    "lowest": lambda run: min(at.gold for at in run.golds),
     "end": lambda run: run.end.gold,
     "last proxy": lambda run: run.looks[-1].proxy,
     "peak - chosen": lambda run: run.peak.gold - run.chosen_gold,
@@ -51,7 +52,7 @@ NOTES = (
     " the end.",
     f"alarm: the step at which it fires, and how much gold has been lost since its peak; in time:"
     f" after the peak, and before {LOST:g} sd is lost. decline: the value fell, and so did the"
-    " reward model's score.",
+    " reward model's score. audits rise: from gold's peak to the end, by means of three audits.",
     "An audit sees what its judge sees. A judge who goes by what seems right takes a policy that"
     " learns to seem right for a better one: its audits rise while gold falls, and no number of"
     " reviews raises the alarm.",
@@ -79,7 +80,7 @@ def table(runs: Runs) -> RenderableType:
 
 def _arm(arm: str, of: Mapping[int, Run], done: Sequence[Run]) -> Table:
     """All runs of an arm."""
-    names = ["seed", *COLUMNS, "alarm", "audits", "seconds"]
+    names = ["seed", *COLUMNS, "alarm", "audits rise", "seconds"]
     found = empty_table(f"{arm}: {TITLES[arm]}", names)
     for seed, run in of.items():
         values = [f"{get(run):.{DIGITS.get(name, 2)}f}" for name, get in COLUMNS.items()]
