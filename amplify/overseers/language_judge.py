@@ -97,7 +97,7 @@ class LanguageModelJudge:
         instruction = f"Reply with one line that begins with {CONCLUDE} and says {one_of}"
         said = self._ask(roles, prompts, keys, functools.partial(_read_name, names), instruction)
         obtained = np.array([name is not None for name in said]).reshape(keys.shape)
-        best = np.array([places[name or 0] for places, name in zip(order, said, strict=True)])
+        best = np.array([places[int(name or 0)] for places, name in zip(order, said, strict=True)])
         return Choices(
             jnp.asarray(best.reshape(keys.shape), jnp.int32),
             jnp.ones(keys.shape),
