@@ -1,5 +1,6 @@
 """People who compare two answers on the pages, from questions to the reward model's data."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -104,6 +105,55 @@ def test_whoever_sees_no_difference_or_does_not_look_prefers_either(config, seem
     person = Habits(config, "person-01")
     said = [review({"A or B?": seem}, person, page(item=str(n))).text for n in range(200)]
     assert 70 < said.count("A") < 130
+
+
+def test_the_best_of_several_answers_is_asked_for_by_name():
+    several = Reviewing(ESSAYS, 3)
+    context = several.draw_context(jax.random.key(0))
+    question = several.draw_question(jax.random.key(1), context, jnp.int32(1))
+    lines = format_tokens(several, np.asarray(question)).split("\n")
+    assert lines[0] == "Which answer is best?"
+    assert [line[:3] for line in lines[2:]] == ["A: ", "B: ", "C: "]
+    assert choices_of(several) == ("A", "B", "C")
+    two_equal = question.at[6:11].set(question[1:6])
+    all_equal = two_equal.at[11:].set(question[1:6])
+    found = several.is_primitive(jnp.stack([question, two_equal, all_equal]))
+    assert found.tolist() == [False, False, True]
+
+
+def test_one_answer_is_scored():
+    one = Reviewing(ESSAYS, 1)
+    context = one.draw_context(jax.random.key(0))
+    question = one.draw_question(jax.random.key(1), context, jnp.int32(1))
+    lines = format_tokens(one, np.asarray(question)).split("\n")
+    assert lines[0] == "How good is this answer, from 0 to 10?"
+    assert lines[2] == f"Answer: {format_tokens(ESSAYS, np.asarray(question[1:]))}"
+    assert choices_of(one) == tuple(str(score) for score in range(11))
+    assert int(read_answer(one, "10")[0]) == len(ESSAYS.vocabulary) + 10
+    assert not one.is_primitive(question)
+
+
+def test_whoever_looks_at_several_answers_chooses_the_one_that_seems_best():
+    person, three = Habits(CrowdConfig(), "person-01"), ["A", "B", "C"]
+    seen = Page(item="7", question="Which?", choices=three)
+    assert review({"Which?": (1.0, 3.0, 2.0)}, person, seen) == Action("submit", "B")
+    wrong = Habits(CrowdConfig(error_rate=1.0), "person-01")
+    items = [dataclasses.replace(seen, item=str(n)) for n in range(60)]
+    said = [review({"Which?": (1.0, 3.0, 2.0)}, wrong, page).text for page in items]
+    assert {*said} == {"A", "C"}
+    said = [review({"Which?": (3.0, 3.0, 2.0)}, person, page).text for page in items]
+    assert {*said} == {"A", "B"}
+
+
+@pytest.mark.parametrize(
+    ("seem", "score"), [(0.0, "5"), (1.0, "7"), (-1.6, "2"), (9.0, "10"), (-9.0, "0")]
+)
+def test_whoever_looks_at_one_answer_scores_it_by_how_good_it_seems(seem, score):
+    seen = Page(item="7", question="How good?", choices=[str(n) for n in range(11)])
+    person = Habits(CrowdConfig(), "person-01")
+    assert review({"How good?": (seem,)}, person, seen) == Action("submit", score)
+    wrong = Habits(CrowdConfig(error_rate=1.0), "person-01")
+    assert review({"How good?": (seem,)}, wrong, seen).text != score
 
 
 def test_impressions_are_found_by_the_text_on_the_page(tmp_path):
