@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
+from amplify.tasks.strategies import replay
 from amplify.trees.amplification import Parts, amplify
 from amplify.types import (
     OVERSEER,
@@ -26,7 +27,6 @@ from amplify.types import (
     Respond,
     StackedSteps,
     Step,
-    Strategy,
 )
 
 
@@ -96,25 +96,6 @@ def _parts_asked(
 
     jax.eval_shape(trace)
     return parts
-
-
-def replay(strategy: Strategy, answer_to: Callable[[int], Array]) -> tuple[list[Ask], Array]:
-    """Runs a strategy on given answers.
-
-    Args:
-        strategy: a strategy that has not started.
-        answer_to: maps the number of a step, from 0, to the answers to what it asks.
-
-    Returns:
-        Everything that the strategy asks, and its final answers.
-    """
-    asks: list[Ask] = []
-    try:
-        asks.append(next(strategy))
-        while True:
-            asks.append(strategy.send(answer_to(len(asks) - 1)))
-    except StopIteration as end:
-        return asks, end.value
 
 
 def unstack(tree: Interaction) -> Interaction:

@@ -14,10 +14,12 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
+from amplify.task_abilities import Reader
 from amplify.tasks.algorithmic.drawing import choose_nearest, random_order
+from amplify.tasks.strategies import check_answer
 from amplify.types import DONT_KNOW, Ask, Strategy
 
 
@@ -234,6 +236,28 @@ class Assignments:
         known &= self._is_value(result)
         answer = jnp.where(known[..., None], result, DONT_KNOW)
         return jnp.where(self._is_value(y)[..., None], y, answer)
+
+    def impression(
+        self,
+        reader: Reader,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:
+        """What a reader takes an answer to be worth; a computed variable takes three look-ups, and
+        those of the two that it is computed from.
+        """
+        return check_answer(self, reader, 1 / self.values, context, question, answer, key)
+
+    def draft(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        key: Key[Array, ""],
+    ) -> Int[Array, " answer_length"]:
+        """Draws any value."""
+        return 1 + self.variables + jax.random.randint(key, (1,), 0, self.values)
 
     def _ask(
         self,

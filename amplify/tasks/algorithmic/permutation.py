@@ -12,9 +12,11 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
+from amplify.task_abilities import Reader
+from amplify.tasks.strategies import check_answer
 from amplify.types import DONT_KNOW, Ask, Strategy
 
 ZERO = 1  # the token of a bit that is 0; that of 1 follows
@@ -141,6 +143,26 @@ class Permutation:
             self._question(z[..., 0], jnp.ones_like(k)), odd & (z[..., 0] != DONT_KNOW)
         )
         return jnp.where((odd & (z[..., 0] != DONT_KNOW))[..., None], last, z)
+
+    def impression(
+        self,
+        reader: Reader,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:
+        """What a reader takes an answer to be worth; to apply σ k times takes k look-ups."""
+        return check_answer(self, reader, 1 / self.symbols, context, question, answer, key)
+
+    def draft(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        key: Key[Array, ""],
+    ) -> Int[Array, " answer_length"]:
+        """Draws any symbol."""
+        return jax.random.randint(key, (1,), 1, self.symbols + 1)
 
     def _steps(self, question: Int[Array, "*b question_length"]) -> Int[Array, "*b"]:
         """The exponent k as a number."""
