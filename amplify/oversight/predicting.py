@@ -6,6 +6,7 @@ weight multiplies its loss; of weight 0, it was not obtained.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -45,13 +46,12 @@ class PredictChoices:
             jnp.logaddexp, [other - best for other in others], jnp.zeros_like(best)
         )
         split = _split(batch, best, number)
-        right = functools.reduce(jnp.logical_and, [best > other for other in others])
         margin = best - sum(others) / (number - 1)
         loss = _mean(split.weight * losses, split.trained)
         return loss, {
             "loss": loss,
             "accuracy_on_held_out_reviews": _mean(
-                right.astype(best.dtype), split.held_out, otherwise=1 / number
+                _is_highest(best, others), split.held_out, otherwise=1 / number
             ),
             "disagreement": jnp.mean(jnp.std(margin, axis=0)),
             "answered": split.reviewed,
@@ -140,6 +140,18 @@ def _split(
         held_out & reviewed,
         jnp.sum(reviewed[0]).astype(like.dtype),
     )
+
+
+def _is_highest(
+    best: Float[Array, "members rows questions"],
+    others: Sequence[Float[Array, "members rows questions"]],
+) -> Float[Array, "members rows questions"]:
+    """1 where a reward is the highest and 0 where it is not; where several are, as for equal
+    answers, the probability that one of them drawn by chance is this one.
+    """
+    equal = sum((best == other).astype(best.dtype) for other in others)
+    highest = functools.reduce(jnp.logical_and, [best >= other for other in others])
+    return jnp.where(highest, 1 / (1 + equal), 0.0)
 
 
 def _mean(values: Array, where: Array, otherwise: float = 0.0) -> Array:

@@ -81,6 +81,14 @@ def test_the_objective_is_the_softmax_over_candidates_on_the_folds_that_a_member
     assert metrics["answered"] == ROWS * QUESTIONS
 
 
+@pytest.mark.parametrize("number", [2, 4])
+def test_where_all_rewards_are_equal_the_accuracy_is_that_of_chance(number):
+    model, params, batch, _ = fitted(best_of(number), number)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    _, metrics = PredictChoices(model)(nothing, {}, batch)
+    assert metrics["accuracy_on_held_out_reviews"] == pytest.approx(1 / number)
+
+
 def test_the_objective_of_scores_is_the_squared_error_and_its_accuracy_the_share_of_ordered_pairs():
     model, params, batch, rewards = fitted(SCORED, 1)
     target = np.asarray(batch["target"], np.float64)
