@@ -78,7 +78,7 @@ PER_CONTEXT = 16
 """Questions about a context of assignments."""
 
 
-def permutation_transcripts(
+def transcripts(
     task: Task, problems: Problems, protocol: JudgeProtocol, knows: int | None = None
 ) -> Found:
     """Plays a protocol between an honest side and a liar, each on either side.
@@ -95,13 +95,13 @@ def permutation_transcripts(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _played(task: Task, protocol: JudgeProtocol, knows: int | None, problems: Problems) -> Found:
     contexts, questions = problems
-    keys = jax.random.split(jax.random.key(1), (2, *questions.shape[:2]))
+    keys = jax.random.split(jax.random.key(1), (3, *questions.shape[:2]))
     lies = plan_lies(task, contexts, questions, LEVELS, keys[0])
     liar, good = dishonest(task, contexts, lies), honest(task, contexts)
     if knows is not None:
         good = limited(
             task, contexts, questions, liar, lambda asked: task._steps(asked) <= knows,
-            LEVELS, keys[0],
+            LEVELS, keys[2],
         )  # fmt: skip
 
     def transcript(pro, con) -> Interaction:
@@ -134,7 +134,7 @@ def powers(console: Console) -> None:
     )  # fmt: skip
     for k in (2, 4, 8, 16, 32, 64):
         task, problems = permutation_problems(64, k, TRIALS)
-        run = functools.partial(permutation_transcripts, task, problems)
+        run = functools.partial(transcripts, task, problems)
         debated = run(Debate(task, 7))
         shown.add_row(
             f"{k}", f"{accuracy(run(Direct(task, 7, 16))):.3f}",
@@ -154,7 +154,7 @@ def assignments(console: Console) -> None:
     )  # fmt: skip
     for least, most in ((4, 4), (6, 6), (9, LEVELS)):
         task, problems = assignments_problems(64, 8, least, TRIALS // PER_CONTEXT, most=most)
-        run = functools.partial(permutation_transcripts, task, problems)
+        run = functools.partial(transcripts, task, problems)
         protocols = [
             Direct(task, LEVELS, 16),
             *(Consultancy(task, LEVELS, looks) for looks in (1, 4, 16)),
