@@ -318,6 +318,8 @@ def evaluate_held_out(
     evals = experiment.evals
     weights = load_weights(experiment, roles)
     copied = constant_measures.find(experiment, this)
+    own = getattr(experiment.oversight, "measure_held_out", None)
+    also = None if own is None else functools.partial(own, experiment, weights)
     items = []
     with (
         recording(this.path, "evals") as exchanges,
@@ -337,6 +339,7 @@ def evaluate_held_out(
                 skip=copied.names,
                 advance=advance,
                 place=experiment.mesh.here.row_sharding,
+                also=also,
             )
     items = copied.fill_in(items)
     return {

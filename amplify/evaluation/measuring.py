@@ -86,6 +86,21 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
     return right + found
 
 
+def all_measures(
+    task: Task, assistant: Assistant, overseer: OverseerKind, oversight: Any
+) -> tuple[Measure, ...]:
+    """Returns the measures of an experiment, and after them those that its oversight declares.
+
+    Args:
+        task: the task.
+        assistant: the model.
+        overseer: the overseer.
+        oversight: its `measures`, if it has any, need a task that knows the truth.
+    """
+    own = getattr(oversight, "measures", ()) if knows_truth(task) else ()
+    return (*measures_of(task, assistant, overseer), *own)
+
+
 def is_costly(overseer: OverseerKind) -> bool:
     """Returns whether answers of an overseer cost something.
 
@@ -131,6 +146,7 @@ def evaluate(
     skip: Collection[str] = (),
     advance: Callable[[int], Any] = lambda rows: None,
     place: Sharding | None = None,
+    also: Callable[[Problems], Mapping[str, Float[np.ndarray, "batch questions"]]] | None = None,
 ) -> list[Item]:
     """Takes the measures of all distinct questions of every problem.
 
@@ -148,6 +164,7 @@ def evaluate(
         skip: measures that are not taken because they are copied, see `constant_measures`.
         advance: called with the number of contexts evaluated, for a progress bar.
         place: sharding of the contexts; None: the default device.
+        also: takes further measures of the problems, with NaN where there is no value.
 
     Returns:
         The items, in the order of the problems and their questions.
@@ -165,6 +182,9 @@ def evaluate(
     scored = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
     record_calls(scored)
     scored |= _compared(task, scored)
+    further = {} if also is None else also(problems)
+    scored |= further
+    names += further
     if "amplified_answer" in scored:
         check_unanswered(overseer, scored["amplified_answer"])
     seeds, questions = jax.device_get((problems.seeds, problems.questions))

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from amplify.errors import AmplifyError
 from amplify.evaluation.measures import DEFAULT, Measure
-from amplify.evaluation.measuring import measures_of
+from amplify.evaluation.measuring import all_measures
 from amplify.evaluation.statistics import smallest_gain
 from amplify.evaluation.statistics.gate import spent_error_rate
 from amplify.overseers.human import Human, HumanReviewers, learner_of
@@ -258,7 +258,7 @@ class Experiment:
     @property
     def measures(self) -> tuple[Measure, ...]:
         """The measures of its evals, in the order in which they are shown."""
-        return measures_of(self.task, self.assistant, self.overseer)
+        return all_measures(self.task, self.assistant, self.overseer, self.oversight)
 
     @property
     def all_depths(self) -> list[int]:

@@ -9,7 +9,7 @@ only one of the two answers is argued for, at the same cost to the judge.
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
+from amplify.evaluation.measures import Measure
 from amplify.experiment.sections import Experiment
 from amplify.overseers.simulated import SimulatedConfig
 from amplify.oversight.amplification import trained_assistant
@@ -29,12 +30,13 @@ from amplify.protocols.rewards import zero_sum
 from amplify.protocols.sides import parts, sampling
 from amplify.records.round_folder import RoundFolder
 from amplify.runtime import calls
-from amplify.task_abilities import search_of, strategy_of
-from amplify.tasks.batching import fold_in
+from amplify.task_abilities import knows_truth, search_of, strategy_of
+from amplify.tasks.batching import fold_in, vmap_questions
 from amplify.tasks.problems import (
     CONTEXTS_PER_CHUNK,
     answer_keys,
     chunk_rows,
+    columns_in_chunks,
     draw_problems,
     map_in_chunks,
 )
@@ -47,6 +49,7 @@ from amplify.types import (
     Assistant,
     Interaction,
     Problems,
+    Roles,
     StackedSteps,
     Step,
     Task,
@@ -59,6 +62,22 @@ ARGUMENTS = "arguments"
 """What the phases are called, followed by the number of the iteration: arguments_2."""
 SAMPLED_TRANSCRIPTS = 50
 """Transcripts that a round's folder keeps."""
+
+
+JUDGED = Measure(
+    "judged",
+    "judge is right",
+    "Held-out questions to which the assistant, sampled twice, gives one right and one wrong"
+    " answer: whether the judge accepts the right one. An undecided verdict counts half.",
+    of="judge",
+)
+BOTH_WRONG = Measure(
+    "both_wrong",
+    "both wrong",
+    "Held-out questions to which the assistant, sampled twice, gives two wrong answers, so that no"
+    " verdict can be right.",
+    of="assistant",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +182,7 @@ class DebateOversight:
         problems = self._draw(phase, work)
         params = experiment.mesh.bring_here(load_assistant(experiment, work.roles))
         function = functools.partial(
-            _argue,
+            argue,
             experiment.task,
             experiment.assistant,
             self.rules(experiment.task),
@@ -193,6 +212,43 @@ class DebateOversight:
         said = f"What the winners said, by {self.protocol}."
         return Made(columns, trees, _count(found), said)
 
+    measures: ClassVar = (JUDGED, BOTH_WRONG)
+    """See `oversight.work.Oversight`."""
+
+    def measure_held_out(
+        self, experiment: Experiment, weights: Roles, problems: Problems
+    ) -> dict[str, Float[np.ndarray, "batch questions"]]:
+        """Lets the assistant argue about held-out questions, and compares with the truth.
+
+        Args:
+            experiment: the experiment.
+            weights: of the assistant.
+            problems: the held-out questions.
+
+        Returns:
+            The `measures`, with NaN where there is none.
+        """
+        task = experiment.task
+        if not knows_truth(task):
+            return {}
+
+        def measure(problems: Problems) -> dict[str, Array]:
+            found = argue(
+                task,
+                experiment.assistant,
+                self.rules(task),
+                (1, self.precommitment),
+                weights["assistant"],
+                jax.random.key(experiment.seed),
+                problems,
+            )
+            return _compare(task, problems, found)
+
+        place = experiment.mesh.here.row_sharding
+        measured = columns_in_chunks(measure, problems, place=place)
+        calls.count(calls.ASSISTANT, measured.pop("asked").sum())
+        return measured
+
     def _draw(self, phase: Phase, work: Work) -> Problems:
         """The round's problems in the first iteration, and as many others in each other one."""
         experiment, number = work.experiment, work.this.number
@@ -209,7 +265,7 @@ class DebateOversight:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _argue(
+def argue(
     task: Task,
     assistant: Assistant,
     rules: JudgeProtocol,
@@ -218,7 +274,23 @@ def _argue(
     root: Key[Array, ""],
     problems: Problems,
 ) -> dict[str, Any]:
-    """Plays the protocol about each question; all arrays returned have a leading axis of rows."""
+    """Plays a protocol about each question, with the assistant on both sides.
+
+    Args:
+        task: the task.
+        assistant: the model.
+        rules: the protocol.
+        options: number of statements to choose about each context; whether sides are bound.
+        params: of the assistant.
+        root: key from which, with the problems' seeds, everything is drawn.
+        problems: what is argued about.
+
+    Returns:
+        Arrays with a leading axis of rows. Of each row: "questions", "answers" and "weight", what
+        the assistant is to learn. Of each question: "transcripts", "agreed" (the sides gave the
+        same answer), "undecided", "pro_won", and the numbers of answers that were "asked" and
+        "looked" up.
+    """
     contexts, questions = problems.contexts, problems.questions
     statements, precommitment = options
     keys = answer_keys(root, problems.seeds, questions.shape[1])
@@ -250,6 +322,24 @@ def _argue(
         "pro_won": rewards > 0,
         "asked": asked,
         "looked": jnp.sum(looked.astype(jnp.int32), axis=-1),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compare(task: Task, problems: Problems, found: dict[str, Any]) -> dict[str, Array]:
+    """Compares verdicts with the truth, which nothing is trained on."""
+    verdicts, step = found["transcripts"]
+    is_right = vmap_questions(task.is_right)
+    pro, con = (
+        is_right(problems.contexts, problems.questions, step.sub.answer[:, :, side])
+        for side in range(len(SIDES))
+    )
+    accepted = is_right(problems.contexts, problems.questions, verdicts.answer)
+    value = jnp.where(found["undecided"], 0.5, accepted.astype(jnp.float32))
+    return {
+        JUDGED.name: jnp.where(pro != con, value, jnp.nan),
+        BOTH_WRONG.name: (~pro & ~con).astype(jnp.float32),
+        "asked": found["asked"],
     }
 
 

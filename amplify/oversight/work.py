@@ -43,11 +43,14 @@ class Oversight(Protocol):
     """A way to make training signals: a frozen dataclass whose fields are the keys of `[oversight]`
     in an experiment file.
 
-    Three more members are optional. `sub_answers`, "assistant" (the default) or "truth", says who
+    Five more members are optional. `sub_answers`, "assistant" (the default) or "truth", says who
     answers an overseer's sub-questions. `adapt_overseer(task, overseer)` receives the task and the
     overseer's section of the experiment file; it returns the section that this oversight needs, or
     raises ValueError if the two do not fit together. `check_sections(sections)` receives all
-    sections by name, and raises ValueError if the oversight does not fit them.
+    sections by name, and raises ValueError if the oversight does not fit them. `measures` declares
+    what evals measure beside `measuring.measures_of`, and `measure_held_out(experiment, weights,
+    problems)` returns their values: by name, an array with the axes `batch questions`, NaN where
+    there is no value.
     """
 
     def __hash__(self) -> int: ...

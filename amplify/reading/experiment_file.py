@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from amplify.errors import AmplifyError, first_line, prefix_errors
-from amplify.evaluation.measuring import measures_of
+from amplify.evaluation.measuring import all_measures
 from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Log, Questions
 from amplify.experiment.validation import (
     check_plain,
@@ -206,7 +206,9 @@ def parse_experiment(
         streams = chosen["training"].targets == "streaming"
         with _own_code(sources, "overseer", values["overseer.kind"]):
             check_overseer(chosen["overseer"], streams, f"{path}: {values['overseer.kind']}")
-    measures = measures_of(chosen["task"], chosen["assistant"], chosen["overseer"])
+    measures = all_measures(
+        *(chosen[key] for key in ("task", "assistant", "overseer", "oversight"))
+    )
     check_gate(measures, chosen["gate"], chosen["task"], path)
     for (name, key), where in reading.items():
         if isinstance(where, str) and where and (files := content.files_read(key, where)):

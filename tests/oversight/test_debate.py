@@ -10,9 +10,10 @@ from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
 from amplify.models.fact_transformer import FactTransformerConfig
-from amplify.oversight.debate import DebateOversight, _argue
+from amplify.oversight.debate import DebateOversight, argue
 from amplify.protocols.rewards import zero_sum_of_log
 from amplify.reading.experiment_file import read_experiment
+from amplify.records.round_folder import read_items
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.problems import draw_problems
@@ -31,7 +32,7 @@ def argued(protocol: str = "debate", problems=PROBLEMS, **options):
     rules = DebateOversight(protocol=protocol, **options).rules(TASK)
     bound = (STATEMENTS, options.get("precommitment", True))
     root = jax.random.key(0)
-    return jax.device_get(_argue(TASK, MODEL, rules, bound, PARAMS, root, problems))
+    return jax.device_get(argue(TASK, MODEL, rules, bound, PARAMS, root, problems))
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,11 @@ def test_a_round_records_what_the_judge_did(finished):
     rewards = [zero_sum_of_log(tree) for tree in logged]
     assert {*rewards} == {-1, 0, 1}
     assert this.record["verdict"]["measure"] == "alone"
+    items = read_items(this)
+    wrong, judged = items.column("both_wrong"), items.column("judged")
+    assert {*np.unique(wrong)} == {0, 1}
+    assert {*np.unique(judged[np.isfinite(judged)])} <= {0, 0.5, 1}
+    assert not np.isfinite(judged[wrong == 1]).any()  # no verdict can be right there
 
 
 @pytest.mark.slow
