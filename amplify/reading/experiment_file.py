@@ -206,9 +206,8 @@ def parse_experiment(
         streams = chosen["training"].targets == "streaming"
         with _own_code(sources, "overseer", values["overseer.kind"]):
             check_overseer(chosen["overseer"], streams, f"{path}: {values['overseer.kind']}")
-    measures = all_measures(
-        *(chosen[key] for key in ("task", "assistant", "overseer", "oversight"))
-    )
+    of = (chosen[key] for key in ("task", "assistant", "overseer", "oversight"))
+    measures = all_measures(*of)
     check_gate(measures, chosen["gate"], chosen["task"], path)
     for (name, key), where in reading.items():
         if isinstance(where, str) and where and (files := content.files_read(key, where)):
