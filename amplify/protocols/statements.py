@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int
 
 from amplify.runtime import calls
 from amplify.task_abilities import strategy_of
-from amplify.trees.scanning import replay
+from amplify.tasks.strategies import replay
 from amplify.types import Strategy, Task
 
 
