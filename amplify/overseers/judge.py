@@ -26,7 +26,7 @@ class JudgeConfig:
     """`[overseer]` of an experiment file."""
 
     looks: Annotated[int, Field(ge=0)] = 1000
-    """Parts of an answer that the judge checks."""
+    """Parts of an answer that the judge checks; of an algorithmic task, facts that it looks up."""
     credulity: Share = 1.0
     """How far it trusts what it has not checked: 1 takes for right whatever seems right."""
     attentive: bool = True

@@ -419,3 +419,33 @@ def test_a_round_learns_from_other_reviews(tmp_path, more, part, column, shown, 
     log = read_lines(this.phase("reviews").metrics)
     accuracy = [row["accuracy_on_held_out_reviews"] for row in log]
     assert np.mean(accuracy[-3:]) > chance + 0.1
+
+
+ALGORITHMIC = JUDGED_ESSAYS.replace(
+    JUDGED_ESSAYS[JUDGED_ESSAYS.index('kind = "essays"') : JUDGED_ESSAYS.index("[assistant]")],
+    'kind = "{}"\n{}\n\n',
+)
+ALGORITHMIC = ALGORITHMIC.replace(
+    "members = 2", 'members = 2\nnetwork = "policy"\nreads_context = true'
+).replace('measure = "beats_draft"\n', "")
+
+
+@pytest.mark.slow
+def test_a_round_learns_from_reviews_of_answers_that_are_right_or_wrong(tmp_path):
+    toml = ALGORITHMIC.format("permutation", "symbols = 6\nbits = 2")
+    folder = tiny_experiment(tmp_path / "tiny", toml)
+    main(["round", str(folder), "--n", "1"])
+    this = Store(folder).round(1)
+    assert this.complete
+    rows = list(dataset.read(this.phase("reviews").data))
+    answers = np.stack([row["answers"] for row in rows])
+    assert {*answers.ravel().tolist()} <= {*range(7)}
+    assert len({*answers.ravel().tolist()}) > 4
+    assert {"alone"} <= {*read_lines(this.evals)[0]}
+
+
+def test_tasks_with_right_answers_fit_reviews(tmp_path):
+    for kind, sizes in (("permutation", "symbols = 6"), ("assignments", "")):
+        folder = tiny_experiment(tmp_path / kind, ALGORITHMIC.format(kind, sizes))
+        experiment = read_experiment(folder / "experiment.toml")
+        assert [measure.name for measure in experiment.measures] == ["alone"]

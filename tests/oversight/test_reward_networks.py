@@ -54,6 +54,21 @@ def test_every_token_of_an_answer_counts_and_members_differ(kind):
         assert (before != after).all()
 
 
+@pytest.mark.parametrize("kind", ["language", "facts"])
+@pytest.mark.parametrize("reads", [False, True])
+def test_the_context_counts_only_for_a_reward_model_that_reads_it(kind, reads):
+    model, (questions, answers) = reward_model(kind), asked()
+    model = dataclasses.replace(
+        model, config=dataclasses.replace(model.config, reads_context=reads)
+    )
+    params = moved(model.init(jax.random.key(0)))
+    shape = (len(questions), TASK.facts, TASK.fact_length)
+    one, two = (jax.random.randint(jax.random.key(seed), shape, 1, 8) for seed in (3, 4))
+    rewards = jax.jit(model.rewards)
+    differ = rewards(params, one, questions, answers) != rewards(params, two, questions, answers)
+    assert (differ == reads).all()
+
+
 def test_the_reward_of_a_language_model_is_not_read_at_padding():
     """What an answer is worth does not depend on how long it could have been, nor on what stands
     after its end.
