@@ -60,6 +60,21 @@ def playing(side: str, respond: Respond) -> Respond:
     return answer
 
 
+def either(where: Bool[Array, "batch questions"], one: Respond, two: Respond) -> Respond:
+    """Returns a side that is `one` where a mask is True, and `two` elsewhere."""
+
+    def respond(
+        questions: Int[Array, "batch questions question_length"],
+        asked: Bool[Array, "batch questions"],
+        keys: Key[Array, "batch questions"],
+    ) -> Interaction:
+        both = (side(questions, asked, keys) for side in (one, two))
+        merged: Interaction = jax.tree.map(lambda *parts: select(where, *parts), *both)
+        return merged
+
+    return respond
+
+
 def answering(answers: Callable[[Array], Array]) -> Respond:
     """Returns a side that answers by a function of the questions.
 
@@ -106,10 +121,10 @@ def dishonest(task: Task, contexts: Contexts, lies: Lies) -> Respond:
     truth = vmap_questions(task.truth)
 
     def answers(asked: Array) -> Array:
-        said = truth(contexts, asked)
-        for question, answer in zip(lies.questions, lies.answers, strict=True):
-            said = select(same(question, asked), answer, said)
-        return said
+        lied = jax.vmap(lambda question: same(question, asked))(lies.questions)
+        first = jnp.argmax(lied, axis=0).astype(jnp.int32)
+        lie = pick(jnp.moveaxis(lies.answers, 0, 2), first)
+        return select(jnp.any(lied, axis=0), lie, truth(contexts, asked))
 
     return answering(answers)
 

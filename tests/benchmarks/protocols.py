@@ -20,7 +20,7 @@ from rich.table import Table
 from amplify.protocols import Consultancy, Debate, Direct
 from amplify.protocols.protocol import JudgeProtocol, play
 from amplify.protocols.rewards import zero_sum
-from amplify.protocols.sides import dishonest, honest, limited, parts, plan_lies
+from amplify.protocols.sides import Lies, dishonest, either, honest, limited, parts, plan_lies
 from amplify.protocols.statements import same
 from amplify.tasks.algorithmic.assignments import Assignments
 from amplify.tasks.algorithmic.permutation import Permutation
@@ -37,16 +37,17 @@ class Problems(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Verdicts: 1 for the honest side, -1 for the other."""
+    """What came of each problem."""
 
-    as_pro: np.ndarray  # where the honest side is pro
-    as_con: np.ndarray
-    turns: np.ndarray  # statements that `pro` made in the first of these
+    verdicts: np.ndarray  # 1 for the honest side, -1 for the other, 0: undecided
+    turns: np.ndarray  # statements that each side made
 
 
-def permutation_problems(symbols: int, k: int, trials: int, seed: int = 0) -> tuple[Task, Problems]:
+def permutation_problems(
+    symbols: int, k: int, trials: int, bits: int, seed: int = 0
+) -> tuple[Task, Problems]:
     """A question σ^k(x) about each of some random permutations."""
-    task = Permutation(symbols, max(2, k.bit_length()))
+    task = Permutation(symbols, bits)
     keys = jax.random.split(jax.random.key(seed), (2, trials))
     contexts = jax.vmap(task.draw_context)(keys[0])
     x = jax.vmap(lambda key: jax.random.randint(key, (1,), 1, symbols + 1))(keys[1])
@@ -89,27 +90,44 @@ def transcripts(
         protocol: the rules.
         knows: the largest k that the honest side knows about; None: it knows everything.
     """
-    return jax.device_get(_played(task, protocol, knows, problems))
+    both = jax.tree.map(lambda column: jnp.concatenate([column, column]), problems)
+    keys = jax.random.split(jax.random.key(1), (3, *both.questions.shape[:2]))
+    lies = _lies(task, both, keys[0])
+    return jax.device_get(_played(task, protocol, knows, both, lies, keys[1:]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _lies(task: Task, problems: Problems, keys: Array) -> Lies:
+    return plan_lies(task, *problems, LEVELS, keys)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _played(task: Task, protocol: JudgeProtocol, knows: int | None, problems: Problems) -> Found:
+def _played(
+    task: Task,
+    protocol: JudgeProtocol,
+    knows: int | None,
+    problems: Problems,
+    lies: Lies,
+    keys: Array,
+) -> Found:
     contexts, questions = problems
-    keys = jax.random.split(jax.random.key(1), (3, *questions.shape[:2]))
-    lies = plan_lies(task, contexts, questions, LEVELS, keys[0])
     liar, good = dishonest(task, contexts, lies), honest(task, contexts)
     if knows is not None:
         good = limited(
             task, contexts, questions, liar, lambda asked: task._steps(asked) <= knows,
-            LEVELS, keys[2],
+            LEVELS, keys[0],
         )  # fmt: skip
 
-    def transcript(pro, con) -> Interaction:
-        everywhere = jnp.ones(questions.shape[:2], bool)
-        return play(protocol, questions, everywhere, keys[1], parts(task, contexts, pro, con))
+    is_pro = jnp.broadcast_to(_halves(contexts)[:, None], questions.shape[:2])
+    people = parts(task, contexts, either(is_pro, good, liar), either(is_pro, liar, good))
+    everywhere = jnp.ones(questions.shape[:2], bool)
+    played = play(protocol, questions, everywhere, keys[1], people)
+    return Found(jnp.where(is_pro, 1.0, -1.0) * zero_sum(played), statements(protocol, played))
 
-    one, two = transcript(good, liar), transcript(liar, good)
-    return Found(zero_sum(one), -zero_sum(two), statements(protocol, one))
+
+def _halves(contexts: Array) -> Array:
+    """True in the first half of the problems."""
+    return jnp.arange(len(contexts)) < len(contexts) // 2
 
 
 def statements(protocol: JudgeProtocol, transcript: Interaction) -> Array:
@@ -124,7 +142,7 @@ def statements(protocol: JudgeProtocol, transcript: Interaction) -> Array:
 
 def accuracy(found: Found) -> float:
     """The share of right verdicts."""
-    return float(np.mean([(1 + found.as_pro) / 2, (1 + found.as_con) / 2]))
+    return float(np.mean((1 + found.verdicts) / 2))
 
 
 def powers(console: Console) -> None:
@@ -133,7 +151,7 @@ def powers(console: Console) -> None:
         "judge errs 10 %", title=f"permutation powering, 64 symbols, {TRIALS:,} problems, twice",
     )  # fmt: skip
     for k in (2, 4, 8, 16, 32, 64):
-        task, problems = permutation_problems(64, k, TRIALS)
+        task, problems = permutation_problems(64, k, TRIALS, bits=7)
         run = functools.partial(transcripts, task, problems)
         debated = run(Debate(task, 7))
         shown.add_row(
