@@ -46,14 +46,18 @@ class Found(NamedTuple):
 def permutation_problems(
     symbols: int, k: int, trials: int, bits: int, seed: int = 0
 ) -> tuple[Task, Problems]:
-    """A question σ^k(x) about each of some random permutations."""
+    """A question σ^k(x) about each of some random permutations that are one cycle, in which no
+    question comes up twice in a debate. If one does, a side that is bound by what it said may have
+    to contradict itself.
+    """
     task = Permutation(symbols, bits)
     keys = jax.random.split(jax.random.key(seed), (2, trials))
-    contexts = jax.vmap(task.draw_context)(keys[0])
+    cycle = jax.vmap(lambda key: 1 + jax.random.permutation(key, symbols))(keys[0])
+    contexts = jnp.stack([cycle, jnp.roll(cycle, -1, axis=1)], axis=-1)
     x = jax.vmap(lambda key: jax.random.randint(key, (1,), 1, symbols + 1))(keys[1])
-    bits = jnp.array([[1 + int(bit) for bit in f"{k:0{task.bits}b}"]])
+    digits = jnp.array([[1 + int(bit) for bit in f"{k:0{task.bits}b}"]])
     return task, Problems(
-        contexts, jnp.concatenate([x, jnp.repeat(bits, trials, 0)], axis=1)[:, None]
+        contexts, jnp.concatenate([x, jnp.repeat(digits, trials, 0)], axis=1)[:, None]
     )
 
 
