@@ -138,8 +138,9 @@ def plan_lies(
 ) -> Lies:
     """Chooses a false answer to each question, and a lie in each statement below that supports it.
 
-    In each statement, one answer is false, in a random place of those that support the claim. A
-    sub-question that can itself be decomposed is preferred, so the lie goes as deep as it can.
+    In each statement, one answer is false, in a random place of those that support the claim. Of
+    the sub-questions that can themselves be decomposed, those of the hardest class are preferred,
+    so the lie goes as deep as it can.
 
     Args:
         task: a task that knows the truth.
@@ -209,8 +210,10 @@ class _Liar(NamedTuple):
         draw = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (steps + steps * number,))))
         step_draw, draws = jnp.split(draw(keys), [steps], axis=-1)
         deep = ~self.task.is_primitive(found.question)
+        flat = found.question.reshape(len(found.question), -1, found.question.shape[-1])
+        hard = vmap_questions(self.task.class_of)(self.contexts, flat).reshape(deep.shape)
         score = 1 + draws + 2 * jnp.repeat(1 + step_draw, number, axis=-1)
-        score += jnp.where(deep, 8.0, 0.0)
+        score += jnp.where(deep, 8.0 * (1 + hard).astype(jnp.float32), 0.0)
         best = jnp.argmax(jnp.where(fits, score, 0.0), axis=-1).astype(jnp.int32)
         chosen: _Lie = jax.tree.map(lambda part: pick(part, best), found)
         return chosen._replace(found=jnp.any(fits, axis=-1))
