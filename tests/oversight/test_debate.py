@@ -10,7 +10,8 @@ from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
 from amplify.models.fact_transformer import FactTransformerConfig
-from amplify.oversight.debate import DebateOversight, argue
+from amplify.oversight.arguing import argue
+from amplify.oversight.debate import DebateOversight
 from amplify.protocols.rewards import zero_sum_of_log
 from amplify.reading.experiment_file import read_experiment
 from amplify.records.round_folder import read_items
