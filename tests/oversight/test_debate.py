@@ -49,7 +49,7 @@ def winners(found) -> list[set]:
         theirs = set()
         for column, answer in enumerate(answers):
             of = step.sub.answer[row, column]
-            if (of[0] == of[1]).all() or not (answer == of[:2]).all(-1).any():
+            if (of[0] == of[1]).all() or not answer.any() or not (answer == of[:2]).all(-1).any():
                 continue
             winner = 3 + int((answer == of[1]).all())
             for number in range(len(of)):
@@ -151,7 +151,7 @@ def test_a_round_records_what_the_judge_did(finished):
     rows = list(dataset.read(this.phase("arguments_1").data))
     assert sum(row["weight"].sum() for row in rows) == facts["trained_on"] > 0
     logged = read_lines(this.phase("arguments_1").interactions)
-    rewards = [zero_sum_of_log(tree) for tree in logged]
+    rewards = [zero_sum_of_log(tree, "?") for tree in logged]
     assert {*rewards} == {-1, 0, 1}
     assert this.record["verdict"]["measure"] == "alone"
     items = read_items(this)

@@ -12,7 +12,7 @@ from amplify import words
 from amplify.protocols import PROTOCOLS, Consultancy, Debate, Direct
 from amplify.protocols.protocol import FOR_PRO, LOOK, SIDES, as_strategy, play
 from amplify.protocols.rewards import candidate, zero_sum, zero_sum_of_log
-from amplify.protocols.sides import dishonest, honest, parts, plan_lies
+from amplify.protocols.sides import answering, dishonest, honest, parts, plan_lies
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.problems import draw_problems
 from amplify.trees.amplification import amplify
@@ -139,7 +139,11 @@ def check_rescores(protocol) -> None:
             log = words.describe_tree(
                 TASK, np.asarray(PROBLEMS.contexts[row]), flat, row, column, SIDES
             )
-            assert zero_sum_of_log(log) == zero_sum_of_log(log) == float(rewards[row, column])
+            assert (
+                zero_sum_of_log(log, "?")
+                == zero_sum_of_log(log, "?")
+                == float(rewards[row, column])
+            )
             assert {step["by"] for step in log["steps"]} <= {*SIDES, "environment"}
             assert {*log["steps"][0]} <= {"question", "answer", "by", "right", "steps"}
 
@@ -234,7 +238,7 @@ def test_broken_protocol_is_caught(check, broken):
 def test_a_log_that_does_not_begin_with_both_sides_is_rejected():
     log = {"answer": "1", "steps": [{"by": "pro", "answer": "1"}]}
     with pytest.raises(ValueError, match="begins with the answers of pro and con"):
-        zero_sum_of_log(log)
+        zero_sum_of_log(log, "?")
 
 
 def test_a_task_without_a_strategy_has_no_protocols():
@@ -244,3 +248,13 @@ def test_a_task_without_a_strategy_has_no_protocols():
 
     with pytest.raises(ValueError, match="Plain has no `strategy`"):
         Debate(Plain(4, 3), 2).decomposition  # noqa: B018
+
+
+def test_who_says_that_it_does_not_know_wins_nothing():
+    """Where nothing is decided, the accepted answer is "don't know", too."""
+    silent = answering(lambda questions: jnp.zeros((*questions.shape[:-1], 1), jnp.int32))
+    everywhere = jnp.ones(KEYS.shape, bool)
+    for protocol in (INSTANCES["debate"], INSTANCES["direct"]):
+        asked = parts(TASK, PROBLEMS.contexts, silent, honest(TASK, PROBLEMS.contexts))
+        tree = play(protocol, PROBLEMS.questions, everywhere, KEYS, asked)
+        assert (zero_sum(tree) <= 0).all()
