@@ -16,7 +16,8 @@ from amplify.types import DONT_KNOW, Interaction, StackedSteps
 
 def zero_sum(transcript: Interaction) -> Float[Array, "*b"]:
     """Rewards `pro` by the verdict: 1 if the judge accepts its answer, -1 if that of `con`, and 0
-    if it accepts neither, both sides gave the same answer, or the answer is "don't know". `con` earns the negative.
+    if it accepts neither, both sides gave the same answer, or the answer is "don't know". `con`
+    earns the negative.
 
     Args:
         transcript: of any protocol.
