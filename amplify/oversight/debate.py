@@ -232,7 +232,7 @@ class DebateOversight:
 
         place = experiment.mesh.here.row_sharding
         measured = columns_in_chunks(measure, problems, place=place)
-        calls.count(calls.ASSISTANT, measured.pop("asked").sum())
+        calls.count(calls.ASSISTANT, int(measured.pop("asked").sum()))
         return measured
 
     def _draw(self, phase: Phase, work: Work) -> Problems:
@@ -270,9 +270,9 @@ def _compare(task: Task, problems: Problems, found: dict[str, Any]) -> dict[str,
 
 def _count(found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Counts what a signal took in the ledger; returns facts for the record."""
-    calls.count(calls.ASSISTANT, found["asked"].sum())
-    calls.count(calls.ENVIRONMENT, found["looked"].sum())
-    calls.count(JUDGE, (~found["agreed"]).sum())
+    calls.count(calls.ASSISTANT, int(found["asked"].sum()))
+    calls.count(calls.ENVIRONMENT, int(found["looked"].sum()))
+    calls.count(JUDGE, int((~found["agreed"]).sum()))
     shares = ("agreed", "undecided", "pro_won")
     facts = {name: float(found[name].mean()) for name in shares}
     return {"arguments": facts | {"trained_on": int(found["weight"].sum())}}
