@@ -18,6 +18,7 @@ from rich.tree import Tree as RichTree
 from amplify import report, words
 from amplify.errors import AmplifyError
 from amplify.evaluation.answering import answer_alone
+from amplify.files.json_lines import read_lines
 from amplify.models.abilities import exporter_of
 from amplify.overseers.exchanges import replaying, replaying_with_server
 from amplify.oversight.draws import draw_held_out, draw_round
@@ -30,6 +31,9 @@ from amplify.task_abilities import knows_truth, search_of
 from amplify.training import dataset
 from amplify.trees.chunks import Amplified, chunk_size
 from amplify.types import Problems, Roles
+
+AMPLIFIED = "distillation/data"
+"""The stage whose trees can be recomputed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +71,8 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             set; at greater depths, sub-questions are decomposed too.
 
     Raises:
-        AmplifyError: if there is no such row, the signal was streamed, or the tree at depth 1 does
-            not have the answer in the data set.
+        AmplifyError: if there is no such row, the signal was streamed, the tree at depth 1 does
+            not have the answer in the data set, or there is none because nothing was amplified.
     """
     experiment = store.experiment
     if experiment.training.targets == "streaming":
@@ -78,6 +82,8 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
         )
     this = store.finished(number, "data")
     title = f"round {number}, row {row}, question {question}"
+    if AMPLIFIED not in this.record["stages"]:
+        return FoundTree(this, title, _stored_tree(this, row, question))
     asked = experiment.questions
     for name, value, count in (
         ("row", row, asked.contexts),
@@ -99,10 +105,10 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     problems = jax.tree.map(
         lambda column: column[start : start + size], draw_round(experiment, number)
     )
-    with (replaying if depth == 1 else replaying_with_server)(this.path, "distillation/data"):
+    with (replaying if depth == 1 else replaying_with_server)(this.path, AMPLIFIED):
         [chunk] = _amplify(store, weights, problems, depth, size)
-    with this.redo_hint("distillation/data"):
-        dataset.verify(this.main.data, this.record["stages"]["distillation/data"]["digest"])
+    with this.redo_hint(AMPLIFIED):
+        dataset.verify(this.main.data, this.record["stages"][AMPLIFIED]["digest"])
         stored = dataset.read(this.main.data)[row]["answers"][question]
     recomputed = np.asarray(chunk.answers)[row - start, question]
     if depth == 1 and not np.array_equal(recomputed, stored):
@@ -114,6 +120,24 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
     context = jax.device_get(problems.contexts)[row - start]
     tree = words.describe_tree(experiment.task, context, chunk.trees, row - start, question)
     return FoundTree(this, title, tree)
+
+
+def _stored_tree(this: RoundFolder, row: int, question: int) -> words.Tree:
+    """Returns a tree that a round stored, of oversight without trees that could be recomputed.
+
+    Raises:
+        AmplifyError: if it did not store this one.
+    """
+    path = this.main.interactions
+    stored = list(read_lines(path)) if path.exists() else []
+    places = {(tree.get("row"), tree.get("column")): tree for tree in stored}
+    if (row, question) in places:
+        return places[row, question]
+    some = ", ".join(f"--row {r} --question {q}" for r, q in [*places][:3] if r is not None)
+    raise AmplifyError(
+        f"{this.path}: no tree of row {row}, question {question}: this round's answers were not"
+        f" amplified, and it stored {f'only some trees, such as {some}' if some else 'none'}"
+    )
 
 
 def export_weights(store: Store, number: int | None, out: Path) -> int:

@@ -9,6 +9,7 @@ import pytest
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
+from amplify.inspection import training_tree
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.oversight.arguing import argue
 from amplify.oversight.debate import DebateOversight
@@ -159,6 +160,15 @@ def test_a_round_records_what_the_judge_did(finished):
     assert {*np.unique(wrong)} == {0, 1}
     assert {*np.unique(judged[np.isfinite(judged)])} <= {0, 0.5, 1}
     assert not np.isfinite(judged[wrong == 1]).any()  # no verdict can be right there
+
+
+@pytest.mark.slow
+def test_a_stored_transcript_is_shown_as_a_tree(finished):
+    store = Store(finished)
+    found = training_tree(store, 1, row=1, question=1, depth=1)
+    assert [step["by"] for step in found.tree["steps"][:2]] == ["pro", "con"]
+    with pytest.raises(AmplifyError, match=r"no tree of row 1, question 0.* --row 0 --question 0"):
+        training_tree(store, 1, row=1, question=0, depth=1)
 
 
 @pytest.mark.slow
