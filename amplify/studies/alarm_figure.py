@@ -1,13 +1,13 @@
 """The alarm study as a figure: gold and audits over steps in each arm, and the curve of reviews."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amplify.report.plots import FAINT, GRID, INK, STYLES, Style
+from amplify.report.plots import FAINT, INK, STYLES, Style
 from amplify.studies.alarm import FREE, ORACLE, PENALTY, SEEMING, Run, budgets, detection
+from amplify.studies.figures import as_png, begin, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,26 +30,22 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(11, 6.6), facecolor="white", dpi=180)
-    figure.text(0.03, 0.985, "Audits and their alarm", size=15, weight="bold", color=INK, va="top")
-    figure.text(
-        0.03, 0.935,
+    figure = begin(
+        "Audits and their alarm",
         "Gold, which no audit sees, and the audited value, in standard deviations of drafts, over"
         f" steps of reinforcement learning; {len(runs[FREE])} seeds.\nThin: gold of each seed."
         " Thick: means over seeds. Crosses: alarms.",
-        size=10, color=FAINT, va="top",
-    )  # fmt: skip
+    )
     panels = figure.subplots(2, 3)
     figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
     places = (panels[0][0], panels[0][1], panels[0][2], panels[1][0])
     for axes, arm in zip(places, (FREE, PENALTY, ORACLE, SEEMING), strict=True):
         _arm(axes, runs[arm])
-        _finish(axes, TITLES[arm], "step")
+        finish(axes, "step", TITLES[arm])
     _curve(panels[1][1], runs)
-    _finish(panels[1][1], "share of alarms, by reviews in a run", "reviews")
+    finish(panels[1][1], "reviews", "share of alarms, by reviews in a run")
     panels[1][2].axis("off")
     handles = [
         Line2D([], [], color=style.colour, linewidth=1.7, label=name)
@@ -66,9 +62,7 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     panels[1][2].legend(
         handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return as_png(figure)
 
 
 def _arm(axes: "Axes", runs: Sequence[Run]) -> None:
@@ -85,6 +79,7 @@ def _arm(axes: "Axes", runs: Sequence[Run]) -> None:
     ]
     for style, points in lines:
         axes.plot(*_means(points), color=style.colour, linewidth=1.7)
+    axes.axhline(0, color=FAINT, linewidth=0.7)
 
 
 def _means(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
@@ -109,12 +104,4 @@ def _curve(axes: "Axes", runs: Mapping[str, Sequence[Run]]) -> None:
     axes.set_xticks(shown, [f"{budget:,}" for budget in shown])
     axes.minorticks_off()
     axes.set_ylim(-0.03, 1.03)
-
-
-def _finish(axes: "Axes", title: str, label: str) -> None:
-    axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
-    axes.set_xlabel(label, size=8.5, color=FAINT, labelpad=2)
     axes.axhline(0, color=FAINT, linewidth=0.7)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.spines[:].set_visible(False)

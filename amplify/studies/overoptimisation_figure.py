@@ -2,14 +2,14 @@
 policy, by reinforcement learning and by best-of-n, with fits of Gao's form.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amplify.evaluation.statistics.scaling_laws import ScalingLaw, best_of_n_kl_bound
-from amplify.report.plots import FAINT, GRID, INK, STYLES
+from amplify.report.plots import FAINT, INK, STYLES
+from amplify.studies.figures import as_png, begin, finish
 from amplify.studies.overoptimisation import (
     ENSEMBLE,
     FITTED,
@@ -37,18 +37,14 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(11, 6.6), facecolor="white", dpi=180)
-    seeds = len(runs[FREE])
-    figure.text(0.03, 0.985, "Over-optimisation", size=15, weight="bold", color=INK, va="top")
-    figure.text(
-        0.03, 0.935,
+    figure = begin(
+        "Over-optimisation",
         "Gold and the reward (proxy), in standard deviations of the reference policy, against √KL"
-        f" from it, in √nats; {seeds} seeds.\nThin: each seed. Dotted: Gao's form, fitted.",
-        size=10, color=FAINT, va="top",
-    )  # fmt: skip
+        f" from it, in √nats; {len(runs[FREE])} seeds.\nThin: each seed. Dotted: Gao's form,"
+        " fitted.",
+    )
     panels = figure.subplots(2, 3)
     figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
     for axes, arm in zip(panels[0], (FREE, PENALTY, ENSEMBLE), strict=True):
@@ -69,9 +65,7 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     panels[1][2].legend(
         handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return as_png(figure)
 
 
 def _reinforcement(axes: "Axes", runs: Sequence[Run]) -> None:
@@ -126,10 +120,6 @@ def _note(axes: "Axes", shares: Sequence[str]) -> None:
 
 
 def _finish(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
-    axes.set_xlabel("√KL", size=8.5, color=FAINT, labelpad=2)
     axes.axhline(0, color=FAINT, linewidth=0.7)
     axes.set_xlim(left=0)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.spines[:].set_visible(False)
+    finish(axes, "√KL", title)

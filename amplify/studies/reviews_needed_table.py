@@ -1,6 +1,5 @@
 """The study of reviews needed as tables for the terminal, as rows for JSON, and as a figure."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from amplify.report.plots import FAINT, GRID, INK, STYLES
+from amplify.report.plots import FAINT, STYLES
+from amplify.studies.figures import as_png, begin, finish
 from amplify.studies.reviews_needed import (
     ARMS,
     AUDITED,
@@ -132,13 +132,9 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.6), facecolor="white", dpi=180)
-    figure.text(0.03, 0.975, "Reviews needed", size=15, weight="bold", color=INK, va="top")
     said = f"Gold, in standard deviations of drafts, by reviews; {len(runs[JUDGED])} seeds."
     said += " Thin: each seed."
-    figure.text(0.03, 0.905, said, size=10, color=FAINT, va="top")
+    figure = begin("Reviews needed", said, 7, 4.6)
     axes = figure.subplots()
     figure.subplots_adjust(0.07, 0.12, 0.98, 0.83)
     for style, (method, title) in zip(STYLES, TITLES.items(), strict=False):
@@ -150,14 +146,9 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     for target in TARGETS:
         axes.axhline(target, color=FAINT, linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlabel("reviews", size=8.5, color=FAINT, labelpad=2)
     axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=FAINT)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    axes.spines[:].set_visible(False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    finish(axes, "reviews")
+    return as_png(figure)
 
 
 def _lines(runs: Mapping[str, Sequence[Run]], method: str) -> list[tuple[list[float], list[float]]]:

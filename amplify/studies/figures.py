@@ -1,0 +1,50 @@
+"""What the figures of studies have in common."""
+
+import io
+from typing import TYPE_CHECKING
+
+from amplify.report.plots import FAINT, GRID, INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def begin(title: str, said: str, width: float = 11, height: float = 6.6) -> "Figure":
+    """Returns a figure with its title, and a paragraph below it.
+
+    Args:
+        title: in bold.
+        said: what is drawn.
+        width, height: in inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white", dpi=180)
+    top = 1 - 0.099 / height
+    figure.text(0.03, top, title, size=15, weight="bold", color=INK, va="top")
+    figure.text(0.03, top - 0.33 / height, said, size=10, color=FAINT, va="top")
+    return figure
+
+
+def finish(axes: "Axes", label: str, title: str = "") -> None:
+    """Gives a panel its labels, and the look of all other figures.
+
+    Args:
+        axes: the panel, after everything is drawn.
+        label: of the horizontal axis.
+        title: above it.
+    """
+    if title:
+        axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
+    axes.set_xlabel(label, size=8.5, color=FAINT, labelpad=2)
+    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    axes.spines[:].set_visible(False)
+
+
+def as_png(figure: "Figure") -> bytes:
+    """Returns the bytes of a PNG file, which are the same whenever it is drawn."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
