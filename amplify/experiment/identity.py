@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError, quote
-from amplify.experiment.sections import IDENTITY, Experiment, flatten_tables, upgrade_values
+from amplify.experiment.sections import IDENTITY, Experiment, upgrade_values
 from amplify.experiment.validation import quote_value
 
 CONTENT = (" (content)", ".source")
@@ -93,7 +93,7 @@ def _changed(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
 
 
 def _as_recorded(experiment: Experiment) -> dict[str, Any]:
-    return flatten_tables(json.loads(json.dumps(experiment.values)))
+    return upgrade_values(json.loads(json.dumps(experiment.values)))
 
 
 def _edited(key: str, record: Mapping[str, Any], experiment: Experiment) -> list[Path]:

@@ -33,6 +33,7 @@ ADDED_KEYS: dict[str, Any] = {
     "oversight.kind": "amplification",
     "evals.ask_during_training": False,
     "evals.seed": None,
+    "oversight.reward": "reward-model",
     "oversight.reward_model.reviews_as": "preferences",
     "oversight.reward_model.candidates": 2,
     "oversight.reward_model.confidence": False,

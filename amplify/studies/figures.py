@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def begin(title: str, said: str, width: float = 11, height: float = 6.6) -> "Figure":
+def begin(title: str, said: str, width: float = 11.0, height: float = 6.6) -> "Figure":
     """Returns a figure with its title, and a paragraph below it.
 
     Args:

@@ -134,7 +134,7 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
     """
     said = f"Gold, in standard deviations of drafts, by reviews; {len(runs[JUDGED])} seeds."
     said += " Thin: each seed."
-    figure = begin("Reviews needed", said, 7, 4.6)
+    figure = begin("Reviews needed", said, 7.0, 4.6)
     axes = figure.subplots()
     figure.subplots_adjust(0.07, 0.12, 0.98, 0.83)
     for style, (method, title) in zip(STYLES, TITLES.items(), strict=False):
