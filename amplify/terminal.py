@@ -42,18 +42,23 @@ def show_rounds(store: Any, json: bool) -> None:
     if json and not output.quiet:
         print(json_format.dumps(report.results(store), indent=1))
     elif not json:
-        output.print(report.rounds_table(store))
-    _warn([store.experiment.gate_warning(), stale_line(store.path)])
+        output.print(report.rounds_table(store), crop=False)  # a command stays whole
+    show_warnings([store])
 
 
-def _warn(lines: Sequence[str | None]) -> None:
-    """Prints each different warning once."""
+def show_warnings(stores: Sequence[Any]) -> None:
+    """Prints what is to be known about experiments whose rounds were run, each warning once.
+
+    Args:
+        stores: the experiments.
+    """
+    lines = [line for s in stores for line in (s.experiment.gate_warning(), stale_line(s.path))]
     for line in dict.fromkeys(filter(None, lines)):
         messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_comparison(stores: Sequence[Any], json: bool) -> None:
-    """Prints the comparison of experiments, or their results as JSON, then warnings.
+    """Prints the comparison of experiments, or their results as JSON.
 
     Args:
         stores: the experiments.
@@ -67,8 +72,7 @@ def show_comparison(stores: Sequence[Any], json: bool) -> None:
     if json and not output.quiet:
         print(json_format.dumps(report.compared(stores), indent=1))
     elif not json:
-        output.print(report.comparison(stores))
-    _warn([store.experiment.gate_warning() for store in stores])
+        output.print(report.comparison(stores), crop=False)
 
 
 def stale_line(experiment: Path) -> str | None:

@@ -154,7 +154,7 @@ def test_equal_phases_are_one_program(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("debates", "oversight.kind must be one of amplification, truth, direct, reward-model, or"),
+        ("debates", "oversight.kind must be one of amplification, truth, direct, reward-model,"),
         ("best_of.py:Best", "oversight.kind names Best, which "),
         ("best_of.py:Made", "which must be a frozen dataclass"),
     ],

@@ -13,7 +13,7 @@ from amplify.cli.arguments import Cluster, Folder, Json
 from amplify.cli.variants import read_seeds
 from amplify.errors import AmplifyError, command
 from amplify.launch import join_processes, launch, share_programs
-from amplify.terminal import messages, output, show_comparison, show_rounds
+from amplify.terminal import messages, output, show_comparison, show_rounds, show_warnings
 
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
@@ -161,6 +161,7 @@ def run_all(
         show_rounds(stores[0], json)
         return
     show_comparison(stores, json)
+    show_warnings(stores)
     if not json:
         figures = command("compare", *paths)
         output.print(Text.assemble("Figures: ", (figures, "bold")), soft_wrap=True)
