@@ -154,7 +154,7 @@ def test_a_round_records_what_the_judge_did(finished):
     logged = read_lines(this.phase("arguments_1").interactions)
     rewards = [zero_sum_of_log(tree, "?") for tree in logged]
     assert {*rewards} == {-1, 0, 1}
-    assert this.record["verdict"]["measure"] == "alone"
+    assert this.verdict["measure"] == "alone"
     items = read_items(this)
     wrong, judged = items.column("both_wrong"), items.column("judged")
     assert {*np.unique(wrong)} == {0, 1}
