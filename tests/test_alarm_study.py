@@ -223,7 +223,7 @@ seeming = ["drafts/checkpoint"]
 
 
 RAN = (FREE, ORACLE)
-"""Arms that tests run: the others differ in values only."""
+"""The arms that tests run; the others have other values of the same keys."""
 
 
 @pytest.fixture(scope="module")

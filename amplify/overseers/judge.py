@@ -15,7 +15,7 @@ from pydantic import Field
 
 from amplify.overseers.reviewers import Choices, draw_below
 from amplify.task_abilities import Impression, Reader, impression_of
-from amplify.tasks.batching import fold_in, vmap_questions
+from amplify.tasks.batching import fold_in, map_keys, vmap_questions
 from amplify.types import Roles, Scores, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -125,7 +125,7 @@ class Judge:
         tie_keys, error_keys = _split_each(keys, number + 2)[number:]
         seen = self.impressions(contexts, questions, candidates, keys)
         best, obtained = highest(seen, tie_keys)
-        errs = _each(lambda key: jax.random.bernoulli(key, self.config.errors), error_keys)
+        errs = map_keys(lambda key: jax.random.bernoulli(key, self.config.errors), error_keys)
         other = best + 1 + draw_below(fold_in(error_keys, 1), jnp.int32(number - 1))
         confidence = jnp.where(obtained, certainty(seen), 0.0)
         return Choices(jnp.where(errs, other % number, best), confidence, obtained)
@@ -141,7 +141,7 @@ class Judge:
         """Scores answers, with noise; see `Scorer`."""
         reading, noise = _split_each(keys, 2)
         value = self.impression(contexts, questions, candidates, reading)
-        value += self.config.noise * _each(jax.random.normal, noise)
+        value += self.config.noise * map_keys(jax.random.normal, noise)
         return Scores(value, jnp.ones(value.shape, bool))
 
 
@@ -182,13 +182,7 @@ def certainty(
     return (number * most - 1) / (number - 1)
 
 
-def _each(draw: Any, keys: Key[Array, "batch questions"]) -> Array:
-    drawn: Array = jax.vmap(jax.vmap(draw))(keys)
-    return drawn
-
-
 def _split_each(
     keys: Key[Array, "batch questions"], parts: int
 ) -> Key[Array, "parts batch questions"]:
-    split = jax.vmap(jax.vmap(lambda key: jax.random.split(key, parts)))(keys)
-    return jnp.moveaxis(split, -1, 0)
+    return jnp.moveaxis(map_keys(lambda key: jax.random.split(key, parts), keys), -1, 0)

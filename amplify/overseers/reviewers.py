@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from amplify.tasks.batching import map_keys
 from amplify.types import Roles, Scores
 
 
@@ -106,6 +107,6 @@ def draw_below(keys: Key[Array, "batch questions"], most: Int[Array, "..."]) -> 
         keys: consumed.
         most: the number, one for all keys or one for each; at least 1.
     """
-    uniform = jax.vmap(jax.vmap(jax.random.uniform))(keys)
+    uniform = map_keys(jax.random.uniform, keys)
     most = jnp.broadcast_to(most, uniform.shape)
     return jnp.minimum((uniform * most.astype(uniform.dtype)).astype(jnp.int32), most - 1)

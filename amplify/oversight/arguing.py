@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from amplify.protocols.protocol import SIDES, JudgeProtocol, play
 from amplify.protocols.rewards import zero_sum
 from amplify.protocols.sides import parts, sampling
-from amplify.tasks.batching import fold_in
+from amplify.tasks.batching import fold_in, map_keys
 from amplify.tasks.problems import answer_keys
 from amplify.trees.scanning import unstack
 from amplify.types import (
@@ -128,11 +128,8 @@ def _choose(
 ) -> dict[str, Float[Array, "..."] | Int[Array, "..."]]:
     """Draws some of the statements about each context that winners made."""
     batch, questions, steps = won.shape
-
-    def draw(key: Key[Array, ""]) -> Float[Array, " steps"]:
-        return jax.random.uniform(key, (steps,))
-
-    scores = jnp.where(won, 1 + jax.vmap(jax.vmap(draw))(keys), 0.0)
+    draws = map_keys(lambda key: jax.random.uniform(key, (steps,)), keys)
+    scores = jnp.where(won, 1 + draws, 0.0)
     count = min(statements, questions * steps)
     best, index = jax.lax.top_k(scores.reshape(batch, -1), count)
     best, index = (jnp.pad(part, ((0, 0), (0, statements - count))) for part in (best, index))

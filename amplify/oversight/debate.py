@@ -89,6 +89,9 @@ class DebateOversight:
     """Iterations in a round, each of `training.steps` steps, on arguments of the assistant that the
     one before trained."""
 
+    measures: ClassVar = (JUDGED, BOTH_WRONG)
+    """See `oversight.work.Oversight`."""
+
     def adapt_overseer(self, task: Task, overseer: Any) -> Any:
         """Returns the overseer's section as it is; the judge follows the same strategy.
 
@@ -197,9 +200,6 @@ class DebateOversight:
         }
         said = f"What the winners said, by {self.protocol}."
         return Made(columns, trees, _count(found), said)
-
-    measures: ClassVar = (JUDGED, BOTH_WRONG)
-    """See `oversight.work.Oversight`."""
 
     def measure_held_out(
         self, experiment: Experiment, weights: Roles, problems: Problems

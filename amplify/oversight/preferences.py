@@ -248,7 +248,7 @@ def facts_of(config: RewardModelConfig, reviewed: Reviewed) -> dict[str, Any]:
 def as_signal(
     config: RewardModelConfig, problems: Problems, samples: Samples, reviewed: Reviewed
 ) -> dict[str, np.ndarray]:
-    """Returns all columns of reviews, but `TARGET`.
+    """Returns the columns of reviews; of scores without `TARGET`, which needs those of all rounds.
 
     Args:
         config: says what is reviewed.

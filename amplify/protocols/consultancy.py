@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
 from amplify.protocols.protocol import (
@@ -23,7 +23,7 @@ from amplify.protocols.protocol import (
     Share,
 )
 from amplify.protocols.statements import Decomposition, Points, Statement, pick, same, select
-from amplify.tasks.batching import fold_in
+from amplify.tasks.batching import fold_in, map_keys
 from amplify.types import Ask, Task
 
 
@@ -113,12 +113,11 @@ class Consultancy:
         """
         primitive, other = points.asked & points.primitive, points.asked & ~points.primitive
         left = (self.turns - state.level).astype(jnp.float32)
-        stops = _uniform(fold_in(keys, 1)) * left < 1
+        stops = map_keys(jax.random.uniform, fold_in(keys, 1)) * left < 1
         stops = (stops & jnp.any(primitive, axis=-1)) | ~jnp.any(other, axis=-1)
         among = jnp.where(stops[..., None], primitive, other)
-        draws = jnp.stack(
-            [_uniform(fold_in(keys, 2 + step)) for step in range(among.shape[-1])], axis=-1
-        )
+        step_keys = [fold_in(keys, 2 + step) for step in range(among.shape[-1])]
+        draws = jnp.stack([map_keys(jax.random.uniform, one) for one in step_keys], axis=-1)
         return jnp.argmax(jnp.where(among, 1 + draws, 0.0), axis=-1).astype(jnp.int32)
 
     def _next(
@@ -143,7 +142,3 @@ class Consultancy:
             refuted=state.refuted | refuted,
             done=state.done | refuted | (checks >= self.looks),
         )
-
-
-def _uniform(keys: Key[Array, "*b"]) -> Float[Array, "*b"]:
-    return jax.vmap(jax.random.uniform)(keys.reshape(-1)).reshape(keys.shape)

@@ -17,7 +17,7 @@ from typing_extensions import Protocol, runtime_checkable
 
 from amplify.protocols.statements import same, select
 from amplify.runtime import calls
-from amplify.tasks.batching import fold_in
+from amplify.tasks.batching import fold_in, map_keys
 from amplify.types import (
     DONT_KNOW,
     OVERSEER,
@@ -40,7 +40,7 @@ UNDECIDED, FOR_PRO, FOR_CON = 0, 1, 2
 
 T = TypeVar("T")
 Asking = Generator[Ask, Int[Array, "*b answer_length"], T]
-"""Part of a strategy, which returns something else than an answer."""
+"""A generator that asks as a strategy does, and returns a `T` instead of an answer."""
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -202,13 +202,12 @@ def _accepted(
     """The answer that the judge accepts, which it sometimes does the wrong way around."""
     verdict = protocol.verdict(state)
     if protocol.errors:
-        draw = jax.vmap(lambda key: jax.random.bernoulli(key, protocol.errors))
-        errs = draw(fold_in(keys, 0).reshape(-1)).reshape(keys.shape)
+        errs = map_keys(lambda key: jax.random.bernoulli(key, protocol.errors), fold_in(keys, 0))
         wrong = jnp.where(verdict == FOR_PRO, FOR_CON, FOR_PRO)
         verdict = jnp.where(errs & (verdict != UNDECIDED), wrong, verdict)
     for_one = select(verdict == FOR_PRO, candidates.pro, candidates.con)
     nobody = jnp.full_like(for_one, DONT_KNOW)
-    # Sides that agree leave nothing to judge.
+    # If both sides give the same answer, there is nothing to decide.
     agree = same(candidates.pro, candidates.con)
     return select(agree, candidates.pro, select(verdict == UNDECIDED, nobody, for_one))
 

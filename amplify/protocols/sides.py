@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from amplify.protocols.protocol import CON, LOOK, PRO, SIDES
 from amplify.protocols.statements import Decomposition, pick, put, same, select
-from amplify.tasks.batching import fold_in, vmap_questions
+from amplify.tasks.batching import fold_in, map_keys, vmap_questions
 from amplify.trees.amplification import (
     assistant_with_memory,
     encode_given_contexts,
@@ -207,8 +207,8 @@ class _Liar(NamedTuple):
         fits = found.found & supports & jnp.any(found.result != DONT_KNOW, axis=-1)
         # Each step is equally likely, however many false answers it has.
         number = fits.shape[2] // steps
-        draw = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (steps + steps * number,))))
-        step_draw, draws = jnp.split(draw(keys), [steps], axis=-1)
+        uniform = map_keys(lambda key: jax.random.uniform(key, (steps + steps * number,)), keys)
+        step_draw, draws = jnp.split(uniform, [steps], axis=-1)
         deep = ~self.task.is_primitive(found.question)
         flat = found.question.reshape(len(found.question), -1, found.question.shape[-1])
         hard = vmap_questions(self.task.class_of)(self.contexts, flat).reshape(deep.shape)
@@ -307,9 +307,9 @@ def limited(
             disputed |= point.missing & known & ~same(answer, truth(contexts, point.question))
             unknown = put(unknown, point.place, ~known, point.missing)
             statement = decomposition.say(statement, point, answer, point.missing)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (decomposition.steps,)))(
-            fold_in(keys, level).reshape(-1)
-        ).reshape(unknown.shape)
+        draws = map_keys(
+            lambda key: jax.random.uniform(key, (decomposition.steps,)), fold_in(keys, level)
+        )
         chosen = jnp.argmax(jnp.where(unknown, 1 + draws, 0.0), axis=-1).astype(jnp.int32)
         suspects = jnp.any(unknown, axis=-1) & ~disputed
         suspected = pick(decomposition.points(statement).questions, chosen)
@@ -319,7 +319,7 @@ def limited(
         asked, going = carry
         found, suspects = suspect(asked, level)
         going &= suspects
-        # Where nothing is suspected, zeros, which no question consists of.
+        # Zeros, which are no question, stand where nothing is suspected.
         return (select(going, found, asked), going), select(going, found, jnp.zeros_like(found))
 
     _, suspected = jax.lax.scan(plan, (questions, everywhere), jnp.arange(levels))

@@ -77,7 +77,7 @@ class Decomposition:
         return found[0]
 
     def begin(self, question: Int[Array, "*b question_length"]) -> Statement:
-        """Returns a statement on a question that says nothing yet."""
+        """Returns a statement about a question, without any answers yet."""
         lead = question.shape[:-1]
         answers = jnp.zeros((*lead, self.steps, self.task.answer_length), jnp.int32)
         return Statement(question, answers, jnp.zeros(lead, jnp.int32))
@@ -134,7 +134,7 @@ class Decomposition:
 
 
 def stack(entry: Array, levels: int, lead: int) -> Array:
-    """Returns an entry once for each level.
+    """Repeats an entry along a new axis of levels.
 
     Args:
         entry: with leading axes of items.

@@ -7,7 +7,7 @@ import numpy as np
 
 from amplify.report.plots import FAINT, INK, STYLES, Style
 from amplify.studies.alarm import FREE, ORACLE, PENALTY, SEEMING, Run, budgets, detection
-from amplify.studies.figures import as_png, begin, finish
+from amplify.studies.figures import as_png, begin, finish, legend, six_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,15 +38,13 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
         f" steps of reinforcement learning; {len(runs[FREE])} seeds.\nThin: gold of each seed."
         " Thick: means over seeds. Crosses: alarms.",
     )
-    panels = figure.subplots(2, 3)
-    figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
+    panels = six_panels(figure)
     places = (panels[0][0], panels[0][1], panels[0][2], panels[1][0])
     for axes, arm in zip(places, (FREE, PENALTY, ORACLE, SEEMING), strict=True):
         _arm(axes, runs[arm])
         finish(axes, "step", TITLES[arm])
     _curve(panels[1][1], runs)
     finish(panels[1][1], "reviews", "share of alarms, by reviews in a run")
-    panels[1][2].axis("off")
     handles = [
         Line2D([], [], color=style.colour, linewidth=1.7, label=name)
         for style, name in (
@@ -59,9 +57,7 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
         Line2D([], [], color=PROXY.colour, marker="o", label="false alarm, penalty or gold"),
         Line2D([], [], color=FAINT, linestyle="--", label="without the reward model's help"),
     ]
-    panels[1][2].legend(
-        handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
-    )
+    legend(panels[1][2], handles)
     return as_png(figure)
 
 

@@ -1,13 +1,17 @@
 """What the figures of studies have in common."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from amplify.report.plots import FAINT, GRID, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 
 def begin(title: str, said: str, width: float = 11.0, height: float = 6.6) -> "Figure":
@@ -41,6 +45,19 @@ def finish(axes: "Axes", label: str, title: str = "") -> None:
     axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.spines[:].set_visible(False)
+
+
+def six_panels(figure: "Figure") -> np.ndarray:
+    """Returns the panels of a figure, in two rows of three."""
+    panels: np.ndarray = figure.subplots(2, 3)
+    figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
+    return panels
+
+
+def legend(axes: "Axes", handles: "Sequence[Line2D]") -> None:
+    """Shows the meaning of lines in place of a panel."""
+    axes.axis("off")
+    axes.legend(handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT)
 
 
 def as_png(figure: "Figure") -> bytes:

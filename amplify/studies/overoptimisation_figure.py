@@ -9,7 +9,7 @@ import numpy as np
 
 from amplify.evaluation.statistics.scaling_laws import ScalingLaw, best_of_n_kl_bound
 from amplify.report.plots import FAINT, INK, STYLES
-from amplify.studies.figures import as_png, begin, finish
+from amplify.studies.figures import as_png, begin, finish, legend, six_panels
 from amplify.studies.overoptimisation import (
     ENSEMBLE,
     FITTED,
@@ -45,15 +45,13 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
         f" from it, in √nats; {len(runs[FREE])} seeds.\nThin: each seed. Dotted: Gao's form,"
         " fitted.",
     )
-    panels = figure.subplots(2, 3)
-    figure.subplots_adjust(0.055, 0.075, 0.985, 0.81, wspace=0.16, hspace=0.42)
+    panels = six_panels(figure)
     for axes, arm in zip(panels[0], (FREE, PENALTY, ENSEMBLE), strict=True):
         _reinforcement(axes, runs[arm])
         _finish(axes, f"reinforcement, {TITLES[arm]}")
     for axes, arm in zip(panels[1], (FREE, ENSEMBLE), strict=False):
         _best_of_n(axes, runs[arm])
         _finish(axes, f"best-of-n, {TITLES[arm]}")
-    panels[1][2].axis("off")
     handles = [
         Line2D([], [], color=style.colour, linewidth=1.7, label=name)
         for style, name in ((GOLD, "gold"), (PROXY, "proxy"))
@@ -62,9 +60,7 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
         Line2D([], [], color=INK, linestyle=":", label="Gao's form"),
         Line2D([], [], color=FAINT, linestyle="--", label=f"fitted up to n = {FITTED}"),
     ]
-    panels[1][2].legend(
-        handles=handles, loc="upper left", frameon=False, fontsize=10, labelcolor=FAINT
-    )
+    legend(panels[1][2], handles)
     return as_png(figure)
 
 

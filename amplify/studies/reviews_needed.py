@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 def measure(store: Store, number: int) -> dict[str, Any]:
-    """Reads the training log of a cell, and its reviews; see `studies.study`.
+    """Reads gold along the training of a cell, and how many reviews it took; see `studies.study`.
 
     Args:
         store: the cell.

@@ -30,5 +30,18 @@ def fold_in(keys: Key[Array, "*b"], data: int | Int[Array, ""]) -> Key[Array, "*
         keys: the keys.
         data: folded into each key.
     """
-    folded = jax.vmap(lambda key: jax.random.fold_in(key, data))(keys.reshape(-1))
-    return folded.reshape(keys.shape)
+    return map_keys(lambda key: jax.random.fold_in(key, data), keys)
+
+
+def map_keys(draw: Callable[[Key[Array, ""]], Array], keys: Key[Array, "*b"]) -> Array:
+    """Applies a function of one key to a batch of them with any leading axes.
+
+    Args:
+        draw: takes a key.
+        keys: consumed, if `draw` does so.
+
+    Returns:
+        What it returned, with the axes of `keys` before its own.
+    """
+    drawn: Array = jax.vmap(draw)(keys.reshape(-1))
+    return drawn.reshape(*keys.shape, *drawn.shape[1:])
