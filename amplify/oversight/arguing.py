@@ -98,14 +98,15 @@ def sample_transcripts(task: Task, problems: Problems, transcripts: Any) -> list
     Args:
         task: the task.
         problems: what was argued about.
-        transcripts: from `argue`.
+        transcripts: from `argue`, of the first problems.
     """
-    verdicts, step = transcripts
+    verdicts, step = jax.device_get(transcripts)
     steps = StackedSteps(jax.tree.map(lambda leaf: np.moveaxis(leaf, 2, 0), step))
     trees = unstack(verdicts._replace(steps=steps))
     contexts = jax.device_get(problems.contexts)
     rows, per_context = verdicts.question.shape[:2]
-    places = [(row, row % per_context) for row in range(min(rows, SAMPLED_TRANSCRIPTS))]
+    shown = min(rows, len(contexts), SAMPLED_TRANSCRIPTS)  # a chunk may be padded
+    places = [(row, row % per_context) for row in range(shown)]
     return [
         {"row": row, "column": column}
         | describe_tree(task, contexts[row], trees, row, column, SIDES)

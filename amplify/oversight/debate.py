@@ -32,11 +32,8 @@ from amplify.runtime import calls
 from amplify.task_abilities import knows_truth, search_of, strategy_of
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import (
-    CONTEXTS_PER_CHUNK,
-    chunk_rows,
     columns_in_chunks,
     draw_problems,
-    map_in_chunks,
 )
 from amplify.training.phase import Phase, Trained
 from amplify.types import (
@@ -170,25 +167,27 @@ class DebateOversight:
         experiment = work.experiment
         problems = self._draw(phase, work)
         params = experiment.mesh.bring_here(load_assistant(experiment, work.roles))
-        function = functools.partial(
-            argue,
-            experiment.task,
-            experiment.assistant,
-            self.rules(experiment.task),
-            (self.statements, self.precommitment),
-            params,
-            jax.random.key(experiment.seed),
-        )
+        kept: list[Any] = []
+
+        def argue_about(chunk: Problems) -> dict[str, Array]:
+            found: dict[str, Any] = argue(
+                experiment.task,
+                experiment.assistant,
+                self.rules(experiment.task),
+                (self.statements, self.precommitment),
+                params,
+                jax.random.key(experiment.seed),
+                chunk,
+            )
+            transcripts = found.pop("transcripts")
+            if not kept:  # those of one chunk are enough, and they are large
+                kept.append(transcripts)
+            return found
+
         place = experiment.mesh.here.row_sharding
-        size = chunk_rows(len(problems.seeds), CONTEXTS_PER_CHUNK, place)
         with work.watch("arguing", len(problems.seeds)) as advance:
-            chunks = list(map_in_chunks(function, size, problems, advance=advance, place=place))
-        trees = sample_transcripts(experiment.task, problems, chunks[0]["transcripts"])
-        found = {
-            name: np.concatenate([chunk[name] for chunk in chunks])
-            for name in chunks[0]
-            if name != "transcripts"
-        }
+            found = columns_in_chunks(argue_about, problems, advance=advance, place=place)
+        trees = sample_transcripts(experiment.task, problems, kept[0])
         contexts, seeds = jax.device_get((problems.contexts, problems.seeds))
         columns = {
             "context": contexts,
