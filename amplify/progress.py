@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from amplify.evaluation import figures
+from amplify.runtime.device import working_seconds
 from amplify.runtime.progress import Advance, Watch
 
 PAUSE = 30.0
@@ -31,7 +32,7 @@ class Pace:
         total: int,
         done: int = 0,
         later: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = working_seconds,
     ) -> None:
         self.total, self.done = total, done
         self._later, self._clock = later, clock
@@ -39,7 +40,7 @@ class Pace:
         self._rate: float | None = None
 
     def advance(self, done: int, row: Mapping[str, Any] | None) -> None:
-        """Notes a report. The time before the first one is left out, for it was spent on compiling
+        """Notes a report. The time before the first one is left out, for it was spent on preparing
         too, unless the log says how long the steps took.
         """
         now = self._clock()

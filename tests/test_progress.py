@@ -7,6 +7,7 @@ from rich.console import Console
 
 from amplify import progress
 from amplify.progress import Pace
+from amplify.runtime import device
 
 ROW = {"step": 50, "loss": 0.12345, "seconds": 0.25}
 
@@ -21,7 +22,7 @@ class Clock:
 def test_time_left_leaves_out_what_passed_before_the_first_report():
     clock = Clock()
     pace = Pace(1000, clock=clock)
-    clock.now += 60  # compiling
+    clock.now += 60  # preparing
     pace.advance(100, None)
     assert pace.left is None
     assert pace.describe(100, None) == ""
@@ -44,6 +45,18 @@ def test_a_first_log_row_tells_the_pace_and_later_ones_count_what_was_measured_b
         "loss 0.1235, alone 75.0% (mean of classes), 200 steps/s, 8.0 s left,"
         " about 2 min for the round"
     )
+
+
+def test_time_left_leaves_out_what_is_spent_on_compiling_later(monkeypatch):
+    now, compiled = [100.0], [5.0]
+    monkeypatch.setattr(device.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(device, "compile_seconds", lambda: compiled[0])
+    pace = Pace(1000)
+    pace.advance(100, None)
+    now[0] += 70.0  # a look at held-out questions, whose program was compiled in 60 of them
+    compiled[0] += 60.0
+    pace.advance(100, None)
+    assert pace.left == pytest.approx(80)
 
 
 def test_without_a_terminal_a_log_row_is_a_line_and_other_work_only_now_and_then(monkeypatch):

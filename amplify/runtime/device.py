@@ -6,6 +6,7 @@ A round's record contains these values, so that figures from different machines 
 import functools
 import resource
 import sys
+import time
 
 import jax
 
@@ -63,6 +64,11 @@ def compile_seconds() -> float:
     This includes tracing, lowering, and loading compiled programs from the cache.
     """
     return _compile_clock()[0]
+
+
+def working_seconds() -> float:
+    """Returns the seconds of a monotonic clock that stands still while jax compiles."""
+    return time.monotonic() - compile_seconds()
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """The training loop: steps, log rows, evaluation during training, and checkpoints."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 
 from amplify.errors import AmplifyError
-from amplify.runtime.device import compile_seconds
+from amplify.runtime.device import working_seconds
 from amplify.runtime.progress import Advance
 from amplify.training.phase import Metrics, Schedule
 from amplify.training.step import ANSWERED, TrainState, split_counts
@@ -46,26 +45,21 @@ def train(
         AmplifyError: if the loss is not finite.
     """
     interval: list[Metrics] = []
-    began = _clock()
+    began = working_seconds()
     with jax.transfer_guard("disallow"):
         for number in range(steps_taken(state) + 1, schedule.steps + 1):
             state, metrics = step(state)
             interval.append(metrics)
             if number % schedule.log_every == 0 or number == schedule.steps:
                 jax.block_until_ready(interval)
-                log.append(_log_row(number, interval, max(_clock() - began, 0.0)))
+                log.append(_log_row(number, interval, max(working_seconds() - began, 0.0)))
                 if number % schedule.look_every == 0 or number == schedule.steps:
                     log[-1].update(evaluate(state))
-                taken, interval, began = len(interval), [], _clock()
+                taken, interval, began = len(interval), [], working_seconds()
                 advance(taken, log[-1])
             if number % schedule.checkpoint_every == 0 and number < schedule.steps:
                 save(state, log)
     return state
-
-
-def _clock() -> float:
-    """Seconds of this process, without those spent on compilation."""
-    return time.monotonic() - compile_seconds()
 
 
 def steps_taken(state: TrainState) -> int:
