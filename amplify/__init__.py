@@ -7,6 +7,8 @@ Read `amplify/round.py` first. `api` has what is imported from here.
 
 from typing import TYPE_CHECKING, Any
 
+from amplify.runtime import threads
+
 if TYPE_CHECKING:
     from amplify.api import (
         Answers,
@@ -31,6 +33,8 @@ __all__ = [
     "compare",
     "open",
 ]
+
+threads.reserve()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from amplify.evaluation import figures
-from amplify.runtime.device import working_seconds
 from amplify.runtime.progress import Advance, Watch
 
 PAUSE = 30.0
@@ -32,7 +31,7 @@ class Pace:
         total: int,
         done: int = 0,
         later: float | None = None,
-        clock: Callable[[], float] = working_seconds,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total, self.done = total, done
         self._later, self._clock = later, clock
@@ -76,6 +75,12 @@ class Pace:
         return ", ".join(said)
 
 
+def _working_clock() -> Callable[[], float]:
+    from amplify.runtime.device import working_seconds  # imports jax
+
+    return working_seconds
+
+
 def _measured(row: Mapping[str, Any]) -> list[str]:
     said = [f"loss {row['loss']:.4g}"] if "loss" in row else []
     alone = row.get("accuracy", {}).get("alone")
@@ -94,7 +99,7 @@ def lines(console: Console, prefix: str, later: Later) -> Watch:
 
     @contextlib.contextmanager
     def watch(what: str, total: int, done: int = 0, /) -> Iterator[Advance]:
-        pace, said = Pace(total, done, later()), time.monotonic()
+        pace, said = Pace(total, done, later(), _working_clock()), time.monotonic()
         if done:
             say(f"{what} resumes after {done:,} of {total:,}")
         say(f"{what}, {done:,} of {total:,}: {COMPILING}")
@@ -124,7 +129,7 @@ def bars(console: Console, prefix: str, later: Later) -> Watch:
             TimeElapsedColumn(),
             TextColumn("{task.fields[told]}"),
         )
-        pace = Pace(total, done, later())
+        pace = Pace(total, done, later(), _working_clock())
         if done:
             console.print(f"{prefix}: {what} resumes after {done:,} of {total:,}", highlight=False)
         with Progress(*columns, console=console, transient=True) as progress:

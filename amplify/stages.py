@@ -35,7 +35,7 @@ from amplify.oversight.work import WEIGHT, Made, Work, without_ones
 from amplify.records import constant_measures
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import Handle, RoundFolder
-from amplify.runtime import calls
+from amplify.runtime import calls, effort
 from amplify.runtime.calls import Call
 from amplify.runtime.progress import Watch
 from amplify.tasks.problems import SPLITS, chunk_rows
@@ -85,9 +85,14 @@ def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
         work: the round in progress: its folder, its parent and the latest checkpoints.
     """
     stage = f"{phase.name}/data"
-    with recording(work.this.path, stage) as exchanges, calls.counting(calls.SIGNAL) as asked:
+    with (
+        recording(work.this.path, stage) as exchanges,
+        calls.counting(calls.SIGNAL) as asked,
+        effort.Tally() as worked,
+    ):
         made: Made = work.experiment.oversight.signal(phase, work)
-    return _write_signal(phase, work, made) | _costs(exchanges, asked.calls(stage))
+    costs = _costs(exchanges, asked.calls(stage)) | effort.facts(worked.actions)
+    return _write_signal(phase, work, made) | costs
 
 
 def _costs(exchanges: Exchanges, asked: Iterable[Call]) -> dict[str, Any]:
@@ -137,7 +142,8 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
             like = mesh.place(abstract_state(phase))
             state = run(step, like, functools.partial(_first_state, phase, work), batches)
         facts = _describe_source(phase, work, state)
-    counted = calls.of_training(stage, read_lines(this.phase(phase.name).metrics))
+    log = read_lines(this.phase(phase.name).metrics)
+    counted = calls.of_training(stage, log)
     for role, trained in state.roles.items():
         checkpoint.save(this.phase(phase.name).checkpoint(role), trained)
     this.drop_training(phase.name)
@@ -149,6 +155,7 @@ def train_roles(phase: Phase, work: Work) -> dict[str, Any]:
         **describe_sharding(experiment, state),
         **facts,
         **_costs(exchanges, [*counted, *asked.calls(stage)]),
+        **effort.facts(effort.of_training(log)),
     }
 
 

@@ -14,7 +14,7 @@ from amplify.errors import AmplifyError
 from amplify.experiment import identity
 from amplify.experiment.sections import Experiment
 from amplify.files.locks import ProcessLock
-from amplify.reading.experiment_file import read_experiment, runs_own_code
+from amplify.reading.experiment_file import read_experiment, read_prices, runs_own_code
 from amplify.records import lineage
 from amplify.records.record import (
     ASSISTANT,
@@ -51,7 +51,8 @@ class Store:
             for this in rounds:
                 identity.check_unchanged(self.path, this.number, this.record, self.experiment)
         else:
-            self.experiment = recorded_experiment([this.record for this in rounds])
+            prices = read_prices(path / "experiment.toml")
+            self.experiment = recorded_experiment([this.record for this in rounds], prices)
         lineage.check_parents(path, {this.number: this.record for this in rounds})
 
     @property

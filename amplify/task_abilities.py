@@ -85,6 +85,13 @@ class Reader(NamedTuple):
     """Whether the reader notices what only the whole answer shows, such as repeats."""
 
 
+class Seen(NamedTuple):
+    """What a reader makes of an answer."""
+
+    worth: Float[Array, ""]  # what the reader takes it to be worth, in the unit of `gold_of`
+    looks: Int[Array, ""]  # number of parts that the reader checked
+
+
 Impression = Callable[
     [
         Reader,
@@ -93,10 +100,10 @@ Impression = Callable[
         Int[Array, " answer_length"],
         Key[Array, ""],
     ],
-    Float[Array, ""],
+    Seen,
 ]
 """Maps a reader, a context, a question about it, an answer and a key, which is consumed, to what
-the reader takes the answer to be worth.
+the reader makes of the answer.
 """
 
 Draft = Callable[
@@ -222,9 +229,21 @@ def impression_of(task: Task) -> Impression | None:
         task: may have a method `impression(reader, context, question, answer, key)`.
 
     Returns:
-        The method, in the unit of `gold_of`; None if the task does not simulate readers.
+        The method; None if the task does not simulate readers.
     """
     return getattr(task, "impression", None)
+
+
+def statements_of(task: Task) -> int:
+    """How many statements somebody reads who reads an answer: what reading it costs.
+
+    Args:
+        task: may have `statements`.
+
+    Returns:
+        The number; 1 if the task does not say.
+    """
+    return getattr(task, "statements", 1)
 
 
 def draft_of(task: Task) -> Draft | None:

@@ -267,7 +267,7 @@ def test_a_judge_who_rewards_every_answer_is_charged_for_it(ran):
     study, _ = running.open_study(ran)
     gold = Store(cells(study, ran)[ARMS.index(ORACLE)].path).round(1).record
     calls = {(row["stage"], row["part"]): row["calls"] for row in gold["ledger"]["calls"]}
-    assert calls["reinforcement_8/checkpoint", "judge"] == 8 * 8 * 4
+    assert calls["reinforcement_8/checkpoint", "judge, scores"] == 8 * 8 * 4
 
 
 def test_the_shipped_study_has_valid_cells_on_new_seeds(tmp_path):

@@ -51,7 +51,7 @@ def test_time_left_leaves_out_what_is_spent_on_compiling_later(monkeypatch):
     now, compiled = [100.0], [5.0]
     monkeypatch.setattr(device.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(device, "compile_seconds", lambda: compiled[0])
-    pace = Pace(1000)
+    pace = Pace(1000, clock=device.working_seconds)
     pace.advance(100, None)
     now[0] += 70.0  # a look at held-out questions, whose program was compiled in 60 of them
     compiled[0] += 60.0

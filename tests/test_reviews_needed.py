@@ -108,7 +108,7 @@ class Round:
         self.judged = judged
 
     def training_curve(self):
-        calls = {"calls/judge": 40} if self.judged else {}
+        calls = {"calls/judge, scores": 40} if self.judged else {}
         return [
             {"step": step, "accuracy": {"gold": {"essay": step / 10}}, **calls}
             for step in (4, 8, 12, 16)

@@ -210,6 +210,43 @@ class Log:
     """
 
 
+Seconds = Annotated[float, Field(ge=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prices:
+    """`[prices]`: seconds of a person's time for what simulated people do, see `runtime.effort`.
+
+    They are assumptions, by which methods of oversight are compared at equal human effort. Seconds
+    that real people spend on the pages are measured instead. Not part of the identity: rounds
+    record what was done, and reports apply the prices.
+    """
+
+    read: Seconds = 3.0
+    """Reading a statement of an answer, or a turn of a debate: 12 words at the 238 words a minute
+    of Brysbaert 2019, Journal of Memory and Language 109."""
+    look: Seconds = 20.0
+    """Looking up a fact, or checking a statement."""
+    ask: Seconds = 10.0
+    """Asking the assistant a sub-question, and reading its answer."""
+    comparison: Seconds = 5.0
+    """Choosing the best of several answers that were read, or the winner of a debate."""
+    score: Seconds = 5.0
+    """Deciding on a number for an answer that was read."""
+    answer: Seconds = 10.0
+    """Answering a question from the answers to its sub-questions, which are charged apart."""
+    demonstration: Seconds = 60.0
+    """Showing a learner how to answer one question, looks and asks included."""
+
+    def seconds(self, effort: Mapping[str, int]) -> float:
+        """Returns what actions cost.
+
+        Args:
+            effort: numbers by action, see `runtime.effort`.
+        """
+        return float(sum(getattr(self, action) * number for action, number in effort.items()))
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """An experiment: its sections, with the task, the models and the overseer built."""
@@ -227,6 +264,7 @@ class Experiment:
     gate: Gate
     mesh: Mesh = dataclasses.field(compare=False)
     log: Log = dataclasses.field(compare=False)
+    prices: Prices = dataclasses.field(compare=False)
     values: Mapping[str, Any] = dataclasses.field(compare=False)
     """Every key of the file with its value, defaults included: `{"training.steps": 1000, ...}`, and
     a digest of the contents for each key that names files.

@@ -69,6 +69,15 @@ def gives_answers(overseer: Any) -> bool:
     return getattr(overseer, "using", None) is not None
 
 
+def simulates_person(overseer: Any) -> bool:
+    """Whether an overseer stands for a person, so that what it does counts as human effort.
+
+    Args:
+        overseer: its `simulates_person` is True, or it has none.
+    """
+    return getattr(overseer, "simulates_person", False)
+
+
 def layout_of(model: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """The form in which a model trains on a data set's rows.
 

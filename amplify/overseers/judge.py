@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
 from amplify.overseers.reviewers import Choices, draw_below
-from amplify.task_abilities import Impression, Reader, impression_of
+from amplify.task_abilities import Impression, Reader, Seen, impression_of
 from amplify.tasks.batching import fold_in, map_keys, vmap_questions
 from amplify.types import Roles, Scores, Task
 
@@ -59,6 +59,7 @@ class Judge:
 
     traced = True
     replayable = True
+    simulates_person = True
     using: Any = None
     """It answers no questions."""
 
@@ -68,8 +69,8 @@ class Judge:
         questions: Int[Array, "batch questions question_length"],
         answers: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
-    ) -> Float[Array, "batch questions"]:
-        """What the judge takes answers to be worth, without noise.
+    ) -> Seen:
+        """What the judge makes of answers, without noise; of each, with the axes `batch questions`.
 
         Args:
             contexts: what the questions are about.
@@ -82,7 +83,7 @@ class Judge:
         impression: Impression | None = impression_of(self.task)
         assert impression is not None  # checked when the judge was built
 
-        def one(context: Array, question: Array, answer: Array, key: Array) -> Array:
+        def one(context: Array, question: Array, answer: Array, key: Array) -> Seen:
             return impression(reader, context, question, answer, key)
 
         return vmap_questions(one)(contexts, questions, answers, keys)
@@ -93,8 +94,9 @@ class Judge:
         questions: Int[Array, "batch questions question_length"],
         candidates: Int[Array, "batch questions candidates answer_length"],
         keys: Key[Array, "batch questions"],
-    ) -> Float[Array, "batch questions candidates"]:
-        """What the judge takes several answers to each question to be worth, before it errs.
+    ) -> Seen:
+        """What the judge makes of several answers to each question, before it errs; of each, with
+        the axes `batch questions candidates`.
 
         Args:
             contexts: what the questions are about.
@@ -108,7 +110,7 @@ class Judge:
             self.impression(contexts, questions, answer, key)
             for answer, key in zip(answers, parts[: len(answers)], strict=True)
         ]
-        return jnp.stack(seen, axis=-1)
+        return Seen(*(jnp.stack(part, axis=-1) for part in zip(*seen, strict=True)))
 
     def choose(
         self,
@@ -123,12 +125,13 @@ class Judge:
         """
         number = candidates.shape[2]
         tie_keys, error_keys = _split_each(keys, number + 2)[number:]
-        seen = self.impressions(contexts, questions, candidates, keys)
-        best, obtained = highest(seen, tie_keys)
+        worth, looks = self.impressions(contexts, questions, candidates, keys)
+        best, obtained = highest(worth, tie_keys)
         errs = map_keys(lambda key: jax.random.bernoulli(key, self.config.errors), error_keys)
         other = best + 1 + draw_below(fold_in(error_keys, 1), jnp.int32(number - 1))
-        confidence = jnp.where(obtained, certainty(seen), 0.0)
-        return Choices(jnp.where(errs, other % number, best), confidence, obtained)
+        confidence = jnp.where(obtained, certainty(worth), 0.0)
+        chosen = jnp.where(errs, other % number, best)
+        return Choices(chosen, confidence, obtained, jnp.sum(looks, axis=-1))
 
     def score(
         self,
@@ -140,9 +143,9 @@ class Judge:
     ) -> Scores:
         """Scores answers, with noise; see `Scorer`."""
         reading, noise = _split_each(keys, 2)
-        value = self.impression(contexts, questions, candidates, reading)
-        value += self.config.noise * map_keys(jax.random.normal, noise)
-        return Scores(value, jnp.ones(value.shape, bool))
+        worth, looks = self.impression(contexts, questions, candidates, reading)
+        value = worth + self.config.noise * map_keys(jax.random.normal, noise)
+        return Scores(value, jnp.ones(value.shape, bool), looks)
 
 
 def highest(

@@ -22,6 +22,7 @@ class Choices(NamedTuple):
     best: Int[Array, "batch questions"]  # its place among the candidates
     confidence: Float[Array, "batch questions"]  # 0: chosen by chance, 1: certain
     obtained: Bool[Array, "batch questions"]  # False: there is no choice, and both are meaningless
+    looks: Int[Array, "batch questions"] | int = 0  # parts of the answers that were checked
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ class Simulated:
 
     traced = True
     replayable = True
+    simulates_person = True
 
     def using(self, params: Any = None) -> Overseer:
         """The overseer, which has no parameters."""

@@ -5,7 +5,7 @@ the judge those that were drawn. See `audits`.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from amplify.evaluation.statistics.audits import (
     sampling_probabilities,
 )
 from amplify.experiment.sections import Experiment
-from amplify.models.reward_model import RewardModel
+from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.audits import CHECK, LOOK, Audit, policy_of, read_history, steps_before
 from amplify.oversight.preferences import count_reviews
@@ -36,6 +36,9 @@ from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import answer_keys, columns_in_chunks, draw_problems
 from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Problems, Roles, Task
+
+SCORES = RewardModelConfig(reviews_as="scores")
+"""What the judge says of an audit's answers, whatever the reward model learned from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +155,21 @@ class Auditor:
         """Lets the judge score the answers that were drawn; returns further columns."""
         shape = columns["proxy"].shape
         drawn = drawn.reshape(shape)
-        score, obtained = score_drawn(work.experiment, self.judge, work.roles, columns, drawn)
+        experiment = work.experiment
+        scored = score_drawn(experiment, self.judge, work.roles, columns, drawn)
         if drawn.any():
-            count_reviews(self.judge, obtained[drawn])
+            reviews = (scored.obtained[drawn], scored.looks[drawn])
+            count_reviews(self.judge, experiment.task, SCORES, *reviews)
         probability = probability.astype(np.float32).reshape(shape)
-        return {"score": score, "reviewed": obtained, "probability": probability}
+        return {"score": scored.value, "reviewed": scored.obtained, "probability": probability}
+
+
+class Scored(NamedTuple):
+    """A judge's scores of an audit's answers, all 0 where there is none."""
+
+    value: Float32[np.ndarray, "rows per_context"]
+    obtained: Int32[np.ndarray, "rows per_context"]
+    looks: Int32[np.ndarray, "rows per_context"]  # parts of the answer that were checked
 
 
 def score_drawn(
@@ -165,7 +178,7 @@ def score_drawn(
     roles: Mapping[str, Handle],
     columns: Mapping[str, np.ndarray],
     drawn: Bool[np.ndarray, "rows per_context"],
-) -> tuple[Float32[np.ndarray, "rows per_context"], Int32[np.ndarray, "rows per_context"]]:
+) -> Scored:
     """Lets a judge score some answers of an audit.
 
     A score depends on the answer, its problem and its place, and not on which others are drawn.
@@ -176,14 +189,12 @@ def score_drawn(
         roles: checkpoints, by role; read only if the judge is a model.
         columns: of the audit: problem_seed, context, questions and answers.
         drawn: which answers.
-
-    Returns:
-        The scores, 0 where none was obtained; and 1 where one was obtained, else 0.
     """
-    score, obtained = np.zeros(drawn.shape, np.float32), np.zeros(drawn.shape, np.int32)
+    score = np.zeros(drawn.shape, np.float32)
+    obtained, looks = np.zeros(drawn.shape, np.int32), np.zeros(drawn.shape, np.int32)
     row, column = np.nonzero(drawn)
     if not len(row):
-        return score, obtained
+        return Scored(score, obtained, looks)
     function = functools.partial(
         _score_compiled if judge.traced else _score,
         judge,
@@ -202,7 +213,8 @@ def score_drawn(
     )
     score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
     obtained[row, column] = found["obtained"][:, 0]
-    return score, obtained
+    looks[row, column] = found["looks"][:, 0]
+    return Scored(score, obtained, looks)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -244,7 +256,11 @@ def _score(
     keys = fold_in(answer_keys(root, seeds, per_context), 1)
     keys = keys[jnp.arange(len(column)), column][:, None]
     found = judge.score(roles, contexts, questions, answers, keys)
-    return {"value": found.value, "obtained": found.obtained & jnp.isfinite(found.value)}
+    return {
+        "value": found.value,
+        "obtained": found.obtained & jnp.isfinite(found.value),
+        "looks": jnp.broadcast_to(found.looks, found.value.shape),
+    }
 
 
 _score_compiled = jax.jit(_score, static_argnums=(0, 1))

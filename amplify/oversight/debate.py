@@ -28,7 +28,7 @@ from amplify.oversight.work import WEIGHT, Made, Work
 from amplify.protocols import PROTOCOLS
 from amplify.protocols.protocol import SIDES, JudgeProtocol
 from amplify.records.round_folder import RoundFolder
-from amplify.runtime import calls
+from amplify.runtime import calls, effort
 from amplify.task_abilities import knows_truth, search_of, strategy_of
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import (
@@ -271,7 +271,11 @@ def _count(found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Counts what a signal took in the ledger; returns facts for the record."""
     calls.count(calls.ASSISTANT, int(found["asked"].sum()))
     calls.count(calls.ENVIRONMENT, int(found["looked"].sum()))
-    calls.count(JUDGE, int((~found["agreed"]).sum()))
+    argued = ~found["agreed"]
+    calls.count(JUDGE, int(argued.sum()))
+    effort.count(effort.READ, int(found["asked"][argued].sum()))
+    effort.count(effort.LOOK, int(found["looked"].sum()))
+    effort.count(effort.COMPARISON, int(argued.sum()))
     shares = ("agreed", "undecided", "pro_won")
     facts = {name: float(found[name].mean()) for name in shares}
     return {"arguments": facts | {"trained_on": int(found["weight"].sum())}}

@@ -19,7 +19,7 @@ from amplify.overseers.learned import FIRST_DEMONSTRATIONS, Learned, Transcript
 from amplify.overseers.simulated import Simulated
 from amplify.oversight.make_data import ask_people
 from amplify.oversight.work import Work, draw_batch
-from amplify.runtime import calls
+from amplify.runtime import calls, effort
 from amplify.training.mesh import ONE_DEVICE, Mesh
 from amplify.training.phase import Metrics, RoleState, Source, Trained, Update
 from amplify.training.step import ANSWERED
@@ -305,7 +305,8 @@ class ImitationSource(Source):
             state, counts = demonstrate(
                 overseer, state, helper, contexts, questions, demonstrate_key
             )
-            asked = calls.as_metrics(counts)
+            worked = {effort.DEMONSTRATION: counts[calls.DEMONSTRATOR]}
+            asked = calls.as_metrics(counts) | effort.as_metrics(worked)
         params = live["overseer"].params
         state, update = next_batch(overseer, params, state, lesson_key, experiment.mesh)
         state = state if by_people else update_budget(overseer, state)

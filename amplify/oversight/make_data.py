@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from amplify import words
 from amplify.experiment.sections import Experiment
+from amplify.models.abilities import simulates_person
 from amplify.overseers.human import Human
 from amplify.overseers.language_model import check_unanswered
 from amplify.oversight.draws import draw_round
@@ -21,7 +22,7 @@ from amplify.oversight.people.collecting import Gathered, collect
 from amplify.oversight.people.questions import human
 from amplify.oversight.restore import load_weights
 from amplify.oversight.work import Made, Work
-from amplify.runtime import calls
+from amplify.runtime import calls, effort
 from amplify.runtime.progress import Watch
 from amplify.trees.chunks import Amplified, amplify_problems
 from amplify.types import FAILED, Problems, Roles
@@ -55,6 +56,9 @@ def amplified_answers(
     """
     with watch("amplifying", len(problems.seeds)) as advance:
         chunks = list(amplify_for(experiment, weights, problems, advance=advance))
+    if simulates_person(experiment.overseer):
+        for chunk in chunks:
+            effort.count_all(effort.of_answers(chunk.calls))
     answers = np.concatenate([chunk.answers for chunk in chunks])
     trees = sample_trees(experiment, problems, chunks[0])
     failed = check_unanswered(experiment.overseer, answers)

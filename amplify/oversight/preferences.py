@@ -16,13 +16,15 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
+from amplify.models.abilities import simulates_person
 from amplify.models.reward_model import FOLDS, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.predicting import CHOSEN, TARGET
 from amplify.oversight.restore import load_overseer
 from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
-from amplify.runtime import calls
+from amplify.runtime import calls, effort
+from amplify.task_abilities import statements_of
 from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import answer_keys, columns_in_chunks
 from amplify.training import dataset
@@ -33,7 +35,9 @@ SCORE = "score"
 REVIEWS = "reviews"
 """Name of the phase that trains the reward model on reviews; after a restart: `reviews_40`."""
 JUDGE = "judge"
-"""The part that compares, in the ledger; see `part_of`."""
+"""The part that compares two answers, in the ledger."""
+JUDGE_SCORES = f"{JUDGE}, scores"
+"""The same part where it scores answers."""
 
 DESCRIPTIONS = {
     "answers": (
@@ -158,7 +162,7 @@ def review_by_judge(
     place = experiment.mesh.here.row_sharding
     with work.watch("reviewing", len(problems.seeds)) as advance:
         found = columns_in_chunks(function, problems, samples.answers, advance=advance, place=place)
-    count_reviews(judge, found["obtained"], part_of(config))
+    count_reviews(judge, experiment.task, config, found["obtained"], found["looks"])
     said = f"Round {work.this.number}: a judge {does(config, 's')}."
     return Reviewed(found["value"], found["obtained"], found["weight"], {}, [], said)
 
@@ -175,30 +179,20 @@ def _review(
     if config.reviews_as == "scores":
         scores = judge.score(*asked, answers[:, :, 0], keys)
         value, sure = scores.value, jnp.ones(scores.value.shape)
-        obtained = scores.obtained & jnp.isfinite(value)
+        obtained, looks = scores.obtained & jnp.isfinite(value), scores.looks
     else:
         choices = judge.choose(*asked, answers, keys)
-        value, obtained = choices.best, choices.obtained
+        value, obtained, looks = choices.best, choices.obtained, choices.looks
         sure = choices.confidence if config.confidence else jnp.ones(value.shape)
     return {
         "value": jnp.where(obtained, value, jnp.zeros_like(value)),
         "obtained": obtained,
         "weight": jnp.where(obtained, sure, 0.0),
+        "looks": jnp.broadcast_to(looks, value.shape),
     }
 
 
 _review_compiled = jax.jit(_review, static_argnums=(0, 1))
-
-
-def part_of(config: RewardModelConfig) -> str:
-    """The name in the ledger of a judge's reviews of one kind, which have a price of their own.
-
-    Args:
-        config: says what is reviewed.
-    """
-    if config.reviews_as == "scores":
-        return f"{JUDGE}, scores"
-    return JUDGE if config.candidates == 2 else f"{JUDGE}, best of {config.candidates}"
 
 
 def does(config: RewardModelConfig, ending: str = "") -> str:
@@ -215,23 +209,43 @@ def does(config: RewardModelConfig, ending: str = "") -> str:
     return f"choose{ending} the best of {config.candidates} answers"
 
 
-def count_reviews(judge: Reviewer, obtained: Shaped[np.ndarray, "..."], part: str = JUDGE) -> None:
+def count_reviews(
+    judge: Reviewer,
+    task: Task,
+    config: RewardModelConfig,
+    obtained: Shaped[np.ndarray, "..."],
+    looks: Int[np.ndarray, "..."],
+) -> None:
     """Counts reviews in the ledger, and checks that enough were obtained. Of a language model, its
     prompts are counted instead, elsewhere.
 
     Args:
         judge: who reviewed.
+        task: whose answers were reviewed.
+        config: says what is reviewed.
         obtained: not 0 for each review that was obtained.
-        part: see `part_of`.
+        looks: what was checked for each review.
 
     Raises:
         AmplifyError: if the judge failed to review too often.
     """
     if judge.traced:
-        calls.count(part, obtained.size)
+        calls.count(_part_of(config), obtained.size)
+    if simulates_person(judge):
+        scored = config.reviews_as == "scores"
+        effort.count(effort.SCORE if scored else effort.COMPARISON, obtained.size)
+        effort.count(effort.READ, obtained.size * config.shown * statements_of(task))
+        effort.count(effort.LOOK, int(looks.sum()))
     check = getattr(judge, "check", None)
     if check is not None:
         check(int((obtained != 0).sum()), obtained.size)
+
+
+def _part_of(config: RewardModelConfig) -> str:
+    """The name in the ledger of a judge's reviews of one kind."""
+    if config.reviews_as == "scores":
+        return JUDGE_SCORES
+    return JUDGE if config.candidates == 2 else f"{JUDGE}, best of {config.candidates}"
 
 
 def facts_of(config: RewardModelConfig, reviewed: Reviewed) -> dict[str, Any]:

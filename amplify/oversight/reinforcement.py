@@ -19,14 +19,16 @@ from amplify.experiment.sections import Experiment
 from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
 from amplify.overseers.reviewers import Reviewer
-from amplify.oversight.preferences import JUDGE
+from amplify.oversight.preferences import JUDGE_SCORES
 from amplify.oversight.restore import load
 from amplify.oversight.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
+from amplify.runtime import effort
 from amplify.runtime.calls import ASSISTANT, metric
+from amplify.task_abilities import statements_of
 from amplify.training.phase import Metrics, RoleState, Source, Update
 from amplify.trees.amplification import contexts_for
-from amplify.types import Answers, Assistant, Roles
+from amplify.types import Answers, Assistant, Roles, Scores, Task
 
 REWARD_MODEL, REFERENCE = "reward_model", "reference"
 """Roles beside the assistant."""
@@ -185,7 +187,8 @@ class Rollouts(Source):
             reward = self.reward(frozen, state.normaliser, read, questions, answers)
         else:
             keys = jax.random.split(jax.random.fold_in(key, 2), questions.shape[:2])
-            reward = self.judge.score({}, contexts, questions, answers, keys).value
+            scored = self.judge.score({}, contexts, questions, answers, keys)
+            reward = scored.value
         log_ratio = log_prob - log_likelihood(
             assistant, frozen[REFERENCE], read, questions, answers
         )
@@ -203,9 +206,20 @@ class Rollouts(Source):
             metric(ASSISTANT): jnp.int32(reward.size),
         }
         if self.judge is not None:
-            measured[metric(JUDGE)] = jnp.int32(reward.size)
+            measured |= _effort_of_scores(self.experiment.task, scored)
         state = state._replace(beta=self.penalty.adapt(state.beta, kl, reward.size))
         return state, {ASSISTANT: Update(batch)}, measured
+
+
+def _effort_of_scores(task: Task, scored: Scores) -> Metrics:
+    """What it takes a simulated judge to score answers."""
+    number = jnp.int32(scored.value.size)
+    actions = {
+        effort.SCORE: number,
+        effort.READ: number * statements_of(task),
+        effort.LOOK: jnp.sum(jnp.asarray(scored.looks), dtype=jnp.int32),
+    }
+    return {metric(JUDGE_SCORES): number, **effort.as_metrics(actions)}
 
 
 def sample(

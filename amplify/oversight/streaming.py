@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.experiment.sections import Curriculum, Experiment
+from amplify.models.abilities import simulates_person
 from amplify.oversight import imitation
 from amplify.oversight.imitation import Demonstrations
 from amplify.oversight.make_data import amplify_for, sample_trees
 from amplify.oversight.work import Made, Work, draw_batch
-from amplify.runtime import calls
+from amplify.runtime import calls, effort
 from amplify.task_abilities import Sizes, sizes_of
 from amplify.training.phase import Metrics, RoleState, Source, Update
 from amplify.training.step import ASSISTANT_ANSWERS
@@ -67,6 +68,7 @@ class AmplifiedBatch(NamedTuple):
     stream: Stream
     assistant_answers: Int[Array, ""]  # sub-questions that the assistant answered for the overseer
     calls: Calls  # all answers, including those for demonstrations and the curriculum
+    effort: Calls  # actions that a simulated person took, by `runtime.effort`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,11 @@ class Streaming(Source):
             state = state._replace(demonstrations=imitation.update_budget(learner, demonstrations))
         batch = experiment.mesh.spread_rows(_draw(state.buffer, keys[2], training.batch))
         updates["assistant"] = Update(batch)
-        counts = {ASSISTANT_ANSWERS: done.assistant_answers, **calls.as_metrics(done.calls)}
+        counts = {
+            ASSISTANT_ANSWERS: done.assistant_answers,
+            **calls.as_metrics(done.calls),
+            **effort.as_metrics(done.effort),
+        }
         return state, updates, _metrics(experiment, state) | counts
 
     def carry(self, state: Stream) -> dict[str, PyTree[Array]]:
@@ -195,6 +201,9 @@ def _amplify(
     tree = respond(questions, everywhere, keys)
     counts = jax.tree.map(jnp.sum, count_calls(tree, everywhere))
     helped = counts[calls.ASSISTANT]
+    worked = effort.of_answers(counts) if simulates_person(overseer) else {}
+    if shown:
+        worked |= {effort.DEMONSTRATION: shown[calls.DEMONSTRATOR]}
     growth = state.growth
     sizes = sizes_of(task)
     if experiment.curriculum.start and sizes is not None:
@@ -208,6 +217,7 @@ def _amplify(
         Stream(demonstrations, _write(state.buffer, contexts, questions, tree), growth),
         helped,
         counts,
+        worked,
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from amplify.errors import AmplifyError, first_line, prefix_errors
 from amplify.evaluation.measuring import all_measures
-from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Log, Questions
+from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Log, Prices, Questions
 from amplify.experiment.validation import (
     check_plain,
     flatten,
@@ -42,7 +42,7 @@ SECTIONS = {
     "evals": Evals,
     "gate": Gate,
 }
-NOT_IDENTITY = {"mesh": Mesh, "log": Log}
+NOT_IDENTITY = {"mesh": Mesh, "log": Log, "prices": Prices}
 """Sections that are not part of an experiment's identity."""
 KINDS: dict[str, Mapping[str, type]] = {
     "task": TASKS,
@@ -81,6 +81,20 @@ def runs_own_code(path: Path) -> bool:
     table, _ = read_table(path)
     kinds = [subtable(table, name, path).get("kind") for name in KINDS]
     return any(map(is_own_code, kinds))
+
+
+def read_prices(path: Path) -> Prices:
+    """Reads the prices of an experiment file, without running any code.
+
+    Args:
+        path: the file.
+
+    Raises:
+        AmplifyError: naming the file, the key and what is allowed.
+    """
+    table, _ = read_table(path)
+    prices: Prices = read_section(Prices, subtable(table, "prices", path), "prices", path)
+    return prices
 
 
 def read_table(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], tuple[Path, ...]]:

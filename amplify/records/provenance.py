@@ -14,7 +14,7 @@ from typing import Any
 
 from amplify.experiment.sections import IDENTITY, Experiment
 from amplify.records.record import ASSISTANT
-from amplify.runtime import calls, device, processes
+from amplify.runtime import calls, device, effort, processes
 
 PACKAGES = (
     "amplify",
@@ -131,8 +131,9 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
         record: of a round whose stages are finished.
 
     Returns:
-        Under "ledger": sums over stages, with the seconds of the process that finished each stage,
-        and "calls" by stage, purpose and part, see `calls`.
+        Under "ledger": sums over stages, with the seconds of the process that finished each stage;
+        "effort", what people did or would have done for whoever is simulated, see `effort`; and
+        "calls" by stage, purpose and part, see `calls`.
     """
     stages = record["stages"].values()
 
@@ -153,6 +154,7 @@ def ledger(record: Mapping[str, Any]) -> dict[str, Any]:
             ),
             "seconds": round(total("seconds"), 3),
             "compile_seconds": round(total("compile_seconds"), 3),
+            "effort": effort.of_record(record),
             "calls": [call.as_row() for call in calls.of_record(record)],
         }
     }

@@ -22,18 +22,21 @@ class RecordedExperiment:
     task: RecordedTask
     measures: Sequence[Measure]
     values: Mapping[str, Any]
+    prices: Any
+    """What the experiment file says today: rounds do not record prices."""
 
 
-def recorded_experiment(records: Sequence[Mapping[str, Any]]) -> Any:
+def recorded_experiment(records: Sequence[Mapping[str, Any]], prices: Any) -> Any:
     """Reconstructs an experiment from the last of its records.
 
     Args:
         records: of the experiment's rounds, ascending.
+        prices: of people's work, `sections.Prices`.
 
     Returns:
         A RecordedExperiment, which stands in for `sections.Experiment` where only its values, its
-        measures and its task's classes are read.
+        measures, its prices and its task's classes are read.
     """
     last: Mapping[str, Any] = next((record for record in reversed(records) if record), {})
     task = RecordedTask(tuple(last.get("task", {}).get("classes", ())))
-    return RecordedExperiment(task, recorded_measures(last), last.get("experiment", {}))
+    return RecordedExperiment(task, recorded_measures(last), last.get("experiment", {}), prices)

@@ -4,16 +4,21 @@ All lines of a plot share one unit: the first in a list that every group has. Co
 all rounds so far, including those that were not promoted.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError
+from amplify.experiment.sections import Prices
 from amplify.files.json_lines import read_lines
 from amplify.records.record import CHECKPOINT, phases
 from amplify.report.groups import Group
 from amplify.report.results import Results, Round
+from amplify.runtime.effort import ACTIONS
 
-Cost = Callable[[Round], float]
+Cost = Callable[[Round, Prices], float]
+"""What a round cost, in some unit."""
+Unit = tuple[Cost, str, str]
+"""A cost, the title of its axis, and a note about it, which may be empty."""
 
 OVERSEERS = {
     "simulated": "the simulated overseer",
@@ -33,36 +38,53 @@ class Axis(NamedTuple):
 
 
 def effort(groups: Sequence[Group]) -> Axis | str:
-    """Returns human effort by round or, without people, what stands for it; or why there is none.
+    """Returns human work by round or, where there is none, what stands for it; or why there is no
+    such plot.
 
     Args:
         groups: the groups that are drawn.
     """
-    simulated = any(_value(group, "overseer.people") == "simulated" for group in groups)
-    people = "simulated people" if simulated else "people"
     who = list(dict.fromkeys(_overseer(group) for group in groups))
     asked = who[0] if len(who) == 1 else "the overseer"
     nobody = f"No people took part: these are answers by {asked}."
     if len(who) > 1:
         nobody = f"These are answers by each experiment's overseer: {', '.join(who)}."
-    found = _first(
-        groups,
-        [
-            (_entry("human_seconds"), f"time of {people}, in seconds", ""),
-            (_entry("human_answers"), f"answers by {people}", ""),
-            (
-                _entry("demonstrations"),
-                "demonstrations",
-                "Demonstrations are what would cost people's time.",
-            ),
-            (
-                _entry("overseer_answers"),
-                f"answers by {asked}",
-                nobody,
-            ),
-        ],
-    )
+    answers = f"answers by {asked}"
+    units = [*_human(groups), (_entry("overseer_answers"), answers, nobody)]
+    found = _first(groups, units)
     return found or "No plot against human effort: the rounds record no answers by an overseer."
+
+
+def _human(groups: Sequence[Group]) -> list[Unit]:
+    """The units of human work, the best one first."""
+    simulated = any(_value(group, "overseer.people") == "simulated" for group in groups)
+    people = "simulated people" if simulated else "people"
+    worked = any(_sums(found, _priced)[found.rounds[-1].number] for found in _members(groups))
+    measured = f"time of {people}, in seconds"
+    shown = "Demonstrations are what would cost people's time."
+    return [
+        (_work, "human work, in seconds", _prices(groups)) if worked else (_work, measured, ""),
+        (_entry("human_answers"), f"answers by {people}", ""),
+        (_entry("demonstrations"), "demonstrations", shown),
+    ]
+
+
+def _prices(groups: Sequence[Group]) -> str:
+    """Says where seconds of human work come from."""
+    found = list(_members(groups))
+    measured = any(_sums(one, _measured)[one.rounds[-1].number] for one in found)
+    real = "People's own time is measured" if measured else "No people took part"
+    prices = list(dict.fromkeys(one.store.experiment.prices for one in found))
+    if len(prices) > 1:
+        return f"{real}; what was simulated costs what each experiment's [prices] say."
+    used = {action for one in found for of in one.rounds for action in _actions(of)}
+    said = [f"{action} {vars(prices[0])[action]:g}" for action in ACTIONS if action in used]
+    return f"{real}; what was simulated is priced in seconds: {', '.join(said)} ([prices])."
+
+
+def _members(groups: Sequence[Group]) -> Iterator[Results]:
+    for group in groups:
+        yield from group.members
 
 
 def compute(groups: Sequence[Group]) -> Axis | str:
@@ -90,7 +112,7 @@ def compute(groups: Sequence[Group]) -> Axis | str:
     return found or "No plot against compute: the rounds record no training time."
 
 
-def _first(groups: Sequence[Group], units: Sequence[tuple[Cost, str, str]]) -> Axis | None:
+def _first(groups: Sequence[Group], units: Sequence[Unit]) -> Axis | None:
     for cost, title, note in units:
         lines = [_so_far(group, cost) for group in groups]
         if all(line and line[-1] > 0 for line in lines):
@@ -107,7 +129,7 @@ def _so_far(group: Group, cost: Cost) -> list[float]:
 def _sums(found: Results, cost: Cost) -> Mapping[int, float]:
     total, sums = 0.0, {}
     for round_ in found.rounds:
-        total += cost(round_)
+        total += cost(round_, found.store.experiment.prices)
         sums[round_.number] = total
     return sums
 
@@ -124,10 +146,27 @@ def _in_larger_units(axis: Axis) -> Axis:
 
 
 def _entry(key: str) -> Cost:
-    return lambda round_: float(round_.folder.record["ledger"].get(key) or 0)
+    return lambda round_, prices: float(round_.folder.record["ledger"].get(key) or 0)
 
 
-def _seconds(round_: Round) -> float:
+_measured = _entry("human_seconds")
+
+
+def _actions(round_: Round) -> dict[str, int]:
+    actions: dict[str, int] = round_.folder.record["ledger"].get("effort", {})
+    return actions
+
+
+def _priced(round_: Round, prices: Prices) -> float:
+    """Seconds of a person's time for what simulated people did."""
+    return prices.seconds(_actions(round_))
+
+
+def _work(round_: Round, prices: Prices) -> float:
+    return _measured(round_, prices) + _priced(round_, prices)
+
+
+def _seconds(round_: Round, prices: Prices) -> float:
     """Time of the stages that train, without compilation; round 0 trains nothing."""
     if not round_.number:
         return 0.0
@@ -141,7 +180,7 @@ def _seconds(round_: Round) -> float:
     )
 
 
-def _flops(round_: Round) -> float:
+def _flops(round_: Round, prices: Prices) -> float:
     """Operations that the training logs of all phases count; 0 if a model does not count them."""
     folder = round_.folder
     logs = [folder.phase(phase).metrics for phase in phases(folder.record)]

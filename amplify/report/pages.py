@@ -53,6 +53,8 @@ DEFINITIONS = {
     "verdict": "The gate's decision over all classes, on the select split. Other numbers come from"
     " the final split, which decides nothing.",
     "human time": "Time that people spent answering.",
+    "simulated human work": "Time that a person would have taken for what simulated people did, by"
+    " the prices of the experiment file.",
     "demonstrations": "Decomposed questions for the overseer to learn from.",
     "overseer answers": "Questions that the overseer answered: what the assistant is trained on.",
     "assistant answers": "Sub-questions that the assistant answered for the overseer.",
@@ -245,6 +247,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         evaluated=evaluated,
         evaluated_once=_evaluated_once(this, lineage),
         **_audits(this, metrics),
+        prices=store.experiment.prices,
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),

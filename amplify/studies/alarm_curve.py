@@ -72,7 +72,7 @@ def read_pools(store: Store, number: int) -> list[Pool]:
         table = {name: np.stack([row[name] for row in stored]) for name in columns}
         rows, per_context = table["proxy"].shape
         every = np.ones((rows, per_context), bool)
-        value, _ = score_drawn(experiment, judge, store.roles(this), table, every)
+        value = score_drawn(experiment, judge, store.roles(this), table, every).value
         contexts = np.repeat(np.arange(rows), per_context)
         proxy, scores = (one.ravel().astype(np.float64) for one in (table["proxy"], value))
         found.append(Pool(steps_before(phase), proxy, scores, contexts))

@@ -17,7 +17,7 @@ from amplify.evaluation.measures import GOLD
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.alarm import reviews_used
 from amplify.oversight.audits import best_step, read_history
-from amplify.oversight.preferences import JUDGE
+from amplify.oversight.preferences import JUDGE_SCORES
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.runtime.calls import METRIC
 from amplify.store import Store
@@ -56,7 +56,7 @@ def measure(store: Store, number: int) -> dict[str, Any]:
     golds = {row["step"]: mean_of(row, GOLD.name) for row in evaluated_rows(log)}
     scores, path = 0, []
     for row in log:
-        scores += row.get(f"{METRIC}{JUDGE}", 0)
+        scores += row.get(f"{METRIC}{JUDGE_SCORES}", 0)
         if (gold := golds.get(row["step"])) is not None:
             path.append((scores, gold))
     chosen = best_step(this.record) or max(golds, default=0)

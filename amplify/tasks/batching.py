@@ -1,12 +1,15 @@
 """Functions of one question, or one key, applied to batches of them."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jaxtyping import Array, Int, Key
 
+T = TypeVar("T")
 
-def vmap_questions(function: Callable[..., Array]) -> Callable[..., Array]:
+
+def vmap_questions(function: Callable[..., T]) -> Callable[..., T]:
     """Vmaps a function of one context and one question over all questions of all contexts.
 
     Args:
@@ -17,8 +20,9 @@ def vmap_questions(function: Callable[..., Array]) -> Callable[..., Array]:
         "batch questions".
     """
 
-    def of_context(context: Array, *columns: Array) -> Array:
-        return jax.vmap(lambda *items: function(context, *items))(*columns)
+    def of_context(context: Array, *columns: Array) -> T:
+        mapped: Callable[..., T] = jax.vmap(lambda *items: function(context, *items))
+        return mapped(*columns)
 
     return jax.vmap(of_context)
 

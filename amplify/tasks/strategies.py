@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
-from amplify.task_abilities import Reader, strategy_of
+from amplify.task_abilities import Reader, Seen, strategy_of
 from amplify.types import Ask, Strategy, Task
 
 
@@ -131,9 +131,9 @@ def check_answer(
     question: Int[Array, " question_length"],
     answer: Int[Array, " answer_length"],
     key: Key[Array, ""],
-) -> Float[Array, ""]:
-    """What a reader takes an answer to be worth who answers the question by the task's strategy and
-    compares: 1 if it is right, 0 if it is wrong.
+) -> Seen:
+    """What a reader makes of an answer who answers the question by the task's strategy and
+    compares: it is worth 1 if it is right, 0 if it is wrong.
 
     If there are too few look-ups to find out, any answer seems as good as another: from `guessed`,
     for a reader who trusts nothing, to 1.
@@ -149,4 +149,5 @@ def check_answer(
     """
     found = follow(task, context, question, reader.looks, key)
     right = jnp.all(answer == found.answer).astype(jnp.float32)
-    return jnp.where(found.known, right, reader.credulity + (1 - reader.credulity) * guessed)
+    unknown = reader.credulity + (1 - reader.credulity) * guessed
+    return Seen(jnp.where(found.known, right, unknown), found.looks)

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from amplify.models.abilities import trainable_of
-from amplify.runtime import calls, processes
+from amplify.runtime import calls, effort, processes
 from amplify.training.mesh import ONE_DEVICE, Mesh
 from amplify.training.phase import Metrics, Phase, RoleState, Trained, Update
 from amplify.types import Roles
@@ -302,7 +302,7 @@ def split_counts(metrics: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     counts = {
         name: value
         for name, value in metrics.items()
-        if name in COUNTS or name.startswith(calls.METRIC)
+        if name in COUNTS or name.startswith((calls.METRIC, effort.METRIC))
     }
     return counts, {name: value for name, value in metrics.items() if name not in counts}
 

@@ -295,7 +295,7 @@ def test_reviews_of_audits_are_in_the_ledger(audited):
     calls = {(row["stage"], row["part"]): row["calls"] for row in record["ledger"]["calls"]}
     for step in (8, 16, 20):
         facts = record["stages"][f"audit_{step}/data"]
-        assert calls[f"audit_{step}/data", "judge"] == facts["reviews"]
+        assert calls[f"audit_{step}/data", "judge, scores"] == facts["reviews"]
         assert calls[f"audit_{step}/data", "assistant"] == 64
 
 

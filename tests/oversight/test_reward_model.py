@@ -427,8 +427,8 @@ def test_a_judge_rewards_what_it_takes_each_answer_to_be_worth(tmp_path):
     batch, found = rollout(JudgeConfig(noise=0.0).build(task))
     parts = (batch["context"], batch["questions"], batch["answers"])
     np.testing.assert_allclose(batch["advantage"], whiten(gold(*parts)), atol=1e-4)
-    assert found["calls/judge"] == batch["advantage"].size
+    assert found["calls/judge, scores"] == batch["advantage"].size
     other, without = rollout(None)
     np.testing.assert_array_equal(batch["answers"], other["answers"])
     assert abs(float(found["reward"] - without["reward"])) > 1e-3
-    assert "calls/judge" not in without
+    assert "calls/judge, scores" not in without

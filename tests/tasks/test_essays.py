@@ -38,7 +38,7 @@ def gold(task: Essays, contexts, answers):
 
 def read(task: Essays, reader: Reader, contexts, answers, seed: int = 0):
     keys = jax.random.split(jax.random.key(seed), len(answers))
-    one = jax.jit(lambda *of: task.impression(reader, of[0], ASKED, of[1], of[2]))
+    one = jax.jit(lambda *of: task.impression(reader, of[0], ASKED, of[1], of[2]).worth)
     return jax.vmap(one)(contexts, answers, keys)
 
 

@@ -78,7 +78,7 @@ def test_a_reader_knows_what_it_could_check_and_the_rest_seems_as_it_trusts(task
         known = followed(task, looks, contexts, questions, keys).known
         impression = functools.partial(task.impression, Reader(looks, credulity, True))
         seems = [
-            np.asarray(vmap_questions(impression)(contexts, questions, answers, keys))
+            np.asarray(vmap_questions(impression)(contexts, questions, answers, keys).worth)
             for answers in (truth, wrong)
         ]
         by_chance = len({*np.asarray(truth).ravel().tolist()})  # all answers occur

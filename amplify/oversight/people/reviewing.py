@@ -107,11 +107,10 @@ def _prepare_crowd(
     experiment = work.experiment
     questions = put_up.questions[..., : experiment.task.question_length]
     judge = Judge(experiment.task, JudgeConfig())
-    seen = jax.device_get(
-        jax.jit(judge.impressions)(
-            put_up.contexts, questions, jnp.asarray(shown), review_keys(experiment, put_up)
-        )
+    made = jax.jit(judge.impressions)(
+        put_up.contexts, questions, jnp.asarray(shown), review_keys(experiment, put_up)
     )
+    seen = jax.device_get(made.worth)
     tokens = jax.device_get(put_up.questions)
     write_impressions(
         work.this.path.parent,

@@ -14,10 +14,10 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Reader
+from amplify.task_abilities import Reader, Seen
 from amplify.tasks.algorithmic.drawing import choose_nearest, random_order
 from amplify.tasks.strategies import check_answer
 from amplify.types import DONT_KNOW, Ask, Strategy
@@ -244,8 +244,8 @@ class Assignments:
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
         key: Key[Array, ""],
-    ) -> Float[Array, ""]:
-        """What a reader takes an answer to be worth; a computed variable takes three look-ups, and
+    ) -> Seen:
+        """What a reader makes of an answer; a computed variable takes three look-ups, and
         those of the two that it is computed from.
         """
         return check_answer(self, reader, 1 / self.values, context, question, answer, key)

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Reader
+from amplify.task_abilities import Reader, Seen
 from amplify.tasks.strategies import check_answer
 from amplify.types import DONT_KNOW, Ask, Strategy
 
@@ -151,8 +151,8 @@ class Permutation:
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
         key: Key[Array, ""],
-    ) -> Float[Array, ""]:
-        """What a reader takes an answer to be worth; to apply σ k times takes k look-ups."""
+    ) -> Seen:
+        """What a reader makes of an answer; to apply σ k times takes k look-ups."""
         return check_answer(self, reader, 1 / self.symbols, context, question, answer, key)
 
     def draft(

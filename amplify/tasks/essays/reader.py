@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.task_abilities import Reader
+from amplify.task_abilities import Reader, Seen
 from amplify.tasks.essays.world import (
     RIGHT,
     STATEMENTS,
@@ -29,8 +29,8 @@ def read_essay(
     topic: Int[Array, ""],
     essay: Int[Array, " length"],
     key: Key[Array, ""],
-) -> Float[Array, ""]:
-    """What a reader takes an essay to be worth, in standard deviations of drafts.
+) -> Seen:
+    """What a reader makes of an essay, whose worth is in standard deviations of drafts.
 
     Args:
         config: of the world.
@@ -41,11 +41,31 @@ def read_essay(
         key: consumed; decides which statements are checked.
     """
     present = presence(essay, config.claims)
-    belief = believed(config, world, reader, topic, present > 0, key)
+    checked = drawn_to_check(config, reader, present > 0, key)
+    belief = believed(config, world, reader, topic, checked)
+    looks = jnp.sum(checked, dtype=jnp.int32)
     values = (2 * jnp.prod(belief, axis=-1) - 1) * world.weight
     if reader.attentive:
-        return value_essay(world, values, essay)
-    return (jnp.sum(counts(essay, config.claims) * values) - world.mean) / world.scale
+        return Seen(value_essay(world, values, essay), looks)
+    worth = (jnp.sum(counts(essay, config.claims) * values) - world.mean) / world.scale
+    return Seen(worth, looks)
+
+
+def drawn_to_check(
+    config: WorldConfig, reader: Reader, present: Bool[Array, " claims"], key: Key[Array, ""]
+) -> Bool[Array, "claims statements"]:
+    """Draws the statements that a reader checks.
+
+    Args:
+        config: of the world.
+        reader: how many it checks.
+        present: the claims that the essay makes.
+        key: consumed.
+    """
+    order = jax.random.uniform(key, (config.claims, STATEMENTS))
+    order = jnp.where(present[:, None], order, 2.0)
+    rank = jnp.argsort(jnp.argsort(order, axis=None)).reshape(order.shape)
+    return present[:, None] & (rank < min(reader.looks, config.claims * STATEMENTS))
 
 
 def believed(
@@ -53,8 +73,7 @@ def believed(
     world: World,
     reader: Reader,
     topic: Int[Array, ""],
-    present: Bool[Array, " claims"],
-    key: Key[Array, ""],
+    checked: Bool[Array, "claims statements"],
 ) -> Float[Array, "claims statements"]:
     """How probable a reader finds each statement.
 
@@ -63,8 +82,7 @@ def believed(
         world: the one it describes.
         reader: how it reads.
         topic: the topic's number.
-        present: the claims that the essay makes, whose statements may be checked.
-        key: consumed; decides which statements are checked.
+        checked: the statements that it checks.
     """
     right = statements_right(world, topic)
     seems = statements_seeming(world, config.seeming, topic)
@@ -72,7 +90,4 @@ def believed(
     if_not = (1 - config.seeming) * RIGHT
     careful = jnp.where(seems, if_seems, if_not)
     belief = jnp.where(seems, reader.credulity, 0.0) + (1 - reader.credulity) * careful
-    order = jnp.where(present[:, None], jax.random.uniform(key, right.shape), 2.0)
-    rank = jnp.argsort(jnp.argsort(order, axis=None)).reshape(right.shape)
-    checked = present[:, None] & (rank < min(reader.looks, config.claims * STATEMENTS))
     return jnp.where(checked, right.astype(belief.dtype), belief)

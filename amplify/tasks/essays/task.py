@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Reader
+from amplify.task_abilities import Reader, Seen
 from amplify.tasks.essays.reader import read_essay
 from amplify.tasks.essays.sentences import (
     PREDICATES,
@@ -94,6 +94,11 @@ class Essays:
     def claims(self) -> int:
         """Number of different claims."""
         return self.families * self.claims_per_family
+
+    @property
+    def statements(self) -> int:
+        """Statements that somebody reads who reads an essay."""
+        return self.length * STATEMENTS
 
     @property
     def config(self) -> WorldConfig:
@@ -215,7 +220,7 @@ class Essays:
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
         key: Key[Array, ""],
-    ) -> Float[Array, ""]:
+    ) -> Seen:
         """What a reader takes an essay to be worth, in standard deviations of drafts.
 
         Args:
