@@ -110,10 +110,10 @@ screenshots: $(DEV) $(BROWSER)
 	$(RUN_PYTHON) -m tests.web.admin_screenshots $(call quoted,$(OUT))
 
 test: $(DEV)
-	$(RUN_PYTHON) -m pytest -n logical --dist worksteal -m "not slow"
+	$(RUN_PYTHON) -m pytest -n logical --dist worksteal --durations=25 -m "not slow"
 
 test-all: test $(BROWSER)
-	$(RUN_PYTHON) -m pytest -n logical --dist loadgroup -m slow
+	$(RUN_PYTHON) -m pytest -n logical --dist loadgroup --durations=60 -m slow
 
 lint: $(DEV)
 	$(RUN_PYTHON) -m ruff check .

@@ -26,7 +26,7 @@ from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.audits import CHECK, LOOK, Audit, policy_of, read_history, steps_before
 from amplify.oversight.preferences import count_reviews
-from amplify.oversight.reinforcement import REFERENCE, REWARD_MODEL, Normaliser, measure_rewards
+from amplify.oversight.reinforcement import REWARD_MODEL, Normaliser, normaliser_of
 from amplify.oversight.restore import load, load_overseer, phase_stream
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
@@ -123,10 +123,7 @@ class Auditor:
             experiment.all_depths,
             apart=experiment.evals.apart,
         )
-        roles = {
-            REWARD_MODEL: load(experiment, self.model, work.roles[REWARD_MODEL]),
-            REFERENCE: load(experiment, assistant, work.roles[REFERENCE]),
-        }
+        roles = {REWARD_MODEL: load(experiment, self.model, work.roles[REWARD_MODEL])}
         function = functools.partial(
             _answer,
             experiment.task,
@@ -134,7 +131,7 @@ class Auditor:
             self.model,
             load(experiment, assistant, handle),
             roles,
-            measure_rewards(experiment, self.model, roles, key),
+            normaliser_of(experiment, self.model, work.roles),
             key,
         )
         place = experiment.mesh.here.row_sharding

@@ -17,10 +17,9 @@ from pydantic import Field
 
 from amplify.models.reward_model import RewardModel
 from amplify.oversight.reinforcement import (
-    REFERENCE,
     REWARD_MODEL,
     Normaliser,
-    measure_rewards,
+    normaliser_of,
 )
 from amplify.oversight.restore import load, phase_stream
 from amplify.oversight.work import Made, Work
@@ -74,10 +73,7 @@ def best_answers(
         experiment.all_depths,
         apart=experiment.evals.apart,
     )
-    roles = {
-        REWARD_MODEL: load(experiment, model, work.roles[REWARD_MODEL]),
-        REFERENCE: load(experiment, assistant, work.roles[REFERENCE]),
-    }
+    roles = {REWARD_MODEL: load(experiment, model, work.roles[REWARD_MODEL])}
     function = functools.partial(
         _best_of,
         experiment.task,
@@ -86,7 +82,7 @@ def best_answers(
         config.samples,
         load(experiment, assistant, work.roles[sampled]),
         roles,
-        measure_rewards(experiment, model, roles, key),
+        normaliser_of(experiment, model, work.roles),
         key,
     )
     place = experiment.mesh.here.row_sharding

@@ -23,6 +23,7 @@ from amplify.oversight.preferences import JUDGE_SCORES
 from amplify.oversight.restore import load
 from amplify.oversight.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
+from amplify.records.round_folder import Handle
 from amplify.runtime import effort
 from amplify.runtime.calls import ASSISTANT, metric
 from amplify.task_abilities import statements_of
@@ -128,11 +129,7 @@ class Rollouts(Source):
         members = jnp.ones(self.model.config.members)
         normaliser = Normaliser(0 * members, members)
         if work is not None:
-            roles = {
-                role: load(self.experiment, model, work.roles[role]) for role, model in self.frozen
-            }
-            key = jax.random.key(self.experiment.seed)
-            normaliser = measure_rewards(self.experiment, self.model, roles, key)
+            normaliser = normaliser_of(self.experiment, self.model, work.roles)
         beta = jnp.float32(self.penalty.beta)
         if work is not None and work.roles[ASSISTANT].round_.number == work.this.number:
             beta = carried.get(ASSISTANT, beta)  # an earlier phase of this round adapted it
@@ -240,6 +237,40 @@ def sample(
     """
     keys = jax.random.split(key, questions.shape[:2])
     return assistant.answer(params, assistant.encode(params, read), questions, keys)
+
+
+def normaliser_of(
+    experiment: Experiment, model: RewardModel, roles: Mapping[str, Handle]
+) -> Normaliser:
+    """Measures a round's reward model on answers of its reference policy, as `measure_rewards`
+    does. Phases and audits with the same two checkpoints share the result.
+
+    Args:
+        experiment: its seed decides which answers these are.
+        model: the reward model.
+        roles: checkpoints, by role.
+    """
+    handles = (roles[REWARD_MODEL], roles[REFERENCE])
+    digests = tuple(handle.digest for handle in handles)
+    return _measure(experiment, model, _Checkpoints(digests, handles))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checkpoints:
+    """Checkpoints that are the same if their contents are."""
+
+    digests: tuple[str, ...]
+    handles: tuple[Handle, Handle] = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=16)
+def _measure(experiment: Experiment, model: RewardModel, of: _Checkpoints) -> Normaliser:
+    reward_model, reference = of.handles
+    roles = {
+        REWARD_MODEL: load(experiment, model, reward_model),
+        REFERENCE: load(experiment, experiment.assistant, reference),
+    }
+    return measure_rewards(experiment, model, roles, jax.random.key(experiment.seed))
 
 
 def measure_rewards(

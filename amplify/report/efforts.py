@@ -137,6 +137,8 @@ def _sums(found: Results, cost: Cost) -> Mapping[int, float]:
 def _in_larger_units(axis: Axis) -> Axis:
     most = max(max(line) for line in axis.lines)
     for length, name in ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")):
+        if length == DAY and not axis.title.startswith("training"):
+            continue  # a person's day is not 24 hours
         if axis.title.endswith("in seconds") and most > 2 * length:
             lines = [[value / length for value in line] for line in axis.lines]
             note = axis.note.replace("Seconds of", f"{name.capitalize()} of")

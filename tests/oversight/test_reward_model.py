@@ -16,6 +16,7 @@ from amplify.files.json_lines import read_lines
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.judge import JudgeConfig
+from amplify.oversight import reinforcement
 from amplify.oversight.reinforcement import (
     REFERENCE,
     REWARD_MODEL,
@@ -28,6 +29,7 @@ from amplify.oversight.reinforcement import (
     whiten,
 )
 from amplify.reading.experiment_file import read_experiment
+from amplify.records.round_folder import Handle, RoundFolder
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.tasks.algorithmic.wildcard import Wildcard
@@ -432,3 +434,29 @@ def test_a_judge_rewards_what_it_takes_each_answer_to_be_worth(tmp_path):
     np.testing.assert_array_equal(batch["answers"], other["answers"])
     assert abs(float(found["reward"] - without["reward"])) > 1e-3
     assert "calls/judge, scores" not in without
+
+
+def test_rewards_are_measured_once_for_the_same_weights(tmp_path, monkeypatch):
+    """Phases of a round may have them in different checkpoints."""
+    folder = tiny_experiment(tmp_path / "tiny", JUDGED_ESSAYS)
+    experiment = read_experiment(folder / "experiment.toml")
+    model = RewardModel(experiment.oversight.reward_model, experiment.task)
+    digests = {"first": "a", "again": "a", "other": "b"}
+    stages = {f"{name}/checkpoint": {"digests": {REWARD_MODEL: d}} for name, d in digests.items()}
+    stages["drafts/checkpoint"] = {"digests": {REFERENCE: "r"}}
+    (folder / "001").mkdir()
+    (folder / "001/record.json").write_text(json.dumps({"stages": stages}))
+    this = RoundFolder(folder / "001", 1)
+    measured = []
+
+    def measure(experiment, model, roles, key):
+        measured.append(roles[REWARD_MODEL])
+        return Normaliser(jnp.zeros(2), jnp.ones(2))
+
+    monkeypatch.setattr(reinforcement, "measure_rewards", measure)
+    monkeypatch.setattr(reinforcement, "load", lambda experiment, model, handle: handle.phase)
+    for name in digests:
+        reference = Handle(REFERENCE, this, "drafts")
+        roles = {REWARD_MODEL: Handle(REWARD_MODEL, this, name), REFERENCE: reference}
+        reinforcement.normaliser_of(experiment, model, roles)
+    assert measured == ["first", "other"]
