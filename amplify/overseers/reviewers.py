@@ -2,7 +2,7 @@
 
 Code that ranks candidates, weights a signal or audits it takes any `Scorer`; a reward model is
 learned from what a `Reviewer` says. Implementations are judges (`judge`, `language_judge`) and the
-scorers of `oversight.scorers`.
+scorers of `oversight.reviews.scorers`.
 """
 
 import functools

@@ -22,8 +22,8 @@ from amplify.experiment.sections import Experiment
 from amplify.overseers.simulated import SimulatedConfig
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.arguing import argue, sample_transcripts
-from amplify.oversight.preferences import JUDGE
 from amplify.oversight.restore import load_assistant, phase_stream
+from amplify.oversight.reviews.preferences import JUDGE
 from amplify.oversight.work import WEIGHT, Made, Work
 from amplify.protocols import PROTOCOLS
 from amplify.protocols.protocol import SIDES, JudgeProtocol

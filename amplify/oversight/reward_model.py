@@ -23,8 +23,7 @@ from amplify.overseers.language_judge import LanguageModelJudgeConfig
 from amplify.overseers.language_model import LanguageModelOverseerConfig
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.amplification import ImitateAnswers, trained_assistant
-from amplify.oversight.auditor import Auditor
-from amplify.oversight.audits import (
+from amplify.oversight.audits.audit import (
     CHECK,
     LOOK,
     Audit,
@@ -34,18 +33,27 @@ from amplify.oversight.audits import (
     last_restart,
     policy_of,
 )
-from amplify.oversight.drafts import DraftFitting, Drafts, Fitting
-from amplify.oversight.expert_iteration import BEST_OF, ExpertIteration, best_answers
+from amplify.oversight.audits.auditor import Auditor
 from amplify.oversight.people.reviewing import review_by_people
-from amplify.oversight.ppo import (
+from amplify.oversight.reinforcement.drafts import DraftFitting, Drafts, Fitting
+from amplify.oversight.reinforcement.expert_iteration import BEST_OF, ExpertIteration, best_answers
+from amplify.oversight.reinforcement.ppo import (
     PPO,
     VALUE,
     ClippedPolicy,
     ClippedValue,
     ProximalRollouts,
 )
-from amplify.oversight.predicting import PredictChoices, PredictScores
-from amplify.oversight.preferences import (
+from amplify.oversight.reinforcement.rollouts import (
+    REFERENCE,
+    REWARD_MODEL,
+    Penalty,
+    PolicyGradient,
+    Rollouts,
+)
+from amplify.oversight.restore import load, phase_stream
+from amplify.oversight.reviews.predicting import PredictChoices, PredictScores
+from amplify.oversight.reviews.preferences import (
     DESCRIPTIONS,
     REVIEWS,
     as_signal,
@@ -55,14 +63,6 @@ from amplify.oversight.preferences import (
     sample_answers,
     with_earlier,
 )
-from amplify.oversight.reinforcement import (
-    REFERENCE,
-    REWARD_MODEL,
-    Penalty,
-    PolicyGradient,
-    Rollouts,
-)
-from amplify.oversight.restore import load, phase_stream
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import RoundFolder

@@ -7,7 +7,7 @@ from amplify.evaluation import figures
 from amplify.evaluation.measures import GOLD
 from amplify.evaluation.statistics.alarm import Watch, best_look
 from amplify.evaluation.statistics.audits import NamedInterval
-from amplify.oversight.audits import CHECK, LOOK, Audit, decide, read_history, restarts
+from amplify.oversight.audits.audit import CHECK, LOOK, Audit, decide, read_history, restarts
 from amplify.records.round_folder import RoundFolder
 from amplify.report.curve import Curve, draw_lines, evaluated_rows, mean_of
 

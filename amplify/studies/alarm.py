@@ -14,7 +14,7 @@ import numpy as np
 from amplify.errors import AmplifyError
 from amplify.evaluation import measures
 from amplify.evaluation.statistics.alarm import best_look, reviews_used
-from amplify.oversight.audits import History, read_history
+from amplify.oversight.audits.audit import History, read_history
 from amplify.report import audits
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.store import Store

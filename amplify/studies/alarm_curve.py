@@ -24,8 +24,8 @@ from amplify.evaluation.statistics.alarm import (
 )
 from amplify.evaluation.statistics.audits import AuditEstimate, estimate
 from amplify.overseers.reviewers import Reviewer
-from amplify.oversight.auditor import score_drawn
-from amplify.oversight.audits import LOOK, steps_before
+from amplify.oversight.audits.audit import LOOK, steps_before
+from amplify.oversight.audits.auditor import score_drawn
 from amplify.records.record import DATA
 from amplify.store import Store
 from amplify.training import dataset

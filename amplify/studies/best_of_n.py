@@ -15,7 +15,7 @@ from amplify.evaluation.statistics.scaling_laws import best_of_n_curve
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel
 from amplify.oversight.draws import draw_held_out
-from amplify.oversight.reinforcement import REFERENCE, REWARD_MODEL, Normaliser
+from amplify.oversight.reinforcement.rollouts import REFERENCE, REWARD_MODEL, Normaliser
 from amplify.oversight.restore import handle_of, load
 from amplify.oversight.reward_model import RewardModelling
 from amplify.store import Store

@@ -10,7 +10,7 @@ import numpy as np
 from amplify.oversight.amplification import distillation, trained_assistant
 from amplify.oversight.draws import draw_round
 from amplify.oversight.restore import load_assistant
-from amplify.oversight.scorers import Gold
+from amplify.oversight.reviews.scorers import Gold
 from amplify.oversight.work import Made
 from amplify.tasks.problems import answer_keys, map_in_chunks
 from amplify.trees.amplification import contexts_for

@@ -16,9 +16,9 @@ from amplify.evaluation.statistics.alarm import Watch, reviews_used
 from amplify.evaluation.statistics.audits import draw, estimate
 from amplify.models.reward_model import RewardModel
 from amplify.oversight import reward_model
-from amplify.oversight.auditor import _item_keys
-from amplify.oversight.audits import Audit, best_step, decide, read_history
-from amplify.oversight.reinforcement import Normaliser, Penalty, Rollouts, RolloutState
+from amplify.oversight.audits.audit import Audit, best_step, decide, read_history
+from amplify.oversight.audits.auditor import _item_keys
+from amplify.oversight.reinforcement.rollouts import Normaliser, Penalty, Rollouts, RolloutState
 from amplify.oversight.restore import load_role
 from amplify.reading.experiment_file import read_experiment
 from amplify.records.round_folder import Handle, RoundFolder

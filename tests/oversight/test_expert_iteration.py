@@ -12,8 +12,8 @@ from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.reward_model import RewardModel, RewardModelConfig
-from amplify.oversight.expert_iteration import ExpertIteration, _best_of, choose_best
-from amplify.oversight.reinforcement import REWARD_MODEL, Normaliser
+from amplify.oversight.reinforcement.expert_iteration import ExpertIteration, _best_of, choose_best
+from amplify.oversight.reinforcement.rollouts import REWARD_MODEL, Normaliser
 from amplify.reading.experiment_file import read_experiment
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation

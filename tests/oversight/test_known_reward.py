@@ -10,8 +10,14 @@ import pytest
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
-from amplify.oversight.ppo import PPO, VALUE, ClippedPolicy, ClippedValue, ProximalRollouts
-from amplify.oversight.reinforcement import REFERENCE, REWARD_MODEL, Penalty, Rollouts
+from amplify.oversight.reinforcement.ppo import (
+    PPO,
+    VALUE,
+    ClippedPolicy,
+    ClippedValue,
+    ProximalRollouts,
+)
+from amplify.oversight.reinforcement.rollouts import REFERENCE, REWARD_MODEL, Penalty, Rollouts
 from amplify.reading.experiment_file import read_experiment
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.training.phase import Phase, Trained

@@ -14,8 +14,8 @@ from amplify.files.json_lines import read_lines
 from amplify.models.decoder.lora import LoRA
 from amplify.models.language_model import LanguageModelConfig
 from amplify.models.language_value import LanguageValueModel
-from amplify.oversight.ppo import PPO, ClippedPolicy, ClippedValue, ProximalRollouts
-from amplify.oversight.reinforcement import (
+from amplify.oversight.reinforcement.ppo import PPO, ClippedPolicy, ClippedValue, ProximalRollouts
+from amplify.oversight.reinforcement.rollouts import (
     REFERENCE,
     Penalty,
     PolicyGradient,

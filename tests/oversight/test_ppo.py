@@ -7,7 +7,7 @@ import pytest
 
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.value_model import ValueModel
-from amplify.oversight.ppo import (
+from amplify.oversight.reinforcement.ppo import (
     PPO,
     advantages,
     clipped_policy_loss,

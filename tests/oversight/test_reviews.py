@@ -15,8 +15,8 @@ from amplify.files.json_lines import read_lines
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.judge import JudgeConfig, certainty, highest
 from amplify.overseers.reviewers import Choices, draw_order
-from amplify.oversight.predicting import PredictChoices, PredictScores
-from amplify.oversight.preferences import (
+from amplify.oversight.reviews.predicting import PredictChoices, PredictScores
+from amplify.oversight.reviews.preferences import (
     Reviewed,
     Samples,
     _in_one_column,

@@ -16,8 +16,8 @@ from amplify.files.json_lines import read_lines
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.judge import JudgeConfig
-from amplify.oversight import reinforcement
-from amplify.oversight.reinforcement import (
+from amplify.oversight.reinforcement import rollouts
+from amplify.oversight.reinforcement.rollouts import (
     REFERENCE,
     REWARD_MODEL,
     Normaliser,
@@ -453,10 +453,10 @@ def test_rewards_are_measured_once_for_the_same_weights(tmp_path, monkeypatch):
         measured.append(roles[REWARD_MODEL])
         return Normaliser(jnp.zeros(2), jnp.ones(2))
 
-    monkeypatch.setattr(reinforcement, "measure_rewards", measure)
-    monkeypatch.setattr(reinforcement, "load", lambda experiment, model, handle: handle.phase)
+    monkeypatch.setattr(rollouts, "measure_rewards", measure)
+    monkeypatch.setattr(rollouts, "load", lambda experiment, model, handle: handle.phase)
     for name in digests:
         reference = Handle(REFERENCE, this, "drafts")
         roles = {REWARD_MODEL: Handle(REWARD_MODEL, this, name), REFERENCE: reference}
-        reinforcement.normaliser_of(experiment, model, roles)
+        rollouts.normaliser_of(experiment, model, roles)
     assert measured == ["first", "other"]

@@ -9,7 +9,7 @@ import pytest
 
 from amplify.models.fact_transformer import FactTransformerConfig
 from amplify.overseers.reviewers import Scorer
-from amplify.oversight.scorers import Gold, Likelihood
+from amplify.oversight.reviews.scorers import Gold, Likelihood
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.batching import vmap_questions
 from amplify.tasks.problems import draw_problems

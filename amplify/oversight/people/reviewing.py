@@ -27,7 +27,7 @@ from amplify.oversight.people.collecting import (
     recorded_by_people,
 )
 from amplify.oversight.people.questions import all_places
-from amplify.oversight.preferences import Reviewed, Samples, does, review_keys
+from amplify.oversight.reviews.preferences import Reviewed, Samples, does, review_keys
 from amplify.oversight.work import Work
 from amplify.people.impressions import write_impressions
 from amplify.runtime import calls

@@ -19,9 +19,9 @@ from amplify.experiment.sections import Experiment
 from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
 from amplify.overseers.reviewers import Reviewer
-from amplify.oversight.preferences import JUDGE_SCORES
 from amplify.oversight.restore import load
-from amplify.oversight.scorers import log_likelihood
+from amplify.oversight.reviews.preferences import JUDGE_SCORES
+from amplify.oversight.reviews.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
 from amplify.records.round_folder import Handle
 from amplify.runtime import effort

@@ -1,5 +1,5 @@
 """Makes an audit: a policy answers new questions, the reward model scores all of its answers, and
-the judge those that were drawn. See `audits`.
+the judge those that were drawn. See `audit`.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from amplify.evaluation.statistics.audits import (
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
-from amplify.oversight.audits import CHECK, LOOK, Audit, policy_of, read_history, steps_before
-from amplify.oversight.preferences import count_reviews
-from amplify.oversight.reinforcement import REWARD_MODEL, Normaliser, normaliser_of
+from amplify.oversight.audits.audit import CHECK, LOOK, Audit, policy_of, read_history, steps_before
+from amplify.oversight.reinforcement.rollouts import REWARD_MODEL, Normaliser, normaliser_of
 from amplify.oversight.restore import load, load_overseer, phase_stream
+from amplify.oversight.reviews.preferences import count_reviews
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import Handle

@@ -18,7 +18,7 @@ from pydantic import Field
 from amplify.models.abilities import chooser_of
 from amplify.models.language_value import LanguageValueModel
 from amplify.models.value_model import ValueModel
-from amplify.oversight.reinforcement import (
+from amplify.oversight.reinforcement.rollouts import (
     REFERENCE,
     Rollouts,
     RolloutState,

@@ -19,8 +19,8 @@ from amplify.experiment.sections import Experiment
 from amplify.models.abilities import simulates_person
 from amplify.models.reward_model import FOLDS, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
-from amplify.oversight.predicting import CHOSEN, TARGET
 from amplify.oversight.restore import load_overseer
+from amplify.oversight.reviews.predicting import CHOSEN, TARGET
 from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
 from amplify.runtime import calls, effort

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from pydantic import Field
 
 from amplify.models.reward_model import RewardModel
-from amplify.oversight.reinforcement import (
+from amplify.oversight.reinforcement.rollouts import (
     REWARD_MODEL,
     Normaliser,
     normaliser_of,

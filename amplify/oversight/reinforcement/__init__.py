@@ -1,0 +1,1 @@
+"""Training an assistant against a reward model."""
