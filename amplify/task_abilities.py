@@ -7,7 +7,7 @@ ability as a value.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -73,6 +73,19 @@ Gold = Callable[
 """Maps a context, a question about it and an answer to what the answer is worth."""
 
 
+Checks = Literal["random", "unsure", "stakes", "criticised"]
+"""Which parts of an answer a reader checks first: any; those that are the least certain; those of
+which the worth of the answer depends the most, if they are uncertain; or those that a critic points
+at."""
+
+
+class Critic(NamedTuple):
+    """Somebody who points at the parts of an answer that are wrong, and may err."""
+
+    accuracy: float  # probability that the critic is right about a part, each independently
+    believed: bool  # whether a reader takes the critic's word for it instead of checking
+
+
 class Reader(NamedTuple):
     """How somebody reads an answer."""
 
@@ -83,6 +96,10 @@ class Reader(NamedTuple):
     """0: the reader allows for how often what seems right is right; 1: it counts as right."""
     attentive: bool
     """Whether the reader notices what only the whole answer shows, such as repeats."""
+    checks: Checks = "random"
+    """What the reader checks first."""
+    critic: Critic | None = None
+    """Who helps the reader; None: nobody."""
 
 
 class Seen(NamedTuple):

@@ -193,6 +193,28 @@ def test_human_effort_comes_first_and_is_in_one_unit(stores, other):
     assert both.title == "answers by the simulated overseer"  # the other had no people
 
 
+def test_simulated_work_is_priced_if_all_rounds_counted_it(stores):
+    """At the prices of the experiment file, with what people were seen to take beside it."""
+    effort = {"look": 90, "ask": 30, "answer": 60}  # 20, 10 and 10 seconds each
+    for number, path in enumerate(sorted(stores[0].path.glob("00?/record.json"))):
+        told = json.loads(path.read_text())
+        told["ledger"] |= {
+            "effort": effort if number else {},
+            "human_seconds": 1800 * (number == 2),
+        }
+        path.write_text(json.dumps(told))
+    [group] = read_groups([Store(stores[0].path)])
+    axis = efforts.effort([group])
+    assert (axis.title, axis.lines) == ("human work, in minutes", [[0.0, 45.0, 120.0]])
+    assert axis.note == (
+        "People's own time is measured; what was simulated is priced in seconds: look 20, ask 10,"
+        " answer 10 ([prices])."
+    )
+    del told["ledger"]["effort"]  # a round of an older version: what it took is not known
+    path.write_text(json.dumps(told))
+    assert efforts.effort(read_groups([Store(stores[0].path)])).title.startswith("answers by")
+
+
 def test_nothing_is_drawn_against_costs_that_nobody_recorded(stores):
     for path in stores[0].path.glob("00?/record.json"):
         told = json.loads(path.read_text())

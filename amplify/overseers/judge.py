@@ -6,7 +6,7 @@ more reviews do not remove, and *noise* (`errors`, `noise`), which they average 
 """
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
 from amplify.overseers.reviewers import Choices, draw_below
-from amplify.task_abilities import Impression, Reader, Seen, impression_of
+from amplify.task_abilities import (
+    Critic,
+    Impression,
+    Reader,
+    Seen,
+    impression_of,
+    statements_of,
+)
 from amplify.tasks.batching import fold_in, map_keys, vmap_questions
 from amplify.types import Roles, Scores, Task
 
@@ -31,6 +38,15 @@ class JudgeConfig:
     """How far it trusts what it has not checked: 1 takes for right whatever seems right."""
     attentive: bool = True
     """Whether it notices what only the whole answer shows, such as insights and repeats."""
+    checks: Literal["random", "unsure", "stakes"] = "random"
+    """What it checks first, if nobody points at flaws: anything; what it is least sure of; or that,
+    weighed by how much of the answer's worth depends on it. Essays only."""
+    critic: Share = 0.0
+    """How often a simulated critic is right about a part of an answer; it shows the judge those
+    that it finds wrong. 0: there is no critic. Essays only."""
+    trust: Literal["verify", "believe"] = "verify"
+    """What the judge does with a critic's flaws: it checks them first, as far as its looks go; or
+    it believes the critic and checks nothing."""
     errors: Share = 0.25
     """Share of its choices that are wrong: of two answers, the other one."""
     noise: Annotated[float, Field(ge=0)] = 0.5
@@ -47,7 +63,20 @@ class JudgeConfig:
                 'overseer.kind = "judge" needs a task with an `impression` of its answers, but'
                 f" {type(task).__name__} has none"
             )
+        if (self.critic or self.checks != "random") and statements_of(task) == 1:
+            raise ValueError(
+                "overseer.critic and overseer.checks need a task whose answers have parts, such as"
+                f" essays, but {type(task).__name__} has none"
+            )
         return Judge(task, self)
+
+    @property
+    def reader(self) -> Reader:
+        """How it reads."""
+        if not self.critic:
+            return Reader(self.looks, self.credulity, self.attentive, self.checks)
+        critic = Critic(self.critic, believed=self.trust == "believe")
+        return Reader(self.looks, self.credulity, self.attentive, "criticised", critic)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +107,7 @@ class Judge:
             answers: one to each question.
             keys: consumed; they decide what is checked.
         """
-        config = self.config
-        reader = Reader(config.looks, config.credulity, config.attentive)
+        reader = self.config.reader
         impression: Impression | None = impression_of(self.task)
         assert impression is not None  # checked when the judge was built
 

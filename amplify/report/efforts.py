@@ -59,11 +59,14 @@ def _human(groups: Sequence[Group]) -> list[Unit]:
     """The units of human work, the best one first."""
     simulated = any(_value(group, "overseer.people") == "simulated" for group in groups)
     people = "simulated people" if simulated else "people"
-    worked = any(_sums(found, _priced)[found.rounds[-1].number] for found in _members(groups))
-    measured = f"time of {people}, in seconds"
+    ledgers = [of.folder.record["ledger"] for found in _members(groups) for of in found.rounds]
+    counted = all("effort" in ledger for ledger in ledgers)  # not so in rounds of older versions
+    simulates = counted and any(ledger["effort"] for ledger in ledgers)
     shown = "Demonstrations are what would cost people's time."
     return [
-        (_work, "human work, in seconds", _prices(groups)) if worked else (_work, measured, ""),
+        (_work, "human work, in seconds", _prices(groups))
+        if simulates
+        else (_measured, f"time of {people}, in seconds", ""),
         (_entry("human_answers"), f"answers by {people}", ""),
         (_entry("demonstrations"), "demonstrations", shown),
     ]

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.task_abilities import Reader, Seen
+from amplify.task_abilities import Critic, Reader, Seen
 from amplify.tasks.essays.world import (
     RIGHT,
-    STATEMENTS,
     World,
     WorldConfig,
     counts,
@@ -38,12 +37,21 @@ def read_essay(
         reader: how it reads.
         topic: the topic's number.
         essay: its claims, from 0; negative ones say nothing.
-        key: consumed; decides which statements are checked.
+        key: consumed; decides which statements are checked, and where a critic errs.
     """
     present = presence(essay, config.claims)
-    checked = drawn_to_check(config, reader, present > 0, key)
-    belief = believed(config, world, reader, topic, checked)
-    looks = jnp.sum(checked, dtype=jnp.int32)
+    belief = first_belief(config, world, reader, topic)
+    right = statements_right(world, topic)
+    flaws = jnp.zeros_like(right)
+    if reader.critic is not None:
+        flaws = criticise(reader.critic, right, jax.random.fold_in(key, 1))
+    if reader.critic is not None and reader.critic.believed:
+        belief, looks = (~flaws).astype(belief.dtype), jnp.int32(0)
+    else:
+        order = _urgency(world, reader, belief, flaws, key)
+        checked = _first(order, present > 0, reader.looks)
+        belief = jnp.where(checked, right.astype(belief.dtype), belief)
+        looks = jnp.sum(checked, dtype=jnp.int32)
     values = (2 * jnp.prod(belief, axis=-1) - 1) * world.weight
     if reader.attentive:
         return Seen(value_essay(world, values, essay), looks)
@@ -51,43 +59,65 @@ def read_essay(
     return Seen(worth, looks)
 
 
-def drawn_to_check(
-    config: WorldConfig, reader: Reader, present: Bool[Array, " claims"], key: Key[Array, ""]
-) -> Bool[Array, "claims statements"]:
-    """Draws the statements that a reader checks.
-
-    Args:
-        config: of the world.
-        reader: how many it checks.
-        present: the claims that the essay makes.
-        key: consumed.
-    """
-    order = jax.random.uniform(key, (config.claims, STATEMENTS))
-    order = jnp.where(present[:, None], order, 2.0)
-    rank = jnp.argsort(jnp.argsort(order, axis=None)).reshape(order.shape)
-    return present[:, None] & (rank < min(reader.looks, config.claims * STATEMENTS))
-
-
-def believed(
-    config: WorldConfig,
-    world: World,
-    reader: Reader,
-    topic: Int[Array, ""],
-    checked: Bool[Array, "claims statements"],
+def first_belief(
+    config: WorldConfig, world: World, reader: Reader, topic: Int[Array, ""]
 ) -> Float[Array, "claims statements"]:
-    """How probable a reader finds each statement.
+    """How probable a reader finds each statement before checking any.
 
     Args:
         config: of the world.
         world: the one it describes.
         reader: how it reads.
         topic: the topic's number.
-        checked: the statements that it checks.
     """
-    right = statements_right(world, topic)
     seems = statements_seeming(world, config.seeming, topic)
     if_seems = config.seeming + (1 - config.seeming) * RIGHT
     if_not = (1 - config.seeming) * RIGHT
     careful = jnp.where(seems, if_seems, if_not)
-    belief = jnp.where(seems, reader.credulity, 0.0) + (1 - reader.credulity) * careful
-    return jnp.where(checked, right.astype(belief.dtype), belief)
+    return jnp.where(seems, reader.credulity, 0.0) + (1 - reader.credulity) * careful
+
+
+def criticise(
+    critic: Critic, right: Bool[Array, "claims statements"], key: Key[Array, ""]
+) -> Bool[Array, "claims statements"]:
+    """Draws which statements a critic says are wrong.
+
+    Args:
+        critic: how often it errs.
+        right: which statements are right.
+        key: consumed.
+    """
+    errs = ~jax.random.bernoulli(key, critic.accuracy, right.shape)
+    return ~right ^ errs
+
+
+def _urgency(
+    world: World,
+    reader: Reader,
+    belief: Float[Array, "claims statements"],
+    flaws: Bool[Array, "claims statements"],
+    key: Key[Array, ""],
+) -> Float[Array, "claims statements"]:
+    """How early a reader checks each statement: the lower, the earlier."""
+    random = jax.random.uniform(key, belief.shape)
+    unsure = jnp.sqrt(belief * (1 - belief))
+    if reader.checks == "unsure":
+        return random * 1e-3 - unsure
+    if reader.checks == "stakes":
+        return random * 1e-3 - unsure * world.weight[:, None]
+    if reader.checks == "criticised":
+        # One flaw makes a claim wrong: the critic shows one of each claim, and begins with the
+        # claims that the reader makes the most of.
+        first = flaws & (random == jnp.min(random, axis=-1, keepdims=True, where=flaws, initial=2))
+        liked = (jnp.prod(belief, axis=-1) * world.weight)[:, None]
+        return jnp.where(first, -liked, random + jnp.where(flaws, 1.0, 2.0))
+    return random
+
+
+def _first(
+    order: Float[Array, "claims statements"], present: Bool[Array, " claims"], number: int
+) -> Bool[Array, "claims statements"]:
+    """The statements of an essay that come first in an order."""
+    order = jnp.where(present[:, None], order, jnp.inf)
+    rank = jnp.argsort(jnp.argsort(order, axis=None)).reshape(order.shape)
+    return present[:, None] & (rank < min(number, order.size))
