@@ -24,7 +24,7 @@ from amplify.training.phase import Phase, Trained
 from amplify.training.step import begin, fresh_role, make_step
 from tests.tiny import JUDGED_ESSAYS, tiny_experiment
 
-STEPS, BETA = 600, 0.5
+STEPS, BETA = 1000, 0.5
 CONTEXT, QUESTION = jnp.ones((1, 2), jnp.int32), jnp.ones(4, jnp.int32)
 ANSWERS = jnp.stack(jnp.divmod(jnp.arange(256, dtype=jnp.int32), 16), axis=-1)
 
