@@ -91,7 +91,7 @@ def store_signal(phase: Phase, work: Work) -> dict[str, Any]:
         effort.Tally() as worked,
     ):
         made: Made = work.experiment.oversight.signal(phase, work)
-    costs = _costs(exchanges, asked.calls(stage)) | effort.facts(worked.actions)
+    costs = _costs(exchanges, asked.calls(stage)) | effort.facts(worked.counts)
     return _write_signal(phase, work, made) | costs
 
 
@@ -313,7 +313,7 @@ def _evaluator_during_training(
         weights = {"assistant": assistant, "overseer": params}
         with calls.counting(calls.LOOKS) as asked:
             means = evaluate_during_training(*team, weights, student, problems, root, asks=asks)
-        return {**means, "look_calls": dict(asked.parts)}
+        return {**means, "look_calls": dict(asked.counts)}
 
     return evaluate_now
 

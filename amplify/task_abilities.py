@@ -73,10 +73,9 @@ Gold = Callable[
 """Maps a context, a question about it and an answer to what the answer is worth."""
 
 
-Checks = Literal["random", "unsure", "stakes", "criticised"]
-"""Which parts of an answer a reader checks first: any; those that are the least certain; those of
-which the worth of the answer depends the most, if they are uncertain; or those that a critic points
-at."""
+Checks = Literal["random", "unsure", "stakes"]
+"""Which parts of an answer a reader checks first: any; those that are the least certain; or those
+that are uncertain and on which the answer's worth depends the most."""
 
 
 class Critic(NamedTuple):
@@ -97,9 +96,9 @@ class Reader(NamedTuple):
     attentive: bool
     """Whether the reader notices what only the whole answer shows, such as repeats."""
     checks: Checks = "random"
-    """What the reader checks first."""
+    """What the reader checks first, without a critic."""
     critic: Critic | None = None
-    """Who helps the reader; None: nobody."""
+    """Who points at what to check first; None: nobody."""
 
 
 class Seen(NamedTuple):

@@ -32,8 +32,8 @@ def test_actions_are_counted_by_the_innermost_tally_only():
     with effort.Tally() as outer, effort.Tally() as inner:
         effort.count(effort.LOOK, 3)
         effort.count_all({effort.LOOK: 1, effort.ASK: jax.numpy.arange(3)})
-    assert (inner.actions, outer.actions) == ({"look": 4, "ask": 3}, {})
-    assert effort.facts(inner.actions) == {"effort": {"look": 4, "ask": 3}}
+    assert (inner.counts, outer.counts) == ({"look": 4, "ask": 3}, {})
+    assert effort.facts(inner.counts) == {"effort": {"look": 4, "ask": 3}}
     assert effort.facts({"look": 0}) == {}
 
 
@@ -89,7 +89,7 @@ def test_a_simulated_overseer_answers_looks_and_asks(tmp_path, number: int, expe
     problems = draw_round(experiment, number)
     with effort.Tally() as worked:
         amplified_answers(experiment, number, weights, "", problems, None, unwatched)
-    assert effort.facts(worked.actions)["effort"] == expected
+    assert effort.facts(worked.counts)["effort"] == expected
 
 
 @pytest.fixture(scope="module")

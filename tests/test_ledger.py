@@ -447,8 +447,8 @@ def test_a_look_while_training_measures_what_the_same_weights_measure(tmp_path):
             assert seen[name][label] == pytest.approx(expected, abs=1e-4)
     assert all(value == 1.0 for value in seen["ceiling"].values())
     size = problems.questions[..., 0].size
-    assert asked.parts["overseer"] == 2 * size
-    assert asked.parts["assistant"] == 2 * size + chunk.assistant_answers.sum()
+    assert asked.counts["overseer"] == 2 * size
+    assert asked.counts["assistant"] == 2 * size + chunk.assistant_answers.sum()
 
 
 def over(function, *columns):

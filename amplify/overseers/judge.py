@@ -15,6 +15,7 @@ from pydantic import Field
 
 from amplify.overseers.reviewers import Choices, draw_below
 from amplify.task_abilities import (
+    Checks,
     Critic,
     Impression,
     Reader,
@@ -38,7 +39,7 @@ class JudgeConfig:
     """How far it trusts what it has not checked: 1 takes for right whatever seems right."""
     attentive: bool = True
     """Whether it notices what only the whole answer shows, such as insights and repeats."""
-    checks: Literal["random", "unsure", "stakes"] = "random"
+    checks: Checks = "random"
     """What it checks first, if nobody points at flaws: anything; what it is least sure of; or that,
     weighed by how much of the answer's worth depends on it. Essays only."""
     critic: Share = 0.0
@@ -73,10 +74,8 @@ class JudgeConfig:
     @property
     def reader(self) -> Reader:
         """How it reads."""
-        if not self.critic:
-            return Reader(self.looks, self.credulity, self.attentive, self.checks)
-        critic = Critic(self.critic, believed=self.trust == "believe")
-        return Reader(self.looks, self.credulity, self.attentive, "criticised", critic)
+        critic = Critic(self.critic, believed=self.trust == "believe") if self.critic else None
+        return Reader(self.looks, self.credulity, self.attentive, self.checks, critic)
 
 
 @dataclasses.dataclass(frozen=True)

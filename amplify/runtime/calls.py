@@ -4,14 +4,13 @@ A *call* is one answer by one part: the overseer, the assistant, the environment
 language model, it is one prompt sent. Each stage opens a tally. Code that makes calls reports them
 to `count`, which adds to the innermost open tally, and does nothing if none is open, as in a
 replay. Calls inside a compiled training step are returned as metrics instead, see `metric`.
-
-The open tallies are global because every function between a stage and the parts that it calls would
-otherwise have to pass them on.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from amplify.runtime import tallies
+from amplify.runtime.tallies import sum_metrics
 
 SIGNAL, EVALS, LOOKS = "signal", "evals", "looks"
 """Purposes of calls: to make a training signal, to evaluate a round, to evaluate during training.
@@ -49,19 +48,12 @@ class Call(NamedTuple):
         return {key: fields[key] for key in ("stage", "purpose", "part", "calls")} | extra
 
 
-class Tally:
-    """Counts of calls for one purpose, collected while the context manager is open."""
+class Tally(tallies.Tally):
+    """Counts of calls for one purpose, by part."""
 
     def __init__(self, purpose: str) -> None:
+        super().__init__()
         self.purpose = purpose
-        self.parts: Counter[str] = Counter()
-
-    def __enter__(self) -> "Tally":
-        _open.append(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _open.remove(self)
 
     def calls(self, stage: str) -> list[Call]:
         """Returns the counts, in the order in which parts were first called.
@@ -69,10 +61,11 @@ class Tally:
         Args:
             stage: the stage's name, such as "distillation/data".
         """
-        return [Call(stage, self.purpose, part, n) for part, n in self.parts.items() if n]
+        return [Call(stage, self.purpose, part, n) for part, n in self.counts.items() if n]
 
 
-_open: list[Tally] = []
+count, count_all = Tally.count, Tally.count_all
+"""Add calls, by the part that was called, to the innermost open tally; see `tallies`."""
 
 
 def counting(purpose: str) -> Tally:
@@ -84,30 +77,10 @@ def counting(purpose: str) -> Tally:
     return Tally(purpose)
 
 
-def count(part: str, calls: int) -> None:
-    """Adds calls to the innermost open tally, if there is one.
-
-    Args:
-        part: who was called; one of the parts above, or another name.
-        calls: number of calls, 0 or more.
-    """
-    if _open:
-        _open[-1].parts[part] += int(calls)
-
-
-def count_all(calls: Mapping[str, Any]) -> None:
-    """Adds calls of several parts, as `count` does.
-
-    Args:
-        calls: for each part, a number or an array of numbers to be summed.
-    """
-    for part, numbers in calls.items():
-        count(part, numbers if isinstance(numbers, int) else int(numbers.sum()))
-
-
 def current_purpose() -> str | None:
     """Returns the purpose of the innermost open tally; None if there is none."""
-    return _open[-1].purpose if _open else None
+    tally = Tally.innermost()
+    return None if tally is None else tally.purpose
 
 
 def purpose_of(stage: str) -> str:
@@ -140,11 +113,10 @@ def of_training(stage: str, log: Iterable[Mapping[str, Any]]) -> list[Call]:
         log: rows of `metrics.jsonl`.
     """
     signal, looks = Tally(SIGNAL), Tally(LOOKS)
-    for row in log:
-        for name, number in row.items():
-            if name.startswith(METRIC):
-                signal.parts[name.removeprefix(METRIC)] += number
-        looks.parts.update(row.get("look_calls", {}))
+    rows = list(log)
+    signal.counts = sum_metrics(rows, METRIC)
+    for row in rows:
+        looks.counts.update(row.get("look_calls", {}))
     return signal.calls(stage) + looks.calls(stage)
 
 

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from amplify.runtime import calls
+from amplify.runtime import calls, tallies
+from amplify.runtime.tallies import sum_metrics
 
 READ, LOOK, ASK = "read", "look", "ask"
 """Reads a statement of an answer or a turn of a debate; looks up a fact; asks the assistant."""
@@ -26,42 +27,13 @@ demonstrations."""
 METRIC = "effort/"
 """Prefix of the metrics that count actions."""
 
-_open: list["Tally"] = []
+
+class Tally(tallies.Tally):
+    """Numbers of actions, by name."""
 
 
-class Tally:
-    """Numbers of actions, counted while the context manager is open."""
-
-    def __init__(self) -> None:
-        self.actions: Counter[str] = Counter()
-
-    def __enter__(self) -> "Tally":
-        _open.append(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _open.remove(self)
-
-
-def count(action: str, number: int) -> None:
-    """Adds actions to the innermost open tally, if there is one.
-
-    Args:
-        action: one of `ACTIONS`.
-        number: of such actions, 0 or more.
-    """
-    if _open:
-        _open[-1].actions[action] += int(number)
-
-
-def count_all(actions: Mapping[str, Any]) -> None:
-    """Adds several actions, as `count` does.
-
-    Args:
-        actions: for each action, a number or an array of numbers to be summed.
-    """
-    for action, numbers in actions.items():
-        count(action, numbers if isinstance(numbers, int) else int(numbers.sum()))
+count, count_all = Tally.count, Tally.count_all
+"""Add actions to the innermost open tally; see `tallies`."""
 
 
 def of_answers(counted: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,12 +64,7 @@ def of_training(log: Iterable[Mapping[str, Any]]) -> Counter[str]:
     Args:
         log: rows of `metrics.jsonl`.
     """
-    found: Counter[str] = Counter()
-    for row in log:
-        for name, number in row.items():
-            if name.startswith(METRIC):
-                found[name.removeprefix(METRIC)] += number
-    return found
+    return sum_metrics(log, METRIC)
 
 
 def facts(actions: Mapping[str, int]) -> dict[str, dict[str, int]]:

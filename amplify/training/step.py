@@ -159,7 +159,7 @@ def _driven_step(
         key = jax.random.fold_in(root, state.step)
         source, updates, facts = phase.source.next(frozen, state.roles, state.source, key)
     state, metrics = _compiled_update(phase, mesh)(frozen, state._replace(source=source), updates)
-    for name, number in calls.as_metrics(asked.parts).items():
+    for name, number in calls.as_metrics(asked.counts).items():
         facts = {**facts, name: facts.get(name, 0) + number}
     return state, metrics | facts
 

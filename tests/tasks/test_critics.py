@@ -64,9 +64,9 @@ def test_a_flaw_is_checked_before_anything_else_and_only_one_of_a_claim_at_first
     sound = [int(claim) for claim in np.flatnonzero(right.all(axis=1) & seems)[:2]]
     essay = jnp.zeros((1, TASK.length), jnp.int32).at[0, :4].set(1 + jnp.array(wrong + sound))
     one = functools.partial(seen, contexts=contexts, essays=essay)
-    helped = one(CAREFUL(looks=2, checks="criticised", critic=Critic(1.0, False)))
+    helped = one(CAREFUL(looks=2, critic=Critic(1.0, False)))
     nobody = one(CAREFUL(looks=0))
-    # By hand: the claims found wrong lose what the reader made of them, and 1 for being wrong.
+    # By hand: a claim believed with probability b is worth (2 b - 1) weights, one found wrong -1.
     belief = (TASK.seeming + (1 - TASK.seeming) * 0.5 ** (1 / 3)) ** 3
     weight = np.asarray(TASK.hidden.weight)[wrong].sum() / float(TASK.hidden.scale)
     assert float((helped.worth - nobody.worth)[0]) == pytest.approx(-2 * belief * weight, rel=1e-3)
@@ -96,7 +96,7 @@ def test_a_judge_checks_what_its_critic_shows_it():
     assert JudgeConfig().reader == Reader(1000, 1.0, True)
     assert JudgeConfig(checks="unsure").reader.checks == "unsure"
     helped = JudgeConfig(critic=0.8).reader
-    assert (helped.checks, helped.critic) == ("criticised", Critic(0.8, False))
+    assert helped == Reader(1000, 1.0, True, critic=Critic(0.8, False))
     assert JudgeConfig(critic=0.8, trust="believe").reader.critic == Critic(0.8, True)
 
 

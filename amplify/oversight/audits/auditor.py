@@ -22,12 +22,12 @@ from amplify.evaluation.statistics.audits import (
     sampling_probabilities,
 )
 from amplify.experiment.sections import Experiment
-from amplify.models.reward_model import RewardModel, RewardModelConfig
+from amplify.models.reward_model import RewardModel
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.audits.audit import CHECK, LOOK, Audit, policy_of, read_history, steps_before
 from amplify.oversight.reinforcement.rollouts import REWARD_MODEL, Normaliser, normaliser_of
 from amplify.oversight.restore import load, load_overseer, phase_stream
-from amplify.oversight.reviews.preferences import count_reviews
+from amplify.oversight.reviews.preferences import SCORES, count_reviews
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import Handle
@@ -36,9 +36,6 @@ from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import answer_keys, columns_in_chunks, draw_problems
 from amplify.trees.amplification import contexts_for
 from amplify.types import Assistant, Problems, Roles, Task
-
-SCORES = RewardModelConfig(reviews_as="scores")
-"""What the judge says of an audit's answers, whatever the reward model learned from."""
 
 
 @dataclasses.dataclass(frozen=True)

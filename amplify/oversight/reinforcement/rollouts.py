@@ -20,13 +20,13 @@ from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.restore import load
-from amplify.oversight.reviews.preferences import JUDGE_SCORES
+from amplify.oversight.reviews.preferences import JUDGE_SCORES, SCORES, effort_of
 from amplify.oversight.reviews.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
 from amplify.records.round_folder import Handle
 from amplify.runtime import effort
 from amplify.runtime.calls import ASSISTANT, metric
-from amplify.task_abilities import statements_of
+from amplify.training.mesh import Mesh
 from amplify.training.phase import Metrics, RoleState, Source, Update
 from amplify.trees.amplification import contexts_for
 from amplify.types import Answers, Assistant, Roles, Scores, Task
@@ -210,13 +210,9 @@ class Rollouts(Source):
 
 def _effort_of_scores(task: Task, scored: Scores) -> Metrics:
     """What it takes a simulated judge to score answers."""
-    number = jnp.int32(scored.value.size)
-    actions = {
-        effort.SCORE: number,
-        effort.READ: number * statements_of(task),
-        effort.LOOK: jnp.sum(jnp.asarray(scored.looks), dtype=jnp.int32),
-    }
-    return {metric(JUDGE_SCORES): number, **effort.as_metrics(actions)}
+    number, looks = scored.value.size, jnp.sum(jnp.asarray(scored.looks), dtype=jnp.int32)
+    actions = jax.tree.map(jnp.int32, effort_of(task, SCORES, number, looks))
+    return {metric(JUDGE_SCORES): jnp.int32(number), **effort.as_metrics(actions)}
 
 
 def sample(
@@ -252,14 +248,15 @@ def normaliser_of(
     """
     handles = (roles[REWARD_MODEL], roles[REFERENCE])
     digests = tuple(handle.digest for handle in handles)
-    return _measure(experiment, model, _Checkpoints(digests, handles))
+    return _measure(experiment, model, _Checkpoints(digests, experiment.mesh, handles))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Checkpoints:
-    """Checkpoints that are the same if their contents are."""
+    """Checkpoints that are the same if their contents are, and go to the same devices."""
 
     digests: tuple[str, ...]
+    mesh: Mesh
     handles: tuple[Handle, Handle] = dataclasses.field(compare=False)
 
 

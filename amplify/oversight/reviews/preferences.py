@@ -38,6 +38,8 @@ JUDGE = "judge"
 """The part that compares two answers, in the ledger."""
 JUDGE_SCORES = f"{JUDGE}, scores"
 """The same part where it scores answers."""
+SCORES = RewardModelConfig(reviews_as="scores")
+"""Reviews that score single answers, as in an audit, whatever the reward model learned from."""
 
 DESCRIPTIONS = {
     "answers": (
@@ -232,13 +234,24 @@ def count_reviews(
     if judge.traced:
         calls.count(_part_of(config), obtained.size)
     if simulates_person(judge):
-        scored = config.reviews_as == "scores"
-        effort.count(effort.SCORE if scored else effort.COMPARISON, obtained.size)
-        effort.count(effort.READ, obtained.size * config.shown * statements_of(task))
-        effort.count(effort.LOOK, int(looks.sum()))
+        effort.count_all(effort_of(task, config, obtained.size, looks.sum()))
     check = getattr(judge, "check", None)
     if check is not None:
         check(int((obtained != 0).sum()), obtained.size)
+
+
+def effort_of(task: Task, config: RewardModelConfig, reviews: int, looks: Any) -> dict[str, Any]:
+    """Returns what it takes somebody to review answers, by action.
+
+    Args:
+        task: whose answers are reviewed.
+        config: says what is reviewed.
+        reviews: number of reviews.
+        looks: number of parts that are checked for all of them.
+    """
+    decides = effort.SCORE if config.reviews_as == "scores" else effort.COMPARISON
+    read = reviews * config.shown * statements_of(task)
+    return {decides: reviews, effort.READ: read, effort.LOOK: looks}
 
 
 def _part_of(config: RewardModelConfig) -> str:

@@ -100,17 +100,17 @@ def _urgency(
 ) -> Float[Array, "claims statements"]:
     """How early a reader checks each statement: the lower, the earlier."""
     random = jax.random.uniform(key, belief.shape)
-    unsure = jnp.sqrt(belief * (1 - belief))
-    if reader.checks == "unsure":
-        return random * 1e-3 - unsure
-    if reader.checks == "stakes":
-        return random * 1e-3 - unsure * world.weight[:, None]
-    if reader.checks == "criticised":
+    if reader.critic is not None:
         # One flaw makes a claim wrong: the critic shows one of each claim, and begins with the
         # claims that the reader makes the most of.
         first = flaws & (random == jnp.min(random, axis=-1, keepdims=True, where=flaws, initial=2))
         liked = (jnp.prod(belief, axis=-1) * world.weight)[:, None]
         return jnp.where(first, -liked, random + jnp.where(flaws, 1.0, 2.0))
+    unsure = jnp.sqrt(belief * (1 - belief))
+    if reader.checks == "unsure":
+        return random * 1e-3 - unsure
+    if reader.checks == "stakes":
+        return random * 1e-3 - unsure * world.weight[:, None]
     return random
 
 
