@@ -170,11 +170,15 @@ def _first_state(phase: Phase, work: Work) -> TrainState:
 
 def _before(phase: Phase, trained: Trained, work: Work) -> RoleState:
     """The state that the training of a role begins with."""
-    begins = dict(phase.begins).get(trained.role)
-    if begins is None:
+    begin = {one.role: one for one in phase.begins}.get(trained.role)
+    if begin is None:
         return load_role(work.experiment, trained, work.roles[trained.role])
-    handle = work.checkpoint(begins)
-    return fresh_role(trained, load(work.experiment, trained.model, handle))
+    handle, model = work.checkpoint(begin.checkpoint), trained.model
+    weights = load(work.experiment, begin.model or model, handle)
+    if begin.model is not None:
+        adapted: Any = model
+        weights = jax.jit(adapted.begin_with)(weights)
+    return fresh_role(trained, weights)
 
 
 def _frozen(phase: Phase, work: Work) -> Roles:

@@ -38,6 +38,7 @@ ADDED_KEYS: dict[str, Any] = {
     "overseer.critic": 0.0,
     "overseer.trust": "verify",
     "oversight.reward_model.reviews_as": "preferences",
+    "oversight.reward_model.initial": "random",
     "oversight.reward_model.candidates": 2,
     "oversight.reward_model.confidence": False,
     "oversight.reward_model.reads_context": False,

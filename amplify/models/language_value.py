@@ -68,13 +68,22 @@ class LanguageValueModel:
             AmplifyError: if the weights cannot be read.
         """
         loaded = self.policy.load(place)
-        if loaded is None:
-            return None
-        # Compiled, so that only the head is drawn, and not a second model beside the loaded one.
+        return None if loaded is None else self.begin_with(loaded)
+
+    def begin_with(self, policy: PyTree[Array]) -> PyTree[Array]:
+        """Makes parameters of those of the policy, without its logits.
+
+        Args:
+            policy: parameters of the policy.
+
+        Returns:
+            Parameters that predict 0 for every answer.
+        """
+        # Compiled, so that only the head is drawn, and not a second model beside this one.
         head = jax.jit(lambda key: self.init(key)[HEAD])(jax.random.key(0))
         leaves = {
             (name, *path): leaf
-            for name, part in ((TRUNK, loaded), (HEAD, head))
+            for name, part in ((TRUNK, policy), (HEAD, head))
             for path, leaf in nnx.to_flat_state(part)
             if (name, *path)[:2] != (TRUNK, "out")
         }

@@ -37,6 +37,10 @@ class RewardModelConfig:
     """"policy": a network like the assistant's with one output, read after the answer's last token.
     With a pretrained assistant it begins with the same checkpoint, and trains LoRA adapters if the
     assistant does."""
+    initial: Literal["random", "reference"] = "random"
+    """What the network begins with in the first round. reference: the reference policy, which has
+    imitated drafts (Stiennon et al. 2020, arXiv:2009.01325); `network` must be "policy" and the
+    assistant a language model. random: random weights, or those of a pretrained assistant."""
     width: Size = 64
     """Width of each MLP."""
     layers: Size = 2
@@ -63,6 +67,11 @@ class RewardModelConfig:
         """
         if self.reads_context and self.network != "policy":
             raise ValueError('reads_context needs network = "policy": an MLP reads no facts')
+        if self.initial == "reference" and self.network != "policy":
+            raise ValueError(
+                'initial = "reference" needs network = "policy": an MLP has no weights in common'
+                " with the reference policy"
+            )
         if self.reviews_as == "scores" and self.candidates != 2:
             raise ValueError(
                 'candidates must be left out if reviews_as = "scores", which rates answers one at'
@@ -116,6 +125,18 @@ class RewardModel:
             return None
         members = [self.scorer.load(place) for _ in range(self.config.members)]
         return None if members[0] is None else members
+
+    def begin_with(self, policy: PyTree[Array]) -> PyTree[Array]:
+        """Makes parameters for each member of those of a language policy; see `training.phase`.
+
+        Args:
+            policy: parameters of the policy.
+
+        Returns:
+            Parameters that give every answer the reward 0.
+        """
+        assert isinstance(self.scorer, LanguageValueModel)  # checked when the file was read
+        return [self.scorer.begin_with(policy) for _ in range(self.config.members)]
 
     def split(self, params: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
         """Splits parameters into trained and frozen ones, for each member."""

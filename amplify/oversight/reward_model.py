@@ -13,7 +13,7 @@ from pydantic import Field
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.models.fact_transformer import FactTransformer
-from amplify.models.language_model import LanguageModel
+from amplify.models.language_model import LanguageModel, LanguageModelConfig
 from amplify.models.language_value import LanguageValueModel
 from amplify.models.reward_model import RewardModel, RewardModelConfig
 from amplify.models.value_model import ValueModel
@@ -68,7 +68,7 @@ from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
 from amplify.tasks.problems import draw_problems
-from amplify.training.phase import Phase, Source, Trained
+from amplify.training.phase import Begin, Phase, Source, Trained
 from amplify.types import Task
 
 Count = Annotated[int, Field(ge=1)]
@@ -169,6 +169,13 @@ class RewardModelling:
                 f"oversight.ppo.minibatches must divide training.batch / (mesh.data x mesh.fsdp)"
                 f" ({rows}), got {self.ppo.minibatches}"
             )
+        if self.reward_model.initial == "reference" and not isinstance(
+            sections["assistant"], LanguageModelConfig
+        ):
+            raise ValueError(
+                'oversight.reward_model.initial = "reference" needs assistant.kind ='
+                ' "language-model": no other network can begin with the reference policy\'s'
+            )
         if self.audit.every and self.method == EXPERT_ITERATION:
             raise ValueError(
                 f'oversight.audit.every must be 0 if oversight.method = "{EXPERT_ITERATION}":'
@@ -196,7 +203,7 @@ class RewardModelling:
         if not this.record["parent"]["round"]:
             schedule = dataclasses.replace(experiment.training.schedule, steps=self.drafts.steps)
             yield Phase(DRAFTS, (self._reference(experiment),), schedule, Drafts(experiment))
-        yield self._reviews(experiment, REVIEWS)
+        yield self._first_reviews(experiment, this)
         if self.method == EXPERT_ITERATION:
             yield from self._iterations(experiment)
         elif self.audit.every:
@@ -238,7 +245,7 @@ class RewardModelling:
                 f"{BEST_OF}_{number}",
                 tuple(self._policy(experiment)),
                 experiment.training.schedule,
-                begins=((ASSISTANT, REFERENCE),) if number == 1 else (),
+                begins=(Begin(ASSISTANT, REFERENCE),) if number == 1 else (),
             )
 
     def signal(self, phase: Phase, work: Work) -> Made:
@@ -295,6 +302,14 @@ class RewardModelling:
         scorer = self._value(experiment) if config.network == "policy" else None
         return RewardModel(config, experiment.task, scorer)
 
+    def _first_reviews(self, experiment: Experiment, this: RoundFolder) -> Phase:
+        """The phase at whose beginning the reward model is new, in the first round."""
+        phase = self._reviews(experiment, REVIEWS)
+        if this.record["parent"]["round"] or self.reward_model.initial == "random":
+            return phase
+        begin = Begin(REWARD_MODEL, REFERENCE, experiment.assistant)
+        return dataclasses.replace(phase, begins=(begin,))
+
     def _reviews(self, experiment: Experiment, name: str) -> Phase:
         """The phase that trains the reward model on reviews."""
         rows = max(1, self.fitting_batch // experiment.questions.per_context)
@@ -318,14 +333,14 @@ class RewardModelling:
             dataclasses.replace(experiment.training.schedule, steps=steps),
             source,
             frozen=rollouts.frozen,
-            begins=() if continues else ((ASSISTANT, REFERENCE),),
+            begins=() if continues else (Begin(ASSISTANT, REFERENCE),),
             continues=continues,
         )
 
     def _return_to(self, experiment: Experiment, policy: str) -> Phase:
         """A phase without steps, after which the assistant is an earlier policy."""
         begun = self._reinforcement(experiment, BEST_AUDITED, steps=0)
-        return dataclasses.replace(begun, begins=((ASSISTANT, policy),))
+        return dataclasses.replace(begun, begins=(Begin(ASSISTANT, policy),))
 
     def _without_training(self, experiment: Experiment, name: str) -> Phase:
         """A phase that only makes a signal: an audit."""

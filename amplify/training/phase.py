@@ -179,6 +179,20 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Begin:
+    """Initial weights of a role that does not begin with its own."""
+
+    role: str
+    """The role."""
+    checkpoint: str
+    """Where they come from: "reference" is that role's last checkpoint, "warmup/assistant" the
+    assistant's after the phase `warmup` of this round."""
+    model: Model | None = None
+    """The model of the checkpoint, if it is another one than the role's, whose method
+    `begin_with(params)` then makes the role's parameters of the checkpoint's."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase:
     """What one phase of a round trains, and on which signal."""
 
@@ -193,10 +207,8 @@ class Phase:
     """Columns of a stored signal that are trained on, beside `weight` where the signal has it."""
     frozen: tuple[tuple[str, Model], ...] = ()
     """Roles that its source and objectives read but that it does not train, with their models."""
-    begins: tuple[tuple[str, str], ...] = ()
-    """Initial weights of roles that do not begin with their own: pairs of a role and a checkpoint
-    of the same model. "reference" is that role's last one; "warmup/assistant" is the assistant's
-    after the phase `warmup` of this round."""
+    begins: tuple[Begin, ...] = ()
+    """Initial weights of roles that do not begin with their own."""
     continues: bool = False
     """Whether training continues exactly where an earlier phase of the round ended, with its
     optimizer state."""

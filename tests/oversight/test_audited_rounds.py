@@ -25,6 +25,7 @@ from amplify.records.round_folder import Handle, RoundFolder
 from amplify.report import audits
 from amplify.store import Store
 from amplify.training import dataset
+from amplify.training.phase import Begin
 from tests.killed import killed_and_resumed
 from tests.tiny import AUDITED_ESSAYS, tiny_experiment
 
@@ -113,7 +114,7 @@ def test_every_segment_continues_the_one_before_it_and_is_audited():
     ]
     trained = [phase for phase in phases if phase.name.startswith("reinforcement")]
     assert [phase.continues for phase in trained] == [False, True, True, True, True]
-    assert trained[0].begins == (("assistant", "reference"),)
+    assert trained[0].begins == (Begin("assistant", "reference"),)
     assert not any(phase.begins for phase in trained[1:])
 
 
@@ -161,13 +162,13 @@ def test_after_an_alarm_the_best_audited_policy_returns():
     phases, _ = phases_of("return", rises_and_falls)
     last = phases[-1]
     assert (last.name, last.schedule.steps) == ("best_audited", 0)
-    assert last.begins == (("assistant", f"reinforcement_{PEAK}/assistant"),)
+    assert last.begins == (Begin("assistant", f"reinforcement_{PEAK}/assistant"),)
 
 
 def test_without_an_alarm_the_best_audited_policy_returns_too():
     phases, _ = phases_of("return", rises)
     assert names(phases)[-2:] == ["audit_40", "best_audited"]
-    assert phases[-1].begins[0][1].startswith("reinforcement_")
+    assert phases[-1].begins[0].checkpoint.startswith("reinforcement_")
 
 
 def test_a_restart_relabels_and_begins_with_the_reference_policy_again():
@@ -177,7 +178,7 @@ def test_a_restart_relabels_and_begins_with_the_reference_policy_again():
     alarm = int(restart.partition("_")[2])
     after = phases[found.index(restart) + 1 :]
     assert (after[0].name, after[0].continues) == (f"reinforcement_{alarm + 8}", False)
-    assert after[0].begins == (("assistant", "reference"),)
+    assert after[0].begins == (Begin("assistant", "reference"),)
     assert after[2].continues
     assert found[-1] == "best_audited"
     assert len(read_history(record, since=alarm).looks) == sum(

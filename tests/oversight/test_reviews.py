@@ -383,6 +383,12 @@ def test_comparisons_of_earlier_versions_are_read():
         (JUDGED_ESSAYS, 'reviews_as = "scores"\nconfidence = true', "confidence must be false if"),
         (REVIEWED_ESSAYS, "confidence = true", 'must be false unless overseer.kind = "judge"'),
         (JUDGED_ESSAYS, "reads_context = true", 'reads_context needs network = "policy"'),
+        (JUDGED_ESSAYS, 'initial = "reference"', 'initial = "reference" needs network = "policy"'),
+        (
+            JUDGED_ESSAYS,
+            'initial = "reference"\nnetwork = "policy"',
+            'initial = "reference" needs assistant.kind = "language-model"',
+        ),
     ],
 )
 def test_kinds_of_reviews_that_do_not_fit_are_rejected_in_one_line(tmp_path, toml, more, said):

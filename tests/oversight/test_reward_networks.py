@@ -106,6 +106,21 @@ def test_members_begin_with_the_policys_checkpoint(tmp_path, rank):
     assert jax.tree.all(jax.tree.map(np.array_equal, joined, params))
 
 
+def test_members_begin_with_the_policy_that_imitated_drafts():
+    """With its network, all but the logits, and no opinion of any answer."""
+    model, (questions, answers) = reward_model("language"), asked()
+    policy = moved(model.scorer.policy.init(jax.random.key(0)))
+    params = jax.jit(model.begin_with)(policy)
+    abstract = jax.eval_shape(model.init, jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(lambda one, two: one.shape == two.shape, params, abstract))
+    same = dict(nnx.to_flat_state(policy))
+    for member in params:
+        trunk = dict(nnx.to_flat_state(member["trunk"]))
+        assert 0 < len(trunk) <= len(same)
+        assert all(np.array_equal(leaf[...], same[path][...]) for path, leaf in trunk.items())
+    assert (model.rewards(params, None, questions, answers) == 0).all()
+
+
 def test_an_mlp_stays_the_default():
     model = RewardModel(RewardModelConfig(), TASK)
     assert model.load() is None
