@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amplify.errors import AmplifyError
+from amplify.models import ASSISTANTS
 from amplify.overseers.human import HumanConfig
 from amplify.overseers.learned import LearnedConfig
 
@@ -59,12 +60,11 @@ def check_networks(sections: Mapping[str, Any], path: Path) -> None:
     Raises:
         AmplifyError: if one does not fit.
     """
-    devices = sections["mesh"].size
+    devices, assistant = sections["mesh"].size, sections["assistant"]
     networks = [*_learners(sections["overseer"])]
-    if hasattr(sections["assistant"], "width") and not getattr(
-        sections["assistant"], "pretrained", ""
-    ):
-        networks.append(("assistant", sections["assistant"]))
+    # What the width of a network of the experiment's own code means is not known here.
+    if type(assistant) in ASSISTANTS.values() and not getattr(assistant, "pretrained", ""):
+        networks.append(("assistant", assistant))
     for name, network in networks:
         weights = _weights(network)
         what = f"a network of {weights:.2g} weights"
