@@ -1,10 +1,16 @@
 """The reports that a study may name. Another one is another line."""
 
-from amplify.studies import alarm_table, overoptimisation_table, reviews_needed_table
+from amplify.studies import (
+    alarm_table,
+    digits_table,
+    overoptimisation_table,
+    reviews_needed_table,
+)
 from amplify.studies.study import Report
 
 REPORTS: dict[str, Report] = {
     "alarm": alarm_table.REPORT,
+    "digits": digits_table.REPORT,
     "overoptimisation": overoptimisation_table.REPORT,
     "reviews-needed": reviews_needed_table.REPORT,
 }
