@@ -41,10 +41,10 @@ class JudgeConfig:
     """Whether it notices what only the whole answer shows, such as insights and repeats."""
     checks: Checks = "random"
     """What it checks first, if nobody points at flaws: anything; what it is least sure of; or that,
-    weighed by how much of the answer's worth depends on it. Essays only."""
+    weighed by how much of the answer's worth depends on it. Makes a difference for essays only."""
     critic: Share = 0.0
     """How often a simulated critic is right about a part of an answer; it shows the judge those
-    that it finds wrong. 0: there is no critic. Essays only."""
+    that it finds wrong. 0: there is no critic. Essays and sentences only."""
     trust: Literal["verify", "believe"] = "verify"
     """What the judge does with a critic's flaws: it checks them first, as far as its looks go; or
     it believes the critic and checks nothing."""

@@ -6,6 +6,7 @@ from amplify.tasks.algorithmic.shortest_path import ShortestPath
 from amplify.tasks.algorithmic.union_find import UnionFind
 from amplify.tasks.algorithmic.wildcard import Wildcard
 from amplify.tasks.essays.task import Essays
+from amplify.tasks.sentences.task import Sentences
 from amplify.tasks.text.documents import Documents
 from amplify.tasks.text.search import Search
 
@@ -15,6 +16,7 @@ TASKS = {
     "essays": Essays,
     "permutation": Permutation,
     "search": Search,
+    "sentences": Sentences,
     "shortest-path": ShortestPath,
     "union-find": UnionFind,
     "wildcard": Wildcard,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from amplify import stages
 from amplify.cli.commands import main
 from amplify.files.json_lines import read_lines
 from amplify.models.decoder.lora import LoRA
@@ -17,10 +19,13 @@ from amplify.models.language_value import LanguageValueModel
 from amplify.oversight.reinforcement.ppo import PPO, ClippedPolicy, ClippedValue, ProximalRollouts
 from amplify.oversight.reinforcement.rollouts import (
     REFERENCE,
+    REWARD_MODEL,
     Penalty,
     PolicyGradient,
     Rollouts,
 )
+from amplify.oversight.restore import load
+from amplify.oversight.work import Work
 from amplify.reading.experiment_file import read_experiment
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
@@ -237,3 +242,34 @@ def test_a_round_reinforces_a_policy(tmp_path, capsys, toml, method, network):
     assert rows[-1]["reward"] > rows[0]["reward"] + 0.3
     main(["compare", str(folder), "--json"])
     assert all("gold" in row for row in json.loads(capsys.readouterr().out))
+
+
+SENTENCES = TOML.replace(
+    TOML[TOML.index('kind = "essays"') : TOML.index("[assistant]")], 'kind = "sentences"\n\n'
+).replace("members = 2", 'members = 2\nnetwork = "policy"\nreads_context = true\ninitial = "{}"')
+
+
+@pytest.mark.slow
+def test_a_round_about_sentences_begins_its_reward_model_with_the_reference_policy(tmp_path):
+    folder = tiny_experiment(tmp_path / "tiny", SENTENCES.format("reference"))
+    main(["round", str(folder), "--n", "1"])
+    store = Store(folder)
+    experiment, this = store.experiment, store.round(1)
+    assert this.complete
+    assert {"gold", "beats_draft"} <= {measure.name for measure in experiment.measures}
+    begun, phases = [], list(experiment.oversight.phases(experiment, this))
+    for phase in phases[:2]:
+        work = Work(experiment, this, store.round(0), store.roles(this), None)
+        begun.append(stages._before(phase, phase.trains[0], work).params)
+    trunk = {path: leaf[...] for path, leaf in nnx.to_flat_state(begun[1][0]["trunk"])}
+    reference = load(experiment, experiment.assistant, store.roles(this)[REFERENCE])
+    policy = {path: leaf[...] for path, leaf in nnx.to_flat_state(reference)}
+    assert all(np.array_equal(leaf, policy[path]) for path, leaf in trunk.items())
+    later = list(experiment.oversight.phases(experiment, of_a_later_round(this)))
+    assert not any(begin.role == REWARD_MODEL for phase in later for begin in phase.begins)
+
+
+def of_a_later_round(this):
+    """A round whose best earlier round is not round 0."""
+    record = {**this.record, "parent": {**this.record["parent"], "round": 1}}
+    return SimpleNamespace(record=record)

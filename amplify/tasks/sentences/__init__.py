@@ -1,0 +1,1 @@
+"""Sentences for an encyclopedia: the task, and what makes a sentence good."""
