@@ -12,9 +12,9 @@ from amplify.overseers.judge import JudgeConfig
 from amplify.reading.experiment_file import read_experiment
 from amplify.task_abilities import Critic, Reader
 from amplify.tasks.algorithmic.permutation import Permutation
-from amplify.tasks.essays.reader import criticise
 from amplify.tasks.essays.task import Essays
 from amplify.tasks.essays.world import statements_right, statements_seeming
+from amplify.tasks.readers import criticise
 from tests.benchmarks import critics
 from tests.tasks.test_essays import drafts, gold
 from tests.tiny import JUDGED_ESSAYS, tiny_experiment

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.task_abilities import Critic, Reader, Seen
+from amplify.task_abilities import Reader, Seen
 from amplify.tasks.essays.world import (
     RIGHT,
     World,
@@ -19,6 +19,7 @@ from amplify.tasks.essays.world import (
     statements_seeming,
     value_essay,
 )
+from amplify.tasks.readers import criticise, first_parts
 
 
 def read_essay(
@@ -49,7 +50,8 @@ def read_essay(
         belief, looks = (~flaws).astype(belief.dtype), jnp.int32(0)
     else:
         order = _urgency(world, reader, belief, flaws, key)
-        checked = _first(order, present > 0, reader.looks)
+        there = jnp.broadcast_to((present > 0)[:, None], order.shape)
+        checked = first_parts(order, there, reader.looks)
         belief = jnp.where(checked, right.astype(belief.dtype), belief)
         looks = jnp.sum(checked, dtype=jnp.int32)
     values = (2 * jnp.prod(belief, axis=-1) - 1) * world.weight
@@ -77,20 +79,6 @@ def first_belief(
     return jnp.where(seems, reader.credulity, 0.0) + (1 - reader.credulity) * careful
 
 
-def criticise(
-    critic: Critic, right: Bool[Array, "claims statements"], key: Key[Array, ""]
-) -> Bool[Array, "claims statements"]:
-    """Draws which statements a critic says are wrong.
-
-    Args:
-        critic: how often it errs.
-        right: which statements are right.
-        key: consumed.
-    """
-    errs = ~jax.random.bernoulli(key, critic.accuracy, right.shape)
-    return ~right ^ errs
-
-
 def _urgency(
     world: World,
     reader: Reader,
@@ -112,12 +100,3 @@ def _urgency(
     if reader.checks == "stakes":
         return random * 1e-3 - unsure * world.weight[:, None]
     return random
-
-
-def _first(
-    order: Float[Array, "claims statements"], present: Bool[Array, " claims"], number: int
-) -> Bool[Array, "claims statements"]:
-    """The statements of an essay that come first in an order."""
-    order = jnp.where(present[:, None], order, jnp.inf)
-    rank = jnp.argsort(jnp.argsort(order, axis=None)).reshape(order.shape)
-    return present[:, None] & (rank < min(number, order.size))

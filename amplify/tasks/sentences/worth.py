@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.task_abilities import Critic, Reader, Seen
+from amplify.task_abilities import Reader, Seen
+from amplify.tasks.readers import criticise, first_parts
 from amplify.tasks.sentences.grammar import (
     ATTRIBUTES,
     ERRS,
@@ -78,13 +79,13 @@ def read_sentence(
     order_key, critic_key = jax.random.split(key)
     flaws = jnp.zeros_like(right)
     if reader.critic is not None:
-        flaws = _criticise(reader.critic, right, critic_key)
+        flaws = criticise(reader.critic, right, critic_key)
     if reader.critic is not None and reader.critic.believed:
         belief, looks = (~flaws).astype(jnp.float32), jnp.int32(0)
     else:
         unchecked = reader.credulity + (1 - reader.credulity) * (1 - ERRS)
         order = jax.random.uniform(order_key, said.shape) - flaws.astype(jnp.float32)
-        checked = _first(order, said, reader.looks)
+        checked = first_parts(order, said, reader.looks)
         belief = jnp.where(checked, right.astype(jnp.float32), unchecked)
         looks = jnp.sum(checked, dtype=jnp.int32)
     praise = (1 - 2 * reader.credulity) * PRAISE
@@ -155,23 +156,6 @@ def _said(counts: Float[Array, " words"]) -> Values:
 
 def _right(town: Town) -> Bool[Array, "attributes values"]:
     return town.notes[:, None] == jnp.arange(VALUES, dtype=jnp.int32)[None]
-
-
-def _criticise(
-    critic: Critic, right: Bool[Array, "attributes values"], key: Key[Array, ""]
-) -> Bool[Array, "attributes values"]:
-    """Draws which values a critic says are wrong."""
-    errs = ~jax.random.bernoulli(key, critic.accuracy, right.shape)
-    return ~right ^ errs
-
-
-def _first(
-    order: Values, said: Bool[Array, "attributes values"], number: int
-) -> Bool[Array, "..."]:
-    """The values of a sentence that come first in an order."""
-    order = jnp.where(said, order, jnp.inf)
-    rank = jnp.argsort(jnp.argsort(order, axis=None)).reshape(order.shape)
-    return said & (rank < min(number, order.size))
 
 
 @functools.cache
