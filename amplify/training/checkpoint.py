@@ -74,10 +74,12 @@ def restore_first(directory: Path, parts: Mapping[str, PyTree[Any]]) -> PyTree[A
         AmplifyError: as in `restore`, or if the checkpoint has none of the parts.
     """
     processes.first(lambda: _verify(directory))
-    stored = _describe(ocp.metadata(directory.resolve()).metadata)
+    stored = ocp.metadata(directory.resolve())
+    names = _describe(stored.metadata)
     for part, like in parts.items():
-        if any(name.startswith(f"{part}/") for name in stored):
-            return _read(directory, {part: like}, None, partial=True)[part]
+        if any(name.startswith(f"{part}/") for name in names):
+            _check_as_expected(directory, names, {part: like}, partial=True)
+            return _load(directory, {part: like}, partial=True)[part]
     raise AmplifyError(f"{directory}: has none of {', '.join(parts)}")
 
 
@@ -230,25 +232,32 @@ def _uncompressed() -> Any:
 
 
 def _read(
-    directory: Path,
-    like: PyTree[Any],
-    batches: grain.DatasetIterator | None,
-    *,
-    partial: bool = False,
+    directory: Path, like: PyTree[Any], batches: grain.DatasetIterator | None
 ) -> PyTree[Array]:
     stored = ocp.metadata(directory.resolve())
-    found, expected = _describe(stored.metadata), _describe(like)
-    # Orbax itself silently casts to another dtype.
+    _check_as_expected(directory, _describe(stored.metadata), like)
+    state = _load(directory, like)
+    if batches is not None:
+        batches.set_state(stored.custom_metadata["batches"])
+    return state
+
+
+def _check_as_expected(
+    directory: Path, found: Mapping[str, str], like: PyTree[Any], *, partial: bool = False
+) -> None:
+    """Checks dtypes and shapes, as `_describe` names them: Orbax silently casts to other dtypes."""
+    expected = _describe(like)
     for name in expected if partial else expected | found:
         stored_as, wanted = found.get(name, "missing"), expected.get(name, "nothing of that name")
         if stored_as != wanted:
             raise AmplifyError(f"{directory}: {name} is {stored_as}, expected {wanted}")
+
+
+def _load(directory: Path, like: PyTree[Any], *, partial: bool = False) -> PyTree[Array]:
     context = ocp.Context()
     context.pytree_options.loading.partial_load = partial
     with context:
-        state = ocp.load(directory.resolve(), jax.tree.map(_with_sharding, like))
-    if batches is not None:
-        batches.set_state(stored.custom_metadata["batches"])
+        state: PyTree[Array] = ocp.load(directory.resolve(), jax.tree.map(_with_sharding, like))
     return state
 
 
@@ -306,7 +315,8 @@ def _plain(leaf: Any) -> Any:
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.eval_shape(_plain, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    shaped = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return jax.eval_shape(_plain, shaped) if _is_key(leaf) else shaped  # tracing takes a while
 
 
 def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
