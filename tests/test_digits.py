@@ -1,5 +1,6 @@
 """Debates about digits: the task and the judge in rounds/digits, and what the study measures."""
 
+import io
 import itertools
 import json
 import shutil
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from amplify.cli.commands import main
 from amplify.oversight.restore import load_assistant
@@ -156,12 +158,24 @@ def test_debates_are_played_as_by_trying_every_pixel(tmp_path, capsys):
     assert run.alone > run.random
     assert run.committed > run.free
     assert run.random_lie >= run.committed
-    runs = {arm: dict.fromkeys(range(3), run) for arm in digits.ARMS}
+    report(run)
+
+
+def report(run) -> None:
+    """With values that differ between splits, and values that do not."""
+    runs = {
+        arm: {seed: run._replace(random=run.random - 0.001 * seed) for seed in range(3)}
+        for arm in digits.ARMS
+    }
     assert len(REPORT.rows(runs)) == 8
-    assert REPORT.figure({arm: [run] * 3 for arm in digits.ARMS}).startswith(b"\x89PNG")
-    assert [one.met for one in criteria({arm: [run] * 3 for arm in digits.ARMS})] == [
-        run.gain >= 0.1
-    ] * 2
+    done = {arm: [*of.values()] for arm, of in runs.items()}
+    assert REPORT.figure(done).startswith(b"\x89PNG")
+    assert [one.met for one in criteria(done)] == [run.gain >= 0.1] * 2
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(REPORT.table(runs))
+    said = console.export_text()
+    assert f"{100 * run.random - 0.1:.1f}" in said
+    assert "Irving 2018" in said
 
 
 def test_a_study_of_digits_needs_a_task_that_says_what_may_be_shown(tmp_path):
