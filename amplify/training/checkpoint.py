@@ -243,7 +243,7 @@ def _read(
 
 
 def _check_as_expected(
-    directory: Path, found: Mapping[str, str], like: PyTree[Any], *, partial: bool = False
+    directory: Path, found: dict[str, str], like: PyTree[Any], *, partial: bool = False
 ) -> None:
     """Checks dtypes and shapes, as `_describe` names them: Orbax silently casts to other dtypes."""
     expected = _describe(like)
