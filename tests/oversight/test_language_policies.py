@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,8 @@ from amplify.oversight.reinforcement.rollouts import (
 from amplify.oversight.restore import load
 from amplify.oversight.work import Work
 from amplify.reading.experiment_file import read_experiment
+from amplify.records.round_folder import RoundFolder
+from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
 from amplify.training.step import fresh_role
@@ -259,17 +260,16 @@ def test_a_round_about_sentences_begins_its_reward_model_with_the_reference_poli
     assert {"gold", "beats_draft"} <= {measure.name for measure in experiment.measures}
     begun, phases = [], list(experiment.oversight.phases(experiment, this))
     for phase in phases[:2]:
-        work = Work(experiment, this, store.round(0), store.roles(this), None)
+        work = Work(experiment, this, store.round(0), store.roles(this), unwatched)
         begun.append(stages._before(phase, phase.trains[0], work).params)
     trunk = {path: leaf[...] for path, leaf in nnx.to_flat_state(begun[1][0]["trunk"])}
     reference = load(experiment, experiment.assistant, store.roles(this)[REFERENCE])
     policy = {path: leaf[...] for path, leaf in nnx.to_flat_state(reference)}
     assert all(np.array_equal(leaf, policy[path]) for path, leaf in trunk.items())
-    later = list(experiment.oversight.phases(experiment, of_a_later_round(this)))
-    assert not any(begin.role == REWARD_MODEL for phase in later for begin in phase.begins)
-
-
-def of_a_later_round(this):
-    """A round whose best earlier round is not round 0."""
+    later = RoundFolder(tmp_path / "002", 2)
+    later.path.mkdir()
     record = {**this.record, "parent": {**this.record["parent"], "round": 1}}
-    return SimpleNamespace(record=record)
+    (later.path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    phases = list(experiment.oversight.phases(experiment, later))
+    assert phases
+    assert not any(begin.role == REWARD_MODEL for phase in phases for begin in phase.begins)
