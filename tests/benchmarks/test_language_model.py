@@ -2,65 +2,28 @@
 trainer, on the same machine, with the same weights, in one run. TRL is in the extra `bench`.
 """
 
-import dataclasses
 import statistics
 import time
 from types import SimpleNamespace
-from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from amplify.models.language_model import LanguageModel, LanguageModelConfig
-from amplify.models.pretrained import pretrained
-from amplify.models.prompts import PromptFormat
 from amplify.training.options import Training
-from amplify.types import Task
+from tests.benchmarks import llama
+from tests.benchmarks.llama import ANSWER, BEGIN, SEPARATOR, Shapes, ours
 from tests.training import step_of, untrained
 
-VOCABULARY = 4096
-LLAMA = {
-    "vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 688,
-    "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4,
-    "max_position_embeddings": 1024,
-}  # fmt: skip
-"""6.45 million weights."""
 NEW = 8
 REPEATS = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Shapes(Task):
-    """As much of a task as a language model asks for."""
-
-    facts: int = 1
-    fact_length: int = 1
-    question_length: int = 1
-    answer_length: int = 1
-    vocabulary: tuple[str, ...] = tuple(map(str, range(VOCABULARY - 3)))
-    max_depth: ClassVar = 1
-    classes: ClassVar = ("",)
-
-
-def ours(folder, shapes: Shapes) -> tuple[LanguageModel, object]:
-    opened = pretrained.open_folder(folder)
-    form = PromptFormat(
-        tuple(range(VOCABULARY - 3)), 0, (VOCABULARY - 3,), (VOCABULARY - 2,), (VOCABULARY - 1,)
-    )
-    model = LanguageModel(LanguageModelConfig(sampling="greedy"), shapes, opened.architecture, form)
-    return model, pretrained.load(opened, dtype=jnp.float32)
-
-
 @pytest.fixture
 def folder(tmp_path):
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**LLAMA))
-    assert round(model.num_parameters() / 1e6, 2) == 6.45
-    model.save_pretrained(tmp_path)
+    llama.write(tmp_path)
     return tmp_path
 
 
@@ -69,14 +32,14 @@ def test_answers_to_64_questions_about_one_context_beside_generate(folder):
     shapes = Shapes(facts=1, fact_length=510, question_length=15, answer_length=NEW)
     model, params = ours(folder, shapes)
     random = np.random.default_rng(0)
-    context = random.integers(1, VOCABULARY - 3, (1, 1, 510)).astype(np.int32)
-    questions = random.integers(1, VOCABULARY - 3, (1, 64, 15)).astype(np.int32)
+    context = random.integers(1, BEGIN, (1, 1, 510)).astype(np.int32)
+    questions = random.integers(1, BEGIN, (1, 64, 15)).astype(np.int32)
     answer = jax.jit(lambda p, c, q: model.answer(p, model.encode(p, c), q, None).tokens)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    read = np.concatenate([[VOCABULARY - 3], context[0, 0], [VOCABULARY - 2]])
-    rows = [np.concatenate([read, question, [VOCABULARY - 1]]) for question in questions[0]]
+    read = np.concatenate([[BEGIN], context[0, 0], [SEPARATOR]])
+    rows = [np.concatenate([read, question, [ANSWER]]) for question in questions[0]]
     prompts = torch.tensor(np.array(rows))
-    allowed = {"suppress_tokens": [0, VOCABULARY - 3, VOCABULARY - 2, VOCABULARY - 1]}
+    allowed = {"suppress_tokens": [0, BEGIN, SEPARATOR, ANSWER]}
     settings = transformers.GenerationConfig(
         max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, pad_token_id=0, **allowed
     )
@@ -110,7 +73,7 @@ def test_training_beside_trl(folder, tmp_path):
     from datasets import Dataset
 
     steps, random = 30, np.random.default_rng(0)
-    rows = random.integers(1, VOCABULARY - 3, (16 * steps, 128))
+    rows = random.integers(1, BEGIN, (16 * steps, 128))
     seconds = SimpleNamespace(began=0.0, took=[])
 
     class Clock(transformers.TrainerCallback):
@@ -141,7 +104,7 @@ def test_training_beside_trl(folder, tmp_path):
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=data,
-        processing_class=_tokenizer(),
+        processing_class=llama.tokenizer(),
         callbacks=[Clock()],
     )
     trainer.train()
@@ -168,17 +131,6 @@ def test_training_beside_trl(folder, tmp_path):
         f" {theirs / mine:.2f} times (target 1)"
     )
     assert theirs / mine > 0.3
-
-
-def _tokenizer() -> transformers.PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, models
-
-    words = {str(number): number for number in range(VOCABULARY)}
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="0")),
-        eos_token="0",
-        pad_token="0",
-    )
 
 
 def _in_turn(*functions) -> list[float]:
