@@ -266,10 +266,11 @@ def test_a_round_about_sentences_begins_its_reward_model_with_the_reference_poli
     reference = load(experiment, experiment.assistant, store.roles(this)[REFERENCE])
     policy = {path: leaf[...] for path, leaf in nnx.to_flat_state(reference)}
     assert all(np.array_equal(leaf, policy[path]) for path, leaf in trunk.items())
-    later = RoundFolder(tmp_path / "002", 2)
-    later.path.mkdir()
+    folder = tmp_path / "002"
+    folder.mkdir()
     record = {**this.record, "parent": {**this.record["parent"], "round": 1}}
-    (later.path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    later = RoundFolder(folder, 2)
     phases = list(experiment.oversight.phases(experiment, later))
     assert phases
     assert not any(begin.role == REWARD_MODEL for phase in phases for begin in phase.begins)
