@@ -148,7 +148,7 @@ class Experiment:
 
         if n < 1:
             raise AmplifyError(f"a round number is 1 or more, got {n}")
-        with launch(self.path, cluster=False) as (_, run_round):
+        with launch(self.path, cluster=False, last=n) as (_, run_round):
             for number in range(n + 1):
                 run_round(number)
         return self
@@ -192,7 +192,10 @@ class Experiment:
 
         Args:
             split: "select", which the gate reads, or "final", which is only reported.
-            contexts: number of contexts; None: as many as evals use.
+            contexts: number of contexts; None: as many as evals use, which is also the most.
+
+        Raises:
+            AmplifyError: if there is no such split, or it has fewer contexts.
         """
         return draw(self._store.experiment, split, contexts)
 
@@ -294,10 +297,14 @@ class Policy:
     """A round's assistant, which answers questions."""
 
     def __init__(self, experiment: Experiment, folder: RoundFolder) -> None:
+        self._name = f"assistant of round {folder.number} of {str(experiment.path)!r}"
         self._experiment = experiment._store.experiment
         roles = experiment._store.roles(folder)
         params = load_assistant(self._experiment, roles)
         self._params = self._experiment.mesh.bring_here(params)
+
+    def __repr__(self) -> str:
+        return f"Policy({self._name})"
 
     def answer(
         self,
@@ -335,6 +342,11 @@ class Policy:
     def _read(self, questions: Any) -> Int[np.ndarray, "batch questions question_length"]:
         task = self._experiment.task
         if not isinstance(questions, np.ndarray | jax.Array):
+            if any(isinstance(row, str) for row in questions):
+                raise AmplifyError(
+                    "questions must be a list of texts for each context: [['one', 'two']] asks two"
+                    " questions about one context"
+                )
             lengths = {len(row) for row in questions}
             if len(lengths) != 1:
                 raise AmplifyError("each context must have the same number of questions, 1 or more")

@@ -19,7 +19,7 @@ Texts = list[list[str]]
 """A text for each question about each context."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Problems:
     """Contexts with questions about each. A question may occur twice about a context; tables and
     `Round.evals` count it once.
@@ -37,6 +37,10 @@ class Problems:
     """The true answers, written as `Answers.texts` are; None if the task knows no truth. Several
     answers may be right: `Round.evals` says which of the assistant's are."""
 
+    def __repr__(self) -> str:
+        contexts, questions, _ = self.questions.shape
+        return f"Problems({contexts} contexts, {questions} questions about each)"
+
 
 def draw(experiment: Experiment, split: str, contexts: int | None) -> Problems:
     """Draws the problems of an eval split.
@@ -44,16 +48,20 @@ def draw(experiment: Experiment, split: str, contexts: int | None) -> Problems:
     Args:
         experiment: the experiment.
         split: a key of `SPLITS`.
-        contexts: number of contexts; None: as many as evals use.
+        contexts: number of contexts; None: as many as evals use, which is also the most.
 
     Raises:
-        AmplifyError: if there is no such split, or no context is asked for.
+        AmplifyError: if there is no such split, or it has fewer contexts.
     """
     if split not in SPLITS:
         raise AmplifyError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
-    count = getattr(experiment.evals, split) if contexts is None else contexts
-    if count < 1:
-        raise AmplifyError(f"contexts must be 1 or more, got {count}")
+    most = getattr(experiment.evals, split)
+    count = most if contexts is None else contexts
+    if not 1 <= count <= most:
+        raise AmplifyError(
+            f"contexts must be 1 to {most} (evals.{split}: no others are kept out of training),"
+            f" got {count}"
+        )
     task = experiment.task
     seeds, given, questions = jax.device_get(draw_held_out(experiment, split, count))
     truth = None

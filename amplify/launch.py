@@ -22,7 +22,9 @@ from amplify.terminal import messages, output, progress_bars
 
 
 @contextlib.contextmanager
-def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int], None]]]:
+def launch(
+    experiment: Path, cluster: bool, last: int | None = None
+) -> Iterator[tuple[Any, Callable[[int], None]]]:
     """Locks an experiment and yields its store and a function that runs or resumes one round.
 
     The function takes a round's number and does nothing to a finished round except to write a
@@ -31,6 +33,7 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
     Args:
         experiment: the experiment's folder.
         cluster: whether this is one of several processes of a cluster that jax detects.
+        last: the last round that will be run; None: not known.
 
     Raises:
         AmplifyError: if the experiment cannot be run, is locked, or is interrupted by Ctrl-C.
@@ -62,6 +65,8 @@ def launch(experiment: Path, cluster: bool) -> Iterator[tuple[Any, Callable[[int
                 page.run(store, n, stop_if_interrupted(watch, interrupts))
                 sinks.log_rounds(store)
             _write_report(store, n, only_if_missing=not runs)
+            if runs and n:
+                _say_finished(store.round(n), last)
 
         with record_interrupts(interrupts):
             try:
@@ -171,6 +176,21 @@ def _write_report(store: Any, number: int, only_if_missing: bool) -> None:
     is_there = bool(processes.gather(np.array([this.report.exists()]))[0])
     if number and not (only_if_missing and is_there):
         report.write_round_page(store, this)
+
+
+def _say_finished(this: Any, last: int | None) -> None:
+    """Prints a round's verdict, and about how long the rounds after it will take."""
+    from amplify.evaluation import figures
+    from amplify.report import formats
+
+    seconds = this.record["ledger"]["seconds"]
+    verdict = f"{formats.verdict_words(this.verdict)}, took {figures.duration(seconds)}"
+    said = [f"round {this.number}: {verdict}", formats.reason(this.verdict)]
+    if last is not None and (more := last - this.number) > 0:
+        said.append(
+            f"about {figures.duration(more * seconds)} for {figures.count(more, 'more round')}"
+        )
+    messages.print("; ".join(said), markup=False, highlight=False, soft_wrap=True)
 
 
 def enable_compilation_cache() -> None:

@@ -6,7 +6,7 @@ round takes is estimated from the round before, whose record has the seconds of 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +18,8 @@ from amplify.runtime.progress import Advance, Watch
 PAUSE = 30.0
 """Seconds between two lines about work that has no training log."""
 COMPILING = "compiling"
+MOST_CLASSES = 8
+"""Most classes of which each one's accuracy is shown."""
 
 Later = Callable[[], float | None]
 """Seconds that the round will take after the stage that is running; None: not known."""
@@ -83,10 +85,19 @@ def _working_clock() -> Callable[[], float]:
 
 def _measured(row: Mapping[str, Any]) -> list[str]:
     said = [f"loss {row['loss']:.4g}"] if "loss" in row else []
-    alone = row.get("accuracy", {}).get("alone")
-    if alone:
-        said.append(f"alone {figures.percent(sum(alone.values()) / len(alone))}% (mean of classes)")
+    if alone := row.get("accuracy", {}).get("alone"):
+        said.append(f"alone {_by_class([*alone.values()])}")
     return said
+
+
+def _by_class(accuracies: Sequence[float]) -> str:
+    """Accuracy in the order of the table: a class that is not trained yet may fall meanwhile."""
+    if len(accuracies) == 1:
+        return f"{figures.percent(accuracies[0])}%"
+    if len(accuracies) <= MOST_CLASSES:
+        return f"{' / '.join(map(figures.percent, accuracies))}% by class"
+    mean = figures.percent(sum(accuracies) / len(accuracies))
+    return f"{mean}% (mean of {len(accuracies)} classes)"
 
 
 def lines(console: Console, prefix: str, later: Later) -> Watch:

@@ -28,7 +28,7 @@ def progress_bars(prefix: str, later: progress.Later = lambda: None) -> Watch:
 
 
 def show_rounds(store: Any, json: bool) -> None:
-    """Prints the table of rounds, or their results as JSON, then warnings.
+    """Prints the table of rounds, or their results as JSON.
 
     Args:
         store: the experiment.
@@ -43,17 +43,17 @@ def show_rounds(store: Any, json: bool) -> None:
         print(json_format.dumps(report.results(store), indent=1))
     elif not json:
         output.print(report.rounds_table(store), crop=False)  # a command stays whole
-    show_warnings([store])
 
 
-def show_warnings(stores: Sequence[Any]) -> None:
-    """Prints what is to be known about experiments whose rounds were run, each warning once.
+def warn_once(line: str | None, warned: set[str]) -> None:
+    """Prints a warning, if there is one and it was not printed before.
 
     Args:
-        stores: the experiments.
+        line: the warning.
+        warned: those that were printed; this one is added.
     """
-    lines = [line for s in stores for line in (s.experiment.gate_warning(), stale_line(s.path))]
-    for line in dict.fromkeys(filter(None, lines)):
+    if line is not None and line not in warned:
+        warned.add(line)
         messages.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -109,6 +109,11 @@ def test_texts_are_read_as_the_questions_that_they_are(experiment):
     assert np.array_equal(by_tokens.probabilities, by_texts.probabilities)
 
 
+def test_what_a_notebook_shows_of_an_object_is_short(experiment):
+    assert repr(experiment.held_out("final")) == "Problems(24 contexts, 6 questions about each)"
+    assert repr(experiment.best.assistant).startswith("Policy(assistant of round ")
+
+
 def test_samples_are_drawn_by_their_seed(experiment):
     policy, problems = experiment.round(0).assistant, experiment.held_out("final")
     one, again, other = (
@@ -145,6 +150,7 @@ def test_a_comparison_is_a_picture_in_a_notebook(experiment, folder):
         (np.zeros((1, 8, 9), int), [["a**"]], "contexts must be integers of shape (batch, 8"),
         ("ours", [["a**"], ["b**", "a**"]], "each context must have the same number"),
         ("ours", [["a*"]], "is no question"),
+        ("ours", ["a**"], "questions must be a list of texts for each context: [['one', 'two']]"),
         ("ours", np.zeros((2, 1, 3), int), "must have equal length, got 1 and 2"),
         ("ours", np.full((1, 1, 3), 99), "questions must be tokens 0 to"),
         ("ours", np.zeros((1, 1, 3)), "got float64 of shape (1, 1, 3)"),
@@ -164,6 +170,8 @@ def test_what_is_not_there_is_one_clear_line(experiment, tmp_path):
         experiment.round(7)
     with pytest.raises(amplify.AmplifyError, match="a split is one of select, final"):
         experiment.held_out("train")
+    with pytest.raises(amplify.AmplifyError, match=r"1 to 24 \(evals.final: .*, got 25"):
+        experiment.held_out("final", contexts=25)
     with pytest.raises(amplify.AmplifyError, match="no such folder"):
         amplify.open(tmp_path / "none")
     with pytest.raises(amplify.AmplifyError, match="nothing to compare"):

@@ -49,6 +49,9 @@ def test_a_round_prints_its_table_and_its_verdict(ran):
     assert "round 1" in done.stdout
     assert "1 wildcard" in done.stdout
     assert "against round 0" in " ".join(done.stdout.split())
+    assert f"Page: {ran}/001/report.html" in done.stdout
+    assert re.search(f"Figures: .* compare {ran}\n", done.stdout)
+    assert re.search(f"Next: .* round {ran} --n 2\n", done.stdout)
     [warning] = done.stderr.splitlines()  # so few contexts can tell no small gain
     assert warning.startswith(
         "warning: gate.worthwhile = 0.01, but with 24 contexts no gain below "
@@ -61,13 +64,15 @@ def test_without_a_terminal_every_log_step_is_a_line_and_a_resumed_round_says_fr
     folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
     done = amplify("round", str(folder), "--n", "1", "--redo", "distillation/checkpoint")
     assert done.returncode == 0, done.stderr
-    lines = done.stderr.splitlines()
+    warning, *lines, verdict = done.stderr.splitlines()
+    assert warning.startswith("warning: gate.worthwhile = 0.01")
     assert lines[0] == "round 1 resumes after distillation/data"
     assert lines[1] == "round 1: distillation, 0 of 60: compiling"
     for step, line in enumerate(lines[2:8], 1):
         assert line.startswith(f"round 1: distillation, {10 * step} of 60, loss ")
         assert re.search(r" [\d,.]+ steps/s, [\d.]+ s left$", line)
     assert [" alone " in line for line in lines[2:8]] == [False] * 5 + [True]  # the only look
+    assert re.fullmatch(r"round 1: \S \w+, took .*; .* \(against round 0\)", verdict)
     assert "\x1b" not in done.stderr
 
 
@@ -260,7 +265,7 @@ main(["round", {str(folder)!r}, "--n", "2"])
     )
     assert done.returncode == 2, done.stderr
     *progress, line = done.stderr.splitlines()
-    assert all(told.startswith("round ") for told in progress), done.stderr
+    assert all(told.startswith(("round ", "warning: ")) for told in progress), done.stderr
     assert "File too large" in line
     assert all(path.read_bytes() == content for path, content in before.items())
     again = amplify("round", str(folder), "--n", "2")

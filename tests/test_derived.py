@@ -173,14 +173,14 @@ def test_any_text_for_seeds_is_seeds_or_one_clear_line(text):
         (["--set", "seed=1", "--set", "seed.x=2", "--as", "{new}"], "seed.x is given twice"),
         (
             ["--set", "training.stepz=5", "--as", "{new}"],
-            "training.stepz; did you mean steps?",
+            "training.stepz; did you mean training.steps?",
         ),
         (["--set", "a.b.c=5", "--as", "{new}"], "--set: unknown key a"),
         (["--set", "base=../x", "--as", "{new}"], "--set: unknown key base"),
         (["--set", "training=5", "--as", "{new}"], "--set: training must be a table"),
         (
             ["--set", "training.steps=many", "--as", "{new}"],
-            "--set: training.steps must be a valid integer, got 'many'",
+            "--set: training.steps must be a whole number, got 'many'",
         ),
         (["--set", "training.batch=97", "--as", "{new}"], "--set: training.batch must be at most"),
         (["--set", f"seed={'9' * 5000}", "--as", "{new}"], "--set: seed must have at most"),
@@ -213,6 +213,37 @@ def test_seeds_that_cannot_be_written_leave_no_derived_base(tiny, capsys):
     assert "new-seed-1: is already there and is no experiment" in said
     assert everything(tiny.parent) == before
     assert not tiny.with_name("new").exists()
+
+
+def test_an_option_that_a_tasks_own_code_cannot_bear_leaves_nothing(tmp_path, capsys):
+    folder = tiny_experiment(tmp_path / "tiny", TOML.replace('"wildcard"', '"mine.py:Mine"'))
+    (folder / "mine.py").write_text(SPREAD)
+    before = everything(tmp_path)
+    arguments = ["--n", "1", "--set", "task.spread=0", "--as", str(tmp_path / "other")]
+    said = refused(capsys, "round", str(folder), *arguments)
+    assert f"{folder}/mine.py:" in said
+    assert "must use its key" in said
+    assert "task.spread = 0" in said
+    assert everything(tmp_path) == before
+    with pytest.raises(AmplifyError, match="must use its key"):
+        derive(folder, tmp_path / "other", {"task.spread": 0})
+    path = derive(folder, tmp_path / "other", {"task.spread": 1}).write()
+    with pytest.raises(AmplifyError, match=f"^{tmp_path}/tiny/mine.py:.* must use its key"):
+        derive(path, tmp_path / "third", {"task.spread": 0})
+
+
+SPREAD = """
+import dataclasses
+import jax
+from amplify.tasks.algorithmic.wildcard import Wildcard
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Wildcard):
+    spread: int = 1
+
+    def draw_context(self, key):
+        return Wildcard.draw_context(self, key if self.spread else jax.random.key(0))
+"""
 
 
 @pytest.mark.slow

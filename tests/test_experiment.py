@@ -26,13 +26,16 @@ def with_line(line: str) -> str:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("training.look_evry = 3", "unknown key training.look_evry; did you mean look_every?"),
+        (
+            "training.look_evry = 3",
+            "unknown key training.look_evry; did you mean training.look_every?",
+        ),
         ("curiculum = 3", "unknown key curiculum; did you mean curriculum?"),
-        ("training.stepz = 3", "training.stepz; did you mean steps?"),
+        ("training.stepz = 3", "training.stepz; did you mean training.steps?"),
         ("trainning = 3", "key trainning; did you mean training?"),
         # An absent key is likelier than a more similar one that is there.
-        ("training.log_evry = 3", "training.log_evry; did you mean log_every?"),
-        ("overseer.noyse = 3", "unknown key overseer.noyse; did you mean noise?"),
+        ("training.log_evry = 3", "training.log_evry; did you mean training.log_every?"),
+        ("overseer.noyse = 3", "unknown key overseer.noyse; did you mean overseer.noise?"),
         ("overseer.noise = 1.5", "overseer.noise must be less than or equal to 1, got 1.5"),
         ("zzz = 3", "unknown key zzz; allowed are seed, task"),
         ("training.b2 = 1.5", "training.b2 must be less than 1, got 1.5"),
@@ -42,15 +45,15 @@ def with_line(line: str) -> str:
         ),
         (
             'training.target_horizon = "100"',
-            "training.target_horizon must be a valid integer, got '100'",
+            "training.target_horizon must be a whole number, got '100'",
         ),
         (
             "training.target_horizon = 1.5",
-            "training.target_horizon must be a valid integer, got 1.5",
+            "training.target_horizon must be a whole number, got 1.5",
         ),
         (
             "training.target_horizon = true",
-            "training.target_horizon must be a valid integer, got True",
+            "training.target_horizon must be a whole number, got True",
         ),
         (
             "questions.at_deepest = 1.01",
@@ -61,9 +64,9 @@ def with_line(line: str) -> str:
             "questions.deepest.1 must be greater than or equal to 1, got 0",
         ),
         ("evals.seed = -1", "evals.seed must be greater than or equal to 0, got -1"),
-        ("evals.seed = true", "evals.seed must be a valid integer, got True"),
+        ("evals.seed = true", "evals.seed must be a whole number, got True"),
         ("seed = -1", "seed must be greater than or equal to 0, got -1"),
-        ('seed = "x"', "seed must be a valid integer, got 'x'"),
+        ('seed = "x"', "seed must be a whole number, got 'x'"),
     ],
 )
 def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
@@ -78,7 +81,7 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
     ("was", "becomes", "said"),
     [
         ("letters = 3", "letters = 0", "task.letters must be greater than or equal to 1, got 0"),
-        ("letters = 3", "letters = 3.0", "task.letters must be a valid integer, got 3.0"),
+        ("letters = 3", "letters = 3.0", "task.letters must be a whole number, got 3.0"),
         ('"wildcard"', '"wildcrad"', "task.kind must be one of assignments, documents"),
         ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
         ('"wildcard"', '"gone.py:Task"', "task.kind names"),

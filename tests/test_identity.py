@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from amplify.cli import commands
 from amplify.errors import AmplifyError, round_command
 from amplify.experiment import sections
 from amplify.reading import content
+from amplify.reading.derived import derive
 from amplify.reading.experiment_file import read_experiment
 from amplify.records import provenance
 from amplify.store import Store
@@ -167,14 +169,31 @@ def test_the_advice_for_a_changed_key_is_an_experiment_that_says_only_that(
     monkeypatch.chdir(folder)
     with pytest.raises(AmplifyError) as error:
         Store(folder if named == "path" else Path())
-    assert "write there what differs (training.steps), and undo the change here" in str(error.value)
-    follow(str(error.value))
+    [command] = re.findall(r"undo the change here, and run: (.*)$", str(error.value))
     edit(folder / "experiment.toml", "steps = 80", "steps = 60")
-    new = tmp_path / "tiny's-2"
-    assert digest(new) == before
-    with (new / "experiment.toml").open("a") as file:
-        file.write("training.steps = 80\n")
-    assert digest(new) == edited
+    assert digest(folder) == before
+    experiment, new = settings_of(command)
+    assert digest(derive(experiment, new, {"training.steps": 80}).write()) == edited
+    assert new.resolve() == tmp_path / "tiny's-2"
+
+
+def settings_of(command: str) -> tuple[Path, Path]:
+    """The experiment and the new folder of a command that runs it with 80 steps."""
+    _, of = command.split(" round ", 1)
+    experiment, number, at, setting, folder = shlex.split(of)
+    assert (number, at, setting) == ("--n", "1", "--set=training.steps=80")
+    return Path(experiment), Path(folder.removeprefix("--as="))
+
+
+def test_the_advice_for_another_kind_is_an_experiment_with_all_that_differs(tmp_path):
+    folder = tiny_experiment(tmp_path / "tiny")
+    begun(folder)
+    with (folder / "experiment.toml").open("a") as file:
+        file.write('\n[oversight]\nkind = "truth"\n')
+    with pytest.raises(
+        AmplifyError, match=r"write there what differs \(oversight.kind\), and undo"
+    ):
+        Store(folder)
 
 
 def test_the_weights_configuration_and_tokenizer_of_a_checkpoint_are_content(tmp_path):

@@ -4,7 +4,7 @@ and says what was expected and what was found.
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -52,7 +52,7 @@ LEFT = "left = yield Ask(jnp.stack([start, middle], axis=-1))"
 CONCLUDED = "return jnp.where(known, left + right - ZERO, DONT_KNOW)"
 GENERATOR = "def strategy(self, question):\n"
 NO_GENERATOR = f"{GENERATOR}        return question\n\n    def other(self, question):\n"
-PARSED = "return words\n"
+PARSED = 'return text.split("-")\n'
 SHOWN = 'return "-".join(words)'
 
 MISTAKES = {
@@ -171,8 +171,8 @@ MISTAKES = {
     ),
     "primitive for a single question alone": Mistake(
         "is_primitive", PRIMITIVE, "return question[1] - question[0] == 1",
-        r"must return bool of shape \(34, 3\), for questions with any leading axes: question\[..., "
-        r"0\].*; got bool of shape \(3, 2\)",
+        r"must return bool of shape \(34, 3\): \(34, 3\) are the leading axes of the questions .*"
+        r"question\[..., 0\].*keepdims=True\); got bool of shape \(3, 2\)",
     ),
     "every question is primitive": Mistake(
         "is_primitive", "== 1", ">= 1",
@@ -195,8 +195,8 @@ MISTAKES = {
     ),
     "a sub-question along another axis": Mistake(
         "strategy", LEFT, LEFT.replace(", axis=-1", ""),
-        r"must yield Ask with a question, int32 of shape \(34, 3, question_length\) = \(34, 3, 2\),"
-        r" for questions with any leading axes.*; got int32 of shape \(2, 34, 3\)",
+        r"must yield Ask with a question, int32 of shape \(34, 3, question_length\) = \(34, 3, 2\):"
+        r" \(34, 3\) are the leading axes of the questions.*; got int32 of shape \(2, 34, 3\)",
     ),
     "a sub-question of three tokens": Mistake(
         "strategy", LEFT, LEFT.replace("[start,", "[start, start,"),
@@ -257,17 +257,16 @@ MISTAKES = {
         r"must return a list of words or raise ValueError; for '\d-\d' it returned None",
     ),
     "parse turns a question round": Mistake(
-        "parse", PARSED, "return words[::-1]\n",
+        "parse", PARSED, "return text.split(\"-\")[::-1]\n",
         r"must read '\d-\d' as the words it was shown for, \['\d', '\d'\]; got \['\d', '\d'\]",
     ),
     "parse does not read what is shown": Mistake(
-        "parse", 'split("-")', 'split("..")',
+        "parse", '{start}-{start', '{start}..{start',
         r"must read what show makes of tokens, '\d-\d'; it says: a question is two places",
     ),
     "parse fails at what is no question": Mistake(
-        "parse", 'if len(words := text.split("-")) == 2 and',
-        'words = text.split("-")\n        words[1]\n        if', r": IndexError: list index .*",
-        line=2,
+        "parse", "if text in", 'text.split("-")[1]\n        if text in',
+        r": IndexError: list index .*", line=2,
     ),
     "words are shown as a list": Mistake(
         "show", SHOWN, "return words", r"must return text; got \['\d+', '\d+'\]",
@@ -475,3 +474,20 @@ def test_an_error_in_own_code_that_nothing_foresaw_is_one_line_too(tmp_path, cap
     assert end.value.code == 2
     where = f"{tmp_path}/tally.py:{FIRST_LINES['show'] + 1}"
     assert capsys.readouterr().err == f"amplify: {where}: IndexError: list index out of range\n"
+
+
+@pytest.mark.parametrize("text", ["0-1", "0-16", "3-5", "12-16"])
+def test_the_task_of_the_readme_reads_its_questions(text):
+    assert "-".join(tally().parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["8-4", "3-9", "0-17", "-1-1", "4", "4-4", "a-b", "", "3-5-7", "03-5"]
+)
+def test_the_task_of_the_readme_rejects_what_has_no_answer(text):
+    with pytest.raises(ValueError, match="a question is two places a power of 2 apart"):
+        tally().parse(text)
+
+
+def tally() -> Any:
+    return read_experiment(ROOT / "rounds/tally/experiment.toml").task

@@ -42,7 +42,7 @@ def test_a_first_log_row_tells_the_pace_and_later_ones_count_what_was_measured_b
     assert pace.left == pytest.approx(400 / 50)
     told = pace.describe(50, ROW | {"accuracy": {"alone": {"a": 1.0, "b": 0.5}}})
     assert told == (
-        "loss 0.1235, alone 75.0% (mean of classes), 200 steps/s, 8.0 s left,"
+        "loss 0.1235, alone 100.0 / 50.0% by class, 200 steps/s, 8.0 s left,"
         " about 2 min for the round"
     )
 

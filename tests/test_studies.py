@@ -90,7 +90,7 @@ def test_the_shipped_study_has_valid_cells_on_reported_seeds(tmp_path):
         ("seeds = [0, 1]", "seeds = []", "study.toml: study.seeds"),
         ("seeds = [0, 1]", "seeds = [1, 1]", "seeds must be different"),
         ("seeds = [0, 1]", "seeds = 3", "study.seeds"),
-        ("seeds = [0, 1]", "seed = [0]", "unknown key study.seed; did you mean seeds?"),
+        ("seeds = [0, 1]", "seed = [0]", "unknown key study.seed; did you mean study.seeds?"),
         ("overoptimisation", "debate", "got 'debate'"),
         ("[arms.penalty]", "[arms.other]", "shares: penalty is no arm"),
         ("[arms.one-model]", '[arms."../x"]', "study.arms"),

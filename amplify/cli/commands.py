@@ -36,7 +36,7 @@ def compare(
     others: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="OTHER", help="more experiments, for example variants"),
+        tyro.conf.arg(metavar="[OTHER ...]", help="more experiments, for example variants"),
     ] = (),
     seeds: Annotated[
         str | None,
@@ -75,7 +75,8 @@ def ask(
 
     if depth < 1:
         raise AmplifyError(f"--depth: must be 1 or more, got {depth}")
-    session = inspection.Session(Store(experiment), round, problem, depth if amplify else 0)
+    with messages.status("loading the assistant"):
+        session = inspection.Session(Store(experiment), round, problem, depth if amplify else 0)
     output.print(session.introduction())
     while True:
         try:
@@ -104,7 +105,8 @@ def tree(
     from amplify import inspection
     from amplify.store import Store
 
-    found = inspection.training_tree(Store(experiment), round, row, question, depth)
+    with messages.status("loading the assistant and recomputing the tree"):
+        found = inspection.training_tree(Store(experiment), round, row, question, depth)
     if json:
         print(json_format.dumps(found.tree, indent=1))
         return

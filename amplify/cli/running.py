@@ -11,9 +11,16 @@ from rich.text import Text
 from amplify.cli import variants
 from amplify.cli.arguments import Cluster, Folder, Json
 from amplify.cli.variants import read_seeds
-from amplify.errors import AmplifyError, command
+from amplify.errors import AmplifyError, command, round_command
 from amplify.launch import join_processes, launch, share_programs
-from amplify.terminal import messages, output, show_comparison, show_rounds, show_warnings
+from amplify.terminal import (
+    messages,
+    output,
+    show_comparison,
+    show_rounds,
+    stale_line,
+    warn_once,
+)
 
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
@@ -69,7 +76,7 @@ def round_(
         for number in range(n + 1):
             run_round(number)
 
-    run_all(experiments(experiment, set, as_, seeds, cluster), cluster, json, run)
+    run_all(experiments(experiment, set, as_, seeds, cluster), cluster, json, run, last=n)
 
 
 def rounds(
@@ -141,6 +148,7 @@ def run_all(
     cluster: bool,
     json: bool,
     run: Callable[[Any, RunRound], None],
+    last: int | None = None,
 ) -> None:
     """Runs rounds of experiments, one after the other, and prints the table.
 
@@ -149,19 +157,35 @@ def run_all(
         cluster: as in `launch`.
         json: whether to print JSON.
         run: takes what `launch` yields.
+        last: the last round that is run; None: not known.
     """
-    stores = []
-    for path in paths:
+    stores: list[Any] = []
+    warned: set[str] = set()
+    for number, path in enumerate(paths, 1):
         if len(paths) > 1:
-            messages.print(str(path), style="bold", markup=False, highlight=False, soft_wrap=True)
-        with launch(path, cluster) as (store, run_round):
+            said = f"experiment {number} of {len(paths)}: {path}"
+            messages.print(said, style="bold", markup=False, highlight=False, soft_wrap=True)
+        with launch(path, cluster, last) as (store, run_round):
+            warn_once(store.experiment.gate_warning(), warned)
             run(store, run_round)
             stores.append(store)
     if len(stores) == 1:
         show_rounds(stores[0], json)
-        return
-    show_comparison(stores, json)
-    show_warnings(stores)
+    else:
+        show_comparison(stores, json)
+    for store in stores:
+        warn_once(stale_line(store.path), warned)
     if not json:
-        figures = command("compare", *paths)
-        output.print(Text.assemble("Figures: ", (figures, "bold")), soft_wrap=True)
+        show_next(stores)
+
+
+def show_next(stores: Sequence[Any]) -> None:
+    """Prints where the last round's page is, and the commands that look closer or go on."""
+    paths = [store.path for store in stores]
+    hints = [("Figures", command("compare", *paths))]
+    last = max(n for n in stores[0].rounds() if stores[0].round(n).complete)
+    if len(stores) == 1 and last:
+        page = stores[0].round(last).report
+        hints = [("Page", str(page)), *hints, ("Next", round_command(paths[0], last + 1))]
+    for name, what in hints:
+        output.print(Text.assemble(f"{name}: ", (what, "bold")), soft_wrap=True)

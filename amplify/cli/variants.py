@@ -26,9 +26,15 @@ def experiments(
     """
     changes = read_settings(settings)
     if changes and folder is None:
-        raise AmplifyError("--set: needs --as FOLDER, where the derived experiment is written")
+        raise AmplifyError(
+            "--set: needs --as FOLDER, where the derived experiment is written (with make,"
+            " SET=KEY=VALUE needs AS=FOLDER)"
+        )
     if folder is not None and not changes:
-        raise AmplifyError("--as: needs --set KEY=VALUE, which says what differs")
+        raise AmplifyError(
+            "--as: needs --set KEY=VALUE, which says what differs (with make, AS=FOLDER needs"
+            " SET=KEY=VALUE)"
+        )
     wanted = None if seeds is None else read_seeds(seeds)
     if folder is None and wanted is None:
         return [experiment]

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError, quote
+from amplify.errors import AmplifyError, quote, round_command
 from amplify.experiment.sections import IDENTITY, Experiment, upgrade_values
 from amplify.experiment.validation import quote_value
+from amplify.files import toml
 
 CONTENT = (" (content)", ".source")
 """Suffixes of the keys whose values are digests of files."""
@@ -49,10 +50,17 @@ def check_unchanged(
     ]
     what = [f"{folder}/experiment.toml changed ({', '.join(edits)})"] if edits else []
     what += [f"{path} was edited" for key in files for path in _edited(key, record, experiment)]
+    changes = f"{' and '.join(what)} after round {number} was run"
+    if not files and all(_may_be_set(key, now.get(key)) for key in values):
+        derive = _derive_another(folder, number, {key: now[key] for key in values})
+        raise AmplifyError(
+            f"{changes}: a changed experiment needs a folder of its own: undo the change here, and"
+            f" run: {derive}"
+        )
     say_there = f" write there what differs ({', '.join(values)}), and" if values else " and"
     raise AmplifyError(
-        f"{' and '.join(what)} after round {number} was run: a changed experiment needs a folder of"
-        f" its own: {_begin_another(folder, experiment, files)},{say_there} undo the change here"
+        f"{changes}: a changed experiment needs a folder of its own:"
+        f" {_begin_another(folder, experiment, files)},{say_there} undo the change here"
     )
 
 
@@ -108,6 +116,27 @@ def _edited(key: str, record: Mapping[str, Any], experiment: Experiment) -> list
     return [where / name for name in differ[:NAMED]] or [where]
 
 
+def _may_be_set(key: str, value: Any) -> bool:
+    """Whether `--set` can change a key alone. Another kind of a section would drop other keys."""
+    return value is not None and not key.endswith(".kind")
+
+
+def _derive_another(folder: Path, number: int, changes: Mapping[str, Any]) -> str:
+    """The command that runs rounds of an experiment beside this one, with some other values."""
+    settings = [f"--set={key}={toml.value(value)}" for key, value in changes.items()]
+    run = round_command(folder, max(1, number))
+    return f"{run} {quote(*settings, f'--as={_free_name(folder)}')}"
+
+
+def _free_name(folder: Path) -> Path:
+    """A folder beside this one that is not there yet."""
+    here = folder if folder.name not in ("", "..") else folder.resolve()
+    number = 2
+    while (new := here.with_name(f"{here.resolve().name}-{number}")).exists():
+        number += 1
+    return new
+
+
 def _begin_another(folder: Path, experiment: Experiment, files: Sequence[str] = ()) -> str:
     """The command that begins an experiment beside this one, with this one as its `base`.
 
@@ -115,9 +144,7 @@ def _begin_another(folder: Path, experiment: Experiment, files: Sequence[str] = 
         files: keys of files that differ, which it gets copies of; `base` leads to all others.
     """
     here = folder if folder.name not in ("", "..") else folder.resolve()
-    number = 2
-    while (new := here.with_name(f"{here.resolve().name}-{number}")).exists():
-        number += 1
+    new = _free_name(folder)
     copied = dict.fromkeys(path for key in files for path in _to_copy(key, here, experiment))
     copy = f" cp -r {quote(*copied, new)} &&" if copied else ""
     base = shlex.quote(f"base = {json.dumps(f'../{here.name}', ensure_ascii=False)}")

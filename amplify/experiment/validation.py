@@ -20,6 +20,18 @@ from amplify.errors import AmplifyError
 LONGEST = 4096
 """Largest number of characters of a string, equal to the longest path on common file systems."""
 
+IN_TOML = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "an array",
+    "list_type": "an array",
+    "dict_type": "a table",
+    "dataclass_type": "a table",
+}
+"""What a value must be, by the type of pydantic's error; others are said in pydantic's words."""
+
 
 def check_plain(table: Mapping[str, Any], path: Path, prefix: str = "") -> None:
     """Checks values against limits that hold for every key, in nested tables, too.
@@ -130,7 +142,9 @@ def validate(kind: Any, value: Any, name: str, path: Path) -> Any:
         key = ".".join([name, *map(str, first["loc"])])
         if first["type"] == "value_error":  # raised by the dataclass, which names the fields
             raise AmplifyError(f"{path}: {key}.{first['ctx']['error']}") from None
-        said = first["msg"].removeprefix("Input should be ")
+        if first["type"] == "missing":
+            raise AmplifyError(f"{path}: {key} is missing") from None
+        said = IN_TOML.get(first["type"]) or first["msg"].removeprefix("Input should be ")
         raise AmplifyError(
             f"{path}: {key} must be {said}, got {quote_value(first['input'])}"
         ) from None
@@ -150,14 +164,21 @@ def reject_unknown_keys(
     for key in given:
         if key not in known:
             # The likeliest key may be there already, from the base that this file overrides.
-            hint = suggestion(key, known) or f"; allowed are {', '.join(known)}" * bool(known)
+            allowed = f"; allowed are {', '.join(known)}" * bool(known)
+            hint = suggestion(key, known, prefix) or allowed
             raise AmplifyError(f"{path}: unknown key {prefix}{_printable(key)}{hint}")
 
 
-def suggestion(word: str, known: Any) -> str:
-    """Returns "; did you mean WORD?" with the most similar known word; "" if none is similar."""
+def suggestion(word: str, known: Any, prefix: str = "") -> str:
+    """Returns "; did you mean WORD?" with the most similar known word; "" if none is similar.
+
+    Args:
+        word: what was written.
+        known: what may be written.
+        prefix: of the suggested word, such as the table of a key and a dot.
+    """
     near = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def flatten(section: Any, name: str) -> dict[str, Any]:

@@ -24,10 +24,13 @@ from amplify.reading.experiment_file import (
     read_experiment,
     read_table,
 )
+from amplify.reading.ready import check_ready
 
 FILE = "experiment.toml"
 HEADING = "# Derived from "
 """How the files of derived experiments begin."""
+PREPARED = {"task", "assistant", "overseer"}
+"""Sections whose values may pass when they are read and fail in the checks before round 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +128,11 @@ def derive(base: Path, path: Path, changes: Mapping[str, Any], named: str = "cha
     changed = nest(changes, named)
     origin = Path(named)
     check_plain(changed, origin)
-    parse_experiment(merge_tables(below, changed), origin, (path, *folders))
+    experiment = parse_experiment(merge_tables(below, changed), origin, (path, *folders))
     found = Derived(path, base, {"base": _relative(base, path), **changed})
     found.check_free()
+    if not PREPARED.isdisjoint(changed):
+        check_ready(experiment, origin)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def read_table(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any]
         raise AmplifyError(
             f"{path}: base must be another experiment's folder, got {quote_value(base)}"
         )
-    file = path.parent / base / "experiment.toml"
+    file = _without_detours(path.parent / base) / "experiment.toml"
     if not _is_there(file):
         there = f"{file}" if len(base) < 200 and base.isprintable() else quote_value(f"{file}")
         raise AmplifyError(f"{path}: base: {there}: no such file")
@@ -323,6 +324,12 @@ def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> d
         if isinstance(name, str) and name
     }
     return {key: found[0] for key, found in there.items() if found}
+
+
+def _without_detours(path: Path) -> Path:
+    """A path without "a/..", unless a symbolic link gives that another meaning."""
+    short = Path(os.path.normpath(path))
+    return short if short.resolve() == path.resolve() else path
 
 
 def _is_there(path: Path) -> bool:

@@ -15,11 +15,11 @@ from amplify.reading.probing import (
     A_BOOL,
     A_QUESTION,
     AN_ANSWER,
-    LEADING,
     Samples,
     TaskProbe,
     describe_value,
     first_where,
+    leading,
 )
 from amplify.runtime import calls
 from amplify.task_abilities import knows_truth
@@ -130,7 +130,7 @@ def _trace_strategy(probe: TaskProbe, question: Array) -> Array:
 def _checked_strategy(probe: TaskProbe, question: Array) -> Strategy:
     """Runs the task's strategy and checks everything that it yields and returns."""
     lead = question.shape[:-1]
-    hint = LEADING * bool(lead)
+    hint = leading(lead)
     with probe.catching_errors("strategy"):
         strategy = probe.function("strategy")(question)
     if not isinstance(strategy, Generator):

@@ -24,12 +24,12 @@ from amplify.reading.probing import (
     A_CONTEXT,
     A_QUESTION,
     AN_ANSWER,
-    LEADING,
     ArraySpec,
     Samples,
     TaskProbe,
     describe_value,
     first_where,
+    leading,
 )
 from amplify.task_abilities import knows_truth
 from amplify.tasks.batching import vmap_questions
@@ -150,7 +150,7 @@ def _check_classes(probe: TaskProbe, samples: Samples) -> None:
     probe.call("class_of", A_CLASS, contexts, questions, over=vmap_questions)
     probe.call("is_primitive", A_BOOL, questions[0, 0])
     lead = A_BOOL.batched(*questions.shape[:-1])
-    if np.all(probe.call("is_primitive", lead, questions, hint=LEADING)):
+    if np.all(probe.call("is_primitive", lead, questions, hint=leading(questions.shape[:-1]))):
         raise probe.error(
             "is_primitive",
             "must be False of a question that has to be decomposed; it is True of all that"

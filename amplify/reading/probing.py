@@ -26,8 +26,21 @@ TRACED = (
     " instead of numpy"
 )
 
-LEADING = ", for questions with any leading axes: question[..., 0], jnp.stack(..., axis=-1)"
-"""Hint for functions that must accept any leading axes."""
+
+def leading(lead: tuple[int, ...]) -> str:
+    """Returns a hint for functions that are called with many questions at once; "" for one.
+
+    Args:
+        lead: lengths of the leading axes of the questions.
+    """
+    if not lead:
+        return ""
+    return (
+        f": {_tuple(lead)} are the leading axes of the questions that it is called with, so work on"
+        " the last axis only: question[..., 0], jnp.stack(..., axis=-1),"
+        " jnp.sum(..., axis=-1, keepdims=True)"
+    )
+
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float)
 """Types that a function may return as an array."""

@@ -5,10 +5,13 @@ or compiles a function is checked here: once, before round 0, and before anythin
 by `launch`.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from amplify.errors import prefix_errors
+from amplify.errors import AmplifyError, prefix_errors
 from amplify.experiment.sections import Experiment
+from amplify.experiment.validation import quote_value
 from amplify.models.abilities import preparer_of
 from amplify.reading.own_classes import check_names
 from amplify.reading.own_code import errors_in_one_line
@@ -33,6 +36,23 @@ def check_ready(experiment: Experiment, path: Path) -> None:
                 prepare()
     if (folder := experiment.places.get("task.source")) is not None:
         source = folder / kind.partition(":")[0]
-        with errors_in_one_line(source, kind):
+        with _naming_options(experiment), errors_in_one_line(source, kind):
             check_names(task, f"{path}: {kind}")
             check_functions(TaskProbe(task, source), apart=experiment.evals.apart)
+
+
+@contextlib.contextmanager
+def _naming_options(experiment: Experiment) -> Iterator[None]:
+    """Ends errors in the block with the options of the task, one of which may be their cause."""
+    options = {
+        key: value
+        for key, value in experiment.values.items()
+        if key.startswith("task.") and key not in ("task.kind", "task.source")
+    }
+    try:
+        yield
+    except AmplifyError as error:
+        if not options:
+            raise
+        told = ", ".join(f"{key} = {quote_value(value)}" for key, value in options.items())
+        raise AmplifyError(f"{error} (with {told})") from None

@@ -51,9 +51,10 @@ class Tally:
         return jnp.where(known, left + right - ZERO, DONT_KNOW)
 
     def parse(self, text):
-        if len(words := text.split("-")) == 2 and {*words} <= {*self.vocabulary[1:]}:
-            return words
-        raise ValueError(f"a question is two places from 0 to {self.bits}, such as 4-8")
+        places, lengths = range(self.bits + 1), [2**d for d in range(self.max_depth + 1)]
+        if text in [f"{start}-{start + n}" for n in lengths for start in places[:-n]]:
+            return text.split("-")
+        raise ValueError(f"a question is two places a power of 2 apart, 0-1 to 0-{self.bits}")
 
     def show(self, words):
         return "-".join(words)
