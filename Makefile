@@ -28,7 +28,8 @@ else
   BROWSER := .venv/browser.stamp
 endif
 
-AMPLIFY := $(RUN_PYTHON) -m amplify
+# AMPLIFY_MAKE: the commands that messages suggest are make's, too.
+AMPLIFY := AMPLIFY_MAKE=1 $(RUN_PYTHON) -m amplify
 # Quotes any text for the shell.
 quoted = '$(subst ','\'',$(1))'
 

@@ -6,8 +6,25 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+
+MAKE = "AMPLIFY_MAKE"
+"""The environment variable that the Makefile sets for the commands that it starts."""
+
+MAKE_VARIABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "round": {"--n": "N", "--seeds": "SEEDS"},
+        "rounds": {"--seeds": "SEEDS"},
+        "compare": {"--seeds": "SEEDS"},
+        "ask": {"--round": "ROUND"},
+        "tree": {"--round": "ROUND", "--row": "ROW", "--question": "QUESTION"},
+        "people": {"--invite": "INVITE"},
+        "serve": {},
+    }
+)
+"""The Makefile's variables for the options of a command."""
 
 
 class AmplifyError(Exception):
@@ -49,13 +66,15 @@ def quote(*paths: Path | str) -> str:
 def command(name: str, *words: Path | str | int) -> str:
     """Returns a command of Amplify to paste into this shell.
 
-    In an environment that is not activated, such as the one that `make` sets up, the program is
-    named by its path.
+    If `make` started this one, it is a `make` command too, where the Makefile has one that does
+    the same. In an environment that is not activated, the program is named by its path.
 
     Args:
         name: of the command, such as "compare".
-        words: its arguments; quoted.
+        words: its arguments: experiments, then options with their values; quoted.
     """
+    if os.environ.get(MAKE) and (made := _make_command(name, [*map(str, words)])):
+        return made
     program = Path(sys.executable).with_name("amplify")
     if shutil.which("amplify") == str(program):
         start = "amplify"
@@ -64,6 +83,23 @@ def command(name: str, *words: Path | str | int) -> str:
     else:
         start = f"{quote(sys.executable)} -m amplify"
     return " ".join([start, name, *(quote(str(word)) for word in words)])
+
+
+def _make_command(name: str, words: Sequence[str]) -> str | None:
+    """Returns the `make` command that does the same; None if the Makefile has none."""
+    first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    experiments, options = words[:first], words[first:]
+    known = MAKE_VARIABLES.get(name, {})
+    if name not in MAKE_VARIABLES or not {*options[::2]} <= {*known}:
+        return None
+    if not experiments or any(len(other.split()) != 1 for other in experiments[1:]):
+        return None  # make splits WITH at spaces
+    values = dict(zip((known[option] for option in options[::2]), options[1::2], strict=True))
+    values["EXPERIMENT"] = experiments[0]
+    if len(experiments) > 1:
+        values["WITH"] = " ".join(experiments[1:])
+    said = [f"{key}={quote(value.replace('$', '$$'))}" for key, value in values.items()]
+    return " ".join(["make", name, *said])
 
 
 def round_command(experiment: Path, number: int, redo: str | None = None) -> str:
