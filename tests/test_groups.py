@@ -8,6 +8,7 @@ import pytest
 import amplify
 from amplify import report
 from amplify.cli import commands
+from amplify.errors import MAKE, command
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.report import efforts, group_plots
@@ -247,3 +248,34 @@ def test_experiments_of_the_same_name_are_told_apart(stores, tmp_path):
     same = seeded(tmp_path / "deep/x", 0, "per_depth = 3")
     names = [group.name for group in read_groups([stores[0], same, same])]
     assert names == [f"{tmp_path}/x", f"{tmp_path}/deep/x", f"{tmp_path}/deep/x (2)"]
+
+
+def test_seeds_that_lie_beside_an_experiment_and_are_not_compared_are_named(
+    stores, other, tmp_path, capsys, monkeypatch
+):
+    x = stores[0]
+    commands.main(["compare", str(x.path), str(other.path)])
+    line = capsys.readouterr().err.strip()
+    more = command("compare", *(store.path for store in (*stores, other)))
+    assert line == f"Not compared: seeds 1 and 2 of {x.path}. For means over seeds: {more}"
+    commands.main(["compare", str(x.path)])
+    by_number = command("compare", x.path, "--seeds", "0,1,2")
+    assert capsys.readouterr().err.strip().endswith(f"For means over seeds: {by_number}")
+    monkeypatch.setenv(MAKE, "1")
+    assert report.seeds_beside([x]).endswith(f"make compare SEEDS=0,1,2 EXPERIMENT={x.path}")
+    assert "seed 2 of" in report.seeds_beside(stores[:2])
+    monkeypatch.chdir(x.path)
+    assert "seeds 1 and 2 of ." in report.seeds_beside([Store(type(x.path)("."))])
+
+
+def test_only_finished_seeds_of_the_same_experiment_are_named(stores, tmp_path, capsys):
+    assert report.seeds_beside(stores) is None
+    commands.main(["compare", str(stores[0].path), "--seeds", "0,1"])
+    assert capsys.readouterr().err == ""
+    alone = seeded(tmp_path / "alone", 0)
+    seeded(tmp_path / "alone-seed-1", 1, "seed = 0\nper_depth = 3")  # differs in more
+    seeded(tmp_path / "alone-seed-2", 3, "seed = 0")  # has another seed
+    seeded(tmp_path / "alone-seed-4", 4, "seed = 0", rounds=0)
+    (tmp_path / "alone-seed-5").mkdir()
+    (tmp_path / "alone-seed-6").touch()
+    assert report.seeds_beside([alone]) is None

@@ -55,6 +55,8 @@ def compare(
     paths = variants.with_seeds((experiment, *others), seeds)
     stores = [Store(path, runs_code=False) for path in paths]
     show_comparison(stores, json)
+    if seeds is None and (line := report.seeds_beside(stores)):
+        messages.print(line, markup=False, highlight=False, soft_wrap=True)
     if not json:
         for path in report.write_comparison(stores):
             output.print(f"wrote {path}", soft_wrap=True)

@@ -8,6 +8,7 @@ from amplify.report.group_rows import compared
 from amplify.report.group_tables import comparison
 from amplify.report.pages import write_comparison, write_round_page, write_tree
 from amplify.report.results import results
+from amplify.report.siblings import seeds_beside
 from amplify.report.tables import changes, replayed, rich_tree, rounds_table
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "results",
     "rich_tree",
     "rounds_table",
+    "seeds_beside",
     "write_comparison",
     "write_round_page",
     "write_tree",
