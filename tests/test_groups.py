@@ -206,15 +206,49 @@ def test_simulated_work_is_priced_if_all_rounds_counted_it(stores):
         path.write_text(json.dumps(told))
     [group] = read_groups([Store(stores[0].path)])
     axis = efforts.effort([group])
-    assert (axis.title, axis.lines) == ("human work, in minutes", [[0.0, 45.0, 120.0]])
+    title = "human work, partly simulated, in minutes"
+    assert (axis.title, axis.lines) == (title, [[0.0, 45.0, 120.0]])
     assert axis.note == (
         "People's own time is measured; what was simulated is priced in seconds: look 20, ask 10,"
         " answer 10 ([prices])."
     )
+    told["ledger"]["human_seconds"] = 0  # nothing was measured
+    path.write_text(json.dumps(told))
+    axis = efforts.effort(read_groups([Store(stores[0].path)]))
+    assert (axis.title, axis.lines) == ("simulated human work, in minutes", [[0.0, 45.0, 90.0]])
+    told["ledger"]["human_seconds"] = 1800
     del told["ledger"]["effort"]  # a round of an older version: what it took is not known
     path.write_text(json.dumps(told))
     axis = efforts.effort(read_groups([Store(stores[0].path)]))
     assert (axis.title, axis.lines) == ("time of people, in minutes", [[0.0, 0.0, 30.0]])
+
+
+def test_time_of_simulated_people_is_called_so_wherever_it_is_shown(tmp_path):
+    folder = tmp_path / "people"
+    write_experiment(folder, rounds=0)
+    file = folder / "experiment.toml"
+    file.write_text(
+        file.read_text().replace('"simulated"', '"human"\npeople = "simulated"\nitems = 9')
+    )
+    store = Store(folder)
+    for number in range(2):
+        write_round(store, number, learning(number))
+        path = folder / f"{number:03d}/record.json"
+        told = json.loads(path.read_text())
+        told["ledger"] |= {"human_seconds": 7200 * number, "effort": {"look": 9 * number}}
+        path.write_text(json.dumps(told))
+    store = Store(folder)
+    axis = efforts.effort(read_groups([store]))
+    assert axis.title == "simulated human work, in hours"
+    assert axis.note == (
+        "No people took part; the time of simulated people is what they took on the pages; what"
+        " else was simulated is priced in seconds: look 20 ([prices])."
+    )
+    [page, *_] = report.write_comparison([store])
+    for found in (page, report.write_round_page(store, store.round(1))):
+        text = " ".join(Page(found).text.split())
+        assert "simulated people's time" in text
+        assert "human time" not in text
 
 
 def test_nothing_is_drawn_against_costs_that_nobody_recorded(stores):

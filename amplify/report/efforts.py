@@ -56,33 +56,68 @@ def effort(groups: Sequence[Group]) -> Axis | str:
 
 
 def _human(groups: Sequence[Group]) -> list[Unit]:
-    """The units of human work, the best one first."""
-    simulated = any(_value(group, "overseer.people") == "simulated" for group in groups)
-    people = "simulated people" if simulated else "people"
-    ledgers = [of.folder.record["ledger"] for found in _members(groups) for of in found.rounds]
+    """The units of human work, the best one first; each says what of it was simulated."""
+    found = list(_members(groups))
+    people = _whose({simulates_people(one.store.experiment.values) for one in found})
+    ledgers = [of.folder.record["ledger"] for one in found for of in one.rounds]
     counted = all("effort" in ledger for ledger in ledgers)  # not so in rounds of older versions
-    simulates = counted and any(ledger["effort"] for ledger in ledgers)
+    priced = counted and any(ledger["effort"] for ledger in ledgers)
     shown = "Demonstrations are what would cost people's time."
     return [
-        (_work, "human work, in seconds", _prices(groups))
-        if simulates
+        (_work, f"{_kind_of_work(found)}, in seconds", _prices(groups))
+        if priced
         else (_measured, f"time of {people}, in seconds", ""),
         (_entry("human_answers"), f"answers by {people}", ""),
         (_entry("demonstrations"), "demonstrations", shown),
     ]
 
 
+def simulates_people(values: Mapping[str, Any]) -> bool:
+    """Whether the people of an experiment are programs.
+
+    Args:
+        values: of the experiment, by key.
+    """
+    return bool(values.get("overseer.people") == "simulated")
+
+
+def _whose(simulated: set[bool]) -> str:
+    if len(simulated) > 1:
+        return "people, real and simulated"
+    return "simulated people" if simulated == {True} else "people"
+
+
+def _kind_of_work(found: Sequence[Results]) -> str:
+    """Human work, unless some or all of it was simulated."""
+    return "human work, partly simulated" if _real(found) else "simulated human work"
+
+
+def _real(found: Sequence[Results]) -> bool:
+    """Whether any time was measured that real people spent."""
+    return any(_is_measured(one) for one in found if not _simulated(one))
+
+
+def _simulated(found: Results) -> bool:
+    return simulates_people(found.store.experiment.values)
+
+
+def _is_measured(found: Results) -> bool:
+    return _sums(found, _measured)[found.rounds[-1].number] > 0
+
+
 def _prices(groups: Sequence[Group]) -> str:
     """Says where seconds of human work come from."""
     found = list(_members(groups))
-    measured = any(_sums(one, _measured)[one.rounds[-1].number] for one in found)
-    real = "People's own time is measured" if measured else "No people took part"
+    said = "People's own time is measured" if _real(found) else "No people took part"
+    if any(_is_measured(one) for one in found if _simulated(one)):
+        said += "; the time of simulated people is what they took on the pages"
     prices = list(dict.fromkeys(one.store.experiment.prices for one in found))
     if len(prices) > 1:
-        return f"{real}; what was simulated costs what each experiment's [prices] say."
+        return f"{said}; what else was simulated costs what each experiment's [prices] say."
     used = {action for one in found for of in one.rounds for action in _actions(of)}
-    said = [f"{action} {vars(prices[0])[action]:g}" for action in ACTIONS if action in used]
-    return f"{real}; what was simulated is priced in seconds: {', '.join(said)} ([prices])."
+    each = [f"{action} {vars(prices[0])[action]:g}" for action in ACTIONS if action in used]
+    other = "what else was simulated" if "pages" in said else "what was simulated"
+    return f"{said}; {other} is priced in seconds: {', '.join(each)} ([prices])."
 
 
 def _members(groups: Sequence[Group]) -> Iterator[Results]:

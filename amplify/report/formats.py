@@ -87,6 +87,15 @@ def reason(verdict: Mapping[str, Any] | None) -> str:
     return f"{verdict['reason']} (against round {verdict['against']})"
 
 
+def human_time(simulated: bool) -> str:
+    """Returns the name of the time that people spent, which says whether they were programs.
+
+    Args:
+        simulated: whether they were.
+    """
+    return "simulated people's time" if simulated else "human time"
+
+
 PAIRING = (
     "Paired: both answered the same questions, and the difference is taken question by question."
     " Unpaired: the questions are not the same, so chance in drawing them counts twice."

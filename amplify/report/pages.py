@@ -25,6 +25,7 @@ from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
 from amplify.report import audits, costs, formats, group_plots, plots
 from amplify.report.curve import curve, evaluated_rows, measures_curve, value_curve
+from amplify.report.efforts import simulates_people
 from amplify.report.groups import (
     Group,
     by_class,
@@ -53,6 +54,8 @@ DEFINITIONS = {
     "verdict": "The gate's decision over all classes, on the select split. Other numbers come from"
     " the final split, which decides nothing.",
     "human time": "Time that people spent answering.",
+    "simulated people's time": "Time that programs spent answering on people's pages, in their"
+    " place.",
     "simulated human work": "Time that a person would have taken for what simulated people did, by"
     " the prices of the experiment file.",
     "demonstrations": "Decomposed questions for the overseer to learn from.",
@@ -160,6 +163,7 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
                 "results": found,
                 "chart": plots.interactive(found, drawn),
                 "unfinished": unfinished_rounds(found.store),
+                "human_time": _human_time(found.store.experiment.values),
                 "costs": costs.groups({one.number: one.folder.record for one in found.rounds}),
             }
             for found in experiments
@@ -183,6 +187,10 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
         definitions=definitions(measures, experiments[0].judged),
         vega=plots.vega(),
     )
+
+
+def _human_time(values: Mapping[str, Any]) -> str:
+    return formats.human_time(simulates_people(values))
 
 
 def key_rows(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
@@ -251,6 +259,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
         judged_trees=any("right" in tree for tree in trees),
+        human_time=_human_time(this.record["experiment"]),
         keys=key_rows([this.record["experiment"]]),
         titles=_titles([*measures, *known]),
         definitions=definitions([*measures, *known], judged),

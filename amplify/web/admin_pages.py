@@ -14,6 +14,7 @@ from amplify.people import quality, results
 from amplify.people.items import Counts
 from amplify.people.records import Record, measures_of, read_records
 from amplify.people.results import by_item, uplift
+from amplify.people.roster import Member
 from amplify.people.rules import Queue
 from amplify.people.stale import Stale, stale_in
 from amplify.people.trees import read_trees
@@ -58,7 +59,14 @@ def rounds(http: Request, visitor: Admin) -> Response:
             stale=_stale(view, records),
             deciding=_undecided(view, queue),
             set_aside=len(queue.set_aside),
+            simulated=_are_simulated(http.app.state.service.roster.members()),
         )
+
+
+def _are_simulated(members: Sequence[Member]) -> bool:
+    """Whether there are people and all of them are programs."""
+    people = [member for member in members if not member.is_admin]
+    return bool(people) and all(member.simulated for member in people)
 
 
 @router.get("/set-aside")

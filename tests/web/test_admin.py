@@ -411,3 +411,9 @@ def test_a_damaged_file_is_named_on_the_terminal_and_not_on_the_page(folder, cli
     response = admin.get("/admin/trees")
     assert response.status_code == 503
     assert "interactions.jsonl: damaged" in caplog.text
+
+
+def test_time_of_simulated_people_is_called_so(folder, admin):
+    assert "simulated people" not in text_of(opened(admin, "/admin"))
+    Roster(folder).invite([""], START, simulated=True)
+    assert text_of(opened(admin, "/admin")).count("simulated people's time") == 2
