@@ -119,7 +119,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
         )
     context = jax.device_get(problems.contexts)[row - start]
     tree = words.describe_tree(experiment.task, context, chunk.trees, row - start, question)
-    return FoundTree(this, title, tree)
+    return FoundTree(this, title, tree | words.describe_context(experiment.task, context))
 
 
 def _stored_tree(this: RoundFolder, row: int, question: int) -> words.Tree:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from amplify.errors import AmplifyError
-from amplify.task_abilities import answer_parser_of, knows_truth
+from amplify.task_abilities import answer_parser_of, knows_truth, search_of
 from amplify.types import (
     ASSISTANT,
     DONT_KNOW,
@@ -28,7 +28,7 @@ ANSWERED_BY = {ASSISTANT: "assistant", ENVIRONMENT: "environment", OVERSEER: "ov
 
 Tree = dict[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Tree, ...]}`, as text; without "right" if the
-task does not know the truth.
+task does not know the truth. The root of a tree that is kept or shown also has "facts".
 """
 
 
@@ -182,6 +182,24 @@ def describe_tree(
             describe_tree(task, context, sub, row, column, parts) for sub in asked if by == OVERSEER
         ],
     }
+
+
+def describe_context(
+    task: Task, context: Int[np.ndarray, "facts fact_length"]
+) -> dict[str, list[str]]:
+    """Formats the context that the question of a tree is about.
+
+    Args:
+        task: formats facts.
+        context: padded with zeros.
+
+    Returns:
+        `{"facts": [...]}`; empty if the task searches for contexts, since then nothing but the
+        question is given.
+    """
+    if search_of(task):
+        return {}
+    return {"facts": [format_tokens(task, fact) for fact in np.asarray(context) if fact.any()]}
 
 
 def correctness(

@@ -973,3 +973,25 @@ def test_a_page_that_cannot_be_finished_leaves_the_one_before_as_it_was(store, m
         with pytest.raises(KeyboardInterrupt):
             write()
     assert [path.read_bytes() for path in paths] == before
+
+
+@pytest.mark.parametrize("count", [3, 30, 3000])
+def test_trees_are_shown_with_the_facts_that_they_are_about(store, count):
+    facts = [f"{SCRIPT} {n} [/b]" for n in range(count)]
+    known = {**tree(right=False), "facts": facts}
+    lines = store.round(1).main.interactions
+    write_lines(lines, [{"row": 0, "column": 0, **known}])
+    paths = [report.write_tree(store.path, "row 0", known)]
+    paths.append(report.write_round_page(store, store.round(1)))
+    paths.append(store.round(1).path / "trees.html")
+    for path in paths:
+        text = path.read_text()
+        assert SCRIPT not in text
+        assert facts[0] in Page(path).text
+        assert (facts[2] in Page(path).text) and (count > 3) == (f"about {count:,} facts" in text)
+        assert path.stat().st_size < 40_000
+    shown = " ".join(printed(report.rich_tree(known, "row 0"), 1000).split())
+    assert f"about {facts[0]} · {facts[1]} · {facts[2]}" in shown
+    assert (count > 3) == (" more" in shown)
+    assert len(shown) < 1200
+    assert "about" not in printed(report.rich_tree(tree(right=True), "row 0"))

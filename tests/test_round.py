@@ -260,6 +260,9 @@ def test_the_tree_behind_a_row_is_the_one_that_made_its_label(ran):
         shown = inspection.words.format_tokens(store.experiment.task, stored["answers"][question])
         assert found.tree["answer"] == shown
         assert len(found.tree["steps"]) == 2
+        assert len(found.tree["facts"]) == len({*found.tree["facts"]}) == 8
+        assert "about  aaa" in str(found)
+        assert found.tree["facts"][0] in found.write_html().read_text()
 
 
 def test_sampled_trees_are_those_behind_their_rows(ran):

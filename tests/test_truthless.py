@@ -119,7 +119,7 @@ def test_compare_shows_the_measure_in_the_terminal_as_json_and_on_a_page(ran, ca
 def test_trees_are_shown_unjudged_and_a_round_is_replayed(ran, capsys):
     main(["tree", str(ran), "--round", "1", "--row", "3", "--json"])
     tree = json.loads(capsys.readouterr().out)
-    assert tree.keys() == {"question", "answer", "by", "steps"}
+    assert tree.keys() == {"question", "answer", "by", "steps", "facts"}
     main(["tree", str(ran), "--round", "1", "--row", "3"])
     shown = capsys.readouterr().out
     assert tree["question"] in shown

@@ -25,7 +25,7 @@ from amplify.types import (
     Step,
     Task,
 )
-from amplify.words import describe_tree
+from amplify.words import describe_context, describe_tree
 
 SAMPLED_TRANSCRIPTS = 50
 """Transcripts that a round's folder keeps."""
@@ -110,6 +110,7 @@ def sample_transcripts(task: Task, problems: Problems, transcripts: Any) -> list
     return [
         {"row": row, "column": column}
         | describe_tree(task, contexts[row], trees, row, column, SIDES)
+        | describe_context(task, contexts[row])
         for row, column in places
     ]
 

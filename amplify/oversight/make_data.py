@@ -169,5 +169,6 @@ def sample_trees(
     return [
         {"row": row, "column": column, "class": labels[first.classes[row, column]]}
         | words.describe_tree(experiment.task, contexts[row], first.trees, row, column)
+        | words.describe_context(experiment.task, contexts[row])
         for row, column in places[:SAMPLED_TREES]
     ]

@@ -126,6 +126,29 @@ def _with_unit(found: Proportion | None, of: Results) -> str:
     return mean(found, of.judged) + ("%" if found and of.judged.share else "")
 
 
+FACTS_IN_LINE, MOST_FACTS = 160, 2000
+"""Characters of a tree's facts: at most this many are shown beside it, and on a page at all."""
+
+
+def facts(tree: Mapping[str, Any], most: int) -> str:
+    """Returns the facts that the question of a tree is about, separated by dots.
+
+    Args:
+        tree: as in interactions.jsonl.
+        most: characters, after which the other facts are only counted.
+
+    Returns:
+        The text; "" if nothing but the question is given, or if the tree does not say.
+    """
+    shown, length = list[str](), 0
+    for fact in (known := tree.get("facts", [])):
+        length += len(fact) + 3
+        if shown and length > most:
+            return " · ".join([*shown, f"… and {len(known) - len(shown):,} more"])
+        shown.append(fact)
+    return " · ".join(shown)
+
+
 def effect_of_help(effect: Mapping[str, Any], scale: float, unit: str) -> str:
     """Formats the effect of the assistant's help on people: with it, without it, the difference.
 

@@ -29,6 +29,8 @@ STYLES = {
     "worse": "red",
 }
 TOO_FEW_SHORT = "too few"
+TREE_FACTS = 600
+"""Most characters of facts above a tree."""
 
 ROUND, INTERVAL, CHANGE, CHANGE_INTERVAL = map(
     len, ("round", "99.3-100.0", "change", "+33.8 to +40.0")
@@ -303,10 +305,13 @@ def rich_tree(tree: dict[str, Any], title: str) -> Tree:
     """Returns a decomposition tree for the terminal.
 
     Args:
-        tree: as in interactions.jsonl; texts in it are never parsed as markup.
+        tree: as in interactions.jsonl; texts in it are never parsed as markup. Its facts, if
+            it has any, are above it.
         title: of the tree.
     """
     root = Tree(Text(title, style="bold"), guide_style="dim")
+    if facts := formats.facts(tree, TREE_FACTS):
+        root.add(Text.assemble(("about  ", "dim"), facts))
     _grow(root, tree)
     return root
 

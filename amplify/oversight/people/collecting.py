@@ -290,6 +290,7 @@ def _tree(
             for exchange in assignment.kept
             if exchange.tokens
         ],
+        **words.describe_context(task, context),
     }
 
 
