@@ -27,6 +27,8 @@ from amplify.report import audits, costs, formats, group_plots, plots
 from amplify.report.curve import curve, evaluated_rows, measures_curve, value_curve
 from amplify.report.efforts import simulates_people
 from amplify.report.groups import (
+    EVALS_SEED,
+    SEED,
     Group,
     by_class,
     differences,
@@ -47,6 +49,8 @@ from amplify.store import Store
 
 SHOWN_TREES = 12
 LONGEST_STEM = 60
+SHOWN_DIGITS = 12
+"""Digits of a digest that tables of keys show."""
 
 DEFINITIONS = {
     "small print": f"{formats.COUNTED} There are too few to tell if their effective number, of"
@@ -194,15 +198,25 @@ def _human_time(values: Mapping[str, Any]) -> str:
 
 
 def key_rows(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Returns each key, its value in each experiment, and whether these differ; those first.
+    """Returns each key, its value in effect in each experiment, and whether these differ; those
+    first.
 
     Args:
         values: the values of each experiment by key.
     """
-    names = dict.fromkeys(key for some in values for key in some)
-    rows = [(key, [_as_written(some.get(key)) for some in values]) for key in names]
-    table = [(key, found, any(value != found[0] for value in found)) for key, found in rows]
-    return sorted(table, key=lambda row: not row[2])
+    known = [_in_effect(some) for some in values]
+    names = dict.fromkeys(key for some in known for key in some)
+    table = [(key, [_as_written(some.get(key)) for some in known]) for key in names]
+    rows = [(key, [*map(_shorten, said)], len({*said}) > 1) for key, said in table]
+    return sorted(rows, key=lambda row: not row[2])
+
+
+def _in_effect(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values in which what is not given is what it stands for."""
+    given = dict(values)
+    if EVALS_SEED in given and given[EVALS_SEED] is None:
+        given[EVALS_SEED] = given.get(SEED, 0)
+    return given
 
 
 def _as_written(value: Any) -> str:
@@ -210,6 +224,11 @@ def _as_written(value: Any) -> str:
     if value is None:
         return figures.MISSING
     return value if isinstance(value, str) else toml.value(value)
+
+
+def _shorten(text: str) -> str:
+    """Shortens each SHA-256 digest in a text to its first characters."""
+    return re.sub(r"\b[0-9a-f]{64}\b", lambda found: found[0][:SHOWN_DIGITS], text)
 
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:
