@@ -11,7 +11,7 @@ from amplify.cli import commands
 from amplify.errors import MAKE, command
 from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
-from amplify.report import efforts, group_plots
+from amplify.report import efforts, file_names, group_plots
 from amplify.report.group_rows import read_groups
 from amplify.report.results import read_results
 from amplify.store import Store
@@ -151,7 +151,7 @@ def test_python_has_the_same_numbers(stores, other, capsys):
 def test_the_page_has_all_experiments_on_one_axis_and_is_named_after_them(stores, other):
     paths = report.write_comparison([*stores, other])
     assert [path.name for path in paths] == [
-        f"compare-x-seed-1-x-seed-2-other{suffix}" for suffix in (".html", ".png", ".cost.png")
+        f"compare-seeds-0-1-2-and-other{suffix}" for suffix in (".html", ".png", ".cost.png")
     ]
     page = Page(paths[0])
     text = " ".join(page.text.split())
@@ -164,13 +164,60 @@ def test_the_page_has_all_experiments_on_one_axis_and_is_named_after_them(stores
     assert {row["seed"] for row in values if "seed" in row} == {0, 1, 2}
 
 
-def test_a_comparison_of_many_has_a_file_name_that_fits(stores, tmp_path):
+def test_a_comparison_of_many_has_a_file_name_that_fits_and_says_what_it_is(stores, tmp_path):
     long = [
         seeded(tmp_path / f"{'long' * 20}-{count}", 0, f"per_depth = {count}", rounds=1)
         for count in (4, 5, 6)
     ]
     names = [path.name for path in report.write_comparison([stores[0], *long])]
-    assert all(re.fullmatch(r"compare-4-experiments-[0-9a-f]{8}\.\S+", name) for name in names)
+    pattern = r"compare-(long){10}-4-experiments-[0-9a-f]{8}\.\S+"
+    assert all(re.fullmatch(pattern, name) for name in names)
+
+
+@pytest.fixture
+def named(tmp_path):
+    """Returns experiments of these names, without rounds."""
+
+    def make(*names):
+        for name in names:
+            if not (tmp_path / name).exists():
+                (tmp_path / name).parent.mkdir(exist_ok=True)
+                write_experiment(tmp_path / name, rounds=0)
+        return [Store(tmp_path / name) for name in names]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("names", "stem"),
+    [
+        (["x"], "compare"),
+        (["x", "y"], "compare-y"),
+        (["x", "y", "z"], "compare-y-and-z"),
+        (["x", "x-seed-1", "x-seed-2"], "compare-seeds-0-1-2"),
+        (["x-seed-1", "x-seed-2"], "compare-seeds-1-2"),
+        (["x", "y-seed-1"], "compare-y-seed-1"),
+        (["x", "y", "y-seed-7"], "compare-y-seeds-0-7"),
+        (
+            ["search", "search-seed-1", "people", "people-seed-1"],
+            "compare-seeds-0-1-and-people-seeds-0-1",
+        ),
+    ],
+)
+def test_the_files_of_a_comparison_are_named_after_its_experiments(named, names, stem):
+    assert file_names.comparison_stem(named(*names)) == stem
+
+
+def test_different_comparisons_have_different_file_names(named):
+    lists = [
+        ["x", "y-and-z"], ["x", "y", "z"], ["x", "y-and", "z"], ["x", "y", "and-z"],
+        ["x", "seeds-0-1"], ["x", "x-seed-1"], ["x", "y", "y-seed-1"], ["x", "y-seeds-0-1"],
+        ["x", "deep/y"], ["x", "other/y"], ["x", "y"],
+        *(["x", *(f"{'long' * 9}-{n}" for n in range(first, first + 4))] for first in range(3)),
+    ]  # fmt: skip
+    stems = [file_names.comparison_stem(named(*names)) for names in lists]
+    assert len({*stems}) == len(lists)
+    assert max(map(len, stems)) <= 100
 
 
 def test_costs_add_up_over_rounds_and_are_averaged_over_seeds(stores):

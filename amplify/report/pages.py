@@ -5,7 +5,6 @@ values.
 """
 
 import functools
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from amplify.records.round_folder import RoundFolder
 from amplify.report import audits, costs, formats, group_plots, plots
 from amplify.report.curve import curve, evaluated_rows, measures_curve, value_curve
 from amplify.report.efforts import simulates_people
+from amplify.report.file_names import comparison_stem
 from amplify.report.groups import (
     EVALS_SEED,
     SEED,
@@ -48,7 +48,6 @@ from amplify.runtime import processes
 from amplify.store import Store
 
 SHOWN_TREES = 12
-LONGEST_STEM = 60
 SHOWN_DIGITS = 12
 """Digits of a digest that tables of keys show."""
 
@@ -99,7 +98,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
     folder.
 
     Args:
-        stores: one or more experiments; the names of all but the first are part of the file names.
+        stores: one or more experiments; the files are named after them, see `file_names`.
 
     Returns:
         The paths of the files. There is no plot of costs if nothing is known about them.
@@ -107,7 +106,7 @@ def write_comparison(stores: list[Store]) -> list[Path]:
     Raises:
         AmplifyError: an experiment has no finished round.
     """
-    stem = _stem([store.name for store in stores[1:]])
+    stem = comparison_stem(stores)
     page, picture, costly = (
         stores[0].path / f"{stem}{suffix}" for suffix in (".html", ".png", ".cost.png")
     )
@@ -133,15 +132,6 @@ def comparison_png(experiments: Sequence[Results], groups: Sequence[Group]) -> b
     if len(experiments) == 1 or nothing_in_common(groups):
         return plots.png(experiments)
     return group_plots.png(groups)
-
-
-def _stem(others: Sequence[str]) -> str:
-    """The beginning of the file names of a comparison: with a digest if it would be too long."""
-    stem = "-".join(["compare", *others])
-    if len(stem.encode()) <= LONGEST_STEM:
-        return stem
-    digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
-    return f"compare-{len(others) + 1}-experiments-{digest}"
 
 
 def _write_pictures(pictures: Mapping[Path, bytes | None]) -> Iterator[Path]:
