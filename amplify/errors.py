@@ -15,8 +15,8 @@ MAKE = "AMPLIFY_MAKE"
 
 MAKE_VARIABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "round": {"--n": "N", "--seeds": "SEEDS"},
-        "rounds": {"--seeds": "SEEDS"},
+        "round": {"--n": "N", "--seeds": "SEEDS", "--set": "SET", "--as": "AS"},
+        "rounds": {"--seeds": "SEEDS", "--set": "SET", "--as": "AS"},
         "compare": {"--seeds": "SEEDS"},
         "ask": {"--round": "ROUND"},
         "tree": {"--round": "ROUND", "--row": "ROW", "--question": "QUESTION"},
@@ -92,13 +92,15 @@ def _make_command(name: str, words: Sequence[str]) -> str | None:
     known = MAKE_VARIABLES.get(name, {})
     if name not in MAKE_VARIABLES or not {*options[::2]} <= {*known}:
         return None
-    if not experiments or any(len(other.split()) != 1 for other in experiments[1:]):
-        return None  # make splits WITH at spaces
-    values = dict(zip((known[option] for option in options[::2]), options[1::2], strict=True))
-    values["EXPERIMENT"] = experiments[0]
-    if len(experiments) > 1:
-        values["WITH"] = " ".join(experiments[1:])
-    said = [f"{key}={quote(value.replace('$', '$$'))}" for key, value in values.items()]
+    given = [*zip(options[::2], options[1::2], strict=True)]
+    lists = [*experiments[1:], *(value for option, value in given if option == "--set")]
+    if not experiments or any(len(one.split()) != 1 for one in lists):
+        return None  # make splits WITH and SET at spaces
+    named = [("EXPERIMENT", experiments[0]), *(("WITH", other) for other in experiments[1:])]
+    values: dict[str, list[str]] = {}
+    for variable, value in [*((known[option], value) for option, value in given), *named]:
+        values.setdefault(variable, []).append(value)
+    said = [f"{key}={quote(' '.join(of).replace('$', '$$'))}" for key, of in values.items()]
     return " ".join(["make", name, *said])
 
 

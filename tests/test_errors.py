@@ -48,6 +48,10 @@ def test_a_command_that_make_started_suggests_commands_of_make(monkeypatch):
     assert seeds == "make compare SEEDS=0,1,2 EXPERIMENT=rounds/a WITH='rounds/b rounds/a'"
     tree = command("tree", "my task", "--round", 1, "--row", 2, "--question", 0)
     assert tree == "make tree ROUND=1 ROW=2 QUESTION=0 EXPERIMENT='my task'"
+    settings = ["--set", "seed=1", "--set", "training.steps=5"]
+    assert command("round", a, "--n", 1, *settings, "--as", b) == (
+        "make round N=1 SET='seed=1 training.steps=5' AS=rounds/b EXPERIMENT=rounds/a"
+    )
     assert command("people", "a$b", "--invite", 1) == "make people INVITE=1 EXPERIMENT='a$$b'"
 
 
@@ -62,7 +66,7 @@ def test_the_makefile_has_each_variable_that_a_command_may_name():
     text = (Path(__file__).parents[1] / "Makefile").read_text()
     for name, variables in MAKE_VARIABLES.items():
         [recipe] = re.findall(rf"^{name}: .*\n((?:\t.*\n)+)", text, re.MULTILINE)
-        recipe = recipe.replace("$(VARIANTS)", "--seeds $(SEEDS)")
+        recipe = recipe.replace("$(VARIANTS)", "--seeds $(SEEDS) --set $(SET) --as $(AS)")
         assert "$(EXPERIMENT)" in recipe
         for option, variable in variables.items():
             assert f"{option} $(call quoted,$({variable}))" in recipe or (

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError, quote, round_command
+from amplify.errors import AmplifyError, command, quote
 from amplify.experiment.sections import IDENTITY, Experiment, upgrade_values
 from amplify.experiment.validation import quote_value
 from amplify.files import toml
@@ -123,9 +123,9 @@ def _may_be_set(key: str, value: Any) -> bool:
 
 def _derive_another(folder: Path, number: int, changes: Mapping[str, Any]) -> str:
     """The command that runs rounds of an experiment beside this one, with some other values."""
-    settings = [f"--set={key}={toml.value(value)}" for key, value in changes.items()]
-    run = round_command(folder, max(1, number))
-    return f"{run} {quote(*settings, f'--as={_free_name(folder)}')}"
+    settings = [f"{key}={toml.value(value)}" for key, value in changes.items()]
+    given = [word for setting in settings for word in ("--set", setting)]
+    return command("round", folder, "--n", max(1, number), *given, "--as", _free_name(folder))
 
 
 def _free_name(folder: Path) -> Path:

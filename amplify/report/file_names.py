@@ -38,8 +38,7 @@ def comparison_stem(stores: Sequence[Store]) -> str:
     listed = "-and-".join(_listed(stores))
     here = first.path.resolve().parent
     tells = all(
-        store.path.resolve().parent == here and not AMBIGUOUS.search(store.name)
-        for store in stores
+        store.path.resolve().parent == here and not AMBIGUOUS.search(store.name) for store in stores
     )
     stem = f"compare-{listed}"
     if tells and len(stem.encode()) <= LONGEST:
