@@ -1,6 +1,7 @@
 """The commands that run rounds: `round` and `rounds`, of one experiment or of several."""
 
 import json as json_format
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,7 +125,8 @@ def study(
     json: Json = False,
 ) -> None:
     """Run or resume the cells of a study, each arm with each seed, and print its table."""
-    share_programs()
+    if follows_seed(experiment):
+        share_programs()
     from amplify.studies import running
 
     join_processes(cluster=False)
@@ -141,6 +143,20 @@ def study(
     output.print(report.table(runs))
     if (path := running.write_figure(experiment, report, runs)) is not None:
         output.print(f"wrote {path}", soft_wrap=True)
+
+
+def follows_seed(experiment: Path) -> bool:
+    """Whether seeds of a study differ in more than draws, such as in their worlds, so that equal
+    programs must be arranged. What is wrong with its file is said when it is read as a whole.
+
+    Args:
+        experiment: the folder of its `study.toml`.
+    """
+    try:
+        table = tomllib.loads((experiment / "study.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return bool(table.get("follow_seed"))
 
 
 def run_all(

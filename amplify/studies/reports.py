@@ -4,6 +4,7 @@ from amplify.studies import (
     alarm_table,
     digits_table,
     overoptimisation_table,
+    oversight_table,
     reviews_needed_table,
 )
 from amplify.studies.study import Report
@@ -12,5 +13,6 @@ REPORTS: dict[str, Report] = {
     "alarm": alarm_table.REPORT,
     "digits": digits_table.REPORT,
     "overoptimisation": overoptimisation_table.REPORT,
+    "oversight": oversight_table.REPORT,
     "reviews-needed": reviews_needed_table.REPORT,
 }

@@ -138,7 +138,7 @@ def draw_for_training(
         _, context = jax.lax.while_loop(held_out, again, (first, draw(first)))
         keys = jax.vmap(lambda i: jax.random.fold_in(question_key, i))(jnp.arange(len(depths)))
         return context, jax.vmap(lambda k, d: task.draw_question(k, context, d))(
-            keys, jnp.asarray(depths, jnp.int32)
+            keys, jnp.stack([jnp.int32(depth) for depth in depths])
         )
 
     return jax.vmap(one)(jax.random.split(key, count))
