@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -15,7 +16,7 @@ from amplify.report import efforts, file_names, group_plots
 from amplify.report.group_rows import read_groups
 from amplify.report.results import read_results
 from amplify.store import Store
-from tests.test_report import Page, learning, png_size, printed, write_experiment, write_round
+from tests.test_report import CLASSES, Page, learning, png_size, printed, write_experiment, write_round
 
 
 def seeded(folder, seed, lines="", rounds=3, **options):
@@ -85,16 +86,50 @@ def test_the_terminal_names_the_interval_and_pairs_groups(stores, other):
     assert "they do not include other seeds" in lone
 
 
-def test_the_terminal_has_the_last_score_and_verdict_of_each_seed(stores, other):
-    said = printed(report.comparison([*stores, other]))
-    _, _, table = said.partition("x, 3 seeds\nlast round of")
-    rows = [line.split() for line in table.splitlines()[1:] if line.startswith("seed")]
+def test_the_terminal_has_the_last_scores_and_verdict_of_each_seed(stores, other):
+    said = printed(report.comparison([*stores, other]), 100)
+    _, _, table = said.partition("x, 3 seeds: alone by seed\n")
+    heading, *lines = table.splitlines()
+    assert heading.split()[:6] == "last round of round all classes".split()
+    rows = [line.split() for line in lines if line.startswith("seed")]
     assert [row[:3] for row in rows] == [["seed", str(seed), "2"] for seed in range(3)]
     assert [row[-1] for row in rows] == ["promoted", "promoted", "inconclusive"]
-    alone = [read_results(store).scores[ALL][-1].means["alone"].estimate for store in stores]
-    assert [row[3] for row in rows] == [figures.percent(mean) for mean in alone]
-    assert "other\nlast round of" not in said
-    assert "last round of" not in printed(report.comparison([stores[0], other]))
+    for place, label in ((3, ALL), (5, CLASSES[0]), (6, CLASSES[1]), (7, CLASSES[2])):
+        alone = [read_results(store).scores[label][-1].means["alone"].estimate for store in stores]
+        assert [row[place] for row in rows] == [figures.percent(mean) for mean in alone]
+    assert "other: alone by seed" not in said
+    assert "by seed" not in printed(report.comparison([stores[0], other]))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_every_class_of_each_seed_is_in_a_table_of_any_width(stores, width):
+    said = printed(report.comparison(stores), width).partition("alone by seed")[2]
+    assert max(map(len, said.splitlines()[:12])) <= width
+    for label in CLASSES:
+        assert said.count(label) == 1
+    assert said.count("seed 2") == (1 if width > 80 else 2)
+
+
+def test_an_interval_beside_100_is_explained_where_it_appears(stores, tmp_path):
+    words = "an interval although all seeds agree: it is over seeds and contexts"
+    assert words not in " ".join(printed(report.comparison(stores)).split())
+
+    def perfect(number):
+        return [{**row, "alone": row["class"] == CLASSES[0]} for row in learning(number)]
+
+    for store in stores:
+        for number in range(3):
+            shutil.rmtree(store.path / f"{number:03d}")
+        for number in range(3):
+            write_round(store, number, perfect(number))
+    again = [Store(store.path) for store in stores]
+    text = printed(report.comparison(again))
+    said = " ".join(text.split())
+    assert f"100.0 and 0.0 have {words}, and allows for what 3 seeds cannot show" in said
+    assert said.index(words) < said.index("by seed")
+    [page, *_] = report.write_comparison(again)
+    assert words in " ".join(Page(page).text.split())
+    assert words not in printed(report.comparison(again[:1]), 200)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

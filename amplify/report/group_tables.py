@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.console import Group as Together
+from rich.table import Table
 from rich.text import Text
 
 from amplify.errors import command
@@ -15,6 +16,7 @@ from amplify.report import formats
 from amplify.report.group_rows import read_groups
 from amplify.report.groups import (
     Group,
+    agreement_words,
     by_class,
     differences,
     interval_words,
@@ -22,7 +24,7 @@ from amplify.report.groups import (
     nothing_in_common,
     seed_of,
 )
-from amplify.report.results import read_results, unfinished_rounds
+from amplify.report.results import Results, read_results, unfinished_rounds
 from amplify.report.tables import (
     change_cells,
     experiment_tables,
@@ -34,6 +36,7 @@ from amplify.store import Store
 
 NARROWEST, WIDEST = len("100.0 (99.3-100.0)"), 28
 """Limits of a column's width."""
+WIDEST_VERDICT = len("? inconclusive")
 
 
 def comparison(stores: Sequence[Store]) -> RenderableType:
@@ -52,11 +55,16 @@ def comparison(stores: Sequence[Store]) -> RenderableType:
         alone = [unbroken(command("compare", store.path)) for store in stores]
         return Together(Text(f"{apart} Each by itself:"), *alone)
     parts: list[RenderableType] = [_title(groups), ""]
-    parts += [GroupTables(groups), *_verdicts(groups)]
+    parts += [GroupTables(groups), *_agreement(groups), *_seed_tables(groups)]
     parts += [_difference(groups[0], other) for other in groups[1:]]
     if len(groups) > 1:
         parts.append(Text(formats.PAIRING, style="dim"))
     return Together(*parts, _notes(stores, groups))
+
+
+def _agreement(groups: Sequence[Group]) -> Iterator[RenderableType]:
+    if said := agreement_words(groups):
+        yield Text(f"{said}\n", style="dim")
 
 
 def _title(groups: Sequence[Group]) -> Text:
@@ -103,22 +111,67 @@ class GroupTables:
         return formats.mean_about(mean, judged_measure(self.groups))
 
 
-def _verdicts(groups: Sequence[Group]) -> Iterator[RenderableType]:
-    """Yields the score and verdict of each seed's last round, for each group of several seeds."""
+def _seed_tables(groups: Sequence[Group]) -> Iterator[RenderableType]:
     for group in groups:
         if len(group.members) > 1:
-            table = new_table()
-            for name in ("last round of", "round", judged_measure(groups).title, "verdict"):
-                table.add_column(name)
-            for found in group.members:
-                last, score = found.rounds[-1], found.scores[ALL][-1]
-                table.add_row(
-                    f"seed {seed_of(found.store)}",
-                    str(last.number),
-                    formats.mean_about(score.means.get(found.judged.name), found.judged),
-                    formats.verdict_words(last.folder.verdict),
-                )
-            yield from (Text(group.name, style="bold"), table, Text(""))
+            yield from (SeedTable(group), "")
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedTable:
+    """The last round of each seed of a group: its verdict, and the gate's measure by class.
+
+    Classes that do not fit the width get further tables. Intervals of classes are left out.
+    """
+
+    group: Group
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        judged = judged_measure([self.group])
+        yield Text.assemble((self.group.name, "bold"), f": {judged.title} by seed")
+        for first, labels in self._fitting(options.max_width):
+            yield self._table(labels, first=first)
+
+    def _fitting(self, width: int) -> Iterator[tuple[bool, list[str]]]:
+        """Yields whether a table is the first, and the classes in it."""
+        seeds = len("last round of") + 1
+        free = width - seeds - len("round") - NARROWEST - WIDEST_VERDICT - 3
+        labels, first = list[str](), True
+        for label in self.group.labels:
+            if labels and free < len(label) + 1:
+                yield first, labels
+                labels, first, free = [], False, width - seeds
+            labels.append(label)
+            free -= max(len(label), len("100.0")) + 1
+        yield first, labels
+
+    def _table(self, labels: Sequence[str], *, first: bool) -> Table:
+        table = new_table()
+        table.add_column("last round of", no_wrap=True)
+        for name in ("round", ALL) if first else ():
+            table.add_column(name)
+        for label in labels:
+            table.add_column(Text(label), justify="right")
+        if first:
+            table.add_column("verdict", no_wrap=True)
+        for found in self.group.members:
+            table.add_row(*self._row(found, labels, first=first))
+        return table
+
+    def _row(self, found: Results, labels: Sequence[str], *, first: bool) -> Iterator[str]:
+        last, judged = found.rounds[-1], found.judged
+
+        def mean(label: str) -> Proportion | None:
+            return found.scores[label][-1].means.get(judged.name)
+
+        yield f"seed {seed_of(found.store)}"
+        if first:
+            yield from (str(last.number), formats.mean_about(mean(ALL), judged))
+        yield from (formats.mean(mean(label), judged) for label in labels)
+        if first:
+            yield formats.verdict_words(last.folder.verdict)
 
 
 def _difference(one: Group, two: Group) -> RenderableType:
@@ -158,6 +211,6 @@ def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> RenderableType:
     ]
     commands = [
         *(line for store in stores for line in unfinished_rounds(store)),
-        f"Other measures and costs of one experiment: {command('compare', stores[0].path)}",
+        f"Other measures, rounds and costs of one experiment: {command('compare', stores[0].path)}",
     ]
     return Together(Text("\n".join(lines), style="dim"), *map(unbroken, commands))

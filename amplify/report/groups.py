@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from amplify.evaluation import figures
 from amplify.evaluation import seeds as over_seeds
 from amplify.evaluation.items import ALL, FINAL, Items
 from amplify.evaluation.measures import Measure
@@ -249,6 +250,36 @@ def interval_words(groups: Sequence[Group]) -> str:
         "Intervals of several seeds are of 95%, over seeds and contexts (t quantile with"
         f" {freedom} degree{'' if freedom == '1' else 's'} of freedom: with few seeds they are"
         f" wide).{alone if lone else ''}"
+    )
+
+
+def agreement_words(groups: Sequence[Group]) -> str | None:
+    """Explains intervals beside 100.0 and 0.0, on which all seeds of a group agree.
+
+    Args:
+        groups: whose means are shown by class.
+
+    Returns:
+        One line; None if no such interval is shown.
+    """
+    if not judged_measure(groups).share:
+        return None
+    extreme: dict[str, None] = {}
+    counts: set[int] = set()
+    for _, rows in by_class(groups):
+        for _, means in rows:
+            for group, mean in zip(groups, means, strict=True):
+                if len(group.members) > 1 and mean and mean.interval and mean.estimate in (0, 1):
+                    extreme[figures.percent(mean.estimate)] = None
+                    counts.add(len(group.members))
+    if not extreme:
+        return None
+    seeds = " or ".join(map(str, sorted(counts)))
+    named = " and ".join(sorted(extreme, key=float, reverse=True))
+    return (
+        f"{named} {'has' if len(extreme) == 1 else 'have'} an interval although all seeds agree:"
+        f" it is over seeds and contexts, and allows for what {seeds} seeds cannot show"
+        " (docs/statistics.md, Several seeds)."
     )
 
 
