@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from matplotlib.figure import Figure
 
 import amplify
 from amplify import report
@@ -16,7 +17,15 @@ from amplify.report import efforts, file_names, group_plots
 from amplify.report.group_rows import read_groups
 from amplify.report.results import read_results
 from amplify.store import Store
-from tests.test_report import CLASSES, Page, learning, png_size, printed, write_experiment, write_round
+from tests.test_report import (
+    CLASSES,
+    Page,
+    learning,
+    png_size,
+    printed,
+    write_experiment,
+    write_round,
+)
 
 
 def seeded(folder, seed, lines="", rounds=3, **options):
@@ -90,7 +99,7 @@ def test_the_terminal_has_the_last_scores_and_verdict_of_each_seed(stores, other
     said = printed(report.comparison([*stores, other]), 100)
     _, _, table = said.partition("x, 3 seeds: alone by seed\n")
     heading, *lines = table.splitlines()
-    assert heading.split()[:6] == "last round of round all classes".split()
+    assert heading.split()[:6] == ["last", "round", "of", "round", "all", "classes"]
     rows = [line.split() for line in lines if line.startswith("seed")]
     assert [row[:3] for row in rows] == [["seed", str(seed), "2"] for seed in range(3)]
     assert [row[-1] for row in rows] == ["promoted", "promoted", "inconclusive"]
@@ -395,3 +404,39 @@ def test_only_finished_seeds_of_the_same_experiment_are_named(stores, tmp_path, 
     (tmp_path / "alone-seed-5").mkdir()
     (tmp_path / "alone-seed-6").touch()
     assert report.seeds_beside([alone]) is None
+
+
+def test_the_picture_has_the_title_of_the_page_and_says_what_thin_lines_are(
+    stores, other, monkeypatch
+):
+    texts = []
+    draw = Figure.text
+    monkeypatch.setattr(
+        Figure, "text", lambda self, x, y, s, **how: texts.append(s) or draw(self, x, y, s, **how)
+    )
+    group_plots.png(read_groups([*stores, other]))
+    heading, said = texts
+    [page, *_] = report.write_comparison([*stores, other])
+    assert f"<h1>{heading}</h1>" in page.read_text()
+    assert heading == "x, 3 seeds and other"
+    thin = "Thin lines are single seeds."
+    assert thin in " ".join(said.split())
+    assert thin in page.read_text()
+    group_plots.png(read_groups([stores[0], other]))
+    assert thin not in texts[-1]
+
+
+def test_the_points_of_a_round_are_centred_on_its_tick(stores, tmp_path):
+    longer = seeded(tmp_path / "longer", 0, "per_depth = 3", rounds=4)
+    groups = read_groups([stores[0], longer, *stores[1:]])
+    for panel in group_plots.class_panels(groups):
+        placed = {}
+        for line in panel.lines:
+            for at, score in line:
+                placed.setdefault(score.number, []).append(at)
+        for number, places in placed.items():
+            assert sum(places) / len(places) == pytest.approx(number)
+            assert len({*places}) == len(places)
+        assert placed[3] == [3.0]
+        for line, seeds in zip(panel.lines, panel.seeds, strict=True):
+            assert all([at for at, _ in one] == [at for at, _ in line] for one in seeds)

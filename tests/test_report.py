@@ -691,6 +691,7 @@ def test_pages_and_pictures_have_the_same_ticks(store):
     assert of_page["x"]["axis"]["values"] == axes.get_xticks().tolist() == [0, 1, 2, 3, 4]
     assert [100 * share for share in of_page["y"]["axis"]["values"]] == axes.get_yticks().tolist()
     assert [100 * end for end in of_page["y"]["scale"]["domain"]] == [*axes.get_ylim()]
+    assert of_page["x"]["scale"]["domain"] == [*axes.get_xlim()] == [-0.25, LAST + 0.25]
 
 
 def test_keys_are_shown_as_an_experiment_file_has_them(store):
@@ -988,7 +989,8 @@ def test_trees_are_shown_with_the_facts_that_they_are_about(store, count):
         text = path.read_text()
         assert SCRIPT not in text
         assert facts[0] in Page(path).text
-        assert (facts[2] in Page(path).text) and (count > 3) == (f"about {count:,} facts" in text)
+        assert facts[2] in Page(path).text
+        assert (count > 3) == (f"about {count:,} facts" in text)
         assert path.stat().st_size < 40_000
     shown = " ".join(printed(report.rich_tree(known, "row 0"), 1000).split())
     assert f"about {facts[0]} · {facts[1]} · {facts[2]}" in shown
@@ -1018,5 +1020,8 @@ def test_keys_have_the_value_in_effect_and_short_digests():
         ("task.x (content)", digests, True),
         ("evals.seed", ["3", "3"], False),
     ]
-    nested = pages.key_rows([{"a": ("ab" * 32, "b")}])
-    assert nested == [("a", ['["abababababab", "b"]'], False)]
+    nested = pages.key_rows([{"a": {"b": 1, "c": ("ab" * 32, "d")}}, {"a": {"b": 2}}])
+    assert nested == [
+        ("a.b", ["1", "2"], True),
+        ("a.c", ['["abababababab", "d"]', figures.MISSING], True),
+    ]

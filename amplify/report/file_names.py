@@ -5,7 +5,7 @@ The files are in the first experiment's folder, so its own name is left out:
 """
 
 import hashlib
-import os.path
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -74,8 +74,11 @@ def _with_seeds(base: str, group: Sequence[Store]) -> str:
 
 
 def _summary(stores: Sequence[Store]) -> str:
-    """What the experiments have in common, or the second one, and how many there are."""
+    """The words that all names but the first begin with, or else the second name, and how many
+    experiments there are.
+    """
     names = [store.name for store in stores[1:]]
-    stem = os.path.commonprefix(names).rstrip("-_ 0123456789")
-    shown = (stem if len(stem) > 2 else names[0]).encode()[:LONGEST_NAME].decode(errors="ignore")
+    words = zip(*(name.split("-") for name in names), strict=False)
+    stem = "-".join(word[0] for word in itertools.takewhile(lambda word: len({*word}) == 1, words))
+    shown = (stem or names[0]).encode()[:LONGEST_NAME].decode(errors="ignore")
     return f"{shown}-{len(stores)}-experiments"

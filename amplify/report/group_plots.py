@@ -24,6 +24,7 @@ from amplify.report.plots import (
     plain,
     prepare_axes,
     round_axis,
+    round_scale,
     share_axis,
     stroke,
 )
@@ -35,6 +36,14 @@ if TYPE_CHECKING:  # importing them takes longer than running most commands, see
 
 APART = 0.07
 """Distance between the points of two groups in the same round, so that intervals do not overlap."""
+
+
+THIN = "Thin lines are single seeds."
+
+
+def has_seeds(groups: Sequence[Group]) -> bool:
+    """Whether any group has several seeds, each of which has a line by round."""
+    return any(len(group.members) > 1 for group in groups)
 
 
 class Panel(NamedTuple):
@@ -67,18 +76,26 @@ def class_panels(groups: Sequence[Group]) -> list[Panel]:
 
 
 def _by_round(groups: Sequence[Group], label: str) -> tuple[list[Any], list[Any]]:
-    lines, seeds = [], []
-    for index, group in enumerate(groups):
-        shift = APART * (index - (len(groups) - 1) / 2) if len(groups) > 1 else 0.0
-        there = [score for score in group.scores.get(label, []) if score.items]
-        lines.append([(score.number + shift, score) for score in there])
-        several = group.members if len(group.members) > 1 else []
-        seeds.append(
-            [
-                [(one.number + shift, one) for one in found.scores.get(label, []) if one.items]
-                for found in several
-            ]
-        )
+    """Positions of lines, and of their seeds. The points of a round are centred on it."""
+    there = [[score for score in group.scores.get(label, []) if score.items] for group in groups]
+    rounds = [[score.number for score in line] for line in there]
+
+    def place(index: int, number: int) -> float:
+        """Beside the other groups that have the round."""
+        having = [other for other, numbers in enumerate(rounds) if number in numbers]
+        rank = having.index(index) if index in having else (len(having) - 1) / 2
+        return number + APART * (rank - (len(having) - 1) / 2)
+
+    lines = [
+        [(place(index, score.number), score) for score in line] for index, line in enumerate(there)
+    ]
+    seeds = [
+        [
+            [(place(index, one.number), one) for one in found.scores.get(label, []) if one.items]
+            for found in (group.members if len(group.members) > 1 else [])
+        ]
+        for index, group in enumerate(groups)
+    ]
     return lines, seeds
 
 
@@ -124,6 +141,8 @@ def png(groups: Sequence[Group]) -> bytes:
     """
     measure = judged_measure(groups)
     said = f"{measure.title[:1].upper()}{measure.title[1:]}, by round. {interval_words(groups)}"
+    if has_seeds(groups):
+        said = f"{said} {THIN}"
     return _png(groups, class_panels(groups), said, COLUMNS, 2.35)
 
 
@@ -159,7 +178,7 @@ def _png(
     top = 0.55 + 0.2 * len(words) + 0.24 * legend
     height = top + each * rows + 0.25
     figure = Figure(figsize=(11, height), facecolor="white", dpi=180)
-    names = " and ".join(group.first.name for group in groups)
+    names = " and ".join(group.name for group in groups)
     figure.text(
         0.03, 1 - 0.12 / height, plain(figures.short(names, 90)), size=14, weight="bold", color=INK,
         va="top",
@@ -244,7 +263,8 @@ def interactive(groups: Sequence[Group], panels: Sequence[Panel]) -> dict[str, A
     )
     costs = altair.Axis(grid=False, **ticks.VEGA_COSTS)
     axis = round_axis(min(numbers), max(numbers)) if rounds else costs
-    x = altair.X("at:Q", axis=axis, title="round" if rounds else None)
+    across = round_scale(min(numbers), max(numbers)) if rounds else altair.Scale(padding=10)
+    x = altair.X("at:Q", axis=axis, scale=across, title="round" if rounds else None)
     y = share_axis()
     base = altair.Chart().encode(
         x=x, color=altair.Color("experiment:N", scale=colours, legend=None)

@@ -173,6 +173,7 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
         cost_chart=group_plots.interactive(groups, panels) if panels and not apart else None,
         cost_notes=notes,
         differences=[(other, differences(groups[0], other)) for other in groups[1:]],
+        thin=group_plots.THIN if group_plots.has_seeds(groups) else "",
         intervals=" ".join(filter(None, [interval_words(groups), agreement_words(groups)])),
         group_rows=[*by_class(groups)] if compared else [],
         drawn=drawn,
@@ -193,7 +194,7 @@ def key_rows(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], 
     first.
 
     Args:
-        values: the values of each experiment by key.
+        values: the values of each experiment by key. The keys of tables become rows, too.
     """
     known = [_in_effect(some) for some in values]
     names = dict.fromkeys(key for some in known for key in some)
@@ -204,10 +205,18 @@ def key_rows(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], 
 
 def _in_effect(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns values in which what is not given is what it stands for."""
-    given = dict(values)
+    given = dict(_flat(values))
     if EVALS_SEED in given and given[EVALS_SEED] is None:
         given[EVALS_SEED] = given.get(SEED, 0)
     return given
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _as_written(value: Any) -> str:

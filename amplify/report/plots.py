@@ -30,6 +30,8 @@ SHADED = "first as good as its best"
 
 COLUMNS = 5
 """Panels per row."""
+MARGIN = 0.25
+"""Rounds between the first or the last round and the edge of a panel."""
 
 
 class Style(NamedTuple):
@@ -223,7 +225,7 @@ def prepare_axes(
 
     title = plain(figures.short(title, 22))
     axes.set_title(title, loc="left", size=10.5, weight="bold", color=INK, pad=9)
-    margin = 0.25 if integer else 0.03 * (last - first) or 1
+    margin = MARGIN if integer else 0.05 * (last - first) or 1
     axes.set(xlim=(first - margin, last + margin), ylim=(0, 100))
     axes.set_yticks([100 * share for share in ticks.SHARES])
     if integer:
@@ -267,15 +269,16 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
         altair.Tooltip("change:N", title="change from the previous round"),
         altair.Tooltip("questions:Q", format=","),
     ]
+    across = round_scale(min(numbers), max(numbers))
     base = altair.Chart().encode(
-        x=altair.X("round:Q", axis=rounds),
+        x=altair.X("round:Q", axis=rounds, scale=across),
         color=altair.Color("measure:N", scale=colours, legend=None),
     )
     steps = altair.Chart().mark_rect(color=STEP["color"], opacity=STEP["alpha"])
     layers = altair.layer(
-        steps.encode(x=altair.X("step:Q", axis=rounds), x2="round:Q").transform_filter(
-            "isValid(datum.step)"
-        ),
+        steps.encode(
+            x=altair.X("step:Q", axis=rounds, scale=across), x2="round:Q"
+        ).transform_filter("isValid(datum.step)"),
         base.mark_rule().encode(y=altair.Y("low:Q", title=None), y2="high:Q"),
         base.mark_line(strokeWidth=2).encode(
             y=share_axis(), strokeDash=altair.StrokeDash("measure:N", scale=dashes, legend=None)
@@ -311,6 +314,18 @@ def round_axis(first: int, last: int) -> Any:
 
     values = ticks.of_rounds(first, last)
     return altair.Axis(title="round", format="d", grid=False, values=values, tickCount=len(values))
+
+
+def round_scale(first: int, last: int) -> Any:
+    """Returns altair's scale of rounds, with the margins of `prepare_axes`.
+
+    Args:
+        first: number of the first round.
+        last: of the last one.
+    """
+    import altair
+
+    return altair.Scale(domain=[first - MARGIN, last + MARGIN], nice=False, zero=False)
 
 
 def share_axis() -> Any:
