@@ -3,6 +3,7 @@
 import doctest
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import amplify
 from amplify import api
 from amplify.cli.commands import main
+from amplify.evaluation import measures
 from amplify.evaluation.items import ALL
+from tests.test_groups import seeded
 from tests.tiny import tiny_experiment
 
 
@@ -181,3 +184,71 @@ def test_what_is_not_there_is_one_clear_line(experiment, tmp_path):
         fresh.best  # noqa: B018
     with pytest.raises(amplify.AmplifyError, match="1 or more, got 0"):
         fresh.run(0)
+
+
+# --- the columns that docs/python.md lists ------------------------------------------------------
+
+WORDS = {
+    "ACTION": "[a-z]+",
+    "STAGE": r"[^.]+",
+    "PURPOSE": "(signal|evals|looks)",
+    "PART": ".+",
+    "CLASS": ".+",
+    "COST": "[a-z_]+",
+}
+OPTIONAL = {
+    "calls/PART",
+    "effort/ACTION",
+    "tokens", "demonstrations", "overseer_loss", "size", "reward", "kl", "beta", "clipped",
+}  # fmt: skip
+"""Columns of training curves of other kinds of training than the tiny experiment's."""
+
+
+def listed_columns():
+    """The names in each part of the page's section on columns, by heading."""
+    page = (Path(__file__).parents[1] / "docs/python.md").read_text(encoding="utf-8")
+    section = page.partition("## Columns\n")[2].partition("\n## ")[0]
+    parts = [part.partition("\n") for part in section.split("### ")[1:]]
+    return {
+        heading: re.findall(r"^- `([^`]+)`: ", text, re.MULTILINE) for heading, _, text in parts
+    }
+
+
+def pattern(name, known):
+    words = WORDS | {"MEASURE": f"({'|'.join(known)})"}
+    return re.compile(re.sub("[A-Z]+", lambda found: words[found[0]], name.replace(".", r"\.")))
+
+
+def test_the_page_says_what_each_column_means(experiment, tmp_path):
+    listed = listed_columns()
+    known = listed.pop("Measures")
+    seeds = [seeded(tmp_path / f"x{seed}", seed, "seed = 0").path for seed in (0, 1)]
+    other = seeded(tmp_path / "other", 0, "per_depth = 3").path
+    compared = amplify.compare([*seeds, other])
+    frames = {
+        "`Experiment.results` and `Comparison.table`": experiment.results,
+        "`Experiment.ledger`": experiment.ledger,
+        "`Round.evals`": experiment.best.evals,
+        "`Round.metrics`": experiment.round(1).metrics,
+        "`Comparison.seeds`": compared.seeds,
+        "`Comparison.differences`": compared.differences,
+    }
+    assert listed.keys() == frames.keys()
+    for heading, frame in frames.items():
+        patterns = {name: pattern(name, known) for name in listed[heading]}
+        for column in frame.columns:
+            assert any(one.fullmatch(column) for one in patterns.values()), (heading, column)
+        for name, one in patterns.items():
+            there = any(one.fullmatch(column) for column in frame.columns)
+            assert there or (heading == "`Round.metrics`" and name in OPTIONAL), (heading, name)
+    table = amplify.compare("rounds/wildcard").table
+    assert list(table.columns) == list(experiment.results.columns)
+
+
+def test_the_page_says_what_each_measure_means():
+    page = (Path(__file__).parents[1] / "docs/python.md").read_text(encoding="utf-8")
+    declared = [one for one in vars(measures).values() if isinstance(one, measures.Measure)]
+    said = " ".join(page.split())
+    for measure in declared:
+        assert f"- `{measure.name}`: {measure.meaning}" in said
+    assert listed_columns()["Measures"] == [measure.name for measure in declared]
