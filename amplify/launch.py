@@ -183,12 +183,13 @@ def _say_finished(this: Any, last: int | None) -> None:
     from amplify.evaluation import figures
     from amplify.report import formats
 
-    seconds = this.record["ledger"]["seconds"]
+    ledger = this.record["ledger"]
+    seconds, again = ledger["seconds"], ledger["seconds"] - ledger.get("compile_seconds", 0)
     verdict = f"{formats.verdict_words(this.verdict)}, took {figures.duration(seconds)}"
     said = [f"round {this.number}: {verdict}", formats.reason(this.verdict)]
     if last is not None and (more := last - this.number) > 0:
         said.append(
-            f"about {figures.duration(more * seconds)} for {figures.count(more, 'more round')}"
+            f"about {figures.duration(more * again)} for {figures.count(more, 'more round')}"
         )
     messages.print("; ".join(said), markup=False, highlight=False, soft_wrap=True)
 
