@@ -48,6 +48,20 @@ BROKEN = """() => {
 """Words in tables that are broken into several lines."""
 
 
+INSIDE = """() => {
+    const chart = document.querySelector(".chart");
+    const box = one => one.getBoundingClientRect();
+    const panels = [...chart.querySelectorAll(".role-axis-grid")].map(box)
+        .filter(one => one.height);
+    const middles = [...chart.querySelectorAll(".mark-symbol path")].map(box)
+        .filter(one => one.width).map(one => (one.left + one.right) / 2);
+    return middles.map(at => Math.max(...panels.map(
+        one => Math.min(at - one.left, one.right - at)
+    )));
+}"""
+"""How far each point is from the edges of the panel that it is in."""
+
+
 @pytest.fixture(scope="module")
 def chrome():
     with browser() as there:
@@ -114,6 +128,23 @@ def test_a_table_is_shaded_where_it_goes_on_beyond_an_edge(chrome, comparison):
     left, right = edges(ledger)
     assert (left < 230, right) == (True, 255)
     page.context.close()
+
+
+def test_a_phone_shows_the_scrollbar_of_a_table(chrome, comparison):
+    page = chrome.new_page(viewport={"width": 400, "height": 900}, is_mobile=True, has_touch=True)
+    page.goto(f"file://{comparison}")
+    look = "one => getComputedStyle(one, '::-webkit-scrollbar').height"
+    assert page.locator(".wide").last.evaluate(look) == "6px"
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_rounds_keep_clear_of_a_panel_s_edges(chrome, comparison, several, width):
+    for path in (comparison, several):
+        page = opened(chrome, path, width)
+        inside = page.evaluate(INSIDE)
+        assert min(inside) > 5  # pixels
+        page.context.close()
 
 
 def edges(table):
