@@ -116,6 +116,28 @@ def tree(
     output.print(f"wrote {found.write_html()}")
 
 
+def cross_play(
+    experiment: Folder,
+    round: Annotated[int, tyro.conf.arg(help="the round whose score is printed")],
+    against: Annotated[int, tyro.conf.arg(help="the other round")],
+    json: Json = False,
+) -> None:
+    """Let the assistants of two rounds debate about held-out questions: who convinces the judge?"""
+    from amplify import cross_play as matches
+    from amplify import report
+    from amplify.store import Store
+
+    store = Store(experiment)
+    with messages.status("debating"):
+        found = matches.cross_play(store, round, against)
+    rows = [result.as_row() for result in found]
+    if json:
+        print(json_format.dumps(rows, indent=1))
+        return
+    title = f"{store.name}: round {round} against round {against}"
+    output.print(report.cross_played(title, rows))
+
+
 def export(
     experiment: Folder,
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a new folder")],
@@ -267,6 +289,7 @@ COMMANDS = {
     "compare": compare,
     "ask": ask,
     "tree": tree,
+    "cross-play": cross_play,
     "export": export,
     "data": data,
     "replay": replay,

@@ -1,4 +1,6 @@
-"""Lets the assistant argue with itself about questions, and keeps what the winners said."""
+"""Lets the assistant argue about questions: with itself, and what the winners said is kept; or with
+an earlier assistant, and who won is.
+"""
 
 import functools
 from typing import Any
@@ -58,22 +60,9 @@ def argue(
         same answer), "undecided", "pro_won", and the numbers of answers that were "asked" and
         "looked" up.
     """
-    contexts, questions = problems.contexts, problems.questions
     statements, precommitment = options
-    keys = answer_keys(root, problems.seeds, questions.shape[1])
-    sides = (
-        sampling(
-            task,
-            assistant,
-            params,
-            contexts,
-            fold_in(keys, number) if precommitment else None,
-        )
-        for number in range(len(SIDES))
-    )
-    everywhere = jnp.ones(questions.shape[:2], bool)
-    people = parts(task, contexts, *sides)
-    transcripts = play(rules, questions, everywhere, fold_in(keys, len(SIDES)), people)
+    keys = answer_keys(root, problems.seeds, problems.questions.shape[1])
+    transcripts = _play(task, assistant, rules, precommitment, (params, params), keys, problems)
     rewards, step = zero_sum(transcripts), _steps(transcripts)
     pro, con = (step.asked & (step.sub.answered_by == OTHERS + side) for side in range(len(SIDES)))
     won = (pro & (rewards > 0)[..., None]) | (con & (rewards < 0)[..., None])
@@ -90,6 +79,65 @@ def argue(
         "asked": asked,
         "looked": jnp.sum(looked.astype(jnp.int32), axis=-1),
     }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def argue_against(
+    task: Task,
+    assistant: Assistant,
+    rules: JudgeProtocol,
+    precommitment: bool,
+    one: PyTree[Array],
+    other: PyTree[Array],
+    root: Key[Array, ""],
+    problems: Problems,
+) -> dict[str, Float[Array, "batch questions"]]:
+    """Plays a protocol about each question twice, so that each of two assistants takes each side.
+
+    Args:
+        task: the task.
+        assistant: the model of both.
+        rules: the protocol.
+        precommitment: whether sides are bound by what they first said.
+        one, other: parameters of the two.
+        root: key from which, with the problems' seeds, everything is drawn.
+        problems: what is argued about.
+
+    Returns:
+        "score" of `one`: 1 if it wins both debates, -1 if it loses both; the mean of the two. And
+        "decided": the share of the two debates that either side wins.
+    """
+    keys = answer_keys(root, problems.seeds, problems.questions.shape[1])
+    rewards = [
+        zero_sum(_play(task, assistant, rules, precommitment, sides, keys, problems))
+        for sides in ((one, other), (other, one))
+    ]
+    return {
+        "score": (rewards[0] - rewards[1]) / 2,
+        "decided": (jnp.abs(rewards[0]) + jnp.abs(rewards[1])) / 2,
+    }
+
+
+def _play(
+    task: Task,
+    assistant: Assistant,
+    rules: JudgeProtocol,
+    precommitment: bool,
+    params: tuple[PyTree[Array], PyTree[Array]],
+    keys: Key[Array, "batch questions"],
+    problems: Problems,
+) -> Interaction:
+    """Plays a protocol about each question, with parameters of the model for each side."""
+    contexts, questions = problems.contexts, problems.questions
+    sides = (
+        sampling(
+            task, assistant, of_side, contexts, fold_in(keys, number) if precommitment else None
+        )
+        for number, of_side in enumerate(params)
+    )
+    everywhere = jnp.ones(questions.shape[:2], bool)
+    people = parts(task, contexts, *sides)
+    return play(rules, questions, everywhere, fold_in(keys, len(SIDES)), people)
 
 
 def sample_transcripts(task: Task, problems: Problems, transcripts: Any) -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ from amplify.report.group_tables import comparison
 from amplify.report.pages import write_comparison, write_round_page, write_tree
 from amplify.report.results import results
 from amplify.report.siblings import seeds_beside
-from amplify.report.tables import changes, replayed, rich_tree, rounds_table
+from amplify.report.tables import changes, cross_played, replayed, rich_tree, rounds_table
 
 __all__ = [
     "changes",
     "compared",
     "comparison",
+    "cross_played",
     "replayed",
     "results",
     "rich_tree",

@@ -362,3 +362,31 @@ def changes(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     for row in rows:
         table.add_row(*(str(row[key]) for key in headings))
     return table
+
+
+def cross_played(title: str, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Returns a table of how one round's assistant fares against another's, by class.
+
+    Args:
+        title: says which rounds.
+        rows: of `cross_play.Result.as_row`.
+    """
+    table = new_table()
+    table.title, table.title_justify = Text(title, "bold"), "left"
+    table.add_column()
+    for heading in ("score difference", "95 % interval", "decided, in %", "questions"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        low, high = row["interval"] or (None, None)
+        table.add_row(
+            row["class"],
+            f"{row['score_difference']:+.2f}",
+            formats.NO_INTERVAL if low is None else f"{low:+.2f} to {high:+.2f}",
+            figures.percent(row["decided"]),
+            f"{row['questions']:,}",
+        )
+    note = (
+        "Both argue about the same held-out questions, and each takes each side once. 1: the first"
+        " one wins every debate; 0: neither wins more. Intervals are clustered by context."
+    )
+    return Group(table, Text(note, "dim"))

@@ -1,6 +1,7 @@
 """Oversight by debate: what the assistant is trained on, and what it costs."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from amplify.errors import AmplifyError
 from amplify.files.json_lines import read_lines
 from amplify.inspection import training_tree
 from amplify.models.fact_transformer import FactTransformerConfig
-from amplify.oversight.arguing import argue
+from amplify.oversight.arguing import argue, argue_against
 from amplify.oversight.debate import DebateOversight
 from amplify.protocols.rewards import zero_sum_of_log
 from amplify.reading.experiment_file import read_experiment
@@ -186,3 +187,58 @@ def test_a_task_without_a_strategy_is_one_clear_line(tmp_path):
     with pytest.raises(AmplifyError) as error:
         read_experiment(folder / "experiment.toml")
     assert "strategy" in str(error.value)
+
+
+def test_against_itself_an_assistant_wins_nothing():
+    found = against(PARAMS, PARAMS)
+    assert not found["score"].any()
+    assert found["decided"].any()
+
+
+def test_the_score_difference_is_antisymmetric_and_an_honest_side_wins():
+    other = MODEL.init(jax.random.key(1))
+    one_way, other_way = against(PARAMS, other), against(other, PARAMS)
+    # The keys belong to the sides, so that the same two debates are played.
+    np.testing.assert_array_equal(one_way["score"], -other_way["score"])
+    np.testing.assert_array_equal(one_way["decided"], other_way["decided"])
+    assert set(np.unique(one_way["score"])) <= {-1, -0.5, 0, 0.5, 1}
+    assert one_way["score"].any()
+    assert (abs(one_way["score"]) <= one_way["decided"]).all()
+
+
+def against(one, other):
+    rules = DebateOversight(looks=2).rules(TASK)
+    root = jax.random.key(0)
+    return jax.device_get(argue_against(TASK, MODEL, rules, True, one, other, root, PROBLEMS))
+
+
+@pytest.mark.slow
+def test_two_rounds_debate_against_each_other(finished, capsys):
+    arguments = ["cross-play", str(finished), "--round", "2", "--against", "1"]
+    main([*arguments, "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    classes = Store(finished).experiment.task.classes
+    assert [row["class"] for row in rows] == [*classes, "all classes"]
+    assert rows[-1]["questions"] == sum(row["questions"] for row in rows[:-1])
+    every = rows[-1]
+    assert -1 <= every["score_difference"] <= 1
+    assert abs(every["score_difference"]) <= every["decided"] <= 1
+    swapped = ["cross-play", str(finished), "--round", "1", "--against", "2", "--json"]
+    main(swapped)
+    assert json.loads(capsys.readouterr().out)[-1]["score_difference"] == pytest.approx(
+        -every["score_difference"]
+    )
+    main(arguments)
+    said = capsys.readouterr().out
+    assert f"{every['score_difference']:+.2f}" in said
+
+
+@pytest.mark.slow
+def test_only_rounds_that_argued_can_be_matched(finished, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["cross-play", str(finished), "--round", "7", "--against", "1"])
+    assert "round 7 has no checkpoint; rounds that have: 0, 1, 2" in capsys.readouterr().err
+    plain = tiny_experiment(tmp_path / "plain")
+    with pytest.raises(SystemExit, match="2"):
+        main(["cross-play", str(plain), "--round", "1", "--against", "0"])
+    assert "needs oversight.kind = \"debate\", got 'amplification'" in capsys.readouterr().err
