@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from pydantic import Field
 
+from amplify.errors import AmplifyError
 from amplify.evaluation.measures import Measure
 from amplify.experiment.sections import Experiment
 from amplify.overseers.simulated import SimulatedConfig
@@ -163,6 +164,9 @@ class DebateOversight:
 
         Returns:
             Statements with their weights, a row for each context.
+
+        Raises:
+            AmplifyError: if the judge decides nothing.
         """
         experiment = work.experiment
         problems = self._draw(phase, work)
@@ -187,6 +191,7 @@ class DebateOversight:
         place = experiment.mesh.here.row_sharding
         with work.watch("arguing", len(problems.seeds)) as advance:
             found = columns_in_chunks(argue_about, problems, advance=advance, place=place)
+        _check_decided(found)
         trees = sample_transcripts(experiment.task, problems, kept[0])
         contexts, seeds = jax.device_get((problems.contexts, problems.seeds))
         columns = {
@@ -265,6 +270,19 @@ def _compare(task: Task, problems: Problems, found: dict[str, Any]) -> dict[str,
         BOTH_WRONG.name: (~pro & ~con).astype(jnp.float32),
         "asked": found["asked"],
     }
+
+
+def _check_decided(found: Mapping[str, np.ndarray]) -> None:
+    """Checks that the judge's verdicts can teach something.
+
+    Raises:
+        AmplifyError: if the sides disagreed, and the judge never decided between them.
+    """
+    if found["undecided"].any() and not found["weight"].any():
+        raise AmplifyError(
+            f"the judge decided none of {found['undecided'].sum():,} questions on which the sides"
+            " disagreed, so that nobody can be imitated: increase oversight.looks"
+        )
 
 
 def _count(found: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -242,3 +242,15 @@ def test_only_rounds_that_argued_can_be_matched(finished, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["cross-play", str(plain), "--round", "1", "--against", "0"])
     assert "needs oversight.kind = \"debate\", got 'amplification'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_judge_who_can_decide_nothing_is_one_clear_line(tmp_path, capsys):
+    blind = DEBATED.replace('kind = "debate"', 'kind = "debate"\nprotocol = "direct"\nlooks = 0')
+    folder = tiny_experiment(tmp_path / "blind", blind)
+    with pytest.raises(SystemExit, match="2"):
+        main(["round", str(folder), "--n", "1"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("amplify: the judge decided none of ")
+    assert said.endswith("increase oversight.looks")
+    assert not Store(folder).round(1).has("data")
