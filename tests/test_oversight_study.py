@@ -87,12 +87,29 @@ def test_a_ranking_that_no_price_changes_is_said_to_be_so(runs):
 
 def test_the_table_says_what_was_spent_and_how_often_signals_were_right(runs):
     lines = [line.split() for line in shown(runs).splitlines()]
-    [debate] = [line for line in lines if line[:1] == ["debate"] and len(line) == 9]
-    # all, shallow, three seeds, signal, hours, device seconds
-    assert debate[1:] == ["31.7", "63.4", "32", "32", "32", "90.0", "0", "10"]
-    [model] = [line for line in lines if line[:1] == ["reward-model"] and len(line) == 9]
+    first, second = (line for line in lines if line[:1] == ["debate"])
+    # all, shallow, signal, hours, device seconds
+    assert first[1:] == ["31.7", "63.4", "90.0", "0", "10"]
+    assert second[1:] == ["31.7"] * 3
+    [model, _] = [line for line in lines if line[:1] == ["reward-model"]]
     assert model[-3:] == [MISSING, "0", "10"]
-    assert [line for line in lines if line[:3] == ["truth", "(an", "oracle)"]]
+    assert [line for line in lines if line[:2] == ["truth", "(oracle)"]]
+
+
+def test_ranks_are_compared_pair_by_pair(runs):
+    other = {seed: run._replace(rounds=[*run.rounds]) for seed, run in runs["direct"].items()}
+    for seed, run in other.items():  # 20, 30 and 40 % in place of 20 %
+        run.rounds[-1] = reached({"look": 10}, 0.2 + 0.1 * seed, 0.5)
+    said = shown(runs | {"direct": other})
+    # All classes are half: .1714 of consultancy, and .1, .15 and .2. Student's quantile is 4.303.
+    assert "consultancy minus direct, paired by seed: 2.1 (-10.3 to 14.6) points" in said
+
+
+def test_an_interval_of_shares_ends_at_0_and_1():
+    assert oversight.share_over_seeds([0.2, 0.9, 1.0])[1:] == (0, 1)
+    # Student's, by hand: the standard error is .1 / sqrt(3), and the quantile 4.303.
+    found = oversight.share_over_seeds([0.4, 0.5, 0.6])
+    assert found == pytest.approx((0.5, 0.5 - 0.2484, 0.5 + 0.2484), abs=1e-4)
 
 
 def test_rows_for_programs_have_every_round(runs):

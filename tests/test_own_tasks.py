@@ -198,6 +198,15 @@ MISTAKES = {
         r"must yield Ask with a question, int32 of shape \(34, 3, question_length\) = \(34, 3, 2\):"
         r" \(34, 3\) are the leading axes of the questions.*; got int32 of shape \(2, 34, 3\)",
     ),
+    "a strategy that reduces over the batch": Mistake(
+        "strategy", "known = (left", "known = jnp.all(left",
+        r"must answer each question by itself, but if some sub-answers .* to '\d-\d' depends on",
+    ),
+    "an if in a strategy": Mistake(
+        "strategy", "known = (left",
+        "if left == DONT_KNOW:\n            return left\n        known = (left",
+        r": .*use jnp.where instead of if, and jnp instead of numpy", line=5,
+    ),
     "a sub-question of three tokens": Mistake(
         "strategy", LEFT, LEFT.replace("[start,", "[start, start,"),
         r"must yield Ask with a question, int32 .* = \(2,\); got int32 of shape \(3,\)",

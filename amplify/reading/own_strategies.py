@@ -3,7 +3,7 @@ and that it does not just ask its own question again. Called by `own_tasks`.
 """
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,7 @@ def check_strategy(
     if knows_truth(probe.task):
         _check_answers(probe, samples, answers, least)
     _check_help(probe, samples, tree, least)
+    _check_each_by_itself(probe, samples)
     return answers
 
 
@@ -82,6 +83,7 @@ def _follow(
     probe: TaskProbe,
     samples: Samples,
     told: Int[np.ndarray, "contexts depths answer_length"] | None = None,
+    knows_half: bool = False,
 ) -> Interaction:
     """Follows the strategy. Sub-answers are true, or zeros if the task knows no truth.
 
@@ -89,6 +91,21 @@ def _follow(
         probe: of the task.
         samples: problems of the task.
         told: what a strategy that asks its own question is told instead.
+        knows_half: see `_overseen`.
+    """
+    with probe.catching_errors("strategy"):
+        contexts, questions, keys = samples
+        follow = jax.jit(_overseen(probe, knows_half))
+        tree: Interaction = jax.device_get(follow(contexts, questions, told, keys))
+    return tree
+
+
+def _overseen(probe: TaskProbe, knows_half: bool) -> Callable[..., Interaction]:
+    """Returns a function of contexts, questions, what is told of them, and keys.
+
+    Args:
+        probe: of the task.
+        knows_half: whether half of the sub-questions, by their content, are answered by zeros.
     """
     task = probe.task
 
@@ -97,6 +114,8 @@ def _follow(
             answers = jnp.zeros((*where.shape, task.answer_length), jnp.int32)
             if knows_truth(task):
                 answers = vmap_questions(task.truth)(contexts, asked)
+            if knows_half:
+                answers = jnp.where(_half_of(asked)[..., None], answers, 0)
             if told is not None:
                 is_own = jnp.all(asked == questions, axis=-1, keepdims=True)
                 answers = jnp.where(is_own, told, answers)
@@ -111,10 +130,15 @@ def _follow(
             parts={calls.ENVIRONMENT: environment_alone(task, contexts)},
         )
 
-    with probe.catching_errors("strategy"):
-        contexts, questions, keys = samples
-        tree: Interaction = jax.device_get(jax.jit(overseen)(contexts, questions, told, keys))
-    return tree
+    return overseen
+
+
+def _half_of(questions: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
+    """True for about half of all questions, as a function of their content."""
+    mixed = jnp.zeros(questions.shape[:-1], jnp.uint32)
+    for token in jnp.unstack(questions.astype(jnp.uint32), axis=-1):
+        mixed = (mixed + token + jnp.uint32(1)) * jnp.uint32(0x9E3779B1)
+    return (mixed >> 16) % 2 == 0
 
 
 def _trace_strategy(probe: TaskProbe, question: Array) -> Array:
@@ -218,6 +242,30 @@ def _check_help(probe: TaskProbe, samples: Samples, tree: Interaction, least: fl
             f"must not ask its own question and repeat the answer: for {question!r} it asks"
             f" {question!r} again, which no help can ever improve; so it does for {repeats.sum()}"
             f" of {repeats.size} questions",
+        )
+
+
+def _check_each_by_itself(probe: TaskProbe, samples: Samples) -> None:
+    """Checks that what the strategy does with a question does not depend on the others that it is
+    called with, which it would if it reduced over leading axes. If all sub-answers are true, this
+    does not show.
+    """
+    together = np.asarray(_follow(probe, samples, knows_half=True).answer)
+    overseen = _overseen(probe, knows_half=True)
+
+    def alone(context: Array, question: Array, key: Array) -> Array:
+        return overseen(context[None], question[None, None], None, key[None, None]).answer[0, 0]
+
+    with probe.catching_errors("strategy"):
+        apart = np.asarray(jax.jit(vmap_questions(alone))(*samples))
+    differ = np.any(together != apart, axis=-1)
+    if np.any(differ):
+        question = probe.shown(first_where(samples.questions, differ))
+        raise probe.error(
+            "strategy",
+            f'must answer each question by itself, but if some sub-answers are "don\'t know", its'
+            f" answer to {question!r} depends on the other questions of the batch: reduce over the"
+            " last axis only, as by jnp.all(..., axis=-1, keepdims=True)",
         )
 
 

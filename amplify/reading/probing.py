@@ -42,6 +42,9 @@ def leading(lead: tuple[int, ...]) -> str:
     )
 
 
+AS_BOOL = "truth value of an array with more than one element is ambiguous"
+"""In the message about `if` of an array, which goes on with advice that is wrong here."""
+
 ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float)
 """Types that a function may return as an array."""
 
@@ -124,9 +127,10 @@ class TaskProbe:
         except (Exception, SystemExit) as error:
             if isinstance(error, (AmplifyError, *allowed)):
                 raise
-            hint = TRACED if isinstance(error, jax.errors.JAXTypeError) else ""
             place = error_location(error)
-            said = f"{describe_error(error).rstrip('.')}{hint}"
+            said, as_bool, _ = describe_error(error).partition(AS_BOOL)
+            traced = as_bool or isinstance(error, jax.errors.JAXTypeError)
+            said = f"{said.rstrip('.')}{as_bool}{TRACED * bool(traced)}"
             if place is None:
                 raise self.error(name, f"cannot be called: {said}") from error
             raise AmplifyError(f"{place}: {self._named(name)}: {said}") from error

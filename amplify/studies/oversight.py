@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amplify.evaluation.items import ALL, FINAL
+from amplify.evaluation.statistics import Proportion
 from amplify.experiment.sections import Prices
 from amplify.files.json_lines import read_lines
 from amplify.records.record import phases
@@ -20,6 +21,7 @@ from amplify.records.round_folder import RoundFolder
 from amplify.report import results
 from amplify.runtime import effort
 from amplify.store import Store
+from amplify.studies.seeds import over_seeds
 
 TRUTH = "truth"
 ARMS = (TRUTH, "amplification", "reward-model", "direct", "consultancy", "debate")
@@ -122,6 +124,18 @@ def accuracies(
     """
     most = budget(runs, prices)
     return {arm: [run.right(label, most, prices) for run in of] for arm, of in runs.items()}
+
+
+def share_over_seeds(shares: Sequence[float]) -> Proportion:
+    """Returns the mean of shares, with Student's interval over seeds, cut off at 0 and 1.
+
+    Args:
+        shares: one for each seed.
+    """
+    found = over_seeds(shares)
+    if found.low is None or found.high is None:
+        return found
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def ranking(runs: Mapping[str, Sequence[Run]], prices: Prices) -> list[str]:

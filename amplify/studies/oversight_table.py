@@ -2,7 +2,8 @@
 figure.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ from amplify.studies.oversight import (
     other_prices,
     ranking,
     read,
+    share_over_seeds,
 )
-from amplify.studies.seeds import FEWEST, complete, empty_table, mean_cell, over_seeds
+from amplify.studies.seeds import FEWEST, complete, empty_table, over_seeds
 from amplify.studies.study import Report
 
-ORACLE = f"{TRUTH} (an oracle)"
+ORACLE = f"{TRUTH} (oracle)"
 MEANS: Mapping[str, str] = {
     TRUTH: "amplification whose sub-answers are true",
     "amplification": "the overseer answers from the assistant's answers to sub-questions",
@@ -47,7 +49,7 @@ NOTE = (
     " an arm. signal right, in the last round: of amplification, the answers that were imitated; of"
     " a judge, verdicts between a right and a wrong answer; of a reward model, its agreement with"
     " reviews held out. Device seconds are without compilation. Evals are free. Intervals are"
-    " Student's, over seeds."
+    " Student's, over seeds, cut off at 0 and 100."
 )
 Runs = Mapping[str, Mapping[int, Run]]
 """The runs of each arm, by seed."""
@@ -66,6 +68,7 @@ def table(runs: Runs) -> RenderableType:
     most = budget(done, prices)
     parts: list[RenderableType] = [
         _reached(done, prices, most),
+        _by_seed(done, seeds, prices),
         Text(NOTE),
         *(Text(f"{arm}: {means}.") for arm, means in MEANS.items()),
         Text(""),
@@ -83,16 +86,25 @@ def _reached(runs: Mapping[str, Sequence[Run]], prices: Prices, most: float) -> 
         f"Right answers in % for {figures.duration(most)} of simulated human work;"
         f" {figures.count(len(runs[TRUTH]), 'seed')}"
     )
-    columns = ["arm", *labels, "by seed", "signal right", "hours", "device s"]
-    found = empty_table(title, columns)
+    found = empty_table(title, ["arm", *labels, "signal right", "hours", "device s"])
+    found.columns[0].no_wrap = True
     for arm, of in runs.items():
-        found.add_row(
-            ORACLE if arm == TRUTH else arm,
-            *(_percent(by_class[label][arm]) for label in labels),
-            " ".join(f"{100 * share:.0f}" for share in by_class[ALL][arm]),
-            *_cost(of, prices),
-        )
+        shares = (_percent(by_class[label][arm]) for label in labels)
+        found.add_row(_name(arm), *shares, *_cost(of, prices))
     return found
+
+
+def _by_seed(runs: Mapping[str, Sequence[Run]], seeds: Sequence[int], prices: Prices) -> Table:
+    found = empty_table(
+        "The same, all classes, by seed", ["arm", *(f"seed {seed}" for seed in seeds)]
+    )
+    for arm, shares in accuracies(runs, ALL, prices).items():
+        found.add_row(_name(arm), *(f"{100 * share:.1f}" for share in shares))
+    return found
+
+
+def _name(arm: str) -> str:
+    return ORACLE if arm == TRUTH else arm
 
 
 def _cost(runs: Sequence[Run], prices: Prices) -> list[str]:
@@ -106,7 +118,11 @@ def _cost(runs: Sequence[Run], prices: Prices) -> list[str]:
 
 
 def _percent(shares: Sequence[float]) -> str:
-    return mean_cell([100 * share for share in shares], 1)
+    """A mean over seeds in %, with its interval below it."""
+    found = share_over_seeds(shares)
+    if found.low is None or found.high is None:
+        return f"{100 * found.estimate:.1f}"
+    return f"{100 * found.estimate:.1f}\n{100 * found.low:.1f} to {100 * found.high:.1f}"
 
 
 def _rankings(runs: Mapping[str, Sequence[Run]], prices: Prices) -> list[str]:
@@ -115,11 +131,26 @@ def _rankings(runs: Mapping[str, Sequence[Run]], prices: Prices) -> list[str]:
     told = ", ".join(f"{action} {getattr(prices, action):g}" for action in used)
     first = ranking(runs, prices)
     lines = [f"Prices in seconds: {told}.", f"Ranking: {' > '.join(first)}."]
+    lines += _steps(accuracies(runs, ALL, prices), first)
     others = {said: ranking(runs, changed) for said, changed in other_prices(prices, used)}
     lines += [f"At {said}: {' > '.join(of)}." for said, of in others.items() if of != first]
     if all(of == first for of in others.values()):
         lines.append("It is the same if any one price is halved or doubled.")
     return lines
+
+
+def _steps(shares: Mapping[str, Sequence[float]], ranked: Sequence[str]) -> Iterator[str]:
+    """By how much each arm is above the next one, paired by seed; nothing for too few seeds."""
+    for above, below in itertools.pairwise(ranked):
+        differences = [
+            100 * (one - other) for one, other in zip(shares[above], shares[below], strict=True)
+        ]
+        found = over_seeds(differences)
+        if found.low is not None and found.high is not None:
+            yield (
+                f"  {above} minus {below}, paired by seed: {found.estimate:.1f}"
+                f" ({found.low:.1f} to {found.high:.1f}) points"
+            )
 
 
 def rows(runs: Runs) -> list[dict[str, Any]]:
@@ -163,22 +194,25 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
         for run in of:
             axes.plot(*_line(run), color=style.colour, linewidth=0.6, alpha=0.6)
         hours = np.mean([_line(run)[0] for run in of], axis=0)
-        means = [over_seeds([_line(run)[1][place] for run in of]) for place in range(len(hours))]
+        means = [
+            share_over_seeds([run.rounds[place].right[ALL] for run in of])
+            for place in range(len(hours))
+        ]
         [line] = axes.plot(
             hours,
-            [mean.estimate for mean in means],
+            [100 * mean.estimate for mean in means],
             color=style.colour,
             linestyle=":" if arm == TRUTH else "-",
             linewidth=2.0,
-            label=ORACLE if arm == TRUTH else arm,
+            label=_name(arm),
         )
         ends = [mean.interval or (mean.estimate, mean.estimate) for mean in means]
-        axes.vlines(hours, *np.transpose(ends), color=style.colour, linewidth=1.2)
+        axes.vlines(hours, *(100 * np.transpose(ends)), color=style.colour, linewidth=1.2)
         handles.append(line)
     axes.set_ylim(-2, 102)
     axes.set_xlim(left=0)
-    finish(axes, "simulated human work, in hours", "right answers, in %")
-    axes.title.set_color(FAINT)
+    axes.set_ylabel("right answers, in %", size=8.5, color=FAINT)
+    finish(axes, "simulated human work, in hours")
     legend(legends, handles)
     return as_png(figure)
 
