@@ -500,3 +500,14 @@ def test_the_task_of_the_readme_rejects_what_has_no_answer(text):
 
 def tally() -> Any:
     return read_experiment(ROOT / "rounds/tally/experiment.toml").task
+
+
+@pytest.mark.parametrize("broken", ["def draw_context(self, key)", "    def truth(self: context"])
+def test_a_file_that_is_no_python_is_one_line_with_its_place(tmp_path, broken):
+    (tmp_path / "tally.py").write_text(f"import jax\n\n{broken}\n", encoding="utf-8")
+    with pytest.raises(AmplifyError) as error:
+        load("tally.py:Tally", [tmp_path], "task.kind")
+    said = str(error.value)
+    assert said.startswith(f"{tmp_path}/tally.py:3: cannot be imported: ")
+    assert "(tally.py" not in said
+    assert "\n" not in said

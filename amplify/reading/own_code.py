@@ -99,9 +99,10 @@ def describe_error(error: BaseException) -> str:
         for line in text.splitlines()
         if re.match(r"[A-Za-z_][\w.]*(Error|Exit|Exception)\b", line)
     ]
-    return (
-        first_line(Exception(ends[-1])) if ends else f"{type(error).__name__}: {first_line(error)}"
-    )
+    if ends:
+        return first_line(Exception(ends[-1]))
+    said = error.msg if isinstance(error, SyntaxError) else first_line(error)
+    return f"{type(error).__name__}: {said}"
 
 
 def error_location(error: BaseException) -> str | None:
@@ -115,6 +116,9 @@ def error_location(error: BaseException) -> str | None:
         for frame, line in traceback.walk_tb(error.__traceback__)
         if isinstance(frame.f_globals.get("__loader__"), _FromSource)
     ]
+    # A file that cannot be parsed was not run. Its own name is no module's yet.
+    if isinstance(error, SyntaxError) and error.filename and not _is_installed(error.filename):
+        places.append(f"{error.filename}:{error.lineno}")
     # An error in a callback of a compiled function arrives as text.
     for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', str(error)):
         if _is_own(file):
@@ -137,6 +141,10 @@ def definition_location(function: Any) -> str | None:
 def _is_own(file: str) -> bool:
     files = (str(module.__file__) for module in _own_modules().values())
     return Path(file).resolve() in {Path(own).resolve() for own in files}
+
+
+def _is_installed(file: str) -> bool:
+    return "site-packages" in Path(file).parts
 
 
 def _find(file: str, folders: Sequence[Path], named: str) -> tuple[Path, Path]:
