@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Bool
 
 from amplify.errors import AmplifyError
 from amplify.files.writing import check_output, replacing
@@ -19,6 +21,7 @@ from amplify.oversight.work import WEIGHT
 from amplify.records.record import ASSISTANT, signals, trained_in
 from amplify.records.round_folder import RoundFolder
 from amplify.store import Store
+from amplify.task_abilities import knows_truth, search_of
 from amplify.training import dataset
 from amplify.types import FAILED, Task
 
@@ -38,6 +41,10 @@ DESCRIPTIONS: Mapping[str, str] = {
     "answer": (
         "The answer that the assistant is trained to give; null if none was obtained, and then"
         " nothing is trained on the row."
+    ),
+    "right": (
+        "Whether the answer is right, which training does not read; null if none was obtained."
+        " There is no such column if nobody knows, or each question finds a context of its own."
     ),
     "weight": "Multiplies the loss of the answer. All weights are 1 if there is no such column.",
     "context_tokens": "Tokens of each fact or passage, padded with 0.",
@@ -147,7 +154,10 @@ def _read(store: Store, signal: Signal) -> tuple[Any, Iterator[Any]]:
         )
     per_question = stored["questions"].shape[0]
     others = [name for name in stored if name not in KNOWN]
+    judge = _judge(task)
     names = [name for name in DESCRIPTIONS if SOURCES.get(name, name) in {*stored, ""}]
+    if judge is None:
+        names.remove("right")
     fields = [pyarrow.field(name, _types(pyarrow)[name]) for name in names]
     fields += [_field_like(pyarrow, name, stored[name], per_question) for name in others]
     described = [
@@ -162,7 +172,9 @@ def _read(store: Store, signal: Signal) -> tuple[Any, Iterator[Any]]:
     def batches() -> Iterator[Any]:
         for start in range(0, len(source), CONTEXTS):
             places = range(start, min(start + CONTEXTS, len(source)))
-            rows = [row for place in places for row in _rows(task, place, source[place], others)]
+            rows = [
+                row for place in places for row in _rows(task, judge, place, source[place], others)
+            ]
             yield pyarrow.RecordBatch.from_pylist(rows, schema=schema)
 
     return schema, batches()
@@ -171,6 +183,7 @@ def _read(store: Store, signal: Signal) -> tuple[Any, Iterator[Any]]:
 SOURCES = {
     "context_number": "",
     "question_number": "",
+    "right": "",
     "class": "classes",
     "question": "questions",
     "answer": "answers",
@@ -184,8 +197,23 @@ SOURCES = {
 KNOWN = {"context", "questions", "answers", "classes", WEIGHT, "problem_seed", "parent", *TEXTS}
 
 
+Judge = Callable[[Mapping[str, Any]], Bool[np.ndarray, " questions"]]
+"""Says which answers of a context's row are right."""
+
+
+def _judge(task: Task) -> Judge | None:
+    if not knows_truth(task) or search_of(task) is not None:
+        return None
+    is_right = jax.jit(jax.vmap(task.is_right, (None, 0, 0)))
+    return lambda row: np.asarray(is_right(row["context"], row["questions"], row["answers"]))
+
+
 def _rows(
-    task: Task, place: int, stored: Mapping[str, Any], others: Sequence[str]
+    task: Task,
+    judge: Judge | None,
+    place: int,
+    stored: Mapping[str, Any],
+    others: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     """Yields the rows of a context, one for each question."""
     shared = {
@@ -197,6 +225,7 @@ def _rows(
         shared["problem"] = "{}:{}".format(*stored["problem_seed"])
     if "parent" in stored:
         shared["parent"] = stored["parent"].decode()
+    right = None if judge is None else judge(stored)
     asked, answered = (texts(task, stored[name]) for name in ("questions", "answers"))
     for number, (question, answer) in enumerate(zip(asked, answered, strict=True)):
         tokens = stored["answers"][number]
@@ -204,6 +233,7 @@ def _rows(
             "question_number": number,
             "question": question,
             "answer": None if tokens[0] == FAILED else answer,
+            "right": None if tokens[0] == FAILED or right is None else bool(right[number]),
             "question_tokens": stored["questions"][number].tolist(),
             "answer_tokens": tokens.tolist(),
         }
@@ -220,6 +250,7 @@ def _types(pyarrow: Any) -> dict[str, Any]:
     others = {
         "context_number": pyarrow.int64(),
         "question_number": pyarrow.int64(),
+        "right": pyarrow.bool_(),
         "weight": pyarrow.float32(),
         "context_tokens": pyarrow.list_(tokens),
         "question_tokens": tokens,

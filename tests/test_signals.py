@@ -214,3 +214,20 @@ def test_the_sample_of_a_streamed_signal_is_a_table_too(tmp_path):
     frame = amplify.open(folder).run(1).round(1).signal
     assert frame.attrs["phase"] == "streaming"
     assert set(frame.question.str.len()) == {3}
+
+
+def test_the_export_says_which_answers_are_right(folder):
+    task = Store(folder).experiment.task
+    rows = list(dataset.read(folder / "001/distillation/data"))
+    columns = {
+        name: np.stack([row[name] for row in rows]) for name in ("context", "questions", "answers")
+    }
+    true = columns["answers"].copy()  # round 1 asks what the environment knows
+    columns["answers"][:, 0] = read_answer(task, "+4")
+    columns["answers"][5, 1] = FAILED
+    replace_signal(folder, columns)
+    frame = amplify.open(folder).round(1).signal
+    expected = np.all(columns["answers"] == true, axis=-1).astype(object)
+    expected[5, 1] = None
+    assert frame.right.tolist() == expected.ravel().tolist()
+    assert False in expected
