@@ -52,6 +52,9 @@ class Report:
     """The same for programs: what JSON can hold."""
     figure: Callable[[Mapping[str, Sequence[Any]]], bytes]
     """A PNG file of the runs of each arm, for the same seeds, `seeds.FEWEST` or more."""
+    version: int = 1
+    """Of what `measure` returns. If it has risen, finished cells are measured again, without
+    running their rounds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +121,12 @@ class Cell:
         """
         return self.derive().write()
 
-    def results(self, rounds: int) -> Results | None:
-        """Returns what was measured; None: nothing yet, or of weights that are gone.
+    def results(self, rounds: int, version: int = 1) -> Results | None:
+        """Returns what was measured; None: nothing yet, another version, or weights that are gone.
 
         Args:
             rounds: number of the cell's last round.
+            version: of the report.
 
         Raises:
             AmplifyError: if the file is damaged.
@@ -131,6 +135,7 @@ class Cell:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             of, results = found["of"], dict(found["results"])
+            measured = found.get("version", 1)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -138,7 +143,8 @@ class Cell:
                 f"{file}: damaged ({first_line(error)}); delete it to measure the cell again"
             ) from None
         store = Store(self.path, runs_code=False)
-        return results if of == store.round(rounds).identity else None
+        current = measured == version and of == store.round(rounds).identity
+        return results if current else None
 
 
 def read_study(experiment: Path) -> Study:
@@ -197,7 +203,7 @@ def run_cell(study: Study, cell: Cell, report: Report) -> Results:
         AmplifyError: if the cell cannot be run, or is interrupted.
     """
     path = cell.write()
-    if (found := cell.results(study.rounds)) is not None:
+    if (found := cell.results(study.rounds, report.version)) is not None:
         return found
     with launch(path, False) as (store, run_round):
         run_round(0)
@@ -206,7 +212,8 @@ def run_cell(study: Study, cell: Cell, report: Report) -> Results:
         for number in range(1, study.rounds + 1):
             run_round(number)
         results = report.measure(store, study.rounds)
-        written = {"of": store.round(study.rounds).identity, "results": results}
+        of = store.round(study.rounds).identity
+        written = {"of": of, "version": report.version, "results": results}
         write_atomically(path / RESULT, json.dumps(written, indent=1) + "\n")
     # The programs of a cell belong to its experiment, so no other cell finds them in memory. What
     # equal ones need to be compiled again is on disk.
