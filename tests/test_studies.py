@@ -20,6 +20,7 @@ from amplify.studies.overoptimisation import ARMS, ENSEMBLE, FREE, NS, PENALTY, 
 from amplify.studies.overoptimisation_figure import png
 from amplify.studies.overoptimisation_table import rows, table
 from amplify.studies.reports import REPORTS
+from amplify.studies.search import Search
 from amplify.studies.sharing import copy_stage
 from amplify.studies.study import RESULT, cells, read_study
 from tests.test_cli import refused
@@ -128,8 +129,15 @@ def test_best_of_n_is_the_mean_over_contexts_of_the_best_by_the_proxy():
     assert found["proxy"][1] == pytest.approx(wanted)
 
 
+def searched(shift: float = 0.0) -> Search:
+    """Search gains .1 with every doubling of its samples, and a reward of .2."""
+    ns = [*NS[:9], *(256 * step for step in (10, 20, 30, 40))]
+    doublings = np.log2(ns)
+    return Search(256, 8, ns, (0.1 * doublings + shift).tolist(), (0.2 * doublings).tolist())
+
+
 def made_up(seeds: int, **changes) -> dict[str, list[Run]]:
-    """Runs that meet all criteria, in which seeds differ a little."""
+    """Runs that meet all criteria of over-optimisation, in which seeds differ a little."""
     wanted = {
         FREE: (1.2, -2.0, 5.0),
         PENALTY: (1.15, 1.12, 2.0),
@@ -149,7 +157,7 @@ def made_up(seeds: int, **changes) -> dict[str, list[Run]]:
             looks.append((40, 30.0, proxy, end))
             gold = (np.sqrt(kl) * (0.9 - 0.1 * np.sqrt(kl)) + shift).tolist()
             found[arm].append(
-                Run([Look(*look) for look in looks], gold, np.sqrt(kl).tolist(), 60.0)
+                Run([Look(*at) for at in looks], gold, np.sqrt(kl).tolist(), searched(shift), 60.0)
             )
     return found
 
@@ -199,9 +207,10 @@ def printed(runs: dict[str, dict[int, Run]]) -> str:
 
 def test_the_table_prints_each_seed_means_with_intervals_and_criteria():
     text = printed(by_seed(made_up(3)))
-    assert text.count("100 ") >= 5  # in both tables
+    assert text.count("100 ") >= 8  # in three tables
     assert "oracle peak" in text
-    assert text.count("\nmet ") == 5
+    assert text.count("\nmet ") == 6
+    assert text.count("\nnot met ") == 1  # search with all samples is ahead
     assert "R² " in text
     assert "five-models minus one-model, paired by seed: oracle peak 0.6" in text
 
@@ -217,7 +226,7 @@ def test_seeds_that_are_not_done_in_all_arms_are_left_out_of_means():
 
 def test_rows_for_programs_hold_each_cell_and_criterion():
     found = rows(by_seed(made_up(3)))
-    assert len(found) == 9 + 5
+    assert len(found) == 9 + 7
     assert {"arm", "seed", "oracle_peak", "end_proxy"} <= set(found[0])
     assert json.loads(json.dumps(found)) == found
 
@@ -265,6 +274,24 @@ def test_a_finished_cell_is_not_run_again(ran, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [(row["arm"], row["seed"]) for row in found] == [(arm, 0) for arm in ARMS]
     assert {step["at_step"] for step in found} <= {5, 10, 15, 20}
+
+
+@pytest.mark.slow
+def test_results_of_an_earlier_version_are_measured_again_without_running_rounds(
+    ran, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(ran, tmp_path / "tiny"))
+    file = cells(read_study(folder), folder, [0])[0].path / RESULT
+    now = json.loads(file.read_text())
+    before = {"of": now["of"], "results": {"looks": [], "gold": [], "proxy": [], "seconds": 1.0}}
+    file.write_text(json.dumps(before))
+    monkeypatch.setattr("amplify.round.run", lambda *_: pytest.fail("ran a round again"))
+    main(["study", str(folder), "--seeds", "0"])
+    after = json.loads(file.read_text())
+    assert after["version"] == now["version"] == REPORTS["overoptimisation"].version
+    for one in (now, after):
+        del one["results"]["seconds"]
+    assert after == now
 
 
 @pytest.mark.slow

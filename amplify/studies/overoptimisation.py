@@ -17,6 +17,7 @@ from amplify.evaluation.measures import GOLD
 from amplify.evaluation.statistics.scaling_laws import ScalingLaw, best_of_n_kl_bound, fit
 from amplify.store import Store
 from amplify.studies.best_of_n import curve, score_reference
+from amplify.studies.search import Search, measure_search, read_search, samples_in
 from amplify.studies.seeds import Criterion, over_seeds, say
 
 FREE, PENALTY, ENSEMBLE = "one-model", "penalty", "five-models"
@@ -27,7 +28,8 @@ NS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 8192)
 FITTED, PREDICTED = 256, (1024, 8192)
 """Largest n that Gao's form is fitted to, and those that it predicts."""
 CONTEXTS, ANSWERS = 2, max(NS)
-"""Contexts of which best-of-n is the mean, and answers sampled for each."""
+"""Contexts of which best-of-n is the mean, and answers sampled for each, or more: as many as
+reinforcement learning samples."""
 
 
 class Look(NamedTuple):
@@ -45,6 +47,7 @@ class Run(NamedTuple):
     looks: list[Look]
     gold: list[float]  # of best-of-n, for each of NS
     proxy: list[float]
+    search: Search  # best-of-n for as many samples as reinforcement learning has used
     seconds: float  # that its rounds and this measurement took, copied stages left out
 
     @property
@@ -80,16 +83,20 @@ def measure(store: Store, number: int) -> dict[str, Any]:
     ]
     if not looks:
         raise AmplifyError(f"{this.path}: its training log has no gold beside KL")
-    found = curve(score_reference(store, number, CONTEXTS, ANSWERS), NS)
+    steps = [look[0] for look in looks]
+    answers = max(ANSWERS, samples_in(store.experiment, steps[-1]))
+    scored = score_reference(store, number, CONTEXTS, answers)
+    search = measure_search(store.experiment, scored, steps, NS)
     ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
     seconds = round(ran + time.monotonic() - began, 1)
-    return {"looks": looks, **found, "seconds": seconds}
+    return {"looks": looks, **curve(scored, NS), "search": search, "seconds": seconds}
 
 
 def read(results: Mapping[str, Any]) -> Run:
     """Returns what `measure` returned, as read from a file."""
     looks = [Look(*look) for look in results["looks"]]
-    return Run(looks, results["gold"], results["proxy"], results["seconds"])
+    search = read_search(results["search"])
+    return Run(looks, results["gold"], results["proxy"], search, results["seconds"])
 
 
 def best_of_n_law(runs: Sequence[Run]) -> tuple[ScalingLaw, float]:

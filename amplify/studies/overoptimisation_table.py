@@ -10,6 +10,7 @@ from rich.text import Text
 
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.intervals import LEVEL
+from amplify.studies import search_table
 from amplify.studies.overoptimisation import (
     ARMS,
     ENSEMBLE,
@@ -26,7 +27,15 @@ from amplify.studies.overoptimisation import (
     reinforcement_law,
 )
 from amplify.studies.overoptimisation_figure import png
-from amplify.studies.seeds import FEWEST, complete, empty_table, mean_cell, over_seeds, say
+from amplify.studies.seeds import (
+    FEWEST,
+    Criterion,
+    complete,
+    empty_table,
+    mean_cell,
+    over_seeds,
+    say,
+)
 from amplify.studies.study import Report
 
 COLUMNS: Mapping[str, Callable[[Run], float]] = {
@@ -44,17 +53,25 @@ Runs = Mapping[str, Mapping[int, Run]]
 
 
 def table(runs: Runs) -> RenderableType:
-    """Returns the tables of a study: along reinforcement learning, best-of-n, and the criteria.
+    """Returns the tables of a study: along reinforcement learning, best-of-n, the two at equal
+    samples, and the criteria.
 
     Args:
         runs: seeds that are not done in all arms are shown, but left out of means.
     """
     seeds, done = complete(runs)
     parts: list[RenderableType] = [_reinforcement(runs, done), _best_of_n(runs, done)]
+    parts.append(search_table.by_seed(runs))
     if len(seeds) < FEWEST:
         return Group(*parts, Text(f"Intervals and criteria take {FEWEST} seeds or more."))
-    parts += [Text(line) for line in (*_laws(done), *_gains(done), "")]
-    return Group(*parts, *(one.line() for one in criteria(done)))
+    parts.append(search_table.at_equal_samples(done))
+    said = (*search_table.lines(done), *_laws(done), *_gains(done), "")
+    parts += [Text(line) for line in said]
+    return Group(*parts, *(one.line() for one in _criteria(done)))
+
+
+def _criteria(done: Mapping[str, Sequence[Run]]) -> list[Criterion]:
+    return [*criteria(done), *search_table.criteria(done)]
 
 
 def _reinforcement(runs: Runs, done: Mapping[str, Sequence[Run]]) -> Table:
@@ -138,6 +155,7 @@ def rows(runs: Runs) -> list[dict[str, Any]]:
             "seed": seed,
             **{name.replace(" ", "_"): get(run) for name, get in COLUMNS.items()},
             "best_of_n": dict(zip(map(str, NS), run.gold, strict=True)),
+            **search_table.row(run),
             "seconds": run.seconds,
         }
         for arm, of in runs.items()
@@ -145,7 +163,7 @@ def rows(runs: Runs) -> list[dict[str, Any]]:
     ]
     seeds, done = complete(runs)
     enough = len(seeds) >= FEWEST
-    return [*cells, *(one._asdict() for one in (criteria(done) if enough else []))]
+    return [*cells, *(one._asdict() for one in (_criteria(done) if enough else []))]
 
 
-REPORT = Report(ARMS, measure, read, table, rows, png)
+REPORT = Report(ARMS, measure, read, table, rows, png, version=2)
