@@ -27,7 +27,7 @@ NS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 8192)
 """For which n best-of-n is computed."""
 FITTED, PREDICTED = 256, (1024, 8192)
 """Largest n that Gao's form is fitted to, and those that it predicts."""
-CONTEXTS, ANSWERS = 2, max(NS)
+CONTEXTS, ANSWERS = 4, max(NS)
 """Contexts of which best-of-n is the mean, and answers sampled for each, or more: as many as
 reinforcement learning samples."""
 
