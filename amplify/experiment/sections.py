@@ -42,6 +42,7 @@ ADDED_KEYS: dict[str, Any] = {
     "oversight.reward_model.candidates": 2,
     "oversight.reward_model.confidence": False,
     "oversight.reward_model.reads_context": False,
+    "oversight.audit.restart_at": "alarm",
 }
 """Keys added since the first version, with the values that older experiments imply. Those of tables
 in a section have more dots: "oversight.reward_model.members".

@@ -26,6 +26,7 @@ from amplify.oversight.amplification import ImitateAnswers, trained_assistant
 from amplify.oversight.audits.audit import (
     CHECK,
     LOOK,
+    RESTART,
     Audit,
     affords_look,
     best_step,
@@ -231,9 +232,10 @@ class RewardModelling:
                 fell = said.status in ("alarm", "decline")
                 if fell and audit.on_alarm != "report":
                     break
-            if not (fell and audit.on_alarm == "restart" and attempt < audit.restarts):
+            again = audit.on_alarm == "restart" and (fell or audit.restart_at == "end")
+            if not again or attempt == audit.restarts:
                 break
-            yield self._reviews(experiment, f"{REVIEWS}_{done}")
+            yield self._restart(experiment, done)
             restarted = done
         if audit.returns and (best := best_step(this.record)) is not None:
             yield self._return_to(experiment, policy_of(best))
@@ -336,6 +338,12 @@ class RewardModelling:
             begins=() if continues else (Begin(ASSISTANT, REFERENCE),),
             continues=continues,
         )
+
+    def _restart(self, experiment: Experiment, steps: int) -> Phase:
+        """A phase after which training begins again: with new reviews, or one without steps."""
+        if self.audit.relabel:
+            return self._reviews(experiment, f"{REVIEWS}_{steps}")
+        return self._reinforcement(experiment, f"{RESTART}_{steps}", steps=0)
 
     def _return_to(self, experiment: Experiment, policy: str) -> Phase:
         """A phase without steps, after which the assistant is an earlier policy."""

@@ -5,9 +5,17 @@ from typing import Any, NamedTuple
 
 from amplify.evaluation import figures
 from amplify.evaluation.measures import GOLD
-from amplify.evaluation.statistics.alarm import Watch, best_look
+from amplify.evaluation.statistics.alarm import Watch
 from amplify.evaluation.statistics.audits import NamedInterval
-from amplify.oversight.audits.audit import CHECK, LOOK, Audit, decide, read_history, restarts
+from amplify.oversight.audits.audit import (
+    CHECK,
+    LOOK,
+    Audit,
+    best_step,
+    decide,
+    read_history,
+    restarts,
+)
 from amplify.records.round_folder import RoundFolder
 from amplify.report.curve import Curve, draw_lines, evaluated_rows, mean_of
 
@@ -111,7 +119,7 @@ def summary(rows: Sequence[AuditRow], this: RoundFolder) -> str:
     """
     history = read_history(this.record)
     reviews = sum(row.reviews for row in rows)
-    best = best_look(history.looks)
+    best = best_step(this.record)
     found = [row for row in rows if row.said.status in ("alarm", "decline")]
     lines = [
         f"{figures.count(len(rows), 'audit')} of {reviews / len(rows):.0f} reviews on average",
@@ -121,5 +129,5 @@ def summary(rows: Sequence[AuditRow], this: RoundFolder) -> str:
     if not found:
         lines.append("no alarm")
     if best is not None:
-        lines.append(f"best audited policy after {best.step} steps")
+        lines.append(f"best audited policy after {best} steps")
     return ", ".join(lines)

@@ -16,7 +16,13 @@ from amplify.evaluation.statistics.alarm import Watch, reviews_used
 from amplify.evaluation.statistics.audits import draw, estimate
 from amplify.models.reward_model import RewardModel
 from amplify.oversight import reward_model
-from amplify.oversight.audits.audit import Audit, best_step, decide, read_history
+from amplify.oversight.audits.audit import (
+    Audit,
+    best_step,
+    decide,
+    read_history,
+    restarts,
+)
 from amplify.oversight.audits.auditor import _item_keys
 from amplify.oversight.reinforcement.rollouts import Normaliser, Penalty, Rollouts, RolloutState
 from amplify.oversight.restore import load_role
@@ -57,10 +63,11 @@ def phases_of(
     steps: int = 40,
     restarts: int = 1,
     budget: int = 800,
+    **others,
 ) -> tuple[list, dict]:
     """Runs through the phases of a round whose audits find these values, with a rising proxy."""
     experiment = read_audited()
-    audit = Audit(every=8, on_alarm=on_alarm, restarts=restarts, budget=budget)
+    audit = Audit(every=8, on_alarm=on_alarm, restarts=restarts, budget=budget, **others)
     training = dataclasses.replace(experiment.training, steps=steps)
     experiment = dataclasses.replace(experiment, training=training)
     oversight = dataclasses.replace(experiment.oversight, audit=audit)
@@ -71,7 +78,7 @@ def phases_of(
         found.append(phase)
         kind, _, count = phase.name.partition("_")
         facts = {}
-        if kind == "reviews" and count:
+        if kind in ("reviews", "restart") and count:
             start = int(count)
         if kind == "audit":
             step = int(count) - start
@@ -187,11 +194,43 @@ def test_a_restart_relabels_and_begins_with_the_reference_policy_again():
 
 
 def test_restarts_are_limited():
-    for restarts in (0, 2):
-        phases, _ = phases_of("restart", rises_and_falls, restarts=restarts)
+    for number in (0, 2):
+        phases, _ = phases_of("restart", rises_and_falls, restarts=number)
         found = names(phases)
-        assert sum(name.startswith("reviews_") for name in found) == restarts
+        assert sum(name.startswith("reviews_") for name in found) == number
         assert found[-1] == "best_audited"
+
+
+@pytest.mark.parametrize(("relabel", "between"), [(500, "reviews"), (0, "restart")])
+def test_training_may_begin_again_without_an_alarm(relabel, between):
+    """With reviews of the policy that it ends with, or against the same reward model."""
+    phases, record = phases_of(
+        "restart", rises, steps=16, restarts=2, restart_at="end", relabel=relabel
+    )
+    assert [name for name in names(phases) if not name.startswith("reinforcement")] == [
+        "reviews", "audit_8", "audit_16", f"{between}_16", "audit_24", "audit_32",
+        f"{between}_32", "audit_40", "audit_48", "best_audited",
+    ]  # fmt: skip
+    assert restarts(record) == [16, 32]
+    begun = [phase.name for phase in phases if Begin("assistant", "reference") in phase.begins]
+    trained = [name for name in begun if name.startswith("reinforcement")]
+    assert trained == ["reinforcement_8", "reinforcement_24", "reinforcement_40"]
+    if not relabel:
+        [begins, _] = [phase for phase in phases if phase.name.startswith("restart")]
+        assert (begins.schedule.steps, begins.begins) == (0, (Begin("assistant", "reference"),))
+
+
+def test_the_policy_that_returns_is_not_chosen_by_means_over_a_restart():
+    """One audit of each of three attempts, of which the first is the best."""
+    values = {8: 1.0, 16: 0.0, 24: 0.7}
+    record = {
+        "stages": {
+            name: {"audit": {"proxy": 1.0, "audited": estimated(values[step])}} if audit else {}
+            for step in values
+            for name, audit in ((f"audit_{step}/data", True), (f"restart_{step}/checkpoint", False))
+        }
+    }
+    assert best_step(record) == 8
 
 
 def test_audits_of_different_policies_draw_the_same_items():
@@ -225,6 +264,8 @@ def test_an_adaptive_penalty_is_carried_to_the_next_phase():
         ('every = 8\ndraw = "worst"', "oversight.audit.draw"),
         ('every = 8\non_alarm = "panic"', "oversight.audit.on_alarm"),
         ("every = 8\nerror_rate = 1.0", "oversight.audit.error_rate"),
+        ("every = 8\nrelabel = -1", "oversight.audit.relabel"),
+        ('every = 8\nrestart_at = "end"', 'needs oversight.audit.on_alarm = "restart"'),
         ("every = 8\ncheck_reviews = 1", "oversight.audit.check_reviews"),
     ],
 )
@@ -359,3 +400,24 @@ def test_a_restarted_round_learns_from_reviews_of_the_policy_that_raised_the_ala
     np.testing.assert_array_equal(rows[20]["answers"], first[0]["answers"])
     assert "reinforcement_36/checkpoint" in stages
     assert json.loads((this.path / "record.json").read_text())["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_round_begins_again_against_the_same_reward_model(tmp_path):
+    again = 'on_alarm = "restart"\nrestart_at = "end"\nrelabel = 0\nrestarts = 1'
+    toml = AUDITED_ESSAYS.replace("every = 8", f"every = 20\n{again}")
+    main(["round", str(tiny_experiment(tmp_path / "tiny", toml)), "--n", "1"])
+    this = Store(tmp_path / "tiny").round(1)
+    stages, digests = this.record["stages"], {}
+    for name in ("drafts", "restart_20", "reinforcement_20", "reinforcement_40"):
+        digests |= {
+            (name, *one): of for *one, of in stages[f"{name}/checkpoint"]["digests"].items()
+        }
+    assert digests["restart_20", "assistant"] == digests["drafts", "reference"]
+    assert digests["reinforcement_20", "assistant"] != digests["reinforcement_40", "assistant"]
+    assert [row["step"] for row in this.training_curve()] == [10, 20, 30, 40]
+    assert sum(entry.get("reviews", 0) for entry in stages.values()) > 200  # and two audits
+    assert [name for name in stages if name.startswith("reviews")] == [
+        "reviews/data",
+        "reviews/checkpoint",
+    ]

@@ -185,6 +185,14 @@ def test_the_best_look_is_not_a_lucky_one():
     assert best_look(looks([None])) is None
 
 
+def test_the_best_look_is_not_averaged_over_a_restart():
+    """Looks at steps 0, 5, 10 and 15."""
+    values = [0.0, 1.0, 0.6, 0.9]
+    assert best_look(looks(values)).step == 10  # .83: the mean of 1, .6 and .9
+    assert best_look(looks(values), restarts=[5]).step == 15  # .75 against .5
+    assert best_look(looks(values), restarts=[0, 5, 10]).step == 5
+
+
 # --- simulated runs: `make audits` prints more of them - ---------------------------------------
 
 REPORTED = range(2000, 2040)

@@ -207,7 +207,9 @@ def _series(
     return values, shrunk / size
 
 
-def best_look(looks: Sequence[Look], smoothed: int = SMOOTHED) -> Look | None:
+def best_look(
+    looks: Sequence[Look], smoothed: int = SMOOTHED, restarts: Sequence[int] = ()
+) -> Look | None:
     """Returns the look at the best audited policy.
 
     The best of many noisy values owes much to luck (winner's curse). The choice is therefore by the
@@ -216,6 +218,8 @@ def best_look(looks: Sequence[Look], smoothed: int = SMOOTHED) -> Look | None:
     Args:
         looks: in the order of their steps; those without a value are left out.
         smoothed: odd number of neighbouring looks; 1: the raw values are compared.
+        restarts: steps, ascending, after which training began again: looks before and after are at
+            policies that have nothing in common, and are not averaged.
 
     Returns:
         The look; None if none has a value.
@@ -225,10 +229,10 @@ def best_look(looks: Sequence[Look], smoothed: int = SMOOTHED) -> Look | None:
         return None
     values = np.array([look.audited.value for look in seen if look.audited])
     reviews = np.array([look.audited.reviews for look in seen if look.audited], dtype=np.float64)
-    kernel = np.ones(smoothed)
-    middle = slice(smoothed // 2, smoothed // 2 + len(seen))
-    sums = np.convolve(values * reviews, kernel)[middle]
-    means = sums / np.convolve(reviews, kernel)[middle]
+    place, attempt = np.arange(len(seen)), np.searchsorted(restarts, [one.step for one in seen])
+    near = abs(place[:, None] - place) <= smoothed // 2
+    near &= attempt[:, None] == attempt
+    means = (near @ (values * reviews)) / (near @ reviews)
     return seen[int(np.lexsort((values, np.round(means, 12)))[-1])]  # ties: by its own value
 
 

@@ -32,6 +32,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 LOOK, CHECK = "audit", "check"
 """What phases of audits are called, followed by the number of steps before them: audit_40."""
+RESTART = "restart"
+"""Likewise, the phase in which training begins again without new reviews."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +67,24 @@ class Audit:
     return."""
     restarts: Annotated[int, Field(ge=0)] = 3
     """Restarts in a round, at most."""
-    relabel: Count = 500
-    """Comparisons at each restart."""
+    restart_at: Literal["alarm", "end"] = "alarm"
+    """When training begins again, if `on_alarm` is "restart": at an alarm only, or also after the
+    last step, when the policy has moved away from what the reward model has learned from, alarm or
+    not. A round then has `restarts` times as many steps more."""
+    relabel: Annotated[int, Field(ge=0)] = 500
+    """Comparisons at each restart; 0: none, and the reward model stays as it is."""
+
+    def __post_init__(self) -> None:
+        """Checks that keys fit together.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        if self.restart_at == "end" and self.on_alarm != "restart":
+            raise ValueError(
+                'oversight.audit.restart_at = "end" needs oversight.audit.on_alarm = "restart", got'
+                f" {self.on_alarm!r}"
+            )
 
     @property
     def rules(self) -> AlarmRules:
@@ -139,8 +157,9 @@ def read_history(record: Record, since: int = 0) -> History:
 
 
 def restarts(record: Record) -> list[int]:
-    """Returns the numbers of steps before each restart of a round."""
-    return [steps_before(name) for name in phases(record) if name.startswith(f"{REVIEWS}_")]
+    """Returns the numbers of steps before each restart of a round, ascending."""
+    begun = (f"{REVIEWS}_", f"{RESTART}_")
+    return [steps_before(name) for name in phases(record) if name.startswith(begun)]
 
 
 def last_restart(record: Record) -> int:
@@ -175,7 +194,7 @@ def affords_look(record: Record, audit: Audit, since: int = 0) -> bool:
 
 def best_step(record: Record) -> int | None:
     """Returns the number of steps of the best audited policy; None: no audit has a value."""
-    best = best_look(read_history(record).looks)
+    best = best_look(read_history(record).looks, restarts=restarts(record))
     return None if best is None else best.step
 
 
