@@ -16,7 +16,12 @@ import pytest
 from amplify.task_abilities import Reader
 from amplify.tasks.essays.sentences import claim_text, topic_name
 from amplify.tasks.essays.task import Essays
-from amplify.tasks.essays.world import claims_right, statements_right, statements_seeming
+from amplify.tasks.essays.world import (
+    claims_right,
+    make_world,
+    statements_right,
+    statements_seeming,
+)
 from amplify.words import format_tokens, read_answer, read_question
 
 EVERYTHING = Reader(looks=10**6, credulity=0.0, attentive=True)
@@ -64,6 +69,15 @@ def by_hand(task: Essays, topic: int, essay: list[int]) -> float:
     total += sum(world.insight[a, b] for a in said for b in said if a < b)
     total -= task.repeat_cost * sum((essay.count(c) - 1) ** 1.5 for c in said)
     return (total - world.mean) / world.scale
+
+
+def test_a_world_can_be_drawn_while_training_allows_no_transfer():
+    """As in a process that resumes a round in the middle of a phase."""
+    config = Essays(world=12345).config
+    with jax.transfer_guard("disallow"):
+        made = make_world(config)
+    make_world.cache_clear()
+    np.testing.assert_array_equal(made.weight, make_world(config).weight)
 
 
 @pytest.mark.parametrize("topics", [1, 60])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amplify.task_abilities import Critic, Reader
-from amplify.tasks.sentences.grammar import NOTES, PEACOCK
+from amplify.tasks.sentences.grammar import NOTES, PEACOCK, neighbours
 from amplify.tasks.sentences.task import Sentences
 from amplify.tasks.sentences.worth import _scale
 from amplify.words import format_tokens, read_answer, read_question
@@ -104,6 +104,17 @@ def test_gold_of_drafts_has_mean_0_and_spread_1():
     values = gold(*drafts())
     assert abs(float(values.mean())) < 0.08
     assert abs(float(values.std()) - 1) < 0.08
+
+
+def test_the_spread_of_drafts_can_be_measured_while_training_allows_no_transfer():
+    """As in a process that resumes a round in the middle of a phase."""
+    before = _scale(), neighbours()
+    _scale.cache_clear()
+    neighbours.cache_clear()
+    with jax.transfer_guard("disallow"):
+        after = _scale(), neighbours()
+    assert after[0] == before[0]
+    np.testing.assert_array_equal(after[1], before[1])
 
 
 def test_drafts_are_about_their_town_and_err_as_often_as_they_say():

@@ -99,7 +99,9 @@ def make_world(config: WorldConfig) -> World:
     logits = popularity + 0.5 * random.normal(size=(claims + 1, claims))
     odds = np.exp(logits)
     draft = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
-    with jax.ensure_compile_time_eval():
+    # A process that resumes a round may ask for its world first within a training step, where no
+    # transfer is allowed.
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
         key = jax.random.fold_in(jax.random.key(config.number), 1)
         unscaled = World(
             jnp.asarray(weight, jnp.float32),

@@ -144,7 +144,7 @@ def _compact(tokens: Int[Array, " n"], used: Bool[Array, " n"]) -> Int[Array, " 
 def neighbours() -> Bool[np.ndarray, "words words"]:
     """Which word may follow which, as in some draft; 0, the end, may follow everything."""
     follows = np.zeros((len(VOCABULARY), len(VOCABULARY)), bool)
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
         keys = jax.random.split(jax.random.key(0), (2, 1 << 14))
         towns = jax.jit(jax.vmap(draw_town))(keys[0])
         drafts = np.asarray(jax.jit(jax.vmap(write_draft))(towns, keys[1]))

@@ -161,7 +161,7 @@ def _right(town: Town) -> Bool[Array, "attributes values"]:
 @functools.cache
 def _scale() -> Scale:
     """The spread of drafts."""
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
         keys = jax.random.split(jax.random.key(1), (2, DRAFTS))
         towns = jax.jit(jax.vmap(draw_town))(keys[0])
         drafts = jax.jit(jax.vmap(write_draft))(towns, keys[1])
