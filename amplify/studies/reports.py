@@ -5,6 +5,7 @@ from amplify.studies import (
     digits_table,
     overoptimisation_table,
     oversight_table,
+    restarts_table,
     reviews_needed_table,
 )
 from amplify.studies.study import Report
@@ -14,5 +15,6 @@ REPORTS: dict[str, Report] = {
     "digits": digits_table.REPORT,
     "overoptimisation": overoptimisation_table.REPORT,
     "oversight": oversight_table.REPORT,
+    "restarts": restarts_table.REPORT,
     "reviews-needed": reviews_needed_table.REPORT,
 }

@@ -63,7 +63,8 @@ def run_study(
         study: the study.
         report: measures each cell.
         seeds: instead of the study's own.
-        begin: called before each cell with its number, from 1, and that of all cells.
+        begin: called before each cell with its number, from 1, and that of all cells, which falls
+            where the report wants fewer.
 
     Returns:
         The runs of each arm, by seed.
@@ -75,9 +76,15 @@ def run_study(
     for cell in every[: len(study.arms)]:  # a wrong arm is not found out after an hour
         cell.derive()
     found: dict[str, dict[int, Any]] = {arm: {} for arm in study.arms}
+    left_out = 0
     for number, cell in enumerate(every, 1):
-        begin(cell, number, len(every))
-        found[cell.arm][cell.seed] = report.read(run_cell(study, cell, report))
+        wanted = report.wanted(found, cell.seed) if report.wanted else [*study.arms]
+        if cell.arm not in wanted:
+            left_out += 1
+            continue
+        begin(cell, number - left_out, len(every) - left_out)
+        results = run_cell(study, cell, report, wanted[0])
+        found[cell.arm][cell.seed] = report.read(results)
     return found
 
 

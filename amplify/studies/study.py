@@ -52,6 +52,9 @@ class Report:
     """The same for programs: what JSON can hold."""
     figure: Callable[[Mapping[str, Sequence[Any]]], bytes]
     """A PNG file of the runs of each arm, for the same seeds, `seeds.FEWEST` or more."""
+    wanted: Callable[[Runs, int], Sequence[str]] | None = None
+    """Which arms a seed needs, of what is measured so far and the seed; None: all. A report that
+    chooses between arms on some seeds needs only the chosen ones on others."""
     version: int = 1
     """Of what `measure` returns. If it has risen, finished cells are measured again, without
     running their rounds."""
@@ -75,7 +78,8 @@ class Study:
     """Keys that get the value of the cell's seed, such as `task.world`."""
     shares: dict[Name, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Stages of round 1 that an arm copies from the first one instead of running them, because no
-    key in which they differ has an effect on them."""
+    key in which they differ has an effect on them. The first one is that of the arms that a seed
+    needs, see `Report.wanted`."""
 
     def __post_init__(self) -> None:
         """Checks that names fit together.
@@ -188,13 +192,15 @@ def cells(study: Study, experiment: Path, seeds: Sequence[int] | None = None) ->
     ]
 
 
-def run_cell(study: Study, cell: Cell, report: Report) -> Results:
+def run_cell(study: Study, cell: Cell, report: Report, first: str | None = None) -> Results:
     """Runs or resumes a cell, unless it is done, and measures it.
 
     Args:
         study: the study.
-        cell: one of its cells. If the arm shares stages, the first arm's cell is done.
+        cell: one of its cells.
         report: measures it.
+        first: the arm from which others copy the stages that they share, whose cell with the same
+            seed is done; None: the study's first one.
 
     Returns:
         What the report measured.
@@ -207,8 +213,9 @@ def run_cell(study: Study, cell: Cell, report: Report) -> Results:
         return found
     with launch(path, False) as (store, run_round):
         run_round(0)
-        if study.shares.get(cell.arm) and not store.round(1).complete:
-            _copy_stages(study, cell, store)
+        source = dataclasses.replace(cell, arm=first or next(iter(study.arms)))
+        if cell.arm != source.arm and not store.round(1).complete:
+            _copy_stages(study.shares.get(cell.arm, ()), source, store)
         for number in range(1, study.rounds + 1):
             run_round(number)
         results = report.measure(store, study.rounds)
@@ -221,11 +228,12 @@ def run_cell(study: Study, cell: Cell, report: Report) -> Results:
     return results
 
 
-def _copy_stages(study: Study, cell: Cell, store: Store) -> None:
-    """Begins round 1 with the stages that the cell shares with the first arm's cell."""
-    first = dataclasses.replace(cell, arm=next(iter(study.arms)))
-    other = Store(first.path).round(1)
+def _copy_stages(stages: Sequence[str], source: Cell, store: Store) -> None:
+    """Begins round 1 with the stages that a cell shares with another one."""
+    if not stages:
+        return
+    other = Store(source.path).round(1)
     this, best = store.round(1), store.best_before(1)
     this.begin(provenance.describe(store.experiment, parent=best.identity))
-    for stage in study.shares[cell.arm]:
+    for stage in stages:
         this.stage(stage, copy_stage, other, this, stage)
