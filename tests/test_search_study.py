@@ -94,6 +94,8 @@ def test_tables_show_each_seed_both_readings_and_the_break_even():
     assert "RL takes fewer from 2 questions on" in said[-3]
     done[PENALTY] = [run(1.0, 9.0)] * 3
     assert "search does not reach RL's 9.00" in [*search_table.lines(done)][-3]
+    done[PENALTY] = [run(1.0, -0.5)] * 3
+    assert "RL's -0.50 is no more than one sample" in [*search_table.lines(done)][-3]
 
 
 def test_a_row_for_programs_has_both_readings():

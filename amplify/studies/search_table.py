@@ -126,6 +126,8 @@ def _break_even(runs: Sequence[Run]) -> str:
     each = samples_to_reach([run.search for run in runs], end)
     if each is None:
         return f"search does not reach RL's {end:.2f} with {used:,} samples of a question"
+    if each <= 1:
+        return f"RL's {end:.2f} is no more than one sample of the reference policy has"
     return (
         f"search reaches RL's {end:.2f} with {each:,.0f} samples of a question: RL takes fewer from"
         f" {np.ceil(used / each):,.0f} questions on"
