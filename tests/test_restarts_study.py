@@ -37,30 +37,30 @@ def made(gold: float, *, reviews: int = 2000, steps: int = 320) -> Run:
 
 
 def made_up(gains: list[float], **changes) -> dict[str, dict[int, Run]]:
-    """Beta .3 is best for restarts and .1 at once; seeds from 100 have these gains."""
-    tuning = {"restarts-10": 1.0, "restarts-30": 1.5, "restarts-100": 1.2}
-    tuning |= {"at-once-10": 1.4, "at-once-30": 1.3, "at-once-100": 0.8}
+    """Beta .1 is best for restarts and .03 at once; seeds from 100 have these gains."""
+    tuning = {"restarts-3": 1.0, "restarts-10": 1.5, "restarts-30": 1.2}
+    tuning |= {"at-once-3": 1.4, "at-once-10": 1.3, "at-once-30": 0.8}
     runs = {
         arm: {seed: made(gold + 0.1 * seed) for seed in range(3)} for arm, gold in tuning.items()
     }
     for seed, gain in enumerate(gains, 100):
-        runs["at-once-10"][seed] = made(1.0 + 0.5 * (seed - 100))
-        runs["restarts-30"][seed] = made(1.0 + 0.5 * (seed - 100) + gain, **changes)
+        runs["at-once-3"][seed] = made(1.0 + 0.5 * (seed - 100))
+        runs["restarts-10"][seed] = made(1.0 + 0.5 * (seed - 100) + gain, **changes)
     return runs
 
 
 def test_each_method_has_the_beta_that_is_best_on_the_seeds_for_tuning():
     runs = made_up([-5.0, -5.0])  # what follows has no say
-    assert (best_arm(runs, RESTARTS), best_arm(runs, AT_ONCE)) == ("restarts-30", "at-once-10")
+    assert (best_arm(runs, RESTARTS), best_arm(runs, AT_ONCE)) == ("restarts-10", "at-once-3")
     assert wanted(runs, 9) == ARMS
-    assert wanted(runs, 100) == ("restarts-30", "at-once-10")
+    assert wanted(runs, 100) == ("restarts-10", "at-once-3")
 
 
 def test_seeds_that_are_not_done_in_all_arms_do_not_choose_beta():
     runs = made_up([])
-    runs["restarts-10"][3] = made(99.0)
+    runs["restarts-3"][3] = made(99.0)
     assert tuned_on(runs) == [0, 1, 2]
-    assert best_arm(runs, RESTARTS) == "restarts-30"
+    assert best_arm(runs, RESTARTS) == "restarts-10"
 
 
 def test_without_seeds_for_tuning_there_is_no_beta():
@@ -101,8 +101,8 @@ def printed(runs: dict[str, dict[int, Run]]) -> str:
 def test_the_table_prints_each_seed_the_choice_of_beta_and_the_mean():
     text = printed(made_up([0.1, 0.2, 0.3]))
     lines = [line.split() for line in text.splitlines()]
-    assert ["restarts", "0.3", "1.50", "1.60", "1.70", "1.60", "chosen"] in lines
-    assert ["at-once", "0.3", "1.30", "1.40", "1.50", "1.40"] in lines
+    assert ["restarts", "0.1", "1.50", "1.60", "1.70", "1.60", "chosen"] in lines
+    assert ["at-once", "0.1", "1.30", "1.40", "1.50", "1.40"] in lines
     one, two = ("1.70 (0.50, 1.70, 0.70, 0.90)", "1.50 (0.50, 1.50, 0.70, 0.90)")
     reviews = "1,808 + 192"
     assert f"101 {one} {two} +0.20 {reviews} {reviews} 320 120".split() in lines
@@ -153,12 +153,16 @@ STUDY = """
 report = "restarts"
 seeds = [0, 100]
 
+[arms.restarts-3]
+"oversight.penalty.beta" = 0.03
 [arms.restarts-10]
 "oversight.penalty.beta" = 0.1
 [arms.restarts-30]
 "oversight.penalty.beta" = 0.3
-[arms.restarts-100]
-"oversight.penalty.beta" = 1.0
+[arms.at-once-3]
+"oversight.reviews" = 280
+"oversight.audit.relabel" = 0
+"oversight.penalty.beta" = 0.03
 [arms.at-once-10]
 "oversight.reviews" = 280
 "oversight.audit.relabel" = 0
@@ -167,17 +171,13 @@ seeds = [0, 100]
 "oversight.reviews" = 280
 "oversight.audit.relabel" = 0
 "oversight.penalty.beta" = 0.3
-[arms.at-once-100]
-"oversight.reviews" = 280
-"oversight.audit.relabel" = 0
-"oversight.penalty.beta" = 1.0
 
 [shares]
+restarts-10 = ["drafts/checkpoint", "reviews/data", "reviews/checkpoint"]
 restarts-30 = ["drafts/checkpoint", "reviews/data", "reviews/checkpoint"]
-restarts-100 = ["drafts/checkpoint", "reviews/data", "reviews/checkpoint"]
+at-once-3 = ["drafts/checkpoint"]
 at-once-10 = ["drafts/checkpoint"]
 at-once-30 = ["drafts/checkpoint"]
-at-once-100 = ["drafts/checkpoint"]
 """
 AGAIN = """every = 20
 answers = 16

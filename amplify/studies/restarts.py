@@ -28,7 +28,7 @@ from amplify.studies.seeds import Criterion, over_seeds, say
 
 RESTARTS, AT_ONCE = "restarts", "at-once"
 METHODS = (RESTARTS, AT_ONCE)
-BETAS = (0.1, 0.3, 1.0)
+BETAS = (0.03, 0.1, 0.3)
 """Penalties that both methods are tried with: reward that a nat of KL costs."""
 
 
