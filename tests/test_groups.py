@@ -15,6 +15,7 @@ from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.report import efforts, file_names, group_plots
 from amplify.report.group_rows import read_groups
+from amplify.report.keys import changed_keys
 from amplify.report.results import read_results
 from amplify.store import Store
 from tests.test_report import (
@@ -216,6 +217,30 @@ def test_a_comparison_of_many_has_a_file_name_that_fits_and_says_what_it_is(stor
     names = [path.name for path in report.write_comparison([stores[0], *long])]
     pattern = r"compare-(long){10}-4-experiments-[0-9a-f]{8}\.\S+"
     assert all(re.fullmatch(pattern, name) for name in names)
+
+
+def test_what_a_variant_changes_is_said_below_every_title(stores, other, monkeypatch):
+    line = "other: evals.per_depth 3 (x: 2)"
+    title, second, *_ = printed(report.comparison([*stores, other])).splitlines()
+    assert title.startswith("alone on ")
+    assert second == line
+    [page, *_] = report.write_comparison([*stores, other])
+    text = " ".join(Page(page).text.split())
+    assert text.index(line) < text.index("Alone by round")
+    texts = []
+    monkeypatch.setattr(Figure, "text", lambda self, x, y, s, **how: texts.append(s))
+    group_plots.png(read_groups([*stores, other]))
+    assert texts[1].startswith(f"{line}\n")
+    assert "(x: " not in printed(report.comparison(stores))  # only seeds differ
+
+
+def test_of_many_changes_four_are_said_and_the_others_counted(stores, tmp_path):
+    lines = "seed = 9\nper_depth = 3\nselect = 30\nfinal = 31\n[training]\nbatch = 7\nsteps = 8\n"
+    many = seeded(tmp_path / "many", 3, lines)
+    [line] = changed_keys(read_groups([stores[0], many]), " on the page")
+    assert line.count("(x: ") == 4
+    assert "seed" not in line
+    assert re.search(r", and 1 more, see Keys that differ on the page$", line)
 
 
 @pytest.fixture

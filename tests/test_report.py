@@ -27,6 +27,7 @@ from amplify.evaluation.statistics import Proportion, compare, judge
 from amplify.files import writing
 from amplify.report import formats, pages, plots
 from amplify.report.curve import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve, measures_curve
+from amplify.report.keys import key_rows
 from amplify.report.results import Score, best, finished_rounds, read_results
 from amplify.store import Store
 
@@ -696,7 +697,7 @@ def test_pages_and_pictures_have_the_same_ticks(store):
 
 def test_keys_are_shown_as_an_experiment_file_has_them(store):
     values = {"a": True, "b": (), "c": (1, 2), "d": None, "e": "x", "f": 0.5, "g": [{"h": "i"}]}
-    shown = {key: value for key, [value], _ in pages.key_rows([values])}
+    shown = {key: value for key, [value], _ in key_rows([values])}
     assert shown == {
         "a": "true", "b": "[]", "c": "[1, 2]", "d": figures.MISSING, "e": "x", "f": "0.5",
         "g": '[{h = "i"}]',
@@ -1015,12 +1016,12 @@ def test_keys_have_the_value_in_effect_and_short_digests():
     one = {"seed": 3, "evals.seed": None, "task.x (content)": "ab" * 32}
     two = {"seed": 4, "evals.seed": 3, "task.x (content)": "ab" * 31 + "00"}
     digests = ["abababababab", "abababababab"]  # they differ later
-    assert pages.key_rows([one, two]) == [
+    assert key_rows([one, two]) == [
         ("seed", ["3", "4"], True),
         ("task.x (content)", digests, True),
         ("evals.seed", ["3", "3"], False),
     ]
-    nested = pages.key_rows([{"a": {"b": 1, "c": ("ab" * 32, "d")}}, {"a": {"b": 2}}])
+    nested = key_rows([{"a": {"b": 1, "c": ("ab" * 32, "d")}}, {"a": {"b": 2}}])
     assert nested == [
         ("a.b", ["1", "2"], True),
         ("a.c", ['["abababababab", "d"]', figures.MISSING], True),

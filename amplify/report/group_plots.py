@@ -15,6 +15,7 @@ from amplify.evaluation.statistics import Proportion
 from amplify.report import formats, ticks
 from amplify.report.efforts import Axis, compute, effort
 from amplify.report.groups import Group, interval_words, judged_measure
+from amplify.report.keys import changed_keys
 from amplify.report.plots import (
     COLUMNS,
     FAINT,
@@ -143,6 +144,7 @@ def png(groups: Sequence[Group]) -> bytes:
     said = f"{measure.title[:1].upper()}{measure.title[1:]}, by round. {interval_words(groups)}"
     if has_seeds(groups):
         said = f"{said} {THIN}"
+    said = "\n".join([*changed_keys(groups, " on the page"), said])
     return _png(groups, class_panels(groups), said, COLUMNS, 2.35)
 
 
@@ -173,7 +175,7 @@ def _png(
 
     columns = min(most, max(len(panels), 2 if most == 2 else 3))
     rows = math.ceil(len(panels) / columns)
-    words = textwrap.wrap(plain(said), 150)
+    words = [row for line in said.split("\n") for row in textwrap.wrap(plain(line), 150)]
     legend = math.ceil(len(groups) / 3)
     top = 0.55 + 0.2 * len(words) + 0.24 * legend
     height = top + each * rows + 0.25

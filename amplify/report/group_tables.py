@@ -24,6 +24,7 @@ from amplify.report.groups import (
     nothing_in_common,
     seed_of,
 )
+from amplify.report.keys import changed_keys
 from amplify.report.results import Results, read_results, unfinished_rounds
 from amplify.report.tables import (
     change_cells,
@@ -54,7 +55,7 @@ def comparison(stores: Sequence[Store]) -> RenderableType:
     if apart := nothing_in_common(groups):
         alone = [unbroken(command("compare", store.path)) for store in stores]
         return Together(Text(f"{apart} Each by itself:"), *alone)
-    parts: list[RenderableType] = [_title(groups), ""]
+    parts: list[RenderableType] = [_title(groups), *_changed(groups), ""]
     parts += [GroupTables(groups), *_agreement(groups), *_seed_tables(groups)]
     parts += [_difference(groups[0], other) for other in groups[1:]]
     if len(groups) > 1:
@@ -65,6 +66,10 @@ def comparison(stores: Sequence[Store]) -> RenderableType:
 def _agreement(groups: Sequence[Group]) -> Iterator[RenderableType]:
     if said := agreement_words(groups):
         yield Text(f"{said}\n", style="dim")
+
+
+def _changed(groups: Sequence[Group]) -> list[Text]:
+    return [Text(line) for line in changed_keys(groups, " on the page")]
 
 
 def _title(groups: Sequence[Group]) -> Text:

@@ -46,8 +46,13 @@ class Group:
     @property
     def name(self) -> str:
         """The first experiment's name, with the number of seeds if there are several."""
-        name = self.label or self.first.name
-        return name if len(self.members) == 1 else f"{name}, {len(self.members)} seeds"
+        count = len(self.members)
+        return self.short_name if count == 1 else f"{self.short_name}, {count} seeds"
+
+    @property
+    def short_name(self) -> str:
+        """The first experiment's name, which no other group's first experiment has."""
+        return self.label or self.first.name
 
     @property
     def best_name(self) -> str:

@@ -18,7 +18,7 @@ from amplify.evaluation import figures
 from amplify.evaluation.items import ALL, FINAL, SELECT
 from amplify.evaluation.measures import LIVE, Measure, in_order
 from amplify.evaluation.statistics.clusters import FEWEST
-from amplify.files import toml, writing
+from amplify.files import writing
 from amplify.files.json_lines import write_atomically
 from amplify.people.trees import write_trees
 from amplify.records.round_folder import RoundFolder
@@ -27,8 +27,6 @@ from amplify.report.curve import curve, evaluated_rows, measures_curve, value_cu
 from amplify.report.efforts import simulates_people
 from amplify.report.file_names import comparison_stem
 from amplify.report.groups import (
-    EVALS_SEED,
-    SEED,
     Group,
     agreement_words,
     by_class,
@@ -37,6 +35,7 @@ from amplify.report.groups import (
     interval_words,
     nothing_in_common,
 )
+from amplify.report.keys import changed_keys, key_rows
 from amplify.report.results import (
     Results,
     gains,
@@ -49,8 +48,6 @@ from amplify.runtime import processes
 from amplify.store import Store
 
 SHOWN_TREES = 12
-SHOWN_DIGITS = 12
-"""Digits of a digest that tables of keys show."""
 
 DEFINITIONS = {
     "small print": f"{formats.COUNTED} There are too few to tell if their effective number, of"
@@ -166,6 +163,7 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
         groups=groups,
         apart=apart,
         compared=compared,
+        changed=changed_keys(groups) if compared else [],
         group_styles=group_plots.group_styles(groups),
         group_chart=group_plots.interactive(groups, group_plots.class_panels(groups))
         if compared
@@ -187,48 +185,6 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
 
 def _human_time(values: Mapping[str, Any]) -> str:
     return formats.human_time(simulates_people(values))
-
-
-def key_rows(values: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Returns each key, its value in effect in each experiment, and whether these differ; those
-    first.
-
-    Args:
-        values: the values of each experiment by key. The keys of tables become rows, too.
-    """
-    known = [_in_effect(some) for some in values]
-    names = dict.fromkeys(key for some in known for key in some)
-    table = [(key, [_as_written(some.get(key)) for some in known]) for key in names]
-    rows = [(key, [*map(_shorten, said)], len({*said}) > 1) for key, said in table]
-    return sorted(rows, key=lambda row: not row[2])
-
-
-def _in_effect(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values in which what is not given is what it stands for."""
-    given = dict(_flat(values))
-    if EVALS_SEED in given and given[EVALS_SEED] is None:
-        given[EVALS_SEED] = given.get(SEED, 0)
-    return given
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _as_written(value: Any) -> str:
-    """A value as an experiment file has it; text without quotes."""
-    if value is None:
-        return figures.MISSING
-    return value if isinstance(value, str) else toml.value(value)
-
-
-def _shorten(text: str) -> str:
-    """Shortens each SHA-256 digest in a text to its first characters."""
-    return re.sub(r"\b[0-9a-f]{64}\b", lambda found: found[0][:SHOWN_DIGITS], text)
 
 
 def write_round_page(store: Store, this: RoundFolder) -> Path:
