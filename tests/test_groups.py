@@ -89,7 +89,8 @@ def test_the_terminal_names_the_interval_and_pairs_groups(stores, other):
     text = printed(report.comparison([*stores, other]))
     said = " ".join(text.split())
     assert "over seeds and contexts (t quantile with 2 degrees of freedom" in said
-    assert "x, 3 seeds ★ " in said
+    assert "Difference, other minus x: alone, in points, at each seed's best round" in said
+    assert "best rounds: x 2, 2, 0; other 2" in said
     assert re.search(r"all classes .* paired", text)
     assert "unpaired" not in text.partition("Paired: both")[0]
     lone = " ".join(printed(report.comparison([stores[0], other])).split())
@@ -200,7 +201,10 @@ def test_the_page_has_all_experiments_on_one_axis_and_is_named_after_them(stores
     ]
     page = Page(paths[0])
     text = " ".join(page.text.split())
-    assert "other against x, 3 seeds" in text
+    assert "Difference, other minus x" in text
+    assert "at each seed's best round, on the final split. Best rounds: x 2, 2, 0; other 2." in text
+    assert "the experiment's mean minus that of the first one" in text
+    assert "at each experiment's best round" in printed(report.comparison([stores[0], other]), 200)
     assert "over seeds and contexts" in text
     assert "No people took part: these are answers by the simulated overseer." in text
     chart = json.loads(page.scripts[0])

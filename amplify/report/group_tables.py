@@ -17,12 +17,14 @@ from amplify.report.group_rows import read_groups
 from amplify.report.groups import (
     Group,
     agreement_words,
+    best_rounds_words,
     by_class,
     differences,
     interval_words,
     judged_measure,
     nothing_in_common,
     seed_of,
+    whose_best,
 )
 from amplify.report.keys import changed_keys
 from amplify.report.results import Results, read_results, unfinished_rounds
@@ -181,16 +183,16 @@ class SeedTable:
 
 def _difference(one: Group, two: Group) -> RenderableType:
     rows, measure = differences(one, two), judged_measure([one])
-    each = " seed" if max(len(one.members), len(two.members)) > 1 else ""
+    unit = ", in points" if measure.share else ""
     title = Text.assemble(
-        (f"{one.best_name} and {two.best_name}", "bold"),
-        f": {measure.title}, the best round of each{each}",
+        (f"Difference, {two.short_name} minus {one.short_name}", "bold"),
+        f": {measure.title}{unit}, {whose_best(one, two)}",
     )
     if not rows:
         return Together(title, "They have no class in common.")
     table = new_table()
     table.add_column()
-    for name in (one.best_name, two.best_name, "change", "95%", ""):
+    for name in (one.short_name, two.short_name, "difference", "95%", ""):
         table.add_column(Text(name), justify="right")
     for row in rows:
         table.add_row(
@@ -200,7 +202,7 @@ def _difference(one: Group, two: Group) -> RenderableType:
             *change_cells(row.change),
             formats.pairing(row.change),
         )
-    return Together(title, table)
+    return Together(title, Text(f"best rounds: {best_rounds_words(one, two)}", "dim"), table, "")
 
 
 def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> RenderableType:

@@ -55,12 +55,6 @@ class Group:
         return self.label or self.first.name
 
     @property
-    def best_name(self) -> str:
-        """The name with the members' best rounds: `wildcard ★ 3`."""
-        numbers = list(dict.fromkeys(found.best.number for found in self.members))
-        return f"{self.name} ★ {', '.join(map(str, numbers))}"
-
-    @property
     def labels(self) -> list[str]:
         """The classes of which there are questions."""
         return [
@@ -206,6 +200,20 @@ def _across(one: Group, two: Group, label: str) -> Across:
     change = over_seeds.gain(before, after, judged, same_seeds=one.seeds == two.seeds)
     means = [group.best[label].means.get(judged) for group in (one, two)]
     return Across(label, means[0], means[1], change)
+
+
+def best_rounds_words(one: Group, two: Group) -> str:
+    """Lists the best round of each seed of two groups: `walk 2, 3, 2; walk-600 1, 2, 1`."""
+    return "; ".join(
+        f"{group.short_name} {', '.join(str(found.best.number) for found in group.members)}"
+        for group in (one, two)
+    )
+
+
+def whose_best(one: Group, two: Group) -> str:
+    """Says of which rounds the differences of two groups' best rounds are."""
+    several = max(len(one.members), len(two.members)) > 1
+    return f"at each {'seed' if several else 'experiment'}'s best round"
 
 
 def nothing_in_common(groups: Sequence[Group]) -> str | None:

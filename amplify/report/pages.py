@@ -29,11 +29,13 @@ from amplify.report.file_names import comparison_stem
 from amplify.report.groups import (
     Group,
     agreement_words,
+    best_rounds_words,
     by_class,
     differences,
     groups_of,
     interval_words,
     nothing_in_common,
+    whose_best,
 )
 from amplify.report.keys import changed_keys, key_rows
 from amplify.report.results import (
@@ -83,6 +85,8 @@ def definitions(measures: Iterable[Measure], judged: Measure) -> dict[str, str]:
         **{measure.title: measure.meaning for measure in measures},
         "change": f"By “{judged.title}”: difference to the previous round, in percentage points,"
         " paired by question.",
+        "difference": f"By “{judged.title}”: the experiment's mean minus that of the first one, in"
+        " percentage points.",
         "shaded": f"The step to the first round that is as good as the class's best one by"
         f" “{judged.title}”: their intervals overlap.",
         "better, worse": f"By “{judged.title}”: questions that did better than in the other round,"
@@ -338,6 +342,8 @@ def _templates() -> jinja2.Environment:
     environment.globals |= {
         "formats": formats,
         "figures": figures,
+        "whose_best": whose_best,
+        "best_rounds_words": best_rounds_words,
         "costs": costs,
         "styles": plots.STYLES,
         "ALL": ALL,
