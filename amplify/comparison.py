@@ -43,7 +43,10 @@ class Comparison:
 
     @functools.cached_property
     def differences(self) -> "pandas.DataFrame":
-        """Differences of the best rounds to the first experiment or group, by class."""
+        """Differences to the first experiment or group, by round and class.
+
+        "round" is the number of a round of both, or "best" for the best round of each.
+        """
         return data_frame([*difference_rows(self._groups)])
 
     def _repr_png_(self) -> bytes:

@@ -15,6 +15,7 @@ from amplify.evaluation import figures
 from amplify.evaluation.items import ALL
 from amplify.report import efforts, file_names, group_plots
 from amplify.report.group_rows import read_groups
+from amplify.report.groups import differences
 from amplify.report.keys import changed_keys
 from amplify.report.results import read_results
 from amplify.store import Store
@@ -172,10 +173,43 @@ def test_json_has_means_over_seeds_and_differences(stores, other, capsys):
     )
     expected = sum(row["alone"] for row in final if row["experiment"] != "other") / 3
     assert mean["alone"] == pytest.approx(expected)
-    [change] = [row for row in rows if "minus" in row and row["class"] == ALL]
+    changes = [row for row in rows if "minus" in row and row["class"] == ALL]
+    assert [row["round"] for row in changes] == [0, 1, 2, "best"]
+    change = changes[-1]
     assert (change["experiment"], change["minus"]) == ("other", "x, 3 seeds")
     assert change["paired"]
     assert change["interval"][0] <= change["difference"] <= change["interval"][1]
+
+
+def test_a_difference_at_a_round_is_that_of_the_means_at_that_round(stores, other):
+    """With the interval that this round would have as the best one."""
+    groups = read_groups([*stores, other])
+    for number in (0, 1, 2):
+        for row in differences(*groups, number):
+            means = [
+                next(s for s in group.scores[row.label] if s.number == number).means["alone"]
+                for group in groups
+            ]
+            assert (row.one, row.two) == (*means,)
+            assert row.change.delta == pytest.approx(means[1].estimate - means[0].estimate)
+            assert row.change.paired
+    alone = read_groups([stores[0], other])  # the best round of both is round 2
+    assert differences(*alone, 2) == differences(*alone)
+    assert differences(*alone, 1) != differences(*alone)
+
+
+def test_differences_at_equal_rounds_are_on_the_page_and_at_the_last_one_in_the_terminal(
+    stores, other
+):
+    said = printed(report.comparison([*stores, other]), 200)
+    assert said.count("Difference, other minus x") == 2
+    assert "alone, in points, at round 2" in said
+    [page, *_] = report.write_comparison([*stores, other])
+    _, _, folded = page.read_text().partition("<summary>At equal rounds</summary>")
+    for number in (0, 1, 2):
+        assert f'<th scope="rowgroup" colspan="5">{number}</th>' in folded
+    at_best = printed(report.comparison([stores[0], other]), 200)
+    assert "at round 2" not in at_best  # it is the best round of both
 
 
 def test_python_has_the_same_numbers(stores, other, capsys):
@@ -188,6 +222,7 @@ def test_python_has_the_same_numbers(stores, other, capsys):
     assert comparison.differences.difference.tolist() == changes
     assert len(comparison.table) == len([r for r in rows if "seeds" not in r and "minus" not in r])
     columns = {*comparison.seeds.columns, *comparison.differences.columns}
+    assert {*comparison.differences["round"]} == {0, 1, 2, "best"}
     assert {"alone.low", "alone.high", "interval.low", "interval.high"} <= columns
     [mean, *_] = [row for row in rows if "seeds" in row]
     assert comparison.seeds["alone.low"][0] == mean["intervals"]["alone"][0]

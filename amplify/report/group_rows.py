@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from amplify.evaluation.items import FINAL, SELECT, Items
-from amplify.report.groups import Group, differences, groups_of, judged_measure, score
+from amplify.evaluation.items import FINAL, SELECT, Difference, Items
+from amplify.report.groups import Group, differences, equal_rounds, groups_of, judged_measure, score
 from amplify.report.results import Score, read_results, results
 from amplify.store import Store
 
@@ -85,19 +85,30 @@ def _means(found: Score) -> dict[str, Any]:
 
 
 def difference_rows(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
-    """Yields the differences of all groups to the first one, by class."""
+    """Yields the differences of all groups to the first one, by round and class.
+
+    "round" is a number, or "best" for the best round of each seed.
+
+    Args:
+        groups: the first one is subtracted from each other one.
+    """
+    first = groups[0]
     for other in groups[1:]:
-        for row in differences(groups[0], other):
-            change = row.change
-            interval = None if change is None else change.interval
-            yield {
-                "experiment": other.name,
-                "minus": groups[0].name,
-                "round": "best",
-                "split": FINAL,
-                "class": row.label,
-                "measure": judged_measure(groups).name,
-                "difference": None if change is None else change.delta,
-                "interval": None if interval is None else list(interval),
-                "paired": None if change is None else change.paired,
-            }
+        for number in (*equal_rounds(first, other), None):
+            for row in differences(first, other, number):
+                yield {
+                    "experiment": other.name,
+                    "minus": first.name,
+                    "round": "best" if number is None else number,
+                    "split": FINAL,
+                    "class": row.label,
+                    "measure": judged_measure(groups).name,
+                    **_change(row.change),
+                }
+
+
+def _change(change: Difference | None) -> dict[str, Any]:
+    if change is None:
+        return {"difference": None, "interval": None, "paired": None}
+    interval = None if change.interval is None else list(change.interval)
+    return {"difference": change.delta, "interval": interval, "paired": change.paired}

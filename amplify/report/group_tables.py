@@ -20,6 +20,7 @@ from amplify.report.groups import (
     best_rounds_words,
     by_class,
     differences,
+    equal_rounds,
     interval_words,
     judged_measure,
     nothing_in_common,
@@ -59,9 +60,10 @@ def comparison(stores: Sequence[Store]) -> RenderableType:
         return Together(Text(f"{apart} Each by itself:"), *alone)
     parts: list[RenderableType] = [_title(groups), *_changed(groups), ""]
     parts += [GroupTables(groups), *_agreement(groups), *_seed_tables(groups)]
-    parts += [_difference(groups[0], other) for other in groups[1:]]
+    parts += [table for other in groups[1:] for table in _differences(groups[0], other)]
     if len(groups) > 1:
-        parts.append(Text(formats.PAIRING, style="dim"))
+        said = f"{formats.PAIRING} The page has the differences at all rounds."
+        parts.append(Text(said, style="dim"))
     return Together(*parts, _notes(stores, groups))
 
 
@@ -181,12 +183,23 @@ class SeedTable:
             yield formats.verdict_words(last.folder.verdict)
 
 
-def _difference(one: Group, two: Group) -> RenderableType:
-    rows, measure = differences(one, two), judged_measure([one])
+def _differences(one: Group, two: Group) -> Iterator[RenderableType]:
+    """Of the best rounds, and of the last round that both have unless it is the best of all."""
+    yield _difference(one, two)
+    numbers = equal_rounds(one, two)
+    best = {found.best.number for found in (*one.members, *two.members)}
+    if numbers and best != {numbers[-1]} and differences(one, two, numbers[-1]):
+        yield _difference(one, two, numbers[-1])
+
+
+def _difference(one: Group, two: Group, number: int | None = None) -> RenderableType:
+    rows, measure = differences(one, two, number), judged_measure([one])
+    best = number is None
+    where = whose_best(one, two) if best else f"at round {number}"
     unit = ", in points" if measure.share else ""
     title = Text.assemble(
         (f"Difference, {two.short_name} minus {one.short_name}", "bold"),
-        f": {measure.title}{unit}, {whose_best(one, two)}",
+        f": {measure.title}{unit}, {where}",
     )
     if not rows:
         return Together(title, "They have no class in common.")
@@ -202,7 +215,8 @@ def _difference(one: Group, two: Group) -> RenderableType:
             *change_cells(row.change),
             formats.pairing(row.change),
         )
-    return Together(title, Text(f"best rounds: {best_rounds_words(one, two)}", "dim"), table, "")
+    note = [Text(f"best rounds: {best_rounds_words(one, two)}", "dim")] if best else []
+    return Together(title, *note, table, "")
 
 
 def _notes(stores: Sequence[Store], groups: Sequence[Group]) -> RenderableType:

@@ -16,7 +16,7 @@ from amplify.evaluation.items import ALL, FINAL, Items
 from amplify.evaluation.measures import Measure
 from amplify.evaluation.statistics import Proportion
 from amplify.experiment.sections import upgrade_values
-from amplify.report.results import Across, Results, Score
+from amplify.report.results import Across, Results, Round, Score
 from amplify.store import Store
 
 SEED, EVALS_SEED = "seed", "evals.seed"
@@ -176,12 +176,13 @@ def _as_recorded(store: Store) -> dict[str, Any]:
     return values
 
 
-def differences(one: Group, two: Group) -> list[Across]:
-    """Compares the best rounds of two groups, by the measure of the first one's gate.
+def differences(one: Group, two: Group, number: int | None = None) -> list[Across]:
+    """Compares a round of two groups, or their best ones, by the measure of the first one's gate.
 
     Args:
         one: the first group.
         two: the second.
+        number: of a round that all members have finished; None: the best round of each member.
 
     Returns:
         A comparison for each class that both have; also for ALL, if they have the same classes.
@@ -189,17 +190,36 @@ def differences(one: Group, two: Group) -> list[Across]:
     shared = [label for label in one.labels if label in two.labels]
     if {*one.labels} == {*two.labels}:
         shared.append(ALL)
-    return [_across(one, two, label) for label in shared]
+    return [_across(one, two, label, number) for label in shared]
 
 
-def _across(one: Group, two: Group, label: str) -> Across:
+def _across(one: Group, two: Group, label: str, number: int | None) -> Across:
     judged = one.first.judged.name
     before, after = (
-        [found.best.items.only(FINAL, label) for found in group.members] for group in (one, two)
+        [_round(found, number).items.only(FINAL, label) for found in group.members]
+        for group in (one, two)
     )
     change = over_seeds.gain(before, after, judged, same_seeds=one.seeds == two.seeds)
-    means = [group.best[label].means.get(judged) for group in (one, two)]
+    scores = [_score_in(group, label, number) for group in (one, two)]
+    means = [score.means.get(judged) for score in scores]
     return Across(label, means[0], means[1], change)
+
+
+def _round(found: Results, number: int | None) -> Round:
+    if number is None:
+        return found.best
+    return next(round_ for round_ in found.rounds if round_.number == number)
+
+
+def _score_in(group: Group, label: str, number: int | None) -> Score:
+    if number is None:
+        return group.best[label]
+    return next(score for score in group.scores[label] if score.number == number)
+
+
+def equal_rounds(one: Group, two: Group) -> list[int]:
+    """Returns the numbers of the rounds that all members of two groups have finished."""
+    return common_rounds([*one.members, *two.members])
 
 
 def best_rounds_words(one: Group, two: Group) -> str:

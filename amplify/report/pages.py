@@ -32,6 +32,7 @@ from amplify.report.groups import (
     best_rounds_words,
     by_class,
     differences,
+    equal_rounds,
     groups_of,
     interval_words,
     nothing_in_common,
@@ -39,6 +40,7 @@ from amplify.report.groups import (
 )
 from amplify.report.keys import changed_keys, key_rows
 from amplify.report.results import (
+    Across,
     Results,
     gains,
     measures_of_round,
@@ -174,7 +176,10 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
         else None,
         cost_chart=group_plots.interactive(groups, panels) if panels and not apart else None,
         cost_notes=notes,
-        differences=[(other, differences(groups[0], other)) for other in groups[1:]],
+        differences=[
+            (other, differences(groups[0], other), _by_round(groups[0], other))
+            for other in groups[1:]
+        ],
         thin=group_plots.THIN if group_plots.has_seeds(groups) else "",
         intervals=" ".join(filter(None, [interval_words(groups), agreement_words(groups)])),
         group_rows=[*by_class(groups)] if compared else [],
@@ -185,6 +190,12 @@ def _comparison(experiments: Sequence[Results], groups: Sequence[Group]) -> str:
         definitions=definitions(measures, experiments[0].judged),
         vega=plots.vega(),
     )
+
+
+def _by_round(one: Group, two: Group) -> list[tuple[int, list[Across]]]:
+    """The differences of two groups at each round that both have; none without common classes."""
+    by_number = [(number, differences(one, two, number)) for number in equal_rounds(one, two)]
+    return [(number, rows) for number, rows in by_number if rows]
 
 
 def _human_time(values: Mapping[str, Any]) -> str:

@@ -325,7 +325,7 @@ def _gain(label: str, judged: str, before: Round | None, after: Round) -> Gain:
 
 
 class Across(NamedTuple):
-    """The best rounds of two experiments, or groups of them, compared for one class."""
+    """Two experiments, or groups of them, compared for one class."""
 
     label: str
     one: Proportion | None
