@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import vl_convert
 from matplotlib.figure import Figure
 
 import amplify
@@ -207,7 +208,7 @@ def test_differences_at_equal_rounds_are_on_the_page_and_at_the_last_one_in_the_
     [page, *_] = report.write_comparison([*stores, other])
     _, _, folded = page.read_text().partition("<summary>At equal rounds</summary>")
     for number in (0, 1, 2):
-        assert f'<th scope="rowgroup" colspan="5">{number}</th>' in folded
+        assert f'<th scope="rowgroup" colspan="5">round {number}</th>' in folded
     at_best = printed(report.comparison([stores[0], other]), 200)
     assert "at round 2" not in at_best  # it is the best round of both
 
@@ -425,6 +426,22 @@ def test_the_same_experiments_give_the_same_pictures_of_the_same_size(stores, ot
     for draw in (group_plots.png, group_plots.costs_png):
         assert draw(groups) == draw(groups)
         assert png_size(draw(groups))[0] == 1980
+
+
+def test_axes_of_costs_begin_at_0_and_their_labels_are_centred_on_their_ticks(stores, other):
+    groups = read_groups([*stores, other])
+    panels, _ = group_plots.cost_panels(groups)
+    x = group_plots.interactive(groups, panels)["spec"]["layer"][0]["encoding"]["x"]
+    assert x["scale"] == {"padding": 10, "nice": False, "zero": True}
+    assert x["axis"]["labelFlush"] is False
+    axes = Figure().add_subplot()
+    [panel] = [panel for panel in panels if panel.title.startswith("answers by")]
+    group_plots._draw(axes, panel, group_plots.group_styles(groups), "alone")
+    assert min(axes.get_xticks()) == 0
+    drawn = vl_convert.vegalite_to_svg(group_plots.interactive(groups, panels))
+    labels = re.findall(r">([^<>]+)</text>", drawn)
+    assert "0" in labels
+    assert not [label for label in labels if label.startswith(("-", "\N{MINUS SIGN}"))]
 
 
 def test_ten_experiments_have_ten_styles(stores):

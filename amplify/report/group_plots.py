@@ -6,7 +6,8 @@ markers. Thin lines are the seeds of a group.
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amplify.evaluation import figures
@@ -35,6 +36,10 @@ if TYPE_CHECKING:  # importing them takes longer than running most commands, see
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COST_SCALE: Mapping[str, Any] = MappingProxyType({"padding": 10, "nice": False, "zero": True})
+"""Scale of costs on a page. They begin at 0; rounding the padded ends ("nice") would add a negative
+tick.
+"""
 APART = 0.07
 """Distance between the points of two groups in the same round, so that intervals do not overlap."""
 
@@ -234,7 +239,8 @@ def _draw(axes: "Axes", panel: Panel, drawn: Sequence[Style], measure: str) -> N
         )  # fmt: skip
     positions = [at for line in panel.lines for at, _ in line]
     title = "" if panel.title == panel.axis else panel.title
-    prepare_axes(axes, title, min(positions), max(positions), panel.axis, panel.integer)
+    first = min(positions) if panel.integer else 0.0
+    prepare_axes(axes, title, first, max(positions), panel.axis, panel.integer)
 
 
 def _points(line: Sequence[tuple[float, Score]], measure: str) -> list[tuple[float, Proportion]]:
@@ -265,7 +271,7 @@ def interactive(groups: Sequence[Group], panels: Sequence[Panel]) -> dict[str, A
     )
     costs = altair.Axis(grid=False, **ticks.VEGA_COSTS)
     axis = round_axis(min(numbers), max(numbers)) if rounds else costs
-    across = round_scale(min(numbers), max(numbers)) if rounds else altair.Scale(padding=10)
+    across = round_scale(min(numbers), max(numbers)) if rounds else altair.Scale(**COST_SCALE)
     x = altair.X("at:Q", axis=axis, scale=across, title="round" if rounds else None)
     y = share_axis()
     base = altair.Chart().encode(

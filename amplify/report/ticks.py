@@ -16,7 +16,7 @@ COSTS = 5
 VEGA_COSTS: Mapping[str, Any] = MappingProxyType(
     {
         "tickCount": COSTS,
-        "labelFlush": True,  # so that labels of neighbouring panels do not overlap
+        "labelFlush": False,  # the page's default, said again: labels are centred on their ticks
         "labelExpr": "format(datum.value, abs(datum.value) < 1000 ? '~g' : '~s')",
     }
 )
