@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError
+from amplify.experiment import sections
 from amplify.experiment.sections import Questions
 from amplify.oversight.draws import draw_held_out, draw_round
 from amplify.reading.experiment_file import read_experiment
@@ -228,6 +231,19 @@ def test_a_choice_that_can_never_be_chosen_is_refused(choice, tmp_path):
     with pytest.raises(AmplifyError, match=r"task: the choice .* can never be chosen") as caught:
         read_experiment(tmp_path / "experiment.toml")
     assert "\n" not in str(caught.value)
+
+
+def test_the_warning_about_the_gate_has_as_many_digits_as_tell_the_gain_from_the_worthwhile_one(
+    tmp_path,
+):
+    text = TOML.replace("select = 24\n", "select = 512\n")
+    for worthwhile in (0.01, 0.0101, 0.00999):
+        found = reading(tmp_path / f"{worthwhile}", f"{text}[gate]\nworthwhile = {worthwhile}\n")
+        if warning := found.gate_warning():
+            said = re.search(r"no gain below (\S+) points can be promoted", warning)
+            assert float(said[1]) > 100 * worthwhile
+    assert sections._above(1.0174, 1.0) == "1.02"
+    assert sections._above(12.345, 1.0) == "12"
 
 
 def test_a_gate_that_cannot_promote_what_it_calls_worthwhile_is_warned_of_in_one_line(tmp_path):

@@ -338,7 +338,9 @@ class Experiment:
         gain = smallest_gain(evals.select, questions, level)
         if gain is not None and gain <= gate.worthwhile:
             return None
-        least = "no gain" if gain is None else f"no gain below {100 * gain:.2g} points"
+        least = "no gain"
+        if gain is not None:
+            least = f"no gain below {_above(100 * gain, 100 * gate.worthwhile)} points"
         return (
             f"warning: gate.worthwhile = {gate.worthwhile:g}, but with {evals.select} contexts"
             f" {least} can be promoted, even without any losses; increase evals.select to detect"
@@ -350,3 +352,10 @@ class Experiment:
         """SHA-256 of the values under the keys of the first version, which keeps it stable."""
         canonical = json.dumps(identity_values(self.values), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _above(value: float, bound: float) -> str:
+    """Formats a value with as few digits, of at least two, as show that it is above a bound."""
+    digits = range(2, 17)
+    said = (f"{value:.{count}g}" for count in digits)
+    return next((text for text in said if float(text) > bound), repr(value))
