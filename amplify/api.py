@@ -49,7 +49,7 @@ def open(path: str | Path) -> "Experiment":  # noqa: A001 (as in PIL.Image.open:
     return Experiment(Path(path))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Answers:
     """Answers to the questions about each context."""
 
@@ -57,6 +57,10 @@ class Answers:
     texts: Texts
     probabilities: Float[np.ndarray, "batch questions"]
     """Probability that the assistant gives each whole answer."""
+
+    def __repr__(self) -> str:
+        contexts, questions, _ = self.tokens.shape
+        return f"Answers({contexts} contexts, {questions} answers about each)"
 
 
 class Experiment:

@@ -114,6 +114,9 @@ def test_texts_are_read_as_the_questions_that_they_are(experiment):
 
 def test_what_a_notebook_shows_of_an_object_is_short(experiment):
     assert repr(experiment.held_out("final")) == "Problems(24 contexts, 6 questions about each)"
+    problems = experiment.held_out("final", contexts=2)
+    answers = experiment.best.assistant.answer(problems.contexts, problems.questions)
+    assert repr(answers) == "Answers(2 contexts, 6 answers about each)"
     assert repr(experiment.best.assistant).startswith("Policy(assistant of round ")
 
 
