@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import amplify
-from amplify import api
+from amplify import api, signals
 from amplify.cli.commands import main
 from amplify.evaluation import measures
 from amplify.evaluation.items import ALL
@@ -200,11 +200,13 @@ WORDS = {
     "COST": "[a-z_]+",
 }
 OPTIONAL = {
-    "calls/PART",
-    "effort/ACTION",
-    "tokens", "demonstrations", "overseer_loss", "size", "reward", "kl", "beta", "clipped",
+    "`Round.metrics`": {
+        "calls/PART", "effort/ACTION", "tokens", "demonstrations", "overseer_loss", "size",
+        "reward", "kl", "beta", "clipped",
+    },
+    "`Round.signal`": {"weight"},
 }  # fmt: skip
-"""Columns of training curves of other kinds of training than the tiny experiment's."""
+"""Columns that other kinds of training than the tiny experiment's have."""
 
 
 def listed_columns():
@@ -233,6 +235,7 @@ def test_the_page_says_what_each_column_means(experiment, tmp_path):
         "`Experiment.ledger`": experiment.ledger,
         "`Round.evals`": experiment.best.evals,
         "`Round.metrics`": experiment.round(1).metrics,
+        "`Round.signal`": experiment.round(1).signal,
         "`Comparison.seeds`": compared.seeds,
         "`Comparison.differences`": compared.differences,
     }
@@ -243,7 +246,7 @@ def test_the_page_says_what_each_column_means(experiment, tmp_path):
             assert any(one.fullmatch(column) for one in patterns.values()), (heading, column)
         for name, one in patterns.items():
             there = any(one.fullmatch(column) for column in frame.columns)
-            assert there or (heading == "`Round.metrics`" and name in OPTIONAL), (heading, name)
+            assert there or name in OPTIONAL.get(heading, ()), (heading, name)
     table = amplify.compare("rounds/wildcard").table
     assert list(table.columns) == list(experiment.results.columns)
 
@@ -255,3 +258,10 @@ def test_the_page_says_what_each_measure_means():
     for measure in declared:
         assert f"- `{measure.name}`: {measure.meaning}" in said
     assert listed_columns()["Measures"] == [measure.name for measure in declared]
+
+
+def test_the_page_says_what_each_column_of_a_signal_means():
+    page = (Path(__file__).parents[1] / "docs/python.md").read_text(encoding="utf-8")
+    said = " ".join(page.split())
+    for name, meaning in signals.DESCRIPTIONS.items():
+        assert f"- `{name}`: {meaning}" in said
