@@ -432,7 +432,7 @@ def test_axes_of_costs_begin_at_0_and_their_labels_are_centred_on_their_ticks(st
     groups = read_groups([*stores, other])
     panels, _ = group_plots.cost_panels(groups)
     x = group_plots.interactive(groups, panels)["spec"]["layer"][0]["encoding"]["x"]
-    assert x["scale"] == {"padding": 10, "nice": False, "zero": True}
+    assert x["scale"] == {"nice": False, "zero": True}
     assert x["axis"]["labelFlush"] is False
     axes = Figure().add_subplot()
     [panel] = [panel for panel in panels if panel.title.startswith("answers by")]

@@ -36,9 +36,9 @@ if TYPE_CHECKING:  # importing them takes longer than running most commands, see
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COST_SCALE: Mapping[str, Any] = MappingProxyType({"padding": 10, "nice": False, "zero": True})
-"""Scale of costs on a page. They begin at 0; rounding the padded ends ("nice") would add a negative
-tick.
+COST_SCALE: Mapping[str, Any] = MappingProxyType({"nice": False, "zero": True})
+"""Scale of costs on a page. It goes from 0 to the largest one, so that Vega's ticks are those of
+`ticks.of_costs`: padding would change them, or add a negative one.
 """
 APART = 0.07
 """Distance between the points of two groups in the same round, so that intervals do not overlap."""
