@@ -113,9 +113,10 @@ def _open_store(experiment: Path) -> Any:
     from amplify.reading.ready import check_ready
     from amplify.store import Store
 
-    store = Store(experiment)
-    if not store.round(0).complete:
-        check_ready(store.experiment, experiment / "experiment.toml")
+    with messages.status("reading and checking the experiment"):
+        store = Store(experiment)
+        if not store.round(0).complete:
+            check_ready(store.experiment, experiment / "experiment.toml")
     return store
 
 

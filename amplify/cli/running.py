@@ -108,8 +108,9 @@ def experiments(
     experiment: Path, settings: Sequence[str], folder: Path | None, seeds: str | None, cluster: bool
 ) -> list[Path]:
     """Returns the experiments that a command runs, see `variants.experiments`."""
-    join_processes(cluster)  # before the experiment is read
-    return variants.experiments(experiment, settings, folder, seeds)
+    with messages.status("reading the experiment"):  # importing jax takes seconds
+        join_processes(cluster)  # before the experiment is read
+        return variants.experiments(experiment, settings, folder, seeds)
 
 
 def study(
