@@ -202,6 +202,11 @@ MISTAKES = {
         "strategy", "known = (left", "known = jnp.all(left",
         r"must answer each question by itself, but if some sub-answers .* to '\d-\d' depends on",
     ),
+    "a strategy that forgets that there may be no answer": Mistake(
+        "strategy", "known = (left > DONT_KNOW) & (right > DONT_KNOW) &",
+        "left, right = (jnp.where(one, one, 2) for one in (left, right))\n        known =",
+        r"must say \"don't know\", an answer of zeros, if that is all it is told: to '\d-\d' it",
+    ),
     "an if in a strategy": Mistake(
         "strategy", "known = (left",
         "if left == DONT_KNOW:\n            return left\n        known = (left",
@@ -393,7 +398,8 @@ def test_tasks_that_are_as_they_should_be_pass(task):
 def test_an_overseer_may_not_know_and_may_err_as_often_as_the_task_says(tmp_path):
     known = "known = (left > DONT_KNOW)"
     check_functions(trial_of(tmp_path, TALLY.replace(known, known + " & (left < 4)")))
-    errs = TALLY.replace(CONCLUDED, "return jnp.where(left < 4, left + right - ZERO, 9)")
+    said = "jnp.where(left < 4, left + right - ZERO, 9)"
+    errs = TALLY.replace(CONCLUDED, f"return jnp.where(known, {said}, DONT_KNOW)")
     with pytest.raises(AmplifyError, match=r"disagree about \d+ of 102 questions"):
         check_functions(trial_of(tmp_path, errs))
     check_functions(trial_of(tmp_path, errs + "    strategy_accuracy = 0.5\n"))

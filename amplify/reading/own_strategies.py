@@ -31,6 +31,8 @@ from amplify.trees.amplification import (
 )
 from amplify.types import ASSISTANT, Ask, Interaction, Strategy
 
+Known = Callable[[Int[Array, "*b question_length"]], Bool[Array, "*b"]]
+"""Says which sub-questions get an answer."""
 MAX_ASKS = 256
 """Number of sub-questions after which a strategy is considered endless."""
 SHOWN_FACTS = 8
@@ -76,6 +78,8 @@ def check_strategy(
         _check_answers(probe, samples, answers, least)
     _check_help(probe, samples, tree, least)
     _check_each_by_itself(probe, samples)
+    if knows_truth(probe.task):
+        _check_guesses(probe, samples, least)
     return answers
 
 
@@ -83,7 +87,7 @@ def _follow(
     probe: TaskProbe,
     samples: Samples,
     told: Int[np.ndarray, "contexts depths answer_length"] | None = None,
-    knows_half: bool = False,
+    known: Known | None = None,
 ) -> Interaction:
     """Follows the strategy. Sub-answers are true, or zeros if the task knows no truth.
 
@@ -91,21 +95,21 @@ def _follow(
         probe: of the task.
         samples: problems of the task.
         told: what a strategy that asks its own question is told instead.
-        knows_half: see `_overseen`.
+        known: see `_overseen`.
     """
     with probe.catching_errors("strategy"):
         contexts, questions, keys = samples
-        follow = jax.jit(_overseen(probe, knows_half))
+        follow = jax.jit(_overseen(probe, known))
         tree: Interaction = jax.device_get(follow(contexts, questions, told, keys))
     return tree
 
 
-def _overseen(probe: TaskProbe, knows_half: bool) -> Callable[..., Interaction]:
+def _overseen(probe: TaskProbe, known: Known | None) -> Callable[..., Interaction]:
     """Returns a function of contexts, questions, what is told of them, and keys.
 
     Args:
         probe: of the task.
-        knows_half: whether half of the sub-questions, by their content, are answered by zeros.
+        known: which sub-questions get an answer, where others get zeros; None: all.
     """
     task = probe.task
 
@@ -114,8 +118,8 @@ def _overseen(probe: TaskProbe, knows_half: bool) -> Callable[..., Interaction]:
             answers = jnp.zeros((*where.shape, task.answer_length), jnp.int32)
             if knows_truth(task):
                 answers = vmap_questions(task.truth)(contexts, asked)
-            if knows_half:
-                answers = jnp.where(_half_of(asked)[..., None], answers, 0)
+            if known is not None:
+                answers = jnp.where(known(asked)[..., None], answers, 0)
             if told is not None:
                 is_own = jnp.all(asked == questions, axis=-1, keepdims=True)
                 answers = jnp.where(is_own, told, answers)
@@ -131,6 +135,11 @@ def _overseen(probe: TaskProbe, knows_half: bool) -> Callable[..., Interaction]:
         )
 
     return overseen
+
+
+def _none_of(questions: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
+    """False for all questions."""
+    return jnp.zeros(questions.shape[:-1], bool)
 
 
 def _half_of(questions: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
@@ -245,13 +254,33 @@ def _check_help(probe: TaskProbe, samples: Samples, tree: Interaction, least: fl
         )
 
 
+def _check_guesses(probe: TaskProbe, samples: Samples, least: float) -> None:
+    """Checks the answers if the assistant knows nothing: they are right, or "don't know".
+
+    If it knows some of what is asked, a strategy may guess, as that of `shortest_path` does.
+    """
+    answers = np.asarray(_follow(probe, samples, known=_none_of).answer)
+    probe.check_range("strategy", AN_ANSWER, answers)
+    wrong = ~_are_right(probe, samples, answers) & np.any(answers, axis=-1)
+    if np.mean(~wrong) < least:
+        question = first_where(samples.questions, wrong)
+        asked, said = map(probe.shown, (question, first_where(answers, wrong)))
+        raise probe.error(
+            "strategy",
+            f'must say "don\'t know", an answer of zeros, if that is all it is told: to {asked!r}'
+            f" it says {said!r}, which is wrong, and so it does for {wrong.sum()} of {wrong.size}"
+            " questions (a strategy that is meant to guess needs strategy_accuracy, the least share"
+            " that is not wrong)",
+        )
+
+
 def _check_each_by_itself(probe: TaskProbe, samples: Samples) -> None:
     """Checks that what the strategy does with a question does not depend on the others that it is
     called with, which it would if it reduced over leading axes. If all sub-answers are true, this
     does not show.
     """
-    together = np.asarray(_follow(probe, samples, knows_half=True).answer)
-    overseen = _overseen(probe, knows_half=True)
+    together = np.asarray(_follow(probe, samples, known=_half_of).answer)
+    overseen = _overseen(probe, _half_of)
 
     def alone(context: Array, question: Array, key: Array) -> Array:
         return overseen(context[None], question[None, None], None, key[None, None]).answer[0, 0]
