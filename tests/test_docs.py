@@ -9,10 +9,12 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 from amplify.cli.commands import COMMANDS
 from amplify.reading.experiment_file import KINDS, NOT_IDENTITY, SECTIONS
+from amplify.types import DONT_KNOW
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -85,8 +87,12 @@ def test_the_tutorial_shows_what_is_in_the_folder_of_its_task():
     [experiment] = blocks(page, "toml")
     assert tomllib.loads(experiment) == tomllib.loads((folder / "experiment.toml").read_text())
     task = (folder / "tally.py").read_text(encoding="utf-8")
-    [strategy] = blocks(page, "python")
+    strategy, two_tokens = blocks(page, "python")
     assert textwrap.indent(strategy, "    ") in task
+    names = {"jnp": jnp, "ZERO": 1, "DONT_KNOW": DONT_KNOW}
+    exec(f"def conclude(left, right):\n{textwrap.indent(two_tokens, '    ')}", names)
+    left, right = jnp.array([[2, 3], [0, 0], [4, 0]]), jnp.array([[5, 1], [1, 1], [1, 1]])
+    assert names["conclude"](left, right).tolist() == [[6, 3], [0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("section", ["overseer", "oversight"])

@@ -70,7 +70,8 @@ def test_an_experiment_that_changed_after_its_rounds_is_refused_by_key(folder):
         Store(folder)
     said = str(error.value)
     assert "task.letters (3 -> 4), training.steps (60 -> 61)" in said
-    assert f"mkdir {folder}-2" in said
+    settings = "--set task.letters=4 --set training.steps=61"
+    assert said.endswith(f"round {folder} --n 1 {settings} --as {folder}-2")
 
 
 def test_a_comment_or_a_default_spelt_out_is_no_change(folder):

@@ -183,8 +183,7 @@ def run_all(
             said = f"experiment {number} of {len(paths)}: {path}"
             messages.print(said, style="bold", markup=False, highlight=False, soft_wrap=True)
         with launch(path, cluster, last) as (store, run_round):
-            warn_once(store.experiment.gate_warning(), warned)
-            run(store, run_round)
+            run(store, _warning_first(store, run_round, warned))
             stores.append(store)
     if len(stores) == 1:
         show_rounds(stores[0], json)
@@ -194,6 +193,16 @@ def run_all(
         warn_once(stale_line(store.path), warned)
     if not json:
         show_next(stores)
+
+
+def _warning_first(store: Any, run_round: RunRound, warned: set[str]) -> RunRound:
+    """Warns before the first round is run: not before an error about the command itself."""
+
+    def warn_and_run(number: int) -> None:
+        warn_once(store.experiment.gate_warning(), warned)
+        run_round(number)
+
+    return warn_and_run
 
 
 def show_next(stores: Sequence[Any]) -> None:

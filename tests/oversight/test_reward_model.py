@@ -250,7 +250,7 @@ def test_the_policy_gradient_reaches_the_optimum_that_the_penalty_sets(seed: int
         (JUDGED_ESSAYS.replace("reviews = 200", "reviews = 0"), "oversight.reviews"),
         (
             JUDGED_ESSAYS.replace("members = 2", "member = 2"),
-            "unknown key oversight.reward_model.member; did you mean members?",
+            "reward_model.member; did you mean oversight.reward_model.members?",
         ),
         (JUDGED_ESSAYS.replace("length = 5", "length = 4"), "task.length"),
         (
