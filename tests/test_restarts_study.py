@@ -28,7 +28,7 @@ from amplify.studies.restarts import (
 from amplify.studies.restarts_table import png, rows, table
 from amplify.studies.study import RESULT, cells
 from tests.test_cli import refused
-from tests.tiny import AUDITED_ESSAYS, tiny_experiment
+from tests.tiny import AUDITED_ESSAYS, shipped, tiny_experiment
 
 
 def made(gold: float, *, reviews: int = 2000, steps: int = 320) -> Run:
@@ -127,11 +127,7 @@ def test_the_figure_is_a_png():
 
 
 def test_the_shipped_study_has_equal_reviews_and_steps(tmp_path):
-    rounds = Path(__file__).parents[1] / "rounds"
-    for name in ("reward-model", "overoptimise", "restarts"):
-        (tmp_path / name).mkdir()
-        for file in (rounds / name).glob("*.toml"):
-            shutil.copy(file, tmp_path / name)
+    shipped(tmp_path, "reward-model", "overoptimise", "restarts")
     study, report = running.open_study(tmp_path / "restarts")
     assert report.arms == ARMS
     assert study.seeds == (*range(10), *range(100, 110))

@@ -3,7 +3,6 @@
 import inspect
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from amplify.studies.reviews_needed import (
 from amplify.studies.reviews_needed_table import png, rows, table
 from amplify.studies.study import cells
 from tests.oversight.test_audited_rounds import estimated
+from tests.tiny import shipped
 
 
 def made_up(seeds: int = 3, spread: float = 0.1) -> dict[str, list[Run]]:
@@ -134,11 +134,7 @@ def test_comparisons_audits_and_scores_are_counted(judged, audited, reviews, gol
 
 
 def test_the_shipped_study_has_valid_cells(tmp_path):
-    rounds = Path(__file__).parents[1] / "rounds"
-    for name in ("reward-model", "overoptimise", "reviews-needed"):
-        (tmp_path / name).mkdir()
-        for file in (rounds / name).glob("*.toml"):
-            shutil.copy(file, tmp_path / name)
+    shipped(tmp_path, "reward-model", "overoptimise", "reviews-needed")
     study, report = running.open_study(tmp_path / "reviews-needed")
     assert report.arms == ARMS
     for cell in cells(study, tmp_path / "reviews-needed", [100]):

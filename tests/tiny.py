@@ -1,5 +1,6 @@
 """A tiny experiment, a few seconds a round, for tests that run whole rounds."""
 
+import shutil
 from pathlib import Path
 
 TOML = """
@@ -126,3 +127,11 @@ def tiny_experiment(folder: Path, toml: str = TOML) -> Path:
     folder.mkdir(parents=True)
     (folder / "experiment.toml").write_text(toml, encoding="utf-8")
     return folder
+
+
+def shipped(folder: Path, *names: str) -> None:
+    """Copies files of experiments in `rounds/`, without rounds, to a folder of a test."""
+    for name in names:
+        (folder / name).mkdir()
+        for file in (Path(__file__).parents[1] / "rounds" / name).glob("*.toml"):
+            shutil.copy(file, folder / name)

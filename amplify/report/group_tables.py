@@ -144,7 +144,9 @@ class SeedTable:
             yield self._table(labels, first=first)
 
     def _fitting(self, width: int) -> Iterator[tuple[bool, list[str]]]:
-        """Yields whether a table is the first, and the classes in it."""
+        """Yields the classes of each table, as many as fit the width, with whether it is the first
+        one, which has further columns.
+        """
         seeds = len("last round of") + 1
         free = width - seeds - len("round") - NARROWEST - WIDEST_VERDICT - 3
         labels, first = list[str](), True

@@ -19,7 +19,7 @@ from amplify.report import audits
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.store import Store
 from amplify.studies.alarm_curve import Outcome, outcomes, read_pools
-from amplify.studies.seeds import Criterion, over_seeds, say
+from amplify.studies.seeds import Criterion, over_seeds, say, seconds_taken
 
 FREE, PENALTY, ORACLE, SEEMING = "no-penalty", "penalty", "gold", "seeming"
 """The arms: no penalty; a penalty; the judge, who sees gold with noise, rewards every attempt; no
@@ -145,14 +145,13 @@ def measure(store: Store, number: int) -> dict[str, Any]:
         raise AmplifyError(f"{this.path}: no audit has a review")
     planned = len(audit.segments(store.experiment.training.steps))
     curve = outcomes(read_pools(store, number), planned, audit.rules, store.experiment.seed)
-    ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
     return {
         "golds": golds,
         "looks": looks,
         "chosen": best.step,
         "reviews": reviews_used(*history),
         "curve": curve,
-        "seconds": round(ran + time.monotonic() - began, 1),
+        "seconds": seconds_taken(store, number, began),
     }
 
 

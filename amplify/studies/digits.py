@@ -27,6 +27,7 @@ from amplify.protocols.revealing import (
     turns,
 )
 from amplify.store import Store
+from amplify.studies.seeds import seconds_taken
 from amplify.tasks.problems import SPLITS
 from amplify.types import Assistant
 from amplify.words import read_answer
@@ -72,11 +73,10 @@ def measure(store: Store, number: int) -> dict[str, Any]:
     judge = load_assistant(experiment, store.roles(store.round(number)))
     contexts = _held_out(store)
     found = _play_all(experiment, judge, contexts)
-    ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
     return {
         **{name: float(value.mean()) for name, value in found.items()},
         "images": len(contexts),
-        "seconds": round(ran + time.monotonic() - began, 1),
+        "seconds": seconds_taken(store, number, began),
     }
 
 

@@ -18,7 +18,7 @@ from amplify.evaluation.statistics.scaling_laws import ScalingLaw, best_of_n_kl_
 from amplify.store import Store
 from amplify.studies.best_of_n import curve, score_reference
 from amplify.studies.search import Search, measure_search, read_search, samples_in
-from amplify.studies.seeds import Criterion, over_seeds, say
+from amplify.studies.seeds import Criterion, over_seeds, say, seconds_taken
 
 FREE, PENALTY, ENSEMBLE = "one-model", "penalty", "five-models"
 """The arms: no penalty and one reward model; a penalty; no penalty and several reward models."""
@@ -87,8 +87,7 @@ def measure(store: Store, number: int) -> dict[str, Any]:
     answers = max(ANSWERS, samples_in(store.experiment, steps[-1]))
     scored = score_reference(store, number, CONTEXTS, answers)
     search = measure_search(store.experiment, scored, steps, NS)
-    ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
-    seconds = round(ran + time.monotonic() - began, 1)
+    seconds = seconds_taken(store, number, began)
     return {"looks": looks, **curve(scored, NS), "search": search, "seconds": seconds}
 
 

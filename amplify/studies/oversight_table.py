@@ -29,7 +29,7 @@ from amplify.studies.oversight import (
     read,
     share_over_seeds,
 )
-from amplify.studies.seeds import FEWEST, complete, empty_table, over_seeds
+from amplify.studies.seeds import FEWEST, cell, complete, empty_table, over_seeds
 from amplify.studies.study import Report
 
 ORACLE = f"{TRUTH} (oracle)"
@@ -119,10 +119,7 @@ def _cost(runs: Sequence[Run], prices: Prices) -> list[str]:
 
 def _percent(shares: Sequence[float]) -> str:
     """A mean over seeds in %, with its interval below it."""
-    found = share_over_seeds(shares)
-    if found.low is None or found.high is None:
-        return f"{100 * found.estimate:.1f}"
-    return f"{100 * found.estimate:.1f}\n{100 * found.low:.1f} to {100 * found.high:.1f}"
+    return cell(share_over_seeds(shares), 1, scale=100.0)
 
 
 def _rankings(runs: Mapping[str, Sequence[Run]], prices: Prices) -> list[str]:

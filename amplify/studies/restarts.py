@@ -24,7 +24,7 @@ from amplify.oversight.reviews.preferences import REVIEWS
 from amplify.records.record import DATA, Record
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.store import Store
-from amplify.studies.seeds import Criterion, over_seeds, say
+from amplify.studies.seeds import Criterion, over_seeds, say, seconds_taken
 
 RESTARTS, AT_ONCE = "restarts", "at-once"
 METHODS = (RESTARTS, AT_ONCE)
@@ -84,7 +84,6 @@ def measure(store: Store, number: int) -> dict[str, Any]:
     steps = [look.step for look in history.looks]
     if best is None or any(golds.get(step) is None for step in steps):
         raise AmplifyError(f"{this.path}: needs audits, and gold at each of them")
-    ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
     return {
         "golds": [golds[step] for step in steps],
         "values": [look.audited.value if look.audited else None for look in history.looks],
@@ -92,7 +91,7 @@ def measure(store: Store, number: int) -> dict[str, Any]:
         "comparisons": _comparisons(this.record),
         "audited": reviews_used(*history),
         "steps": max(golds),
-        "seconds": round(ran + time.monotonic() - began, 1),
+        "seconds": seconds_taken(store, number, began),
     }
 
 

@@ -21,7 +21,7 @@ from amplify.oversight.reviews.preferences import JUDGE_SCORES
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.runtime.calls import METRIC
 from amplify.store import Store
-from amplify.studies.seeds import over_seeds
+from amplify.studies.seeds import over_seeds, seconds_taken
 
 JUDGED, MODEL, AUDITED = "judge", "model", "audited"
 """Methods. An arm of the last two is called after its comparisons, such as model-200."""
@@ -64,12 +64,11 @@ def measure(store: Store, number: int) -> dict[str, Any]:
         raise AmplifyError(f"{this.path}: its training log has no gold at step {chosen}")
     compared = this.record["stages"]["reviews/data"]["reviews"]
     reviews = compared + reviews_used(*read_history(this.record))
-    ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
     return {
         "path": path,
         "reviews": 0 if scores else reviews,
         "gold": golds[chosen],
-        "seconds": round(ran + time.monotonic() - began, 1),
+        "seconds": seconds_taken(store, number, began),
     }
 
 

@@ -1,7 +1,8 @@
 """What all reports share: means over seeds, the seeds that all arms have, and criteria."""
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -45,6 +46,18 @@ def complete(runs: Mapping[str, Mapping[int, Run]]) -> tuple[list[int], dict[str
     return seeds, {arm: [of[seed] for seed in seeds] for arm, of in runs.items()}
 
 
+def seconds_taken(store: Any, number: int, began: float) -> float:
+    """Returns the seconds that a cell's rounds took, copied stages left out, and measuring it.
+
+    Args:
+        store: the cell, a `Store`.
+        number: its last round.
+        began: when measuring began, by `time.monotonic`.
+    """
+    ran = sum(store.round(n).record["ledger"]["seconds"] for n in range(number + 1))
+    return round(ran + time.monotonic() - began, 1)
+
+
 def say(found: Proportion) -> str:
     """Formats a mean with its interval, to two decimals."""
     if found.low is None or found.high is None:
@@ -72,7 +85,18 @@ def mean_cell(values: Sequence[float], digits: int) -> str:
         values: one for each seed.
         digits: after the decimal point.
     """
-    found = over_seeds(values)
-    if found.low is None or found.high is None:
-        return f"{found.estimate:.{digits}f}"
-    return f"{found.estimate:.{digits}f}\n{found.low:.{digits}f} to {found.high:.{digits}f}"
+    return cell(over_seeds(values), digits)
+
+
+def cell(found: Proportion, digits: int, scale: float = 1.0) -> str:
+    """Formats a mean for a cell of a table, with its interval below it.
+
+    Args:
+        found: the mean.
+        digits: after the decimal point.
+        scale: what all numbers are multiplied by.
+    """
+    mean, low, high = (None if one is None else scale * one for one in found)
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f}\n{low:.{digits}f} to {high:.{digits}f}"
