@@ -46,6 +46,7 @@ def launch(
     with processes.exit_on_failure(), (store := _open_store(experiment)).lock():
         store.check_current()
         sinks.check(store.experiment.log)
+        store.experiment.mesh.check_devices()
         if processes.are_several():
             store.experiment.check_shared(processes.count(), processes.devices())
         number = 0

@@ -135,7 +135,7 @@ def test_a_judge_reads_checks_and_compares(tmp_path):
     assert {*found} == {"comparison", "read", "look"}
     axis = efforts.effort(read_groups([Store(folder)]))
     prices = 5 * 200 + 3 * found["read"] + 20 * found["look"]
-    assert axis.title.startswith("human work, in ")
+    assert axis.title.startswith("simulated human work, in ")
     assert "No people took part" in axis.note
     assert "read 3, look 20, comparison 5" in axis.note
     unit = {"hours": 3600, "minutes": 60, "seconds": 1, "days": 86400}[axis.title.split()[-1]]

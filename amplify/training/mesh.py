@@ -71,6 +71,21 @@ class Mesh:
         """Number of devices."""
         return self.data * self.fsdp * self.tensor
 
+    def check_devices(self) -> None:
+        """Checks that there are as many devices as the mesh needs.
+
+        Raises:
+            AmplifyError: if there are fewer.
+        """
+        if self.size > jax.device_count():
+            sizes = dataclasses.asdict(self)
+            product = " x ".join(f"{name} {size}" for name, size in sizes.items())
+            raise AmplifyError(
+                f"the experiment's mesh needs {self.size} devices ({product}), but there are"
+                f" {jax.device_count()}: change [mesh], which is not part of the experiment's"
+                " identity"
+            )
+
     @property
     def row_shares(self) -> int:
         """Number of shards of a batch of contexts, which must divide the batch size."""
@@ -252,12 +267,7 @@ ONE_DEVICE = Mesh()
 def _devices(mesh: Mesh) -> jax.sharding.Mesh:
     """The mesh over all devices, or over the first devices of this process."""
     sizes = dataclasses.asdict(mesh)
-    if mesh.size > jax.device_count():
-        product = " x ".join(f"{name} {size}" for name, size in sizes.items())
-        raise AmplifyError(
-            f"the experiment's mesh needs {mesh.size} devices ({product}), but there are"
-            f" {jax.device_count()}: change [mesh], which is not part of the experiment's identity"
-        )
+    mesh.check_devices()
     everywhere = mesh.size == jax.device_count()
     return jax.make_mesh(
         tuple(sizes.values()),
