@@ -127,7 +127,7 @@ class Items:
         return len(np.unique(self.clusters))
 
     def mean(self, measure: str) -> Proportion | None:
-        """Returns a measure's mean with its 95% interval; None if no item has a value."""
+        """Returns a measure's mean with its 95 % interval; None if no item has a value."""
         there = self.having(measure)
         values = there.column(measure)
         if not len(values):

@@ -37,7 +37,7 @@ class Tally(NamedTuple):
         return self.right / self.of if self.of else None
 
     def interval(self) -> tuple[float, float] | None:
-        """95% interval, clustered by context; None if there are too few contexts."""
+        """95 % interval, clustered by context; None if there are too few contexts."""
         return self.bounds
 
 
@@ -60,7 +60,7 @@ class Agreement(NamedTuple):
     """How far people agree, beyond chance."""
 
     alpha: float | None  # 1: perfect, 0: chance; None: nothing to compare, or no variation
-    interval: tuple[float, float] | None  # 95%
+    interval: tuple[float, float] | None  # 95 %
     items: int  # with two answers or more
 
 

@@ -35,7 +35,7 @@ class Effect(NamedTuple):
     helped: Arm
     alone: Arm
     difference: float | None  # helped minus alone
-    interval: tuple[float, float] | None  # 95%; None where there are too few people to tell
+    interval: tuple[float, float] | None  # 95 %; None where there are too few people to tell
     people: int
 
 

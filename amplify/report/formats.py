@@ -15,7 +15,7 @@ from amplify.evaluation.statistics.intervals import TOO_FEW
 from amplify.report.results import Results
 
 COUNTED = (
-    "A question about a context counts once, however often it was drawn. Intervals are of 95%,"
+    "A question about a context counts once, however often it was drawn. Intervals are of 95 %,"
     " clustered by context; contexts with the same facts are one cluster."
 )
 VERDICTS = {"promoted": "✓", "rejected": "✗", "inconclusive": "?"}
@@ -118,7 +118,7 @@ def headline(found: Results) -> str:
     title = found.judged.title
     return (
         f"{title[:1].upper()}{title[1:]}: {reached} of {count(top.items, 'held-out question')},"
-        f" in round {top.number}. Bars are 95% intervals."
+        f" in round {top.number}. Bars are 95 % intervals."
     )
 
 
@@ -167,7 +167,7 @@ def effect_of_help(effect: Mapping[str, Any], scale: float, unit: str) -> str:
     change = f"{scale * effect['difference']:+.1f}{unit}"
     if effect["interval"] is not None:
         low, high = (scale * end for end in effect["interval"])
-        change += f", 95% interval {low:+.1f} to {high:+.1f}"
+        change += f", 95 % interval {low:+.1f} to {high:+.1f}"
     else:
         change += ", too few people to tell how far this could be off"
     return "; ".join([*arms, change])

@@ -295,7 +295,7 @@ def interactive(groups: Sequence[Group], panels: Sequence[Panel]) -> dict[str, A
                 altair.Tooltip("round:Q"),
                 *([] if rounds else [altair.Tooltip("at:Q", title="cost so far", format=",.4~g")]),
                 altair.Tooltip("mean:Q", format=".1%"),
-                altair.Tooltip("interval:N", title="95% interval"),
+                altair.Tooltip("interval:N", title="95 % interval"),
                 altair.Tooltip("questions:Q", format=","),
             ],
         ),

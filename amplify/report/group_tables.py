@@ -207,7 +207,7 @@ def _difference(one: Group, two: Group, number: int | None = None) -> Renderable
         return Together(title, "They have no class in common.")
     table = new_table()
     table.add_column()
-    for name in (one.short_name, two.short_name, "difference", "95%", ""):
+    for name in (one.short_name, two.short_name, "difference", "95 %", ""):
         table.add_column(Text(name), justify="right")
     for row in rows:
         table.add_row(

@@ -272,7 +272,7 @@ def interval_words(groups: Sequence[Group]) -> str:
     """Says what the intervals of groups include."""
     counts = sorted({len(group.members) for group in groups} - {1})
     if not counts:
-        return "Intervals are of 95%, clustered by context; they do not include other seeds."
+        return "Intervals are of 95 %, clustered by context; they do not include other seeds."
     freedom = " or ".join(str(count - 1) for count in counts)
     lone = any(len(group.members) == 1 for group in groups)
     alone = (
@@ -280,7 +280,7 @@ def interval_words(groups: Sequence[Group]) -> str:
         " much as the other experiment's."
     )
     return (
-        "Intervals of several seeds are of 95%, over seeds and contexts (t quantile with"
+        "Intervals of several seeds are of 95 %, over seeds and contexts (t quantile with"
         f" {freedom} degree{'' if freedom == '1' else 's'} of freedom: with few seeds they are"
         f" wide).{alone if lone else ''}"
     )

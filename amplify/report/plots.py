@@ -265,7 +265,7 @@ def interactive(found: Results, drawn: dict[Measure, Style]) -> dict[str, Any]:
         altair.Tooltip("round:Q"),
         altair.Tooltip("measure:N"),
         altair.Tooltip("mean:Q", format=".1%"),
-        altair.Tooltip("interval:N", title="95% interval"),
+        altair.Tooltip("interval:N", title="95 % interval"),
         altair.Tooltip("change:N", title="change from the previous round"),
         altair.Tooltip("questions:Q", format=","),
     ]

@@ -173,9 +173,9 @@ class ClassTable:
         judged, table = self.results.judged, new_table()
         table.add_column("round", justify="right", no_wrap=True, width=ROUND)
         for measure in shown:
-            widths = [(measure.title, _width(measure)), ("95%", _interval(measure))]
+            widths = [(measure.title, _width(measure)), ("95 %", _interval(measure))]
             if measure is judged:
-                widths += [("change", CHANGE), ("95%", CHANGE_INTERVAL)]
+                widths += [("change", CHANGE), ("95 %", CHANGE_INTERVAL)]
             for name, width in widths:
                 table.add_column(Text(name), justify="right", no_wrap=True, width=width)
         best = self.results.best.number
