@@ -29,6 +29,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "gold": ("context", "question", "answer"),
     "draft": ("context", "question", "key"),
     "impression": ("reader", "context", "question", "answer", "key"),
+    "helped_impression": ("reader", "critique", "context", "question", "answer", "key"),
 }
 """Argument names of each optional method."""
 
@@ -99,6 +100,10 @@ class Reader(NamedTuple):
     """What the reader checks first, without a critic."""
     critic: Critic | None = None
     """Who points at what to check first; None: nobody."""
+    asks: int = 0
+    """Parts about which the reader asks a helper, if there is one."""
+    believes: bool = False
+    """Whether the reader takes the helper's word for it instead of checking."""
 
 
 class Seen(NamedTuple):
@@ -106,6 +111,14 @@ class Seen(NamedTuple):
 
     worth: Float[Array, ""]  # what the reader takes it to be worth, in the unit of `gold_of`
     looks: Int[Array, ""]  # number of parts that the reader checked
+    asks: Int[Array, ""] | int = 0  # number of parts about which it asked a helper
+
+
+class Critique(NamedTuple):
+    """What a helper says about every part of any answer, if it is asked."""
+
+    said: Bool[Array, " parts"]  # False: it cannot be asked about the part, or does not know
+    flawed: Bool[Array, "parts statements"]  # what it says is wrong with the part
 
 
 Impression = Callable[
@@ -121,6 +134,19 @@ Impression = Callable[
 """Maps a reader, a context, a question about it, an answer and a key, which is consumed, to what
 the reader makes of the answer.
 """
+
+HelpedImpression = Callable[
+    [
+        Reader,
+        Critique,
+        Int[Array, "facts fact_length"],
+        Int[Array, " question_length"],
+        Int[Array, " answer_length"],
+        Key[Array, ""],
+    ],
+    Seen,
+]
+"""The same with what a helper says, of which the reader learns what it asks about."""
 
 Draft = Callable[
     [Int[Array, "facts fact_length"], Int[Array, " question_length"], Key[Array, ""]],
@@ -260,6 +286,46 @@ def statements_of(task: Task) -> int:
         The number; 1 if the task does not say.
     """
     return getattr(task, "statements", 1)
+
+
+def helped_impression_of(task: Task) -> HelpedImpression | None:
+    """What somebody who reads an answer with the help of a model takes it to be worth.
+
+    Args:
+        task: may have a method `helped_impression(reader, critique, context, question, answer,
+            key)`.
+
+    Returns:
+        The method; None if nobody can help a reader of the task's answers.
+    """
+    return getattr(task, "helped_impression", None)
+
+
+class Helping(NamedTuple):
+    """What an assistant that has learned a task can tell a judge of answers to another task."""
+
+    fits: Callable[[Task], bool]
+    """Whether it can be asked about answers to a task."""
+    questions: Int[Array, "parts question_length"]
+    """About each part that an answer may have; the parts are those of `Critique`."""
+    critique: Callable[[Int[Array, "parts answer_length"]], Critique]
+    """Maps the answers to these questions to what they say."""
+
+
+def helping_of(task: Task) -> Helping | None:
+    """What an assistant that has learned a task can tell a judge of answers to another task.
+
+    Args:
+        task: may have methods `fits(task)` and `critique(answers)`, and a property
+            `part_questions`.
+
+    Returns:
+        How it helps; None if it cannot.
+    """
+    if getattr(task, "fits", None) is None:
+        return None
+    parts: Any = task
+    return Helping(parts.fits, parts.part_questions, parts.critique)
 
 
 def draft_of(task: Task) -> Draft | None:

@@ -40,6 +40,7 @@ class Scores(NamedTuple):
     value: Float[Array, "batch questions"]  # the higher, the better
     obtained: Bool[Array, "batch questions"]  # False: there is no score, and `value` is meaningless
     looks: Int[Array, "batch questions"] | int = 0  # parts of the answer that were checked
+    asks: Int[Array, "batch questions"] | int = 0  # parts about which a helper was asked
 
 
 class Problems(NamedTuple):

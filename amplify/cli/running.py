@@ -92,14 +92,7 @@ def rounds(
     """Run rounds until the gate finds that the assistant no longer improves."""
 
     def run(store: Any, run_round: RunRound) -> None:
-        for number in range(at_most + 1):
-            run_round(number)
-            if store.no_longer_improves(number):
-                messages.print(
-                    f"round {number} was {store.round(number).verdict['verdict']}: stopping",
-                    style="bold",
-                )
-                break
+        run_while_improving(store, run_round, at_most)
 
     run_all(experiments(experiment, set, as_, seeds, cluster), cluster, json, run)
 
@@ -182,6 +175,7 @@ def run_all(
         if len(paths) > 1:
             said = f"experiment {number} of {len(paths)}: {path}"
             messages.print(said, style="bold", markup=False, highlight=False, soft_wrap=True)
+        train_helpers(path, cluster)
         with launch(path, cluster, last) as (store, run_round):
             run(store, _warning_first(store, run_round, warned))
             stores.append(store)
@@ -193,6 +187,42 @@ def run_all(
         warn_once(stale_line(store.path), warned)
     if not json:
         show_next(stores)
+
+
+def train_helpers(path: Path, cluster: bool, helps: tuple[Path, ...] = ()) -> None:
+    """Runs rounds of an experiment's helper if it has no promoted one, its own helper's first.
+
+    Args:
+        path: the experiment's folder.
+        cluster: as in `launch`.
+        helps: experiments that this one helps, directly or through others.
+    """
+    from amplify.reading.experiment_file import untrained_helper
+
+    helper = untrained_helper(path / "experiment.toml")
+    if helper is None or helper.resolve() in helps:  # a circle is an error when the file is read
+        return
+    train_helpers(helper, cluster, (*helps, path.resolve()))
+    said = f"{path} needs the help of {helper}, which has no promoted round yet: running its rounds"
+    messages.print(said, style="bold", markup=False, highlight=False, soft_wrap=True)
+    with launch(helper, cluster) as (store, run_round):
+        run_while_improving(store, run_round)
+
+
+def run_while_improving(store: Any, run_round: RunRound, at_most: int = 100) -> None:
+    """Runs rounds until the gate finds that the assistant no longer improves.
+
+    Args:
+        store: of the experiment.
+        run_round: runs a round.
+        at_most: the last round that may be run.
+    """
+    for number in range(at_most + 1):
+        run_round(number)
+        if store.no_longer_improves(number):
+            verdict = store.round(number).verdict["verdict"]
+            messages.print(f"round {number} was {verdict}: stopping", style="bold")
+            break
 
 
 def _warning_first(store: Any, run_round: RunRound, warned: set[str]) -> RunRound:

@@ -6,25 +6,27 @@ more reviews do not remove, and *noise* (`errors`, `noise`), which they average 
 """
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
+from amplify.overseers.helper import Helper
 from amplify.overseers.reviewers import Choices, draw_below
 from amplify.task_abilities import (
     Checks,
     Critic,
-    Impression,
+    Critique,
     Reader,
     Seen,
+    helped_impression_of,
     impression_of,
     statements_of,
 )
 from amplify.tasks.batching import fold_in, map_keys, vmap_questions
-from amplify.types import Roles, Scores, Task
+from amplify.types import Place, Roles, Scores, Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -40,18 +42,29 @@ class JudgeConfig:
     attentive: bool = True
     """Whether it notices what only the whole answer shows, such as insights and repeats."""
     checks: Checks = "random"
-    """What it checks first, if nobody points at flaws: anything; what it is least sure of; or that,
-    weighed by how much of the answer's worth depends on it. Makes a difference for essays only."""
+    """What it checks, or asks about, first, if nobody points at flaws: anything; what it is least
+    sure of; or that, weighed by how much of the answer's worth depends on it. Makes a difference
+    for essays only."""
     critic: Share = 0.0
     """How often a simulated critic is right about a part of an answer; it shows the judge those
     that it finds wrong. 0: there is no critic. Essays and sentences only."""
     trust: Literal["verify", "believe"] = "verify"
-    """What the judge does with a critic's flaws: it checks them first, as far as its looks go; or
-    it believes the critic and checks nothing."""
+    """What the judge does with the flaws that a critic or a helper points at: it checks them first,
+    as far as its looks go; or it believes what it is told, and checks what it is told nothing
+    about."""
+    helper: str = ""
+    """Folder of another experiment, whose task is "claims" about the same essays: the assistant of
+    its best round tells the judge which claims are wrong. A round's folder, such as
+    "../claims/002", names that round instead. If the experiment has no promoted round yet, its
+    rounds are run first."""
+    helper_asks: Annotated[int, Field(ge=1)] = 6
+    """Largest number of claims of each essay about which the judge asks the helper."""
     errors: Share = 0.25
     """Share of its choices that are wrong: of two answers, the other one."""
     noise: Annotated[float, Field(ge=0)] = 0.5
     """Standard deviation of the error of a score."""
+
+    PATHS: ClassVar = ("helper",)
 
     def build(self, task: Task) -> "Judge":
         """Builds the judge.
@@ -69,13 +82,26 @@ class JudgeConfig:
                 "overseer.critic and overseer.checks need a task whose answers have parts, such as"
                 f" essays, but {type(task).__name__} has none"
             )
+        if self.helper and helped_impression_of(task) is None:
+            raise ValueError(
+                "overseer.helper needs a task about whose answers a helper can be asked, such as"
+                f" essays, but nothing can be asked about those to {type(task).__name__}"
+            )
+        if self.helper and self.critic:
+            raise ValueError(
+                f"overseer.critic must be 0 if there is a helper, got {self.critic:g}: the helper"
+                " points at flaws"
+            )
         return Judge(task, self)
 
     @property
     def reader(self) -> Reader:
         """How it reads."""
-        critic = Critic(self.critic, believed=self.trust == "believe") if self.critic else None
-        return Reader(self.looks, self.credulity, self.attentive, self.checks, critic)
+        believes, asks = self.trust == "believe", self.helper_asks if self.helper else 0
+        critic = Critic(self.critic, believed=believes) if self.critic else None
+        return Reader(
+            self.looks, self.credulity, self.attentive, self.checks, critic, asks, believes
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +110,8 @@ class Judge:
 
     task: Task
     config: JudgeConfig
+    helper: Helper | None = None
+    """Whom it asks; its weights are those of the role "overseer"."""
 
     traced = True
     replayable = True
@@ -91,53 +119,90 @@ class Judge:
     using: Any = None
     """It answers no questions."""
 
-    def impression(
+    def with_helper(self, helper: Helper) -> "Judge":
+        """Returns the judge with a helper.
+
+        Args:
+            helper: the one that the experiment file names.
+
+        Raises:
+            ValueError: it has learned nothing about answers to the judge's task.
+        """
+        if not helper.fits(self.task):
+            raise ValueError(
+                'overseer.helper must be an experiment of task.kind = "claims", about the same'
+                f" essays in all but their topics; its task is {helper.task}"
+            )
+        return dataclasses.replace(self, helper=helper)
+
+    def load(self, place: Place) -> PyTree[Array] | None:
+        """Loads the helper's weights; see `models.abilities.loader_of`.
+
+        Args:
+            place: the sharding of each parameter.
+
+        Returns:
+            The weights; None: there is no helper.
+
+        Raises:
+            AmplifyError: if they cannot be read.
+        """
+        return None if self.helper is None else self.helper.load(place)
+
+    def impressions(
         self,
+        roles: Roles,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        candidates: Int[Array, "batch questions candidates answer_length"],
+        keys: Key[Array, "candidates batch questions"],
+    ) -> Seen:
+        """What the judge makes of answers, without noise; of each, with the axes `batch questions
+        candidates`.
+
+        Args:
+            roles: the helper's weights are those of the role "overseer".
+            contexts: what the questions are about.
+            questions: about each context.
+            candidates: answers to each question.
+            keys: consumed; they decide what is checked.
+        """
+        answers = jnp.unstack(candidates, axis=2)
+        critique = self._critique(roles, contexts)
+        seen = [
+            self._impression(critique, contexts, questions, answer, key)
+            for answer, key in zip(answers, keys, strict=True)
+        ]
+        return Seen(*(jnp.stack(part, axis=-1) for part in zip(*seen, strict=True)))
+
+    def _critique(self, roles: Roles, contexts: Array) -> Critique | None:
+        if self.helper is None:
+            return None
+        return self.helper.criticise(roles["overseer"], contexts)
+
+    def _impression(
+        self,
+        critique: Critique | None,
         contexts: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
         answers: Int[Array, "batch questions answer_length"],
         keys: Key[Array, "batch questions"],
     ) -> Seen:
-        """What the judge makes of answers, without noise; of each, with the axes `batch questions`.
-
-        Args:
-            contexts: what the questions are about.
-            questions: about each context.
-            answers: one to each question.
-            keys: consumed; they decide what is checked.
-        """
+        """What the judge makes of one answer to each question."""
         reader = self.config.reader
-        impression: Impression | None = impression_of(self.task)
-        assert impression is not None  # checked when the judge was built
+        alone, helped = impression_of(self.task), helped_impression_of(self.task)
 
-        def one(context: Array, question: Array, answer: Array, key: Array) -> Seen:
-            return impression(reader, context, question, answer, key)
+        def one(read: tuple[Array, Critique | None], *of: Array) -> Seen:
+            context, said = read
+            if said is None:
+                assert alone is not None  # checked when the judge was built
+                seen = alone(reader, context, *of)
+            else:
+                assert helped is not None  # likewise
+                seen = helped(reader, said, context, *of)
+            return seen._replace(asks=jnp.int32(seen.asks))
 
-        return vmap_questions(one)(contexts, questions, answers, keys)
-
-    def impressions(
-        self,
-        contexts: Int[Array, "batch facts fact_length"],
-        questions: Int[Array, "batch questions question_length"],
-        candidates: Int[Array, "batch questions candidates answer_length"],
-        keys: Key[Array, "batch questions"],
-    ) -> Seen:
-        """What the judge makes of several answers to each question, before it errs; of each, with
-        the axes `batch questions candidates`.
-
-        Args:
-            contexts: what the questions are about.
-            questions: about each context.
-            candidates: the answers.
-            keys: those of `choose`, from which others are split.
-        """
-        answers = jnp.unstack(candidates, axis=2)
-        parts = _split_each(keys, len(answers) + 2)
-        seen = [
-            self.impression(contexts, questions, answer, key)
-            for answer, key in zip(answers, parts[: len(answers)], strict=True)
-        ]
-        return Seen(*(jnp.stack(part, axis=-1) for part in zip(*seen, strict=True)))
+        return vmap_questions(one)((contexts, critique), questions, answers, keys)
 
     def choose(
         self,
@@ -151,14 +216,15 @@ class Judge:
         equal ones, any may be the best.
         """
         number = candidates.shape[2]
-        tie_keys, error_keys = _split_each(keys, number + 2)[number:]
-        worth, looks = self.impressions(contexts, questions, candidates, keys)
-        best, obtained = highest(worth, tie_keys)
+        *reading, tie_keys, error_keys = _split_each(keys, number + 2)
+        seen = self.impressions(roles, contexts, questions, candidates, jnp.stack(reading))
+        best, obtained = highest(seen.worth, tie_keys)
         errs = map_keys(lambda key: jax.random.bernoulli(key, self.config.errors), error_keys)
         other = best + 1 + draw_below(fold_in(error_keys, 1), jnp.int32(number - 1))
-        confidence = jnp.where(obtained, certainty(worth), 0.0)
+        confidence = jnp.where(obtained, certainty(seen.worth), 0.0)
         chosen = jnp.where(errs, other % number, best)
-        return Choices(chosen, confidence, obtained, jnp.sum(looks, axis=-1))
+        looks, asks = jnp.sum(seen.looks, axis=-1), jnp.sum(seen.asks, axis=-1)
+        return Choices(chosen, confidence, obtained, looks, asks)
 
     def score(
         self,
@@ -170,9 +236,10 @@ class Judge:
     ) -> Scores:
         """Scores answers, with noise; see `Scorer`."""
         reading, noise = _split_each(keys, 2)
-        worth, looks = self.impression(contexts, questions, candidates, reading)
+        seen = self.impressions(roles, contexts, questions, candidates[:, :, None], reading[None])
+        worth, looks, asks = (jnp.squeeze(part, -1) for part in jax.tree.leaves(seen))
         value = worth + self.config.noise * map_keys(jax.random.normal, noise)
-        return Scores(value, jnp.ones(value.shape, bool), looks)
+        return Scores(value, jnp.ones(value.shape, bool), looks, asks)
 
 
 def highest(

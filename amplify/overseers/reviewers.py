@@ -23,6 +23,7 @@ class Choices(NamedTuple):
     confidence: Float[Array, "batch questions"]  # 0: chosen by chance, 1: certain
     obtained: Bool[Array, "batch questions"]  # False: there is no choice, and both are meaningless
     looks: Int[Array, "batch questions"] | int = 0  # parts of the answers that were checked
+    asks: Int[Array, "batch questions"] | int = 0  # parts about which a helper was asked
 
 
 @runtime_checkable

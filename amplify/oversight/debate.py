@@ -24,7 +24,7 @@ from amplify.overseers.simulated import SimulatedConfig
 from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.arguing import argue, sample_transcripts
 from amplify.oversight.restore import load_assistant, phase_stream
-from amplify.oversight.reviews.preferences import JUDGE
+from amplify.oversight.reviews.counting import JUDGE
 from amplify.oversight.work import WEIGHT, Made, Work
 from amplify.protocols import PROTOCOLS
 from amplify.protocols.protocol import SIDES, JudgeProtocol

@@ -131,10 +131,10 @@ class RewardModelling:
                 'oversight.kind = "reward-model" needs a task with drafts, which the first policy'
                 f" imitates, but {type(task).__name__} has none"
             )
-        if self.reward == "judge" and not isinstance(overseer, JudgeConfig):
+        if self.reward == "judge" and (not isinstance(overseer, JudgeConfig) or overseer.helper):
             raise ValueError(
-                'oversight.reward = "judge" needs overseer.kind = "judge": the judge scores every'
-                " answer while the assistant is trained"
+                'oversight.reward = "judge" needs overseer.kind = "judge", without a helper: the'
+                " judge scores every answer while the assistant is trained"
             )
         if isinstance(overseer, LanguageModelOverseerConfig):
             return LanguageModelJudgeConfig(**vars(overseer))

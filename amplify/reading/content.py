@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from amplify.models.pretrained import hub
+from amplify.reading import helpers
 from amplify.tasks.text.sources import SUFFIXES, read_documents
 
 LARGE = 2**20
@@ -35,11 +36,14 @@ def files_read(key: str, where: str) -> dict[str, str]:
         where: a file, a folder, or a name that is resolved elsewhere.
 
     Returns:
-        SHA-256 of each file by its path relative to the folder; of a single file, by "".
+        SHA-256 of each file by its path relative to the folder; of a single file, by "". Of a
+        helper, only the digest of its assistant.
 
     Raises:
         AmplifyError: if a name cannot be resolved.
     """
+    if key == helpers.KEY:
+        return {"": helpers.helper_round(where, key).roles()["assistant"].digest}
     path = Path(where)
     if not path.exists() and key in ELSEWHERE:
         path = hub.find_folder(where)

@@ -27,7 +27,7 @@ from amplify.models import ASSISTANTS
 from amplify.overseers import OVERSEERS
 from amplify.overseers.human import HumanConfig
 from amplify.oversight import OVERSIGHT
-from amplify.reading import content
+from amplify.reading import content, helpers
 from amplify.reading.allocation import check_data, check_networks
 from amplify.reading.checks import check_gate, check_gold, check_sections
 from amplify.reading.own_classes import check_class, check_overseer, check_task
@@ -54,7 +54,7 @@ KINDS: dict[str, Mapping[str, type]] = {
 DEFAULT_KINDS = {"oversight": "amplification"}
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_experiment(path: Path, helps: tuple[Path, ...] = ()) -> Experiment:
     """Reads an `experiment.toml`. Custom code that it names is run.
 
     Nothing slow is done, such as building a search index or compiling; `ready` does this before the
@@ -62,16 +62,17 @@ def read_experiment(path: Path) -> Experiment:
 
     Args:
         path: the file.
+        helps: files of the experiments that this one helps, directly or through others.
 
     Raises:
         AmplifyError: naming the file, the key and what is allowed.
     """
     table, folders = read_table(path)
-    return parse_experiment(table, path, folders)
+    return parse_experiment(table, path, folders, helps)
 
 
 def runs_own_code(path: Path) -> bool:
-    """Returns whether reading an experiment file runs code from its folder.
+    """Returns whether reading an experiment file runs code from its folder, or its helper's.
 
     Args:
         path: the file.
@@ -79,9 +80,39 @@ def runs_own_code(path: Path) -> bool:
     Raises:
         AmplifyError: if it cannot be read.
     """
-    table, _ = read_table(path)
+    table, folders = read_table(path)
     kinds = [subtable(table, name, path).get("kind") for name in KINDS]
-    return any(map(is_own_code, kinds))
+    helper = helper_of(table, path, folders)
+    return any(map(is_own_code, kinds)) or (helper is not None and runs_own_code(helper))
+
+
+def untrained_helper(path: Path) -> Path | None:
+    """Returns the folder of an experiment's helper, if none of its rounds was promoted.
+
+    Args:
+        path: the experiment file.
+
+    Raises:
+        AmplifyError: if the file cannot be read.
+    """
+    table, folders = read_table(path)
+    helper = helper_of(table, path, folders)
+    trained = helper is None or helpers.best_round(helper.parent) is not None
+    return None if trained else helper.parent
+
+
+def helper_of(table: Mapping[str, Any], path: Path, folders: Sequence[Path]) -> Path | None:
+    """Returns the experiment file of the helper that a file names; None if there is none.
+
+    Args:
+        table: the parsed file.
+        path: the file.
+        folders: where files that it names may be, nearest first.
+    """
+    named = subtable(table, "overseer", path).get(helpers.KEY)
+    there = [folder / named for folder in folders if named and isinstance(named, str)]
+    found = [at for at in there for at in (at, at.parent) if _is_there(at / "experiment.toml")]
+    return found[0] / "experiment.toml" if found else None
 
 
 def read_prices(path: Path) -> Prices:
@@ -160,7 +191,10 @@ def _over(below: Any, value: Any) -> Any:
 
 
 def parse_experiment(
-    table: Mapping[str, Any], path: Path, folders: Sequence[Path] = ()
+    table: Mapping[str, Any],
+    path: Path,
+    folders: Sequence[Path] = (),
+    helps: tuple[Path, ...] = (),
 ) -> Experiment:
     """Builds the experiment that a parsed file describes.
 
@@ -168,6 +202,7 @@ def parse_experiment(
         table: the parsed file.
         path: the file, named in errors.
         folders: where files that it names may be, nearest first; if empty, the file's own folder.
+        helps: files of the experiments that this one helps, directly or through others.
 
     Raises:
         AmplifyError: naming the file, the key and what is allowed.
@@ -217,6 +252,8 @@ def parse_experiment(
     for name in ("assistant", "overseer"):
         with _own_code(sources, name, values[f"{name}.kind"]), prefix_errors(path):
             chosen[name] = chosen[name].build(chosen["task"])
+    if named := reading.get(("overseer", helpers.KEY)):
+        chosen["overseer"] = _with_helper(chosen["overseer"], named, path, helps)
     if "overseer" in sources:
         streams = chosen["training"].targets == "streaming"
         with _own_code(sources, "overseer", values["overseer.kind"]):
@@ -275,6 +312,20 @@ def _adapt_overseer(
             )
         values[key] = value
     chosen["overseer"] = adapted
+
+
+def _with_helper(judge: Any, where: str, path: Path, helps: tuple[Path, ...]) -> Any:
+    """Returns the judge with the helper that it names."""
+    above, named_by = (*helps, path.resolve()), f"{path}: overseer.{helpers.KEY}"
+
+    def read(file: Path) -> Experiment:
+        if file.resolve() in above:
+            raise AmplifyError(f"{named_by}: {file.parent}: this experiment helps that one")
+        return read_experiment(file, above)
+
+    helper = helpers.open_helper(where, named_by, read)
+    with prefix_errors(path):
+        return judge.with_helper(helper)
 
 
 def _own_code(sources: Mapping[str, Path], name: str, kind: str) -> Any:

@@ -17,7 +17,7 @@ from amplify.evaluation.measures import GOLD
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.alarm import reviews_used
 from amplify.oversight.audits.audit import best_step, read_history
-from amplify.oversight.reviews.preferences import JUDGE_SCORES
+from amplify.oversight.reviews.counting import JUDGE_SCORES
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.runtime.calls import METRIC
 from amplify.store import Store

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 T = TypeVar("T")
 
@@ -13,14 +13,15 @@ def vmap_questions(function: Callable[..., T]) -> Callable[..., T]:
     """Vmaps a function of one context and one question over all questions of all contexts.
 
     Args:
-        function: takes a context, a question and further arguments per question.
+        function: takes a context, or a tree of what there is for each context, a question and
+            further arguments per question.
 
     Returns:
         The function of batched arguments: contexts have a leading axis "batch", the others two,
         "batch questions".
     """
 
-    def of_context(context: Array, *columns: Array) -> T:
+    def of_context(context: PyTree[Array], *columns: Array) -> T:
         mapped: Callable[..., T] = jax.vmap(lambda *items: function(context, *items))
         return mapped(*columns)
 

@@ -27,7 +27,8 @@ from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.audits.audit import CHECK, LOOK, Audit, policy_of, read_history, steps_before
 from amplify.oversight.reinforcement.rollouts import REWARD_MODEL, Normaliser, normaliser_of
 from amplify.oversight.restore import load, load_overseer, phase_stream
-from amplify.oversight.reviews.preferences import SCORES, count_reviews
+from amplify.oversight.reviews.counting import Consulted, count_reviews
+from amplify.oversight.reviews.preferences import SCORES
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import Handle
@@ -152,8 +153,9 @@ class Auditor:
         experiment = work.experiment
         scored = score_drawn(experiment, self.judge, work.roles, columns, drawn)
         if drawn.any():
-            reviews = (scored.obtained[drawn], scored.looks[drawn])
-            count_reviews(self.judge, experiment.task, SCORES, *reviews)
+            count_reviews(
+                self.judge, experiment.task, SCORES, scored.obtained[drawn], scored.consulted
+            )
         probability = probability.astype(np.float32).reshape(shape)
         return {"score": scored.value, "reviewed": scored.obtained, "probability": probability}
 
@@ -163,7 +165,7 @@ class Scored(NamedTuple):
 
     value: Float32[np.ndarray, "rows per_context"]
     obtained: Int32[np.ndarray, "rows per_context"]
-    looks: Int32[np.ndarray, "rows per_context"]  # parts of the answer that were checked
+    consulted: Consulted  # numbers of parts of all answers that were checked, and asked about
 
 
 def score_drawn(
@@ -184,11 +186,10 @@ def score_drawn(
         columns: of the audit: problem_seed, context, questions and answers.
         drawn: which answers.
     """
-    score = np.zeros(drawn.shape, np.float32)
-    obtained, looks = np.zeros(drawn.shape, np.int32), np.zeros(drawn.shape, np.int32)
+    score, obtained = np.zeros(drawn.shape, np.float32), np.zeros(drawn.shape, np.int32)
     row, column = np.nonzero(drawn)
     if not len(row):
-        return Scored(score, obtained, looks)
+        return Scored(score, obtained, Consulted(0, 0))
     function = functools.partial(
         _score_compiled if judge.traced else _score,
         judge,
@@ -207,8 +208,7 @@ def score_drawn(
     )
     score[row, column] = np.where(found["obtained"], found["value"], 0)[:, 0]
     obtained[row, column] = found["obtained"][:, 0]
-    looks[row, column] = found["looks"][:, 0]
-    return Scored(score, obtained, looks)
+    return Scored(score, obtained, Consulted(found["looks"].sum(), found["asks"].sum()))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -253,7 +253,7 @@ def _score(
     return {
         "value": found.value,
         "obtained": found.obtained & jnp.isfinite(found.value),
-        "looks": jnp.broadcast_to(found.looks, found.value.shape),
+        **Consulted(found.looks, found.asks).of_each(found.value),
     }
 
 

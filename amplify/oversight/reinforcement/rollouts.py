@@ -20,7 +20,8 @@ from amplify.models.abilities import chooser_of
 from amplify.models.reward_model import RewardModel
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.restore import load
-from amplify.oversight.reviews.preferences import JUDGE_SCORES, SCORES, effort_of
+from amplify.oversight.reviews.counting import JUDGE_SCORES, Consulted, effort_of
+from amplify.oversight.reviews.preferences import SCORES
 from amplify.oversight.reviews.scorers import log_likelihood
 from amplify.oversight.work import Work, draw_batch
 from amplify.records.round_folder import Handle
@@ -211,7 +212,7 @@ class Rollouts(Source):
 def _effort_of_scores(task: Task, scored: Scores) -> Metrics:
     """What it takes a simulated judge to score answers."""
     number, looks = scored.value.size, jnp.sum(jnp.asarray(scored.looks), dtype=jnp.int32)
-    actions = jax.tree.map(jnp.int32, effort_of(task, SCORES, number, looks))
+    actions = jax.tree.map(jnp.int32, effort_of(task, SCORES, number, Consulted(looks, 0)))
     return {metric(JUDGE_SCORES): jnp.int32(number), **effort.as_metrics(actions)}
 
 

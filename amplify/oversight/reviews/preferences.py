@@ -16,15 +16,14 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
-from amplify.models.abilities import simulates_person
 from amplify.models.reward_model import FOLDS, RewardModelConfig
 from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.restore import load_overseer
+from amplify.oversight.reviews.counting import Consulted, count_reviews
 from amplify.oversight.reviews.predicting import CHOSEN, TARGET
 from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
-from amplify.runtime import calls, effort
-from amplify.task_abilities import statements_of
+from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import answer_keys, columns_in_chunks
 from amplify.training import dataset
@@ -34,10 +33,6 @@ from amplify.types import Assistant, Problems, Roles, Task
 SCORE = "score"
 REVIEWS = "reviews"
 """Name of the phase that trains the reward model on reviews; after a restart: `reviews_40`."""
-JUDGE = "judge"
-"""The part that compares two answers, in the ledger."""
-JUDGE_SCORES = f"{JUDGE}, scores"
-"""The same part where it scores answers."""
 SCORES = RewardModelConfig(reviews_as="scores")
 """Reviews that score single answers, as in an audit, whatever the reward model learned from."""
 
@@ -164,7 +159,8 @@ def review_by_judge(
     place = experiment.mesh.here.row_sharding
     with work.watch("reviewing", len(problems.seeds)) as advance:
         found = columns_in_chunks(function, problems, samples.answers, advance=advance, place=place)
-    count_reviews(judge, experiment.task, config, found["obtained"], found["looks"])
+    consulted = Consulted(found["looks"].sum(), found["asks"].sum())
+    count_reviews(judge, experiment.task, config, found["obtained"], consulted)
     said = f"Round {work.this.number}: a judge {does(config, 's')}."
     return Reviewed(found["value"], found["obtained"], found["weight"], {}, [], said)
 
@@ -181,16 +177,20 @@ def _review(
     if config.reviews_as == "scores":
         scores = judge.score(*asked, answers[:, :, 0], keys)
         value, sure = scores.value, jnp.ones(scores.value.shape)
-        obtained, looks = scores.obtained & jnp.isfinite(value), scores.looks
+        obtained, consulted = (
+            scores.obtained & jnp.isfinite(value),
+            Consulted(scores.looks, scores.asks),
+        )
     else:
         choices = judge.choose(*asked, answers, keys)
-        value, obtained, looks = choices.best, choices.obtained, choices.looks
+        value, obtained = choices.best, choices.obtained
+        consulted = Consulted(choices.looks, choices.asks)
         sure = choices.confidence if config.confidence else jnp.ones(value.shape)
     return {
         "value": jnp.where(obtained, value, jnp.zeros_like(value)),
         "obtained": obtained,
         "weight": jnp.where(obtained, sure, 0.0),
-        "looks": jnp.broadcast_to(looks, value.shape),
+        **consulted.of_each(value),
     }
 
 
@@ -209,56 +209,6 @@ def does(config: RewardModelConfig, ending: str = "") -> str:
     if config.candidates == 2:
         return f"compare{ending} two answers"
     return f"choose{ending} the best of {config.candidates} answers"
-
-
-def count_reviews(
-    judge: Reviewer,
-    task: Task,
-    config: RewardModelConfig,
-    obtained: Shaped[np.ndarray, "..."],
-    looks: Int[np.ndarray, "..."],
-) -> None:
-    """Counts reviews in the ledger, and checks that enough were obtained. Of a language model, its
-    prompts are counted instead, elsewhere.
-
-    Args:
-        judge: who reviewed.
-        task: whose answers were reviewed.
-        config: says what is reviewed.
-        obtained: not 0 for each review that was obtained.
-        looks: what was checked for each review.
-
-    Raises:
-        AmplifyError: if the judge failed to review too often.
-    """
-    if judge.traced:
-        calls.count(_part_of(config), obtained.size)
-    if simulates_person(judge):
-        effort.count_all(effort_of(task, config, obtained.size, looks.sum()))
-    check = getattr(judge, "check", None)
-    if check is not None:
-        check(int((obtained != 0).sum()), obtained.size)
-
-
-def effort_of(task: Task, config: RewardModelConfig, reviews: int, looks: Any) -> dict[str, Any]:
-    """Returns what it takes somebody to review answers, by action.
-
-    Args:
-        task: whose answers are reviewed.
-        config: says what is reviewed.
-        reviews: number of reviews.
-        looks: number of parts that are checked for all of them.
-    """
-    decides = effort.SCORE if config.reviews_as == "scores" else effort.COMPARISON
-    read = reviews * config.shown * statements_of(task)
-    return {decides: reviews, effort.READ: read, effort.LOOK: looks}
-
-
-def _part_of(config: RewardModelConfig) -> str:
-    """The name in the ledger of a judge's reviews of one kind."""
-    if config.reviews_as == "scores":
-        return JUDGE_SCORES
-    return JUDGE if config.candidates == 2 else f"{JUDGE}, best of {config.candidates}"
 
 
 def facts_of(config: RewardModelConfig, reviewed: Reviewed) -> dict[str, Any]:

@@ -4,11 +4,13 @@ A reader checks a few statements and goes by what the others seem. How far it tr
 right is its *credulity*; a hurried reader also misses what only the whole essay shows.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.task_abilities import Reader, Seen
+from amplify.task_abilities import Critique, Reader, Seen
 from amplify.tasks.essays.world import (
     RIGHT,
     World,
@@ -29,6 +31,7 @@ def read_essay(
     topic: Int[Array, ""],
     essay: Int[Array, " length"],
     key: Key[Array, ""],
+    critique: Critique | None = None,
 ) -> Seen:
     """What a reader makes of an essay, whose worth is in standard deviations of drafts.
 
@@ -39,26 +42,73 @@ def read_essay(
         topic: the topic's number.
         essay: its claims, from 0; negative ones say nothing.
         key: consumed; decides which statements are checked, and where a critic errs.
+        critique: what a helper says, in place of the reader's critic; None: there is no helper.
     """
     present = presence(essay, config.claims)
     belief = first_belief(config, world, reader, topic)
     right = statements_right(world, topic)
-    flaws = jnp.zeros_like(right)
-    if reader.critic is not None:
-        flaws = criticise(reader.critic, right, jax.random.fold_in(key, 1))
-    if reader.critic is not None and reader.critic.believed:
-        belief, looks = (~flaws).astype(belief.dtype), jnp.int32(0)
-    else:
-        order = _urgency(world, reader, belief, flaws, key)
-        there = jnp.broadcast_to((present > 0)[:, None], order.shape)
-        checked = first_parts(order, there, reader.looks)
-        belief = jnp.where(checked, right.astype(belief.dtype), belief)
-        looks = jnp.sum(checked, dtype=jnp.int32)
+    advised = _advice(world, reader, present, belief, right, key, critique)
+    told = advised.told[:, None]
+    if advised.believed:
+        belief = jnp.where(told, (~advised.flaws).astype(belief.dtype), belief)
+    order = _urgency(world, reader, belief, advised.flaws, key)
+    there = (present > 0)[:, None] & ~(told & advised.believed)
+    checked = first_parts(order, jnp.broadcast_to(there, order.shape), reader.looks)
+    belief = jnp.where(checked, right.astype(belief.dtype), belief)
+    looks = jnp.sum(checked, dtype=jnp.int32)
     values = (2 * jnp.prod(belief, axis=-1) - 1) * world.weight
     if reader.attentive:
-        return Seen(value_essay(world, values, essay), looks)
+        return Seen(value_essay(world, values, essay), looks, advised.asks)
     worth = (jnp.sum(counts(essay, config.claims) * values) - world.mean) / world.scale
-    return Seen(worth, looks)
+    return Seen(worth, looks, advised.asks)
+
+
+class Advice(NamedTuple):
+    """What a reader is told before it checks anything."""
+
+    told: Bool[Array, " claims"]  # whether it is told anything about a claim
+    flaws: Bool[Array, "claims statements"]  # what it is told is wrong
+    believed: bool
+    asks: Int[Array, ""] | int
+
+
+def _advice(
+    world: World,
+    reader: Reader,
+    present: Float[Array, " claims"],
+    belief: Float[Array, "claims statements"],
+    right: Bool[Array, "claims statements"],
+    key: Key[Array, ""],
+    critique: Critique | None,
+) -> Advice:
+    """What a critic or a helper tells a reader: the critic about all claims, the helper about those
+    that the reader asks about.
+    """
+    if critique is not None:
+        order = _claims_urgency(world, reader, belief, jax.random.fold_in(key, 2))
+        asked = first_parts(order, (present > 0) & critique.said, reader.asks)
+        flaws = critique.flawed & asked[:, None]
+        return Advice(asked, flaws, reader.believes, jnp.sum(asked, dtype=jnp.int32))
+    everything = jnp.ones(present.shape, bool)
+    if reader.critic is not None:
+        flaws = criticise(reader.critic, right, jax.random.fold_in(key, 1))
+        return Advice(everything, flaws, reader.critic.believed, 0)
+    return Advice(~everything, jnp.zeros_like(right), False, 0)
+
+
+def _claims_urgency(
+    world: World,
+    reader: Reader,
+    belief: Float[Array, "claims statements"],
+    key: Key[Array, ""],
+) -> Float[Array, " claims"]:
+    """How early a reader asks about each claim: the lower, the earlier. See `Checks`."""
+    random = jax.random.uniform(key, belief.shape[:1])
+    if reader.checks == "random":
+        return random
+    probable = jnp.prod(belief, axis=-1)
+    unsure = jnp.sqrt(probable * (1 - probable))
+    return random * 1e-3 - unsure * (world.weight if reader.checks == "stakes" else 1.0)
 
 
 def first_belief(
@@ -88,15 +138,15 @@ def _urgency(
 ) -> Float[Array, "claims statements"]:
     """How early a reader checks each statement: the lower, the earlier."""
     random = jax.random.uniform(key, belief.shape)
-    if reader.critic is not None:
-        # One flaw makes a claim wrong: the critic shows one of each claim, and begins with the
-        # claims that the reader makes the most of.
-        first = flaws & (random == jnp.min(random, axis=-1, keepdims=True, where=flaws, initial=2))
-        liked = (jnp.prod(belief, axis=-1) * world.weight)[:, None]
-        return jnp.where(first, -liked, random + jnp.where(flaws, 1.0, 2.0))
-    unsure = jnp.sqrt(belief * (1 - belief))
-    if reader.checks == "unsure":
-        return random * 1e-3 - unsure
-    if reader.checks == "stakes":
-        return random * 1e-3 - unsure * world.weight[:, None]
-    return random
+    order = random
+    if reader.checks != "random":
+        unsure = jnp.sqrt(belief * (1 - belief))
+        stakes = world.weight[:, None] if reader.checks == "stakes" else 1.0
+        order = random * 1e-3 - unsure * stakes
+    if reader.critic is None and not reader.asks:
+        return order
+    # One flaw makes a claim wrong: a critic shows one of each claim, and begins with the claims
+    # that the reader makes the most of.
+    first = flaws & (random == jnp.min(random, axis=-1, keepdims=True, where=flaws, initial=2))
+    liked = (jnp.prod(belief, axis=-1) * world.weight)[:, None]
+    return jnp.where(first, -4 - liked, order + jnp.where(flaws, 1.0, 2.0))

@@ -2,8 +2,10 @@
 gold, which is known here and hidden from everyone who makes a training signal.
 
 The context is what can be read about the topic: for each claim, which of its statements seem right.
-It also names a reader, which says nothing about the worth of an essay, but makes every commission
-different. The answer is an essay, a token for each claim it makes. See `world` for its worth.
+With `sources`, it also has what each statement cites and what its source says, by which a patient
+reader, such as a model, can tell what is right; see `claims`. And it names a reader, which says
+nothing about the worth of an essay, but makes every commission different. The answer is an essay, a
+token for each claim it makes. See `world` for its worth.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Reader, Seen
+from amplify.task_abilities import Critique, Reader, Seen
 from amplify.tasks.essays.reader import read_essay
 from amplify.tasks.essays.sentences import (
     PREDICATES,
@@ -29,12 +31,15 @@ from amplify.tasks.essays.world import (
     WorldConfig,
     essay_gold,
     make_world,
+    statement_sources,
     statements_seeming,
     write_draft,
 )
 
 WRITE, FOR = "write", "for"
 SEEMS = ("seems-wrong", "seems-right")
+PLACES = tuple(str(1 + place) for place in range(STATEMENTS))
+"""Words for the statements of a claim."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -46,7 +51,7 @@ class Essays:
 
     world: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Number of the world: what claims are worth, and which statements are right."""
-    topics: Annotated[int, Field(ge=1, le=8**3)] = 1
+    topics: Annotated[int, Field(ge=1, le=64**3)] = 1
     """Topics that contexts are drawn from. With one, reviews of some essays teach about all."""
     length: Annotated[int, Field(ge=5, le=32)] = 12
     """Claims of an essay."""
@@ -66,6 +71,9 @@ class Essays:
     """Correlation between a statement's seeming right and being right."""
     blind_family: Annotated[int, Field(ge=-1)] = 7
     """Number of the family that no question about a part of an essay can be about; -1: none."""
+    sources: Annotated[int, Field(ge=0, le=64)] = 0
+    """Numbers that statements cite, 2 or more: a statement is right if its source says the number
+    that it cites. 0: contexts have no sources, and nothing in them tells for sure what is right."""
 
     truth = None
     """The worth of an essay is a number; no essay is the right one. See `gold`."""
@@ -87,6 +95,10 @@ class Essays:
                 f"task.blind_family must be less than task.families ({self.families}),"
                 f" got {self.blind_family}"
             )
+        if self.sources == 1:
+            raise ValueError(
+                "task.sources must be 0, or 2 or more, got 1: a single number is right"
+            )
         if self.topics > self.claims**3:
             raise ValueError(f"task.topics must be at most {self.claims**3}, got {self.topics}")
 
@@ -94,6 +106,14 @@ class Essays:
     def claims(self) -> int:
         """Number of different claims."""
         return self.families * self.claims_per_family
+
+    @property
+    def open_to_questions(self) -> tuple[bool, ...]:
+        """Whether a question about a part of an essay may be about each claim."""
+        families = range(self.families)
+        return tuple(
+            f != self.blind_family for f in families for _ in range(self.claims_per_family)
+        )
 
     @property
     def statements(self) -> int:
@@ -122,7 +142,7 @@ class Essays:
 
     @property
     def facts(self) -> int:
-        return 2 + self.claims
+        return 2 + self.claims + (self.claims * STATEMENTS if self.sources else 0)
 
     @property
     def fact_length(self) -> int:
@@ -151,7 +171,8 @@ class Essays:
             for subject in SUBJECTS[: self.families]
             for place in range(self.claims_per_family)
         )
-        return ("?", *names, *SEEMS, WRITE, FOR)
+        of_sources = (*PLACES, *(f"#{number}" for number in range(self.sources)))
+        return ("?", *names, *SEEMS, WRITE, FOR, *(of_sources if self.sources else ()))
 
     def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
         topic_key, reader_key = jax.random.split(key)
@@ -170,8 +191,18 @@ class Essays:
         first = jnp.stack([self._digits(self._write, topic), self._digits(self._write + 1, reader)])
         seeming = statements_seeming(self.hidden, self.seeming, topic).astype(jnp.int32)
         names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
-        rows = jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)
-        return jnp.concatenate([first, rows])
+        rows = [first, jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)]
+        if self.sources:
+            rows.append(self._source_facts(topic))
+        return jnp.concatenate(rows)
+
+    def _source_facts(self, topic: Int[Array, ""]) -> Int[Array, "statements fact_length"]:
+        """A fact for each statement: its claim and place, what it cites, what its source says."""
+        first = len(self.vocabulary) - self.sources
+        cited, said = statement_sources(self.hidden, self.sources, topic)
+        claim, place = jnp.indices(cited.shape, jnp.int32)
+        columns = [1 + claim, first - STATEMENTS + place, first + cited, first + said]
+        return jnp.stack(columns, axis=-1).reshape(-1, self.fact_length)
 
     def _digits(self, marker: int, number: Int[Array, ""]) -> Int[Array, " fact_length"]:
         """A fact that consists of a marker and a number, the least significant digit first."""
@@ -230,8 +261,39 @@ class Essays:
             answer: the essay.
             key: consumed.
         """
+        return self._read(reader, None, context, answer, key)
+
+    def helped_impression(
+        self,
+        reader: Reader,
+        critique: Critique,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+        key: Key[Array, ""],
+    ) -> Seen:
+        """What a reader whom a helper tells which claims are wrong takes an essay to be worth.
+
+        Args:
+            reader: how it reads.
+            critique: what the helper says about each claim.
+            context: about one topic.
+            question: not used.
+            answer: the essay.
+            key: consumed.
+        """
+        return self._read(reader, critique, context, answer, key)
+
+    def _read(
+        self,
+        reader: Reader,
+        critique: Critique | None,
+        context: Int[Array, "facts fact_length"],
+        answer: Int[Array, " answer_length"],
+        key: Key[Array, ""],
+    ) -> Seen:
         topic, essay = self.topic_of(context), self.claims_of(answer)
-        return read_essay(self.config, self.hidden, reader, topic, essay, key)
+        return read_essay(self.config, self.hidden, reader, topic, essay, key, critique)
 
     def draft(
         self,
@@ -292,6 +354,8 @@ class Essays:
             return f"The topic is the town of {topic_name(number)}."
         if len(words) == self.fact_length and first in names and {*rest} <= {*SEEMS}:
             return self._show_seeming(words)
+        if len(words) == self.fact_length and first in names and rest[0] in PLACES:
+            return f"{first}.{rest[0]} cites {rest[1]}; its source says {rest[2]}."
         return " ".join(self._sentence(word) for word in words)  # an essay, perhaps of any tokens
 
     def _show_seeming(self, words: list[str]) -> str:

@@ -1,0 +1,77 @@
+"""Finds the helper that a judge names: another experiment, and the best of its rounds.
+
+Reads records only; its weights are loaded when a round needs them. Called by `experiment_file`.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from amplify.errors import AmplifyError, round_command
+from amplify.experiment.sections import Experiment
+from amplify.overseers.helper import Helper
+from amplify.records.round_folder import RoundFolder
+
+KEY = "helper"
+"""The key of an experiment file that names a helper."""
+
+
+def open_helper(where: str, named_by: str, read: Callable[[Path], Experiment]) -> Helper:
+    """Returns the assistant at the end of a helper's best round.
+
+    Args:
+        where: the experiment's folder, or that of one of its rounds.
+        named_by: the file and the key, for errors.
+        read: reads the experiment.
+
+    Raises:
+        AmplifyError: if there is no such experiment, or it has no round that can help.
+    """
+    best = helper_round(where, named_by)
+    experiment = read(best.path.parent / "experiment.toml")
+    handle = best.roles()["assistant"]
+    return Helper(experiment.task, experiment.assistant, handle.checkpoint, handle.digest)
+
+
+def helper_round(where: str, named_by: str) -> RoundFolder:
+    """Returns the round that helps: the one that is named, or the best of an experiment.
+
+    Args:
+        where: the experiment's folder, or that of one of its rounds.
+        named_by: the file and the key, for errors.
+
+    Raises:
+        AmplifyError: if there is no such folder or round.
+    """
+    path = Path(where)
+    if not path.is_dir():
+        raise AmplifyError(
+            f"{named_by}: {path}: no such folder; it must be another experiment's, or one of its"
+            " rounds'"
+        )
+    if re.fullmatch(r"\d{3,}", path.name):
+        this = RoundFolder(path, int(path.name))
+        if "assistant" not in this.roles():
+            raise AmplifyError(f"{named_by}: {path}: a round without a trained assistant")
+        return this
+    best = best_round(path)
+    if best is None:
+        raise AmplifyError(
+            f"{named_by}: {path}: none of its rounds was promoted, so that it cannot help yet: run"
+            f" some first, such as {round_command(path, 1)}"
+        )
+    return best
+
+
+def best_round(folder: Path) -> RoundFolder | None:
+    """Returns the last promoted round of an experiment; None if there is none.
+
+    Args:
+        folder: the experiment's.
+    """
+    numbers = (entry.name for entry in folder.iterdir() if re.fullmatch(r"\d{3,}", entry.name))
+    for name in sorted(numbers, key=int, reverse=True):
+        this = RoundFolder(folder / name, int(name))
+        if this.verdict is not None and this.verdict["verdict"] == "promoted":
+            return this
+    return None
