@@ -6,6 +6,13 @@
 EXPERIMENT ?= rounds/wildcard
 PYTHON ?= python3
 
+# A mistyped variable would otherwise be ignored, and another experiment be run.
+VARIABLES := EXPERIMENT N SEEDS SET AS WITH ROUND ROW QUESTION OUT PHASE INVITE PYTHON AMPLIFY_NO_VENV
+UNKNOWN := $(filter-out $(VARIABLES),$(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name))))
+ifneq (,$(strip $(UNKNOWN)))
+  $(error unknown variable $(firstword $(UNKNOWN)); allowed are $(VARIABLES))
+endif
+
 # In `make round 3`, the number becomes a target that does nothing.
 ifeq (round,$(firstword $(MAKECMDGOALS)))
   NUMBER := $(wordlist 2,2,$(MAKECMDGOALS))

@@ -108,7 +108,7 @@ class Experiment:
             if found.number == number:
                 return found
         there = ", ".join(str(found.number) for found in self.rounds) or "none"
-        raise AmplifyError(f"{self.path}: no finished round {number}; there are {there}")
+        raise AmplifyError(f"{self.path}: no finished round {number!r}; there are {there}")
 
     @property
     def best(self) -> "Round":
@@ -150,8 +150,8 @@ class Experiment:
         """
         from amplify.launch import launch
 
-        if n < 1:
-            raise AmplifyError(f"a round number is 1 or more, got {n}")
+        if not isinstance(n, int) or n < 1:
+            raise AmplifyError(f"a round number is a whole number of 1 or more, got {n!r}")
         with launch(self.path, cluster=False, last=n) as (_, run_round):
             for number in range(n + 1):
                 run_round(number)

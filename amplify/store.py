@@ -40,6 +40,8 @@ class Store:
                 experiment's identity has changed since its rounds were run, or if a round's parent
                 is missing.
         """
+        if path.is_file():
+            raise AmplifyError(f"{path}: a file; name the experiment's folder: {path.parent}")
         if not path.is_dir():
             raise AmplifyError(
                 f"{path}: no such folder; an experiment is a folder with an experiment.toml"

@@ -58,7 +58,9 @@ def compare(
     if seeds is None and (line := report.seeds_beside(stores)):
         messages.print(line, markup=False, highlight=False, soft_wrap=True)
     if not json:
-        for path in report.write_comparison(stores):
+        with messages.status("drawing the figures"):
+            written = report.write_comparison(stores)
+        for path in written:
             output.print(f"wrote {path}", soft_wrap=True)
 
 
