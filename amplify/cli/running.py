@@ -242,6 +242,8 @@ def show_next(stores: Sequence[Any]) -> None:
     last = max(n for n in stores[0].rounds() if stores[0].round(n).complete)
     if len(stores) == 1 and last:
         page = stores[0].round(last).report
-        hints = [("Page", str(page)), *hints, ("Next", round_command(paths[0], last + 1))]
+        hints = [("Page", str(page)), *hints]
+        if not stores[0].no_longer_improves(last):
+            hints.append(("Next", round_command(paths[0], last + 1)))
     for name, what in hints:
         output.print(Text.assemble(f"{name}: ", (what, "bold")), soft_wrap=True)

@@ -24,7 +24,7 @@ from amplify.types import Answers
 from tests.tasks.test_essays import drafts, gold
 from tests.tiny import JUDGED_ESSAYS, tiny_experiment
 
-TASK = Essays(sources=3, blind_family=-1)
+TASK = Essays(sources=True, blind_family=-1)
 ASKS_ABOUT_ALL = JudgeConfig(
     looks=0, credulity=0.0, noise=0.0, errors=0.0, trust="believe", helper="x", helper_asks=12
 )
@@ -92,12 +92,13 @@ def test_who_asks_less_knows_less_and_pays_less():
 
 
 def test_who_verifies_looks_where_the_helper_points_and_is_not_fooled_by_one_that_praises():
-    contexts, essays = drafts(TASK, 500)
-    truth = np.asarray(gold(TASK, contexts, essays))
+    task = dataclasses.replace(TASK, topics=500)
+    contexts, essays = drafts(task, 500)
+    truth = np.asarray(gold(task, contexts, essays))
 
     def correlation(trust: str, trusting: bool) -> float:
         config = dataclasses.replace(ASKS_ABOUT_ALL, trust=trust, looks=4)
-        found = scores(judge(config, trusting), contexts, essays)
+        found = scores(judge(config, trusting, task), contexts, essays)
         return float(np.corrcoef(found.value, truth)[0, 1])
 
     pointed, praised = correlation("verify", False), correlation("verify", True)
@@ -116,7 +117,7 @@ claims_per_family = 4
 key_claims = 2
 insights = 4
 blind_family = 1
-sources = 2
+sources = true
 
 [assistant]
 kind = "fact-transformer"
@@ -148,9 +149,9 @@ final = 24
 [gate]
 patience = 1
 """
-HELPED_ESSAYS = JUDGED_ESSAYS.replace("blind_family = 1", "blind_family = 1\nsources = 2").replace(
-    'kind = "judge"', 'kind = "judge"\nlooks = 1\nhelper = "../claims"\nhelper_asks = 2'
-)
+HELPED_ESSAYS = JUDGED_ESSAYS.replace(
+    "blind_family = 1", "blind_family = 1\nsources = true"
+).replace('kind = "judge"', 'kind = "judge"\nlooks = 1\nhelper = "../claims"\nhelper_asks = 2')
 
 
 def helped(folder: Path, claims: str = TINY_CLAIMS, essays: str = HELPED_ESSAYS) -> Path:

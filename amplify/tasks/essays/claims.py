@@ -18,18 +18,21 @@ from jaxtyping import Array, Bool, Int, Key
 from pydantic import Field
 
 from amplify.task_abilities import Critique
-from amplify.tasks.essays.task import PLACES, Essays
+from amplify.tasks.essays.task import Essays
 from amplify.tasks.essays.world import STATEMENTS, statements_right
 from amplify.types import DONT_KNOW, Ask, Strategy, Task
 
 CLAIM, RIGHT = "claim", "right"
+PLACES = tuple(str(1 + place) for place in range(STATEMENTS))
+"""Words for the statements of a claim: in a question, the one that it is about; in an answer, one
+that is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Claims:
     """Claims."""
 
-    essays: Essays = dataclasses.field(default_factory=lambda: Essays(topics=100_000, sources=4))
+    essays: Essays = dataclasses.field(default_factory=lambda: Essays(topics=100_000, sources=True))
     """The essays that make the claims, as in `[task] kind = "essays"`; with `sources`, or nobody
     who reads could learn what is right."""
     wrong: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -49,8 +52,7 @@ class Claims:
         """
         if not self.essays.sources:
             raise ValueError(
-                "task.essays.sources must be 2 or more, got 0: nothing in a context would tell what"
-                " is right"
+                "task.essays.sources must be true: nothing else in a context tells what is right"
             )
         if not any(self.essays.open_to_questions):
             raise ValueError(
@@ -60,7 +62,7 @@ class Claims:
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        return (*self.essays.vocabulary, CLAIM, RIGHT)
+        return (*self.essays.vocabulary, CLAIM, RIGHT, *PLACES)
 
     @property
     def _claim(self) -> int:
@@ -73,9 +75,8 @@ class Claims:
 
     @property
     def _places(self) -> tuple[int, ...]:
-        """The tokens of the statements: in a question, of the one that it is about; in an answer,
-        of one that is wrong."""
-        return tuple(self.essays.vocabulary.index(place) for place in PLACES)
+        """The tokens of `PLACES`."""
+        return tuple(self._right + 1 + place for place in range(STATEMENTS))
 
     @property
     def facts(self) -> int:

@@ -2,10 +2,10 @@
 gold, which is known here and hidden from everyone who makes a training signal.
 
 The context is what can be read about the topic: for each claim, which of its statements seem right.
-With `sources`, it also has what each statement cites and what its source says, by which a patient
-reader, such as a model, can tell what is right; see `claims`. And it names a reader, which says
-nothing about the worth of an essay, but makes every commission different. The answer is an essay, a
-token for each claim it makes. See `world` for its worth.
+With `sources`, it also has what the sources say of each statement, by which a patient reader, such
+as a model, can tell what is right; see `claims`. And it names a reader, which says nothing about
+the worth of an essay, but makes every commission different. The answer is an essay, a token for
+each claim it makes. See `world` for its worth.
 """
 
 import dataclasses
@@ -31,15 +31,14 @@ from amplify.tasks.essays.world import (
     WorldConfig,
     essay_gold,
     make_world,
-    statement_sources,
+    statements_right,
     statements_seeming,
     write_draft,
 )
 
 WRITE, FOR = "write", "for"
 SEEMS = ("seems-wrong", "seems-right")
-PLACES = tuple(str(1 + place) for place in range(STATEMENTS))
-"""Words for the statements of a claim."""
+SOURCES = ("denied", "confirmed")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -71,9 +70,9 @@ class Essays:
     """Correlation between a statement's seeming right and being right."""
     blind_family: Annotated[int, Field(ge=-1)] = 7
     """Number of the family that no question about a part of an essay can be about; -1: none."""
-    sources: Annotated[int, Field(ge=0, le=64)] = 0
-    """Numbers that statements cite, 2 or more: a statement is right if its source says the number
-    that it cites. 0: contexts have no sources, and nothing in them tells for sure what is right."""
+    sources: bool = False
+    """Whether contexts also say what the sources say of each statement, which tells what is right.
+    A judge has no time to read them, but for its looks; a model can learn to."""
 
     truth = None
     """The worth of an essay is a number; no essay is the right one. See `gold`."""
@@ -94,10 +93,6 @@ class Essays:
             raise ValueError(
                 f"task.blind_family must be less than task.families ({self.families}),"
                 f" got {self.blind_family}"
-            )
-        if self.sources == 1:
-            raise ValueError(
-                "task.sources must be 0, or 2 or more, got 1: a single number is right"
             )
         if self.topics > self.claims**3:
             raise ValueError(f"task.topics must be at most {self.claims**3}, got {self.topics}")
@@ -142,7 +137,7 @@ class Essays:
 
     @property
     def facts(self) -> int:
-        return 2 + self.claims + (self.claims * STATEMENTS if self.sources else 0)
+        return 2 + self.claims * (2 if self.sources else 1)
 
     @property
     def fact_length(self) -> int:
@@ -171,8 +166,7 @@ class Essays:
             for subject in SUBJECTS[: self.families]
             for place in range(self.claims_per_family)
         )
-        of_sources = (*PLACES, *(f"#{number}" for number in range(self.sources)))
-        return ("?", *names, *SEEMS, WRITE, FOR, *(of_sources if self.sources else ()))
+        return ("?", *names, *SEEMS, WRITE, FOR, *(SOURCES if self.sources else ()))
 
     def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
         topic_key, reader_key = jax.random.split(key)
@@ -193,16 +187,10 @@ class Essays:
         names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
         rows = [first, jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)]
         if self.sources:
-            rows.append(self._source_facts(topic))
+            confirmed = statements_right(self.hidden, topic).astype(jnp.int32)
+            tokens = len(self.vocabulary) - len(SOURCES) + confirmed
+            rows.append(jnp.concatenate([names[:, None], tokens], axis=1))
         return jnp.concatenate(rows)
-
-    def _source_facts(self, topic: Int[Array, ""]) -> Int[Array, "statements fact_length"]:
-        """A fact for each statement: its claim and place, what it cites, what its source says."""
-        first = len(self.vocabulary) - self.sources
-        cited, said = statement_sources(self.hidden, self.sources, topic)
-        claim, place = jnp.indices(cited.shape, jnp.int32)
-        columns = [1 + claim, first - STATEMENTS + place, first + cited, first + said]
-        return jnp.stack(columns, axis=-1).reshape(-1, self.fact_length)
 
     def _digits(self, marker: int, number: Int[Array, ""]) -> Int[Array, " fact_length"]:
         """A fact that consists of a marker and a number, the least significant digit first."""
@@ -354,8 +342,8 @@ class Essays:
             return f"The topic is the town of {topic_name(number)}."
         if len(words) == self.fact_length and first in names and {*rest} <= {*SEEMS}:
             return self._show_seeming(words)
-        if len(words) == self.fact_length and first in names and rest[0] in PLACES:
-            return f"{first}.{rest[0]} cites {rest[1]}; its source says {rest[2]}."
+        if len(words) == self.fact_length and first in names and {*rest} <= {*SOURCES}:
+            return f"{first}: its sources say {', '.join(rest)}."
         return " ".join(self._sentence(word) for word in words)  # an essay, perhaps of any tokens
 
     def _show_seeming(self, words: list[str]) -> str:
