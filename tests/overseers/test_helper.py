@@ -149,9 +149,10 @@ final = 24
 [gate]
 patience = 1
 """
-HELPED_ESSAYS = JUDGED_ESSAYS.replace(
+HELPED = 'kind = "judge"\nlooks = 1\nhelper = "../claims"\nhelper_asks = 2'
+HELPED_ESSAYS = JUDGED_ESSAYS.replace('kind = "judge"', HELPED).replace(
     "blind_family = 1", "blind_family = 1\nsources = true"
-).replace('kind = "judge"', 'kind = "judge"\nlooks = 1\nhelper = "../claims"\nhelper_asks = 2')
+)
 
 
 def helped(folder: Path, claims: str = TINY_CLAIMS, essays: str = HELPED_ESSAYS) -> Path:
