@@ -306,18 +306,21 @@ class Helping(NamedTuple):
 
     fits: Callable[[Task], bool]
     """Whether it can be asked about answers to a task."""
-    questions: Int[Array, "parts question_length"]
-    """About each part that an answer may have; the parts are those of `Critique`."""
+    passages: Callable[[Int[Array, "facts fact_length"]], Int[Array, "parts its_facts fact_length"]]
+    """Maps a context of that task to what is read, as a context, about each part that an answer may
+    have; the parts are those of `Critique`."""
+    question: Int[Array, " question_length"]
+    """What is asked about each."""
     critique: Callable[[Int[Array, "parts answer_length"]], Critique]
-    """Maps the answers to these questions to what they say."""
+    """Maps the answers to what they say."""
 
 
 def helping_of(task: Task) -> Helping | None:
     """What an assistant that has learned a task can tell a judge of answers to another task.
 
     Args:
-        task: may have methods `fits(task)` and `critique(answers)`, and a property
-            `part_questions`.
+        task: may have methods `fits(task)`, `passages(context)` and `critique(answers)`, and a
+            property `part_question`.
 
     Returns:
         How it helps; None if it cannot.
@@ -325,7 +328,7 @@ def helping_of(task: Task) -> Helping | None:
     if getattr(task, "fits", None) is None:
         return None
     parts: Any = task
-    return Helping(parts.fits, parts.part_questions, parts.critique)
+    return Helping(parts.fits, parts.passages, parts.part_question, parts.critique)
 
 
 def draft_of(task: Task) -> Draft | None:

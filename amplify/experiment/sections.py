@@ -34,7 +34,7 @@ ADDED_KEYS: dict[str, Any] = {
     "evals.ask_during_training": False,
     "evals.seed": None,
     "oversight.reward": "reward-model",
-    "task.sources": False,
+    "task.sources": 0,
     "overseer.checks": "random",
     "overseer.critic": 0.0,
     "overseer.trust": "verify",

@@ -67,7 +67,10 @@ class Helper:
         """
         helping = helping_of(self.task)
         assert helping is not None  # see `fits`
-        questions = jnp.broadcast_to(helping.questions, (len(contexts), *helping.questions.shape))
-        memory = self.assistant.encode(params, contexts)
+        passages = jax.vmap(helping.passages)(contexts)
+        batch, parts = passages.shape[:2]
+        read = passages.reshape(batch * parts, *passages.shape[2:])
+        questions = jnp.broadcast_to(helping.question, (len(read), 1, *helping.question.shape))
+        memory = self.assistant.encode(params, read)
         answers = self.assistant.answer(params, memory, questions, None).tokens
-        return jax.vmap(helping.critique)(answers)
+        return jax.vmap(helping.critique)(answers.reshape(batch, parts, -1))

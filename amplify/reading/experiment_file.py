@@ -97,8 +97,9 @@ def untrained_helper(path: Path) -> Path | None:
     """
     table, folders = read_table(path)
     helper = helper_of(table, path, folders)
-    trained = helper is None or helpers.best_round(helper.parent) is not None
-    return None if trained else helper.parent
+    if helper is None or helpers.best_round(helper.parent) is not None:
+        return None
+    return helper.parent
 
 
 def helper_of(table: Mapping[str, Any], path: Path, folders: Sequence[Path]) -> Path | None:

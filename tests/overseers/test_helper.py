@@ -24,7 +24,7 @@ from amplify.types import Answers
 from tests.tasks.test_essays import drafts, gold
 from tests.tiny import JUDGED_ESSAYS, tiny_experiment
 
-TASK = Essays(sources=True, blind_family=-1)
+TASK = Essays(sources=3, blind_family=-1)
 ASKS_ABOUT_ALL = JudgeConfig(
     looks=0, credulity=0.0, noise=0.0, errors=0.0, trust="believe", helper="x", helper_asks=12
 )
@@ -117,7 +117,7 @@ claims_per_family = 4
 key_claims = 2
 insights = 4
 blind_family = 1
-sources = true
+sources = 2
 
 [assistant]
 kind = "fact-transformer"
@@ -131,7 +131,7 @@ copies = false
 kind = "simulated"
 
 [questions]
-contexts = 96
+contexts = 256
 per_context = 4
 
 [training]
@@ -151,7 +151,7 @@ patience = 1
 """
 HELPED = 'kind = "judge"\nlooks = 1\nhelper = "../claims"\nhelper_asks = 2'
 HELPED_ESSAYS = JUDGED_ESSAYS.replace('kind = "judge"', HELPED).replace(
-    "blind_family = 1", "blind_family = 1\nsources = true"
+    "blind_family = 1", "blind_family = 1\nsources = 2"
 )
 
 

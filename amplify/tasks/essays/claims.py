@@ -1,21 +1,21 @@
 """Claims of essays: is this claim right, and if not, which of its statements is wrong?
 
-A task of its own about the topics of `Essays`, whose contexts have `sources`. Whoever learns it can
-help a judge of essays: it reads what the judge has no time for, and points at what is wrong. That
-is a critic (Saunders et al. 2022, arXiv:2206.05802), and a helper in recursive reward modelling
-(Leike et al. 2018, arXiv:1811.07871, section 3).
+A task of its own about the topics of `Essays` with `sources`. Whoever learns it can help a judge of
+essays: it reads what the judge has no time for, and points at what is wrong. That is a critic
+(Saunders et al. 2022, arXiv:2206.05802), and a helper in recursive reward modelling (Leike et al.
+2018, arXiv:1811.07871, section 3).
 
-A question is about a claim or one of its statements, and is answered by "right" or by the number of
-a wrong statement. A person looks up a statement, and asks about the statements of a claim.
+The context is what can be read about one claim. A question is about the claim or about one of its
+statements, and is answered by "right" or by the number of a wrong statement. A person looks up a
+statement, and asks about the statements of a claim.
 """
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
-from pydantic import Field
 
 from amplify.task_abilities import Critique
 from amplify.tasks.essays.task import Essays
@@ -32,13 +32,12 @@ that is wrong."""
 class Claims:
     """Claims."""
 
-    essays: Essays = dataclasses.field(default_factory=lambda: Essays(topics=100_000, sources=True))
+    essays: Essays = dataclasses.field(default_factory=lambda: Essays(topics=100_000, sources=4))
     """The essays that make the claims, as in `[task] kind = "essays"`; with `sources`, or nobody
     who reads could learn what is right."""
-    wrong: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of questions that are about something wrong."""
 
-    question_length: ClassVar = 2
+    facts: ClassVar = 4
+    question_length: ClassVar = 1
     answer_length: ClassVar = 1
     max_depth: ClassVar = 2
     classes: ClassVar = ("right statement", "wrong statement", "right claim", "wrong claim")
@@ -52,7 +51,8 @@ class Claims:
         """
         if not self.essays.sources:
             raise ValueError(
-                "task.essays.sources must be true: nothing else in a context tells what is right"
+                "task.essays.sources must be 2 or more, got 0: nothing in a context would tell what"
+                " is right"
             )
         if not any(self.essays.open_to_questions):
             raise ValueError(
@@ -66,7 +66,7 @@ class Claims:
 
     @property
     def _claim(self) -> int:
-        """The token after the claim's in a question about the whole of it."""
+        """The token of a question about the whole claim."""
         return len(self.essays.vocabulary)
 
     @property
@@ -79,50 +79,50 @@ class Claims:
         return tuple(self._right + 1 + place for place in range(STATEMENTS))
 
     @property
-    def facts(self) -> int:
-        return self.essays.facts
-
-    @property
     def fact_length(self) -> int:
         return self.essays.fact_length
 
     def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
-        return self.essays.draw_context(key)
+        topic_key, claim_key = jax.random.split(key)
+        asked = [claim for claim, is_open in enumerate(self.essays.open_to_questions) if is_open]
+        claim = jax.random.choice(claim_key, jnp.array(asked))
+        return self.passages(self.essays.draw_context(topic_key))[claim]
+
+    def passages(
+        self, context: Int[Array, "all_facts fact_length"]
+    ) -> Int[Array, "claims facts fact_length"]:
+        """What can be read about each claim, as a context of this task.
+
+        Args:
+            context: of essays.
+        """
+        names = 1 + jnp.arange(self.essays.claims)
+        is_topic = context[:, 0] == self.essays.topic_marker
+        kept = is_topic[None] | (context[None, :, 0] == names[:, None])
+        # Facts may be in any order; those about a claim are sorted by their second token.
+        order = jnp.argsort(jnp.where(kept, context[None, :, 1], jnp.iinfo(jnp.int32).max))
+        return context[order[:, : self.facts]]
 
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        about_wrong, place = jax.random.split(key)
-        right = self._right_statements(context)
-        whole = depth > 1
-        is_right = jnp.where(whole, jnp.all(right, axis=-1, keepdims=True), right)
-        wanted = ~jax.random.bernoulli(about_wrong, self.wrong)
-        allowed = jnp.array(self.essays.open_to_questions)[:, None]
-        fitting = allowed & (is_right == wanted)
-        fitting = jnp.where(jnp.any(fitting), fitting, allowed)
-        drawn = jnp.where(fitting, jax.random.uniform(place, right.shape), -1)
-        claim, statement = jnp.divmod(jnp.argmax(drawn), STATEMENTS)
-        second = jnp.where(whole, self._claim, jnp.array(self._places)[statement])
-        return jnp.stack([1 + claim, second]).astype(jnp.int32)
-
-    def _right_statements(
-        self, context: Int[Array, "facts fact_length"]
-    ) -> Bool[Array, "claims statements"]:
-        return statements_right(self.essays.hidden, self.essays.topic_of(context))
+        place = jax.random.choice(key, jnp.array(self._places))
+        return jnp.where(depth > 1, self._claim, place)[None].astype(jnp.int32)
 
     def _asked(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> tuple[Bool[Array, " statements"], Bool[Array, " statements"]]:
-        """Which statements of the claim a question is about, and which of them are right."""
-        about = (question[1] == self._claim) | (jnp.array(self._places) == question[1])
-        right = self._right_statements(context)[question[0] - 1]
-        return about, right
+        """Which statements a question is about, and which of the claim's are wrong."""
+        is_topic = context[:, 0] == self.essays.topic_marker
+        claim = jnp.max(jnp.where(is_topic, 0, context[:, 0])) - 1
+        right = statements_right(self.essays.hidden, self.essays.topic_of(context))[claim]
+        about = (question[0] == self._claim) | (jnp.array(self._places) == question[0])
+        return about, about & ~right
 
     def truth(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> Int[Array, " answer_length"]:
-        about, right = self._asked(context, question)
-        wrong = about & ~right
+        _, wrong = self._asked(context, question)
         named = jnp.array(self._places)[jnp.argmax(wrong)]
         return jnp.where(jnp.any(wrong), named, self._right)[None].astype(jnp.int32)
 
@@ -132,18 +132,16 @@ class Claims:
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
     ) -> Bool[Array, ""]:
-        about, right = self._asked(context, question)
-        wrong = about & ~right
+        _, wrong = self._asked(context, question)
         names_one = jnp.any(wrong & (answer[0] == jnp.array(self._places)))
         return jnp.where(jnp.any(wrong), names_one, answer[0] == self._right)
 
     def class_of(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]
     ) -> Int[Array, ""]:
-        about, right = self._asked(context, question)
-        whole = question[1] == self._claim
-        wrong = jnp.any(about & ~right)
-        return 2 * whole.astype(jnp.int32) + wrong.astype(jnp.int32)
+        _, wrong = self._asked(context, question)
+        whole = question[0] == self._claim
+        return 2 * whole.astype(jnp.int32) + jnp.any(wrong).astype(jnp.int32)
 
     def is_primitive(self, question: Int[Array, "*b question_length"]) -> Bool[Array, "*b"]:
         return jnp.zeros(question.shape[:-1], bool)
@@ -159,12 +157,11 @@ class Claims:
 
     def strategy(self, question: Int[Array, "*b question_length"]) -> Strategy:
         """A statement is looked up; about a claim, the assistant is asked for each statement."""
-        whole = question[..., 1] == self._claim
+        whole = question[..., 0] == self._claim
         found = yield Ask(question, ~whole, to="environment")
         wrong, right = jnp.zeros(whole.shape, jnp.int32), jnp.ones(whole.shape, bool)
         for token in self._places:
-            statement = jnp.stack([question[..., 0], jnp.full_like(question[..., 1], token)], -1)
-            said = (yield Ask(statement, whole))[..., 0]
+            said = (yield Ask(jnp.full_like(question, token), whole))[..., 0]
             wrong = jnp.where((wrong == 0) & (said == token), token, wrong)
             right &= said == self._right
         claim = jnp.where(right, self._right, jnp.where(wrong > 0, wrong, DONT_KNOW))
@@ -175,33 +172,26 @@ class Claims:
         return task == dataclasses.replace(self.essays, topics=getattr(task, "topics", 0) or 1)
 
     @property
-    def part_questions(self) -> Int[Array, "claims question_length"]:
-        """A question about each claim."""
-        names = 1 + jnp.arange(self.essays.claims, dtype=jnp.int32)
-        return jnp.stack([names, jnp.full_like(names, self._claim)], axis=-1)
+    def part_question(self) -> Int[Array, " question_length"]:
+        """The question about each passage, see `task_abilities.helping_of`."""
+        return jnp.array([self._claim], jnp.int32)
 
     def critique(self, answers: Int[Array, "claims answer_length"]) -> Critique:
-        """What answers to these questions say.
+        """What answers about every claim say.
 
         Args:
-            answers: one to each; anything but an answer counts as "don't know".
+            answers: one for each claim; anything but an answer counts as "don't know".
         """
         flawed = answers == jnp.array(self._places)[None]
         said = jnp.any(flawed, axis=-1) | (answers[:, 0] == self._right)
         return Critique(said & jnp.array(self.essays.open_to_questions), flawed)
 
     def parse(self, text: str) -> list[str]:
-        names = self.essays.vocabulary[1 : 1 + self.essays.claims]
-        claim, _, place = text.strip().partition(".")
-        if claim in names and place in ("", *PLACES):
-            return [claim, place or CLAIM]
+        if text.strip() in (CLAIM, *PLACES):
+            return [text.strip()]
         raise ValueError(
-            f"a question is a claim or one of its statements: {names[0]} or {names[0]}.1"
+            f"a question is {CLAIM}, or the number of a statement, {PLACES[0]} to {PLACES[-1]}"
         )
 
     def show(self, words: list[str]) -> str:
-        if len(words) == 1 and words[0] in self.choices:
-            return words[0]
-        if len(words) == self.question_length and words[1] in (CLAIM, *PLACES):
-            return words[0] if words[1] == CLAIM else ".".join(words)
-        return self.essays.show(words)
+        return words[0] if len(words) == 1 else self.essays.show(words)

@@ -2,10 +2,10 @@
 gold, which is known here and hidden from everyone who makes a training signal.
 
 The context is what can be read about the topic: for each claim, which of its statements seem right.
-With `sources`, it also has what the sources say of each statement, by which a patient reader, such
-as a model, can tell what is right; see `claims`. And it names a reader, which says nothing about
-the worth of an essay, but makes every commission different. The answer is an essay, a token for
-each claim it makes. See `world` for its worth.
+With `sources`, it also has what each statement cites and what its source says, by which a patient
+reader, such as a model, can tell what is right; see `claims`. And it names a reader, which says
+nothing about the worth of an essay, but makes every commission different. The answer is an essay, a
+token for each claim it makes. See `world` for its worth.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ from amplify.tasks.essays.world import (
     WorldConfig,
     essay_gold,
     make_world,
-    statements_right,
+    statement_sources,
     statements_seeming,
     write_draft,
 )
 
 WRITE, FOR = "write", "for"
 SEEMS = ("seems-wrong", "seems-right")
-SOURCES = ("denied", "confirmed")
+CITED, FOUND = "cites", "source-says"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -70,9 +70,10 @@ class Essays:
     """Correlation between a statement's seeming right and being right."""
     blind_family: Annotated[int, Field(ge=-1)] = 7
     """Number of the family that no question about a part of an essay can be about; -1: none."""
-    sources: bool = False
-    """Whether contexts also say what the sources say of each statement, which tells what is right.
-    A judge has no time to read them, but for its looks; a model can learn to."""
+    sources: Annotated[int, Field(ge=0, le=64)] = 0
+    """Numbers that statements cite, 2 or more; a statement is right if its source says the number
+    that it cites. Contexts then have both, which a judge has no time to compare, but for its looks;
+    a model can learn to. 0: nothing in a context tells what is right."""
 
     truth = None
     """The worth of an essay is a number; no essay is the right one. See `gold`."""
@@ -94,6 +95,8 @@ class Essays:
                 f"task.blind_family must be less than task.families ({self.families}),"
                 f" got {self.blind_family}"
             )
+        if self.sources == 1:
+            raise ValueError("task.sources must be 0, or 2 or more, got 1: no source could differ")
         if self.topics > self.claims**3:
             raise ValueError(f"task.topics must be at most {self.claims**3}, got {self.topics}")
 
@@ -137,7 +140,7 @@ class Essays:
 
     @property
     def facts(self) -> int:
-        return 2 + self.claims * (2 if self.sources else 1)
+        return 2 + self.claims * (3 if self.sources else 1)
 
     @property
     def fact_length(self) -> int:
@@ -166,7 +169,9 @@ class Essays:
             for subject in SUBJECTS[: self.families]
             for place in range(self.claims_per_family)
         )
-        return ("?", *names, *SEEMS, WRITE, FOR, *(SOURCES if self.sources else ()))
+        numbers = range(self.sources)
+        cited, found = ([f"{verb}-{n}" for n in numbers] for verb in (CITED, FOUND))
+        return ("?", *names, *SEEMS, WRITE, FOR, *cited, *found)
 
     def draw_context(self, key: Key[Array, ""]) -> Int[Array, "facts fact_length"]:
         topic_key, reader_key = jax.random.split(key)
@@ -187,9 +192,10 @@ class Essays:
         names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
         rows = [first, jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)]
         if self.sources:
-            confirmed = statements_right(self.hidden, topic).astype(jnp.int32)
-            tokens = len(self.vocabulary) - len(SOURCES) + confirmed
-            rows.append(jnp.concatenate([names[:, None], tokens], axis=1))
+            start = len(self.vocabulary) - 2 * self.sources
+            cited, found = statement_sources(self.hidden, self.sources, topic)
+            numbers = (start + cited, start + self.sources + found)
+            rows += [jnp.concatenate([names[:, None], tokens], axis=1) for tokens in numbers]
         return jnp.concatenate(rows)
 
     def _digits(self, marker: int, number: Int[Array, ""]) -> Int[Array, " fact_length"]:
@@ -203,6 +209,11 @@ class Essays:
         first = jnp.argmax(context[:, 0] == self._write)
         powers = self.claims ** jnp.arange(STATEMENTS)
         return jnp.sum((context[first, 1:] - 1) * powers)
+
+    @property
+    def topic_marker(self) -> int:
+        """The first token of the fact that names the topic."""
+        return self._write
 
     @property
     def _write(self) -> int:
@@ -342,8 +353,8 @@ class Essays:
             return f"The topic is the town of {topic_name(number)}."
         if len(words) == self.fact_length and first in names and {*rest} <= {*SEEMS}:
             return self._show_seeming(words)
-        if len(words) == self.fact_length and first in names and {*rest} <= {*SOURCES}:
-            return f"{first}: its sources say {', '.join(rest)}."
+        if len(words) == self.fact_length and first in names and rest[0].startswith((CITED, FOUND)):
+            return f"{first}: {', '.join(rest)}."
         return " ".join(self._sentence(word) for word in words)  # an essay, perhaps of any tokens
 
     def _show_seeming(self, words: list[str]) -> str:

@@ -162,6 +162,24 @@ def statements_seeming(
     return jnp.where(honest, right, jax.random.bernoulli(other_key, RIGHT, right.shape))
 
 
+def statement_sources(
+    world: World, numbers: int, topic: Int[Array, ""]
+) -> tuple[Int[Array, "claims statements"], Int[Array, "claims statements"]]:
+    """The number that each statement cites, and the one that its source says: they are equal if the
+    statement is right.
+
+    Args:
+        world: the one that the topic is part of.
+        numbers: how many there are, 2 or more; each is equally likely.
+        topic: its number.
+    """
+    cited_key, other_key = jax.random.split(jax.random.fold_in(_topic_key(world, topic), 2))
+    right = statements_right(world, topic)
+    cited = jax.random.randint(cited_key, right.shape, 0, numbers)
+    other = cited + jax.random.randint(other_key, right.shape, 1, numbers)
+    return cited, jnp.where(right, cited, other % numbers)
+
+
 def _topic_key(world: World, topic: Int[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.wrap_key_data(world.statements), topic)
 
