@@ -22,7 +22,7 @@ from amplify.files.json_lines import read_lines
 from amplify.models.abilities import exporter_of
 from amplify.overseers.exchanges import replaying, replaying_with_server
 from amplify.oversight.draws import draw_held_out, draw_round
-from amplify.oversight.make_data import amplify_for
+from amplify.oversight.make_data import AMPLIFIED, amplify_for
 from amplify.oversight.people.collecting import recorded_by_people
 from amplify.oversight.restore import load_assistant, load_weights
 from amplify.records.round_folder import RoundFolder
@@ -31,9 +31,6 @@ from amplify.task_abilities import knows_truth, search_of
 from amplify.training import dataset
 from amplify.trees.chunks import Amplified, chunk_size
 from amplify.types import Problems, Roles
-
-AMPLIFIED = "distillation/data"
-"""The stage whose trees can be recomputed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +90,7 @@ def training_tree(store: Store, number: int, row: int, question: int, depth: int
             raise AmplifyError(f"--{name}: must be 0 to {count - 1} in round {number}, got {value}")
     if depth < 1:
         raise AmplifyError(f"--depth: must be 1 or more, got {depth}")
-    people = recorded_by_people(experiment, this, draw_round(experiment, number))
+    people = recorded_by_people(experiment, this, AMPLIFIED, draw_round(experiment, number))
     people_trees = [] if people is None else people.trees
     for tree in people_trees:
         if (tree["row"], tree["column"]) == (row, question):

@@ -6,6 +6,7 @@ round's folder.
 """
 
 import dataclasses
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,7 @@ from amplify.overseers.exchanges import replaying, replaying_with_server
 from amplify.overseers.human import PassThrough
 from amplify.overseers.simulated import Simulated
 from amplify.oversight.draws import draw_round
-from amplify.oversight.make_data import amplified_answers
+from amplify.oversight.make_data import AMPLIFIED, DISTILLATION, amplified_answers
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import Gathered, recorded_by_people
 from amplify.oversight.restore import load_assistant, load_weights
@@ -35,8 +36,6 @@ from amplify.tasks.batching import vmap_questions
 from amplify.training.phase import Phase
 from amplify.types import OverseerKind, Problems, Roles
 
-DISTILLATION = "distillation"
-"""The phase whose signal is answers, which other checkpoints and overseers could give."""
 OtherOverseer = Literal["simulated", "nobody"]
 
 
@@ -73,26 +72,31 @@ class Change(NamedTuple):
         return {key: value for key, value in self._asdict().items() if value is not None}
 
 
-def replay(store: Store, number: int, watch: Watch) -> ReplayResult:
-    """Rebuilds a round's data set and compares it with the recorded one.
+def replay(store: Store, number: int, watch: Watch, phase: str | None = None) -> ReplayResult:
+    """Rebuilds a data set of a round and compares it with the recorded one.
 
     Args:
         store: the experiment's folder.
         number: the round's number.
         watch: reports progress.
+        phase: name of the phase that stored it, such as audit_40; None: the first that did.
 
     Raises:
-        AmplifyError: if the round has no data set, or it was streamed.
+        AmplifyError: if the round has no such data set, or it was streamed.
     """
     this = _replayable_round(store, number)
-    phase = _stored_phase(store, this)
+    return _replay_phase(store, this, _stored_phase(store, this, phase), watch)
+
+
+def _replay_phase(store: Store, this: RoundFolder, phase: Phase, watch: Watch) -> ReplayResult:
+    number = this.number
     if phase.name != DISTILLATION:
         made = _made_again(store, this, phase, watch)
     else:
         experiment, problems = store.experiment, draw_round(store.experiment, number)
-        people = recorded_by_people(experiment, this, problems)
+        people = recorded_by_people(experiment, this, AMPLIFIED, problems)
         weights, digest = _signal_weights(store, this)
-        with replaying(this.path, f"{DISTILLATION}/data"):
+        with replaying(this.path, AMPLIFIED):
             made = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     with tempfile.TemporaryDirectory() as folder:
         replayed = write_data(Path(folder) / "data", made)
@@ -106,20 +110,33 @@ def replay(store: Store, number: int, watch: Watch) -> ReplayResult:
     )
 
 
-def _stored_phase(store: Store, this: RoundFolder) -> Phase:
-    """The first phase of a round that stored its signal before it trained on it."""
-    return next(
-        phase
-        for phase in store.experiment.oversight.phases(store.experiment, this)
-        if phase.source is None
+def _stored_phase(store: Store, this: RoundFolder, name: str | None = None) -> Phase:
+    """The phase of a name that stored its signal, or the first that did.
+
+    Raises:
+        AmplifyError: there is none of this name.
+    """
+    phases = itertools.takewhile(  # a phase may depend on the data of those before it
+        lambda phase: phase.source is not None or this.done(f"{phase.name}/data"),
+        store.experiment.oversight.phases(store.experiment, this),
     )
+    stored = (phase for phase in phases if phase.source is None)
+    if name is None:
+        return next(stored)
+    there = {phase.name: phase for phase in stored}
+    if name not in there:
+        raise AmplifyError(
+            f"--phase: must be a phase of round {this.number} that stored its signal"
+            f" ({', '.join(there)}), got {name!r}"
+        )
+    return there[name]
 
 
 def _made_again(store: Store, this: RoundFolder, phase: Phase, watch: Watch) -> Made:
     """Makes the signal of a phase again, from the log of what people and servers said."""
-    parent = store.parent_of(this)
-    work = Work(store.experiment, this, parent, store.roles_of_signal(this), watch)
-    with replaying(this.path, f"{phase.name}/data"):
+    parent, stage = store.parent_of(this), f"{phase.name}/data"
+    work = Work(store.experiment, this, parent, store.roles_before(this, stage), watch)
+    with replaying(this.path, stage):
         made: Made = store.experiment.oversight.signal(phase, work)
     return made
 
@@ -153,9 +170,9 @@ def swap(
             " overseer can answer questions only"
         )
     experiment, problems = store.experiment, draw_round(store.experiment, number)
-    people = recorded_by_people(experiment, this, problems)
+    people = recorded_by_people(experiment, this, AMPLIFIED, problems)
     weights, digest = _signal_weights(store, this)
-    with replaying(this.path, f"{DISTILLATION}/data"):
+    with replaying(this.path, AMPLIFIED):
         before = amplified_answers(experiment, number, weights, digest, problems, people, watch)
     others = weights
     if checkpoint is not None:
@@ -164,7 +181,7 @@ def swap(
         others = {**weights, "assistant": load_assistant(experiment, roles)}
     changed = dataclasses.replace(experiment, overseer=_overseer(experiment, overseer))
     kept = people if overseer is None else None
-    with replaying_with_server(this.path, f"{DISTILLATION}/data"):
+    with replaying_with_server(this.path, AMPLIFIED):
         after = amplified_answers(changed, number, others, digest, problems, kept, watch)
     rows = _compare(experiment, problems, people, before, after)
     if checkpoint is not None and people is not None:

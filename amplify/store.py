@@ -5,6 +5,7 @@ keeps a second process from running the same experiment.
 """
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -16,9 +17,7 @@ from amplify.experiment.sections import Experiment
 from amplify.files.locks import ProcessLock
 from amplify.reading.experiment_file import read_experiment, read_prices, runs_own_code
 from amplify.records import lineage
-from amplify.records.record import (
-    ASSISTANT,
-)
+from amplify.records.record import ASSISTANT, trained_in
 from amplify.records.recorded import recorded_experiment
 from amplify.records.round_folder import Handle, RoundFolder
 from amplify.runtime import processes
@@ -115,6 +114,18 @@ class Store:
         These are the parent's, and those of other roles that the round trained before it.
         """
         own = {role: handle for role, handle in this.roles().items() if role != ASSISTANT}
+        return self.roles(self.parent_of(this)) | own
+
+    def roles_before(self, this: "RoundFolder", stage: str) -> dict[str, "Handle"]:
+        """Returns the checkpoints that a stage of a round began with, by role.
+
+        Args:
+            this: the round.
+            stage: full name of one that is finished.
+        """
+        stages = itertools.takewhile(lambda done: done[0] != stage, this.record["stages"].items())
+        trained = trained_in({"stages": dict(stages)})
+        own = {role: Handle(role, this, phase) for role, phase in trained.items()}
         return self.roles(self.parent_of(this)) | own
 
     def check_current(self) -> None:

@@ -17,6 +17,7 @@ from amplify.evaluation.measuring import same_answers
 from amplify.files.json_lines import read_lines
 from amplify.inspection import Session
 from amplify.people import round_loop
+from amplify.people.items import RoundStage
 from amplify.people.log import EVENTS, Log
 from amplify.people.results import uplift
 from amplify.people.rules import Queue
@@ -281,7 +282,7 @@ def queue_of(folder: Path) -> Queue:
 @pytest.mark.slow
 def test_people_answer_a_truthless_round_and_nobody_is_measured_by_gold(answered):
     queue = queue_of(answered)
-    items = [queue.items[name] for name in queue.rounds[1].items]
+    items = [queue.items[name] for name in queue.stages[RoundStage(1, "distillation/data")].items]
     assert sum(item.review_of is None for item in items) == 24
     assert not [item for item in items if item.gold is not None]
     assert not read_trees(answered).judged

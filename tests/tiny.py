@@ -121,6 +121,12 @@ REVIEWED_ESSAYS = JUDGED_ESSAYS.replace(
     'kind = "human"\npeople = "simulated"\nreviewed = 0.2\n'
     "[overseer.crowd]\npeople = 4\nskips = 0.1\nseconds = 0.02\n",
 ).replace("reviews = 200", "reviews = 60")
+AUDITED_BY_PEOPLE = REVIEWED_ESSAYS.replace(
+    "[oversight.reward_model]",
+    "[oversight.audit]\nevery = 10\nanswers = 64\nreviews = 24\ncheck_reviews = 16\n\n"
+    "[oversight.reward_model]",
+)
+"""People compare answers, and then score some in audits."""
 
 
 def tiny_experiment(folder: Path, toml: str = TOML) -> Path:

@@ -179,6 +179,9 @@ def data(
 def replay(
     experiment: Folder,
     round: Annotated[int, tyro.conf.arg(help="the round whose data set is rebuilt")],
+    phase: Annotated[
+        str | None, tyro.conf.arg(help="the phase whose data set it is, such as audit_40")
+    ] = None,
     checkpoint: Annotated[
         int | None, tyro.conf.arg(help="use the assistant of this round, not the parent's")
     ] = None,
@@ -195,7 +198,7 @@ def replay(
 
     store, watch = Store(experiment), progress_bars(f"round {round}")
     if checkpoint is None and overseer is None:
-        replayed = replays.replay(store, round, watch).as_row()
+        replayed = replays.replay(store, round, watch, phase).as_row()
         if json:
             print(json_format.dumps(replayed, indent=1))
         else:
@@ -203,6 +206,8 @@ def replay(
         if not replayed["same"]:
             raise AmplifyError(f"{experiment}: round {round} was not reproduced: see above")
         return
+    if phase is not None:
+        raise AmplifyError("--phase: only a data set is made again by phase; leave it out here")
     swapped = replays.swap(store, round, checkpoint, overseer, watch)
     changes = [change.as_row() for change in swapped]
     if json:

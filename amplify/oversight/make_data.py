@@ -27,6 +27,11 @@ from amplify.runtime.progress import Watch
 from amplify.trees.chunks import Amplified, amplify_problems
 from amplify.types import FAILED, Problems, Roles
 
+DISTILLATION = "distillation"
+"""The phase whose signal is answers to a round's questions."""
+AMPLIFIED = f"{DISTILLATION}/data"
+"""The stage that makes them. People are asked in its name, also where an overseer learns from what
+they do before."""
 SAMPLED_TREES = 50
 """Decomposition trees saved in `interactions.jsonl`; any other can be recomputed."""
 
@@ -151,7 +156,7 @@ def ask_people(work: Work) -> Gathered | None:
         weights = load_weights(experiment, work.roles)
         return Answerer(experiment, weights, assistant.digest, problems)
 
-    return collect(experiment, work.this, problems, answerer, work.watch)
+    return collect(experiment, work.this, AMPLIFIED, problems, answerer, work.watch)
 
 
 def sample_trees(

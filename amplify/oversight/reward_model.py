@@ -31,7 +31,6 @@ from amplify.oversight.audits.audit import (
     affords_look,
     best_step,
     decide,
-    last_restart,
     policy_of,
 )
 from amplify.oversight.audits.auditor import Auditor
@@ -144,11 +143,6 @@ class RewardModelling:
 
     def _reviewers(self, people: HumanConfig) -> HumanReviewConfig:
         """People whom no assistant helps, and who review answers without knowing any."""
-        if self.audit.every:
-            raise ValueError(
-                'oversight.audit.every must be 0 if overseer.kind = "human": people compare'
-                " answers, but audits need scores"
-            )
         alone = {"asks": 0, "others": "nobody", "gold": 0.0, "withheld": 0.0}
         return HumanReviewConfig(**vars(people) | alone | {"items": self.reviews})
 
@@ -222,13 +216,14 @@ class RewardModelling:
                 yield self._reinforcement(
                     experiment, f"{REINFORCEMENT}_{done}", steps, continues=not fresh
                 )
-                if not affords_look(this.record, audit, restarted):
+                if not affords_look(this.record, audit, restarted, done):
                     continue
-                yield self._without_training(experiment, f"{LOOK}_{done}")
-                said = decide(this.record, audit.rules, restarted)
+                look, check = f"{LOOK}_{done}", f"{CHECK}_{done}"
+                yield self._without_training(experiment, look)
+                said = decide(this.record, audit.rules, restarted, until=look)
                 if said.status == "check":
-                    yield self._without_training(experiment, f"{CHECK}_{done}")
-                    said = decide(this.record, audit.rules, restarted)
+                    yield self._without_training(experiment, check)
+                    said = decide(this.record, audit.rules, restarted, until=check)
                 fell = said.status in ("alarm", "decline")
                 if fell and audit.on_alarm != "report":
                     break
@@ -263,10 +258,10 @@ class RewardModelling:
             sampled = REFERENCE if count == "1" else ASSISTANT
             return best_answers(self.expert_iteration, model, phase.name, work, sampled)
         if kind in (LOOK, CHECK):
-            auditor = Auditor(self.audit, model, _judge(work.experiment))
-            if kind == LOOK:
-                return auditor.look(phase.name, work)
-            return auditor.check(phase.name, work, last_restart(work.this.record))
+            people = work.experiment.overseer
+            by_people = isinstance(people, HumanReviewers)
+            auditor = Auditor(self.audit, model, people if by_people else _judge(work.experiment))
+            return (auditor.look if kind == LOOK else auditor.check)(phase.name, work)
         return self._review(phase, work)
 
     def _review(self, phase: Phase, work: Work) -> Made:
@@ -275,21 +270,24 @@ class RewardModelling:
         """
         experiment, config = work.experiment, self.reward_model
         per_context, restarts = experiment.questions.per_context, phase.name != REVIEWS
+        wanted = self.audit.relabel if restarts else self.reviews
         problems = draw_problems(
             experiment.task,
             experiment.seed,
             phase_stream(phase.name, work.this.number) if restarts else work.this.number,
             "train",
-            -(-(self.audit.relabel if restarts else self.reviews) // per_context),
+            -(-wanted // per_context),
             experiment.all_depths,
             apart=experiment.evals.apart,
         )
         sampled = ASSISTANT if restarts or work.best.number else REFERENCE
         params = load(experiment, experiment.assistant, work.roles[sampled])
         samples = sample_answers(experiment, params, problems, config.shown)
-        by_people = isinstance(experiment.overseer, HumanReviewers)
-        review = review_by_people if by_people else review_by_judge
-        reviewed = review(config, work, problems, samples)
+        if isinstance(experiment.overseer, HumanReviewers):
+            stage = f"{phase.name}/data"
+            reviewed = review_by_people(config, work, stage, wanted, problems, samples)
+        else:
+            reviewed = review_by_judge(config, work, problems, samples)
         columns = as_signal(config, problems, samples, reviewed)
         return Made(
             with_earlier(work, columns, phase.name),

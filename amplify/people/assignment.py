@@ -1,6 +1,6 @@
-"""The events that put a round's questions up to people.
+"""The events that put the questions of a round's stage up to people.
 
-Everything follows from the rules and the questions, so a round that was stopped puts the same items
+Everything follows from the rules and the questions, so a stage that was stopped puts the same items
 up under the same names. Questions are plain text here: `oversight.people` draws the problems and
 knows the task.
 """
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from amplify.answers import AnswerRule
 from amplify.people.events import New, Opened, Put, new_event
+from amplify.people.items import RoundStage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Question(NamedTuple):
     """A question that is put up to people."""
 
     name: str  # of its item
-    row: int  # in the round's data set
+    row: int  # in the stage's data set
     column: int
     text: str
     label: str  # its class
@@ -65,26 +66,29 @@ class Question(NamedTuple):
 
 
 def put_up(
-    rules: WorkRules, number: int, questions: Iterable[Question], checkpoint: str
+    rules: WorkRules, stage: RoundStage, questions: Iterable[Question], checkpoint: str
 ) -> list[New]:
-    """Returns the events that open a round: one for the round, one for each question.
+    """Returns the events that open a stage: one for the stage, one for each question.
 
     Args:
         rules: how people work on them.
-        number: of the round.
+        stage: that asks.
         questions: what is put up, in order.
         checkpoint: digest of the weights that will help people.
     """
-    opened = Opened(lease=rules.lease, guide=rules.guide, title="Answer questions")
+    opened = Opened(
+        stage=stage.stage, lease=rules.lease, guide=rules.guide, title="Answer questions"
+    )
     return [
-        new_event(opened, number, request=f"opened:{number}"),
-        *(_put(rules, number, question, checkpoint) for question in questions),
+        new_event(opened, stage.round, request=f"opened:{stage}"),
+        *(_put(rules, stage, question, checkpoint) for question in questions),
     ]
 
 
-def _put(rules: WorkRules, number: int, question: Question, checkpoint: str) -> New:
+def _put(rules: WorkRules, stage: RoundStage, question: Question, checkpoint: str) -> New:
     name = question.name
     put = Put(
+        stage=stage.stage,
         question=question.text,
         label=question.label,
         row=question.row,
@@ -97,7 +101,7 @@ def _put(rules: WorkRules, number: int, question: Question, checkpoint: str) -> 
         gold=question.gold,
         also_right=list(question.also_right),
     )
-    return new_event(put, number, item=name, checkpoint=checkpoint, request=f"put:{name}")
+    return new_event(put, stage.round, item=name, checkpoint=checkpoint, request=f"put:{name}")
 
 
 def is_gold(rules: WorkRules, name: str) -> bool:

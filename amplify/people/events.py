@@ -108,8 +108,16 @@ class Body(BaseModel):
         return without_surrogates(values)  # of a user's own task, say
 
 
-class Opened(Body):
-    """A round began to ask people."""
+class OfStage(Body):
+    """An event about a stage of a round; any other is about an item, and so about its stage."""
+
+    stage: str = ""
+    """Full name of the stage that asks people, such as "reviews/data". "": the round's only one, in
+    logs of versions that had no more."""
+
+
+class Opened(OfStage):
+    """A stage of a round began to ask people."""
 
     KIND = "opened"
     lease: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -119,7 +127,7 @@ class Opened(Body):
     """The instructions that people see, plain text."""
 
 
-class Put(Body):
+class Put(OfStage):
     """A question was put up, or an answer for somebody else to check."""
 
     KIND = "put"
@@ -254,8 +262,8 @@ class PutAside(Body):
     reason: str
 
 
-class Closed(Body):
-    """Whatever happens afterwards does not change the round."""
+class Closed(OfStage):
+    """Whatever happens afterwards does not change what the stage made of people's answers."""
 
     KIND = "closed"
 

@@ -17,6 +17,18 @@ ACTIVE, SUBMITTED, SKIPPED = "active", "submitted", "skipped"
 """States of an assignment."""
 
 
+class RoundStage(NamedTuple):
+    """A stage of a round that asks people."""
+
+    round: int
+    stage: str = ""
+    """Its full name, such as "reviews/data"; "": in an older log, the round's only one."""
+
+    def __str__(self) -> str:
+        """For ids that are the same in every process, and for older logs those that they have."""
+        return f"{self.round}:{self.stage}" if self.stage else str(self.round)
+
+
 @dataclasses.dataclass
 class Exchange:
     """A sub-question, and its answer once there is one."""
@@ -77,7 +89,7 @@ class Item:
     """A question put up to people, with everybody's work on it."""
 
     id: str
-    round: int
+    asked_in: RoundStage
     question: str
     label: str = ""  # the question's class
     choices: tuple[str, ...] = ()  # of answers; none: any text
@@ -97,6 +109,11 @@ class Item:
     assignments: dict[str, Assignment] = dataclasses.field(default_factory=dict)
 
     @property
+    def round(self) -> int:
+        """Number of the round that asks."""
+        return self.asked_in.round
+
+    @property
     def submissions(self) -> list[Assignment]:
         """In the order in which they were submitted."""
         done = [a for a in self.assignments.values() if a.state == SUBMITTED]
@@ -113,8 +130,17 @@ class Item:
         return self.withdrawn is not None or len(self.submissions) >= self.overlap
 
 
+Where = int | RoundStage | None
+"""A round by its number, or one of its stages; None: all rounds."""
+
+
+def is_among(item: Item, where: Where) -> bool:
+    """Whether an item was put up there."""
+    return where in (None, item.round, item.asked_in)
+
+
 class Counts(NamedTuple):
-    """How many questions of a round, and checks of answers to them, there are and are complete."""
+    """How many questions of a stage, and checks of answers to them, there are and are complete."""
 
     questions: int
     questions_done: int
@@ -142,8 +168,8 @@ class SetAside(NamedTuple):
 
 
 @dataclasses.dataclass
-class RoundState:
-    """What the log says about a round as a whole."""
+class StageState:
+    """What the log says about a stage of a round as a whole."""
 
     lease: float = 600.0  # seconds
     title: str = ""  # the experiment's name

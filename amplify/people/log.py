@@ -25,8 +25,9 @@ from amplify.people.text import without_surrogates
 EVENTS = "events.sqlite"
 """The log's file in an experiment's folder."""
 
-VERSION = 1
-"""Version of the schema; a file with a later one is refused."""
+VERSION = 2
+"""Version of the log; a file with a later one is refused. The table has been the same since version
+1; version 2 may have several stages in a round, which earlier versions would take for one."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -108,17 +109,14 @@ class Log:
         """Closes the file."""
         self._connection.close()
 
-    def since(self, last: int = 0, round: int | None = None) -> Iterator[Event]:
+    def since(self, last: int = 0) -> Iterator[Event]:
         """Yields events in order. The body of a damaged one has the key `UNREADABLE`.
 
         Args:
             last: id after which to begin.
-            round: only events of this round; None: all.
         """
-        where = "" if round is None else " AND round = ?"
-        values = (last,) if round is None else (last, round)
         rows = self._connection.execute(
-            f"SELECT {', '.join(Event._fields)} FROM events WHERE id > ?{where} ORDER BY id", values
+            f"SELECT {', '.join(Event._fields)} FROM events WHERE id > ? ORDER BY id", (last,)
         )
         for row in rows:
             yield _event(*row)

@@ -17,7 +17,7 @@ import numpy as np
 
 from amplify.evaluation.statistics import accuracy
 from amplify.evaluation.statistics.agreement import agreement_interval
-from amplify.people.items import SKIPPED, Assignment, Item, canonical, is_gold
+from amplify.people.items import SKIPPED, Assignment, Item, Where, canonical, is_among, is_gold
 from amplify.people.rules import Queue
 
 CARELESS = 0.05
@@ -91,14 +91,14 @@ class Disagreement:
         return self.item.adjudicated is not None
 
 
-def ratings(queue: Queue, round: int | None = None) -> dict[str, dict[str, Assignment]]:
+def ratings(queue: Queue, where: Where = None) -> dict[str, dict[str, Assignment]]:
     """Returns the final answers to each item, by item and person.
 
     Includes the answers of those who checked one. If somebody did both, their first answer is
     taken. Withdrawn items are left out.
     """
     found: dict[str, dict[str, Assignment]] = {}
-    for item in _items(queue, round):
+    for item in _items(queue, where):
         of = reviewed(queue, item)
         if of.withdrawn is None:
             for assignment in item.submissions:
@@ -116,9 +116,9 @@ def reviewed(queue: Queue, item: Item) -> Item:
     return item
 
 
-def agreement(queue: Queue, round: int | None = None) -> Agreement:
-    """Returns how far people agree, in one round or (None) in all."""
-    found = ratings(queue, round)
+def agreement(queue: Queue, where: Where = None) -> Agreement:
+    """Returns how far people agree, in one round, one stage or (None) in all."""
+    found = ratings(queue, where)
     rated = [
         [canonical(queue.items[item], answer.said or "") for answer in answers.values()]
         for item, answers in found.items()
@@ -226,7 +226,7 @@ def people(queue: Queue, round: int | None = None) -> list[PersonQuality]:
 def disagreements(queue: Queue, round: int | None = None) -> list[Disagreement]:
     """Returns the items to which people gave different answers.
 
-    Undecided ones come first, and among them those whose round is open.
+    Undecided ones come first, and among them those whose stage is open.
     """
     found = []
     for name, answers in ratings(queue, round).items():
@@ -237,13 +237,11 @@ def disagreements(queue: Queue, round: int | None = None) -> list[Disagreement]:
             ordered = sorted(groups.values(), key=len, reverse=True)
             said = {group[0].said or "": tuple(group) for group in ordered}
             found.append(Disagreement(item, said))
-    return sorted(
-        found, key=lambda one: (one.settled, queue.rounds[one.item.round].closed is not None)
-    )
+    return sorted(found, key=lambda one: (one.settled, queue.is_closed(one.item)))
 
 
-def _items(queue: Queue, round: int | None) -> list[Item]:
-    return [item for item in queue.items.values() if round in (None, item.round)]
+def _items(queue: Queue, where: Where) -> list[Item]:
+    return [item for item in queue.items.values() if is_among(item, where)]
 
 
 def _person(
@@ -278,8 +276,8 @@ def _agreeing(queue: Queue, person: str, rated: Mapping[str, Mapping[str, Assign
 
 
 def _context(item: Item) -> Hashable:
-    """The context of an item: that of its row in the round's data set, if it has one."""
-    return (item.round, item.row) if item.row >= 0 else item.id
+    """The context of an item: that of its row in the stage's data set, if it has one."""
+    return (item.asked_in, item.row) if item.row >= 0 else item.id
 
 
 def _careless(one: PersonQuality, everybody: Sequence[PersonQuality]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from amplify.evaluation.statistics.arms import difference_of_means, difference_of_shares
-from amplify.people.items import Assignment, Item, chosen, is_gold
+from amplify.people.items import Assignment, Item, Where, chosen, is_among, is_gold
 from amplify.people.records import Record
 from amplify.people.rules import Queue
 
@@ -65,7 +65,7 @@ def by_item(right: Mapping[str, bool]) -> Judge:
     return judge
 
 
-def uplift(queue: Queue, judge: Judge | None = on_gold, round: int | None = None) -> Uplift:
+def uplift(queue: Queue, judge: Judge | None = on_gold, where: Where = None) -> Uplift:
     """Estimates the effect of the assistant's help from rounds with items of both arms.
 
     `accuracy` is about answers. Help may also influence which items are answered at all, which can
@@ -76,9 +76,9 @@ def uplift(queue: Queue, judge: Judge | None = on_gold, round: int | None = None
         queue: with everybody's answers. Reviews are left out.
         judge: says which answers are right; None where nobody knows: then only `seconds` is
             estimated.
-        round: only of this round; None: of all.
+        where: only of this round, or of this stage; None: of all.
     """
-    items = _in_trial(queue, round)
+    items = _in_trial(queue, where)
     answers = [(item, a) for item in items if item.withdrawn is None for a in item.submissions]
     judged = [(*answer, None if judge is None else judge(*answer)) for answer in answers]
     right = [(i, a.person, float(right)) for i, a, right in judged if right is not None]
@@ -98,11 +98,9 @@ def uplift(queue: Queue, judge: Judge | None = on_gold, round: int | None = None
     )
 
 
-def _in_trial(queue: Queue, round: int | None) -> list[Item]:
+def _in_trial(queue: Queue, where: Where) -> list[Item]:
     items = [
-        item
-        for item in queue.items.values()
-        if item.review_of is None and round in (None, item.round)
+        item for item in queue.items.values() if item.review_of is None and is_among(item, where)
     ]
     arms: dict[int, set[bool]] = {}
     for item in items:
@@ -112,9 +110,8 @@ def _in_trial(queue: Queue, round: int | None) -> list[Item]:
 
 
 def _came_to_nothing(queue: Queue, item: Item) -> bool:
-    """Whether no answer to an item will ever count: it was withdrawn, or its round was closed."""
-    closed = queue.rounds[item.round].closed is not None
-    return item.withdrawn is not None or (closed and not item.submissions)
+    """Whether no answer to an item will ever count: it was withdrawn, or its stage was closed."""
+    return item.withdrawn is not None or (queue.is_closed(item) and not item.submissions)
 
 
 def _last_person(item: Item) -> str:

@@ -1,5 +1,5 @@
-"""What a round does while people work: it answers their sub-questions and looks after their
-answers until every question has been answered or withdrawn.
+"""What a stage of a round does while people work: it answers their sub-questions and looks after
+their answers until every question has been answered or withdrawn.
 
 Everything is decided from the log, so a round that is killed continues when it is started again.
 Knows no models and no tasks: `Helper` has functions for what needs one.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from amplify.people.assignment import WorkRules, chance, identify
 from amplify.people.events import Event, New, Put, PutAside, Refused, Withdrawn, new_event
-from amplify.people.items import ACTIVE, Assignment, Exchange, Item, answer_of
+from amplify.people.items import ACTIVE, Assignment, Exchange, Item, RoundStage, answer_of
 from amplify.people.log import Log
 from amplify.people.roster import Member, Roster
 from amplify.people.rules import Queue
@@ -37,14 +37,14 @@ class Helper(NamedTuple):
 
 
 def wait_for_people(
-    rules: WorkRules, folder: Path, number: int, log: Log, helper: Helper, watch: Watch
+    rules: WorkRules, folder: Path, stage: RoundStage, log: Log, helper: Helper, watch: Watch
 ) -> None:
-    """Serves the pages and returns once no item of the round is open.
+    """Serves the pages and returns once no item of the stage is open.
 
     Args:
-        rules: how people work on the round's questions.
+        rules: how people work on the stage's questions.
         folder: of the experiment.
-        number: of the round, whose questions have been put up.
+        stage: whose questions have been put up.
         log: the experiment's events.
         helper: answers sub-questions.
         watch: shows how many questions have been answered.
@@ -57,12 +57,8 @@ def wait_for_people(
     helper.warm_up()
     with serving(folder, where, crowd=simulated) as served:
         _announce(Roster(folder), rules.team, served.address, simulated=simulated)
-        with watch("people answer", _questions(log, number)) as advance:
-            RoundLoop(rules, number, log, helper).run(served, advance)
-
-
-def _questions(log: Log, number: int) -> int:
-    return sum(e.kind == "put" and not e.body.get("review_of") for e in log.since(round=number))
+        with watch("people answer", Queue(log.since()).counts(stage).questions) as advance:
+            RoundLoop(rules, stage, log, helper).run(served, advance)
 
 
 def _announce(roster: Roster, team: int, address: str, *, simulated: bool) -> None:
@@ -96,8 +92,8 @@ def set_aside(item: Item, why_unreadable: Callable[[str], str]) -> list[New]:
 class RoundLoop:
     """Reads what people did from the log and appends what follows from it."""
 
-    def __init__(self, rules: WorkRules, number: int, log: Log, helper: Helper) -> None:
-        self.rules, self.number, self.log = rules, number, log
+    def __init__(self, rules: WorkRules, stage: RoundStage, log: Log, helper: Helper) -> None:
+        self.rules, self.stage, self.log = rules, stage, log
         self.helper, self.queue = helper, Queue()
 
     def run(self, served: Served, advance: Advance) -> None:
@@ -119,14 +115,14 @@ class RoundLoop:
             kinds = {event.kind for event in news}
             events = self._look_after(news)
             if "asked" in kinds:  # what was asked before was answered before
-                events += self.helper.answer(self.queue.pending(self.number))
+                events += self.helper.answer(self.queue.pending(self.stage))
             if events:
                 self.log.append(*events)
             if kinds & {"submitted", "undone", "refused", "withdrawn"}:
                 complete = self._complete()
                 advance(complete - done)
                 done = complete
-            if not events and not self.queue.open_items(self.number):
+            if not events and not self.queue.open_items(self.stage):
                 return
             while not events and self.log.change() == change:
                 time.sleep(POLL)
@@ -135,9 +131,8 @@ class RoundLoop:
                     looked = time.monotonic()
 
     def _complete(self) -> int:
-        """Number of the round's questions that need nobody any more, without reviews."""
-        items = map(self.queue.items.__getitem__, self.queue.rounds[self.number].items)
-        return sum(item.review_of is None and item.complete for item in items)
+        """Number of the stage's questions that need nobody any more, without reviews."""
+        return self.queue.counts(self.stage).questions_done
 
     def _look_after(self, news: Iterable[Event]) -> list[New]:
         """Returns the events that follow from what people did: an answer that the task cannot read
@@ -146,7 +141,7 @@ class RoundLoop:
         """
         events = []
         for event in news:
-            if event.round != self.number or not self.queue.is_used(event):
+            if self.queue.stage_of(event) != self.stage or not self.queue.is_used(event):
                 continue
             if event.kind in ("adjudicated", "corrected"):
                 events += set_aside(self.queue.items[event.item or ""], self.helper.why_unreadable)
@@ -162,18 +157,19 @@ class RoundLoop:
 
     def _withdraw(self, item: Item, reason: str) -> New:
         withdrawn, request = Withdrawn(reason=reason), f"withdrawn:{item.id}"
-        return new_event(withdrawn, self.number, item=item.id, request=request)
+        return new_event(withdrawn, item.round, item=item.id, request=request)
 
     def _check(self, item: Item, assignment: Assignment) -> list[New]:
         if problem := self.helper.why_unreadable(assignment.answer or ""):
             request = f"refused:{assignment.submitted}"
             about = {"item": item.id, "person": assignment.person, "request": request}
-            return [new_event(Refused(problem=problem), self.number, **about)]
+            return [new_event(Refused(problem=problem), item.round, **about)]
         rules = self.rules
         name = identify(rules, item.id, assignment.person, assignment.submitted)
         if item.review_of is not None or chance(name, "reviewed") >= rules.reviewed:
             return []
         put = Put(
+            stage=item.asked_in.stage,
             question=item.question,
             label=item.label,
             review_of=[item.id, assignment.person],
@@ -184,7 +180,7 @@ class RoundLoop:
             also_right=list(item.also_right),
         )
         request = f"put:{name}"
-        return [new_event(put, self.number, item=name, checkpoint=item.checkpoint, request=request)]
+        return [new_event(put, item.round, item=name, checkpoint=item.checkpoint, request=request)]
 
     def _hopeless(self, item: Item) -> str:
         """Why nobody will answer this item any more; "" if somebody may."""

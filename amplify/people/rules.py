@@ -75,7 +75,7 @@ class Queue(State):
         if before is not None and before.state != ACTIVE:
             return False
         if before is not None and self.is_held(before, now):
-            return item.withdrawn is None and self.rounds[item.round].closed is None
+            return item.withdrawn is None and not self.is_closed(item)
         mine = item.review_of is not None and item.review_of[1] == person
         return not mine and self.needs(item, now) > 0
 
@@ -162,7 +162,7 @@ class Queue(State):
         if not acts:
             raise RefusedError("there is nothing to undo")
         last, item = acts[-1], self.items[acts[-1].item or ""]
-        if self.rounds[item.round].closed is not None or item.withdrawn is not None:
+        if self.is_closed(item) or item.withdrawn is not None:
             raise RefusedError("the round has been closed: what was submitted stays")
         mine = item.assignments[person]
         if last.kind == "asked":
@@ -186,7 +186,7 @@ class Queue(State):
         this, mine = self.items[item], self.items[item].assignments[person]
         if this.withdrawn is not None:
             raise RefusedError("this question was withdrawn; what you wrote is kept")
-        if self.rounds[this.round].closed is not None:
+        if self.is_closed(this):
             raise RefusedError("this round has been closed; what you wrote is kept")
         if mine.state != ACTIVE:
             raise RefusedError(f"you have {mine.state} this question already; undo that first")

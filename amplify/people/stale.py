@@ -1,6 +1,6 @@
-"""Finds the training rows and rounds that rest on answers changed after their round was closed.
+"""Finds the training rows and rounds that rest on answers changed after their stage was closed.
 
-A round's data set is made of the answers that counted when the round was last closed (it is closed
+A stage's data set is made of the answers that counted when the stage was last closed (it is closed
 again when its data is made again). If an answer is corrected or adjudicated afterwards, or its item
 withdrawn, the row made of it is stale, and so are the rounds trained on that row and their
 descendants. A corrected sub-answer affects everybody who was given it: the same answer to the same
@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from amplify.answers import AnswerRule, collapse_spaces
 from amplify.errors import command, round_command
 from amplify.people.events import Event
-from amplify.people.items import Assignment, Exchange, Item, answer_of, chosen, same
+from amplify.people.items import (
+    Assignment,
+    Exchange,
+    Item,
+    RoundStage,
+    answer_of,
+    chosen,
+    same,
+)
 from amplify.people.log import Log
 from amplify.people.records import Record, descendants, read_records
 from amplify.people.rules import Queue
@@ -27,11 +35,12 @@ DECIDES = (CLOSED, WITHDRAWN, ADJUDICATED, CORRECTED)
 
 
 class Row(NamedTuple):
-    """A question in a round's data set."""
+    """A question in the data set of a stage."""
 
     round: int
     row: int
     column: int
+    stage: str = "data"  # full name; "data": the round's only one with a data set, in an older log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,21 +90,24 @@ def summary(found: Sequence[Stale], experiment: Path) -> str | None:
     return (
         f"{line}; {resting}, and with them round{'s' if len(rounds) > 1 else ''}"
         f" {_and(rounds)}; see /admin/stale of: {see}; to make the data again:"
-        f" {round_command(experiment, rows[0].round, 'data')}"
+        f" {round_command(experiment, rows[0].round, rows[0].stage)}"
     )
 
 
-def decided_since_closing(events: Iterable[Event], round: int) -> int | None:
-    """Returns the id of the last decision about a round's final answers since it was last closed.
+def decided_since_closing(events: Iterable[Event], stage: RoundStage) -> int | None:
+    """Returns the id of the last decision about a stage's final answers since it was last closed.
 
-    With that decision, the round's data would be different. None if there is none, or if the round
+    With that decision, the stage's data would be different. None if there is none, or if the stage
     was never closed.
     """
-    closed, decision = False, None
+    queue, closed, decision = Queue(), False, None
     for event in events:
-        if event.round == round and event.kind == CLOSED:
+        queue.apply(event)
+        if queue.stage_of(event) != stage:
+            continue
+        if event.kind == CLOSED:
             closed, decision = True, None
-        elif event.round == round and event.kind in DECIDES and closed:
+        elif event.kind in DECIDES and closed:
             # Correcting a sub-answer does not change what somebody answered after seeing it.
             decision = event.id if event.body.get("number") is None else decision
     return decision
@@ -119,7 +131,7 @@ def stale_in(events: Iterable[Event], records: Sequence[Record]) -> list[Stale]:
 
 
 class _Closing(NamedTuple):
-    """The answers that counted when a round was closed."""
+    """The answers that counted when a stage was closed."""
 
     event: int
     answers: Mapping[str, str | None]  # by item
@@ -128,11 +140,11 @@ class _Closing(NamedTuple):
 
 
 class _History:
-    """The state now, the answers when each round was closed, and the last change of each answer."""
+    """The state now, the answers when each stage was closed, and the last change of each answer."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.queue = Queue()
-        self.closings: dict[int, _Closing] = {}
+        self.closings: dict[RoundStage, _Closing] = {}
         self.changes: dict[tuple[Any, ...], Event] = {}  # by what was changed
         self._told: dict[int, Event] = {}
         for event in events:
@@ -140,7 +152,7 @@ class _History:
             if not self.queue.is_used(event):
                 continue
             if event.kind == CLOSED:
-                self.closings[event.round] = _closing(self.queue, event)
+                self.closings[self.queue.stage_of(event)] = _closing(self.queue, event)
             elif event.kind == "told":
                 self._told[event.id] = event
             elif event.kind in (WITHDRAWN, ADJUDICATED):
@@ -149,8 +161,8 @@ class _History:
                 body = event.body
                 self.changes[event.item, body.get("person"), body.get("number")] = event
 
-    def closed_before(self, event: Event, round: int) -> _Closing | None:
-        closing = self.closings.get(round)
+    def closed_before(self, event: Event, stage: RoundStage) -> _Closing | None:
+        closing = self.closings.get(stage)
         return closing if closing is not None and closing.event < event.id else None
 
     def said(
@@ -178,7 +190,7 @@ def _said(
 
 
 def _closing(queue: Queue, event: Event) -> _Closing:
-    items = [queue.items[name] for name in queue.rounds[event.round].items]
+    items = [queue.items[name] for name in queue.stages[queue.stage_of(event)].items]
     behind = {item.id: chosen(item) for item in items}
     return _Closing(
         event.id,
@@ -189,7 +201,7 @@ def _closing(queue: Queue, event: Event) -> _Closing:
 
 
 def _of_final_answer(history: _History, event: Event, item: Item) -> Stale | None:
-    closing = history.closed_before(event, item.round)
+    closing = history.closed_before(event, item.asked_in)
     if closing is None:
         return None
     before, now = closing.answers[item.id], answer_of(item)
@@ -218,7 +230,7 @@ def _of_sub_answer(history: _History, event: Event, item: Item) -> Stale | None:
     [wrong, *_] = history.said(exchange, item.rule)
     answers, rows = [], []
     for other, assignment in _told_it(history, wrong):
-        closing = history.closed_before(event, other.round)
+        closing = history.closed_before(event, other.asked_in)
         if closing is not None and (other.id, assignment.person) in closing.given:
             answers.append((other.id, assignment.person))
             if other.row >= 0 and closing.people[other.id] == assignment.person:
@@ -264,7 +276,8 @@ def _stale(
 
 
 def _row(item: Item) -> Row:
-    return Row(item.round, item.row, item.column)
+    stage = item.asked_in.stage
+    return Row(item.round, item.row, item.column, *([stage] if stage else []))
 
 
 def _and(numbers: Sequence[int]) -> str:

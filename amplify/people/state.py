@@ -22,18 +22,19 @@ from amplify.people.items import (
     Counts,
     Exchange,
     Item,
-    RoundState,
+    RoundStage,
     SetAside,
+    StageState,
 )
 from amplify.people.references import why_not
 from amplify.people.text import REPLACEMENT
 
 CHANGES = {"adjudicated", "corrected", "withdrawn", "set_aside"}
-"""Kinds of events that change which answer counts, also after the round was closed."""
+"""Kinds of events that change which answer counts, also after the stage was closed."""
 LONGEST_ATTENTION = 24 * 60 * 60.0
 """Maximum seconds of attention that are counted for one act."""
 LATE = {"draft", "seen", "closed", *CHANGES}
-"""Kinds of events that are applied once their round is closed. It is closed again when its data is
+"""Kinds of events that are applied once their stage is closed. It is closed again when its data is
 made again."""
 
 UNREAD = "an answer with characters that could not be read"
@@ -44,14 +45,14 @@ class State:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.items: dict[str, Item] = {}
-        self.rounds: dict[int, RoundState] = {}
+        self.stages: dict[RoundStage, StageState] = {}  # in the order in which they began
         self.last = 0  # id of the last event applied
         self.set_aside: dict[int, SetAside] = {}  # by event: what could not be used, and why
         self._unused: set[int] = set()  # events that are as if they had not happened
-        self._unfinished: dict[int, dict[str, None]] = {}  # of each round: items that may need
-        # somebody, in order
+        self._unfinished: dict[RoundStage, dict[str, None]] = {}  # of each stage: items that may
+        # need somebody, in order
         self._returned: dict[str, list[str]] = {}  # to each person: what they had before
-        self._submitted_by: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._submitted_by: collections.Counter[tuple[str, RoundStage]] = collections.Counter()
         self._acts: dict[str, list[Event]] = {}  # of each person: what could be undone, in order
         self._current: dict[str, str] = {}  # of each person: the item taken last
         for event in events:
@@ -63,7 +64,7 @@ class State:
         """Applies the next event of the log. One that cannot be used is noted in `set_aside`."""
         assert event.id > self.last, (event.id, self.last)
         self.last = event.id
-        if self._round(event).closed is not None and event.kind not in LATE:
+        if self._stage(event).closed is not None and event.kind not in LATE:
             return
         try:
             said = ev.read_event(event)
@@ -85,21 +86,21 @@ class State:
         self.set_aside[event.id] = SetAside(event.id, event.kind, *about, reason)
 
     def _opened(self, event: Event, said: ev.Opened) -> None:
-        state = self._round(event)
+        state = self._stage(event)
         state.lease, state.title, state.guide = said.lease, said.title, said.guide
 
     def _closed(self, event: Event, said: ev.Closed) -> None:
-        state = self._round(event)
-        state.closed = event.id
-        self._unfinished[event.round] = {}
+        self._stage(event).closed = event.id
+        self._unfinished[self.stage_of(event)] = {}
 
     def _put(self, event: Event, said: ev.Put) -> None:
         assert event.item is not None
         if event.item in self.items:
             return
+        asked_in = self.stage_of(event)
         self.items[event.item] = Item(
             id=event.item,
-            round=event.round,
+            asked_in=asked_in,
             question=said.question,
             label=said.label,
             choices=tuple(said.choices or ()),
@@ -114,8 +115,8 @@ class State:
             column=said.column,
             checkpoint=event.checkpoint,
         )
-        self._round(event).items.append(event.item)
-        self._unfinished.setdefault(event.round, {})[event.item] = None
+        self.stages[asked_in].items.append(event.item)
+        self._unfinished.setdefault(asked_in, {})[event.item] = None
         if self.items[event.item].review_of is not None:
             self._withdraw_stale(self.items[event.item])
 
@@ -171,9 +172,10 @@ class State:
         assignment.problem = None
         if REPLACEMENT in said.answer:
             self._note(event, UNREAD)
-        self._submitted_by[assignment.person, event.round] += 1
+        item = self.items[assignment.item]
+        self._submitted_by[assignment.person, item.asked_in] += 1
         self._undoable(event)
-        self._settle(self.items[assignment.item])
+        self._settle(item)
 
     def _refused(self, event: Event, said: ev.Refused) -> None:
         """The item goes back to whoever submitted the answer, who gets it first; undo skips it."""
@@ -231,18 +233,18 @@ class State:
     def _reopen(self, event: Event) -> Assignment:
         item, assignment = self.items[event.item or ""], self._assignment(event)
         if assignment.state == SUBMITTED:
-            self._submitted_by[assignment.person, item.round] -= 1
+            self._submitted_by[assignment.person, item.asked_in] -= 1
         assignment.draft = assignment.answer or assignment.draft
         assignment.state, assignment.renewed = ACTIVE, event.at
         assignment.answer = assignment.said = assignment.submitted = assignment.at = None
-        if self.rounds[item.round].closed is None and not item.complete:
-            self._unfinished[item.round][item.id] = None
+        if not self.is_closed(item) and not item.complete:
+            self._unfinished[item.asked_in][item.id] = None
         for review in self._reviews(assignment):
             self._withdraw_stale(review)
         return assignment
 
     def _reviews(self, assignment: Assignment) -> list[Item]:
-        together = self.rounds[self.items[assignment.item].round].items
+        together = self.stages[self.items[assignment.item].asked_in].items
         of = (assignment.item, assignment.person)
         return [item for item in map(self.items.__getitem__, together) if item.review_of == of]
 
@@ -258,10 +260,10 @@ class State:
 
     def _settle(self, item: Item) -> None:
         if item.complete:
-            self._unfinished[item.round].pop(item.id, None)
+            self._unfinished[item.asked_in].pop(item.id, None)
 
-    def _round(self, event: Event) -> RoundState:
-        return self.rounds.setdefault(event.round, RoundState())
+    def _stage(self, event: Event) -> StageState:
+        return self.stages.setdefault(self.stage_of(event), StageState())
 
     def _whose(self, event: Event) -> tuple[Item, str]:
         assert event.person is not None
@@ -284,26 +286,55 @@ class State:
 
     # What is so
 
+    def stage_of(self, event: Event) -> RoundStage:
+        """The stage that an event is about: that of its item, or the one that it opens or closes."""
+        item = self.items.get(event.item or "")
+        if item is not None:
+            return item.asked_in
+        stage = event.body.get("stage", "")
+        return RoundStage(event.round, stage if isinstance(stage, str) else "")
+
+    def known_as(self, round: int, stage: str) -> RoundStage:
+        """How the log knows a stage: without a name in rounds that an older version began, whose
+        only stage that asks people this is.
+        """
+        unnamed = RoundStage(round)
+        return unnamed if unnamed in self.stages else RoundStage(round, stage)
+
+    @property
+    def rounds(self) -> list[int]:
+        """Numbers of the rounds that asked people, ascending."""
+        return sorted({stage.round for stage in self.stages})
+
+    @property
+    def latest(self) -> RoundStage | None:
+        """The stage of the last round that began last; None if there is none."""
+        return max(reversed(self.stages), key=lambda stage: stage.round, default=None)
+
+    def is_closed(self, item: Item) -> bool:
+        """Whether the stage that asks about an item was closed."""
+        return self.stages[item.asked_in].closed is not None
+
     def is_held(self, assignment: Assignment, now: float) -> bool:
         """Whether an assignment is active and its lease has not run out."""
-        lease = self.rounds[self.items[assignment.item].round].lease
+        lease = self.stages[self.items[assignment.item].asked_in].lease
         return assignment.state == ACTIVE and now < assignment.renewed + lease
 
     def needs(self, item: Item, now: float) -> int:
         """How many more people may take an item now."""
-        if item.withdrawn is not None or self.rounds[item.round].closed is not None:
+        if item.withdrawn is not None or self.is_closed(item):
             return 0
         busy = sum(self.is_held(a, now) for a in item.assignments.values())
         return item.overlap - len(item.submissions) - busy
 
-    def open_items(self, round: int) -> int:
-        """Number of items of a round that are not complete."""
-        return len(self._unfinished.get(round, ()))
+    def open_items(self, stage: RoundStage) -> int:
+        """Number of items of a stage that are not complete."""
+        return len(self._unfinished.get(stage, ()))
 
-    def counts(self, round: int) -> Counts:
-        """How many questions and checks a round has, and how many of them are complete."""
-        there = [self.items[name].review_of is not None for name in self.rounds[round].items]
-        left = [self.items[name].review_of is not None for name in self._unfinished.get(round, ())]
+    def counts(self, stage: RoundStage) -> Counts:
+        """How many questions and checks a stage has, and how many of them are complete."""
+        there = [self.items[name].review_of is not None for name in self.stages[stage].items]
+        left = [self.items[name].review_of is not None for name in self._unfinished.get(stage, ())]
         checks, questions = sum(there), len(there) - sum(there)
         return Counts(questions, questions - left.count(False), checks, checks - sum(left))
 
@@ -313,7 +344,7 @@ class State:
         if item is None or item.withdrawn is not None:
             return None
         assignment = item.assignments[person]
-        if self.rounds[item.round].closed is not None or assignment.state != ACTIVE:
+        if self.is_closed(item) or assignment.state != ACTIVE:
             return None
         if self.is_held(assignment, now) or self.needs(item, now) > 0:
             return item
@@ -328,15 +359,15 @@ class State:
         acts = self._acts.get(person)
         return acts[-1] if acts else None
 
-    def submitted_by(self, person: str, round: int) -> int:
-        """Number of items of a round that a person has answered."""
-        return self._submitted_by[person, round]
+    def submitted_by(self, person: str, stage: RoundStage) -> int:
+        """Number of items of a stage that a person has answered."""
+        return self._submitted_by[person, stage]
 
-    def pending(self, round: int) -> list[tuple[Item, Assignment, Exchange]]:
-        """Sub-questions of a round that wait for an answer."""
+    def pending(self, stage: RoundStage) -> list[tuple[Item, Assignment, Exchange]]:
+        """Sub-questions of a stage that wait for an answer."""
         return [
             (self.items[item], assignment, exchange)
-            for item in self._unfinished.get(round, ())
+            for item in self._unfinished.get(stage, ())
             for assignment in self.items[item].assignments.values()
             for exchange in assignment.exchanges
             if exchange.pending

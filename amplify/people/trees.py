@@ -19,7 +19,7 @@ from amplify.errors import AmplifyError, first_line
 from amplify.files.writing import write_atomically
 from amplify.people.records import Record, read_records
 from amplify.people.text import without_surrogates
-from amplify.records.record import main_folder, phase_folder, phases
+from amplify.records.record import main_folder, phase_folder, phases, trained_in
 
 Node = Mapping[str, Any]
 """`{"question", "answer", "by", "right", "steps": [Node, ...]}`; the root of a person's tree also
@@ -182,10 +182,13 @@ def read_round(record: Record, labels: Mapping[str, str]) -> list[Tree]:
 
 def _interactions(record: Record) -> Path | None:
     """The trees of the phase that last trained the assistant or, where it kept none, as if it was
-    trained against a reward model, of the last phase that did.
+    trained against a reward model, of the last phase that did. An audit, which trains nothing,
+    comes last.
     """
     facts = dict(record.facts)
-    others = [phase_folder(record.folder, facts, name) for name in reversed(phases(facts))]
+    trained = {*trained_in(facts).values()}
+    names = sorted(phases(facts)[::-1], key=lambda name: name not in trained)
+    others = [phase_folder(record.folder, facts, name) for name in names]
     kept = (one.interactions for one in (main_folder(record.folder, facts), *others))
     return next((path for path in kept if path.exists()), None)
 

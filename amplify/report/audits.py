@@ -9,7 +9,6 @@ from amplify.evaluation.statistics.alarm import Watch
 from amplify.evaluation.statistics.audits import NamedInterval
 from amplify.oversight.audits.audit import (
     CHECK,
-    LOOK,
     Audit,
     best_step,
     decide,
@@ -74,22 +73,12 @@ def of_round(this: RoundFolder, metrics: Sequence[dict[str, Any]]) -> list[Audit
                 found.one_look() if found else None,
                 found.over_looks(looks) if found else None,
                 golds.get(look.step),
-                decide(_until(this, look.step), audit.rules, since),
+                decide(this.record, audit.rules, since, until=f"{CHECK}_{look.step}"),
                 look.step in checked,
                 look.step in restarted,
             )
         )
     return rows
-
-
-def _until(this: RoundFolder, step: int) -> dict[str, Any]:
-    """The record as it was after the audit at a step."""
-    kept: dict[str, Any] = {}
-    for name, entry in this.record["stages"].items():
-        kind, _, count = name.partition("/")[0].rpartition("_")
-        if kind not in (LOOK, CHECK) or int(count) <= step:
-            kept[name] = entry
-    return {"stages": kept}
 
 
 def audits_curve(rows: Sequence[AuditRow]) -> Curve:

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from amplify.errors import command, round_command
 from amplify.people import quality, results
-from amplify.people.items import Counts
+from amplify.people.items import Counts, RoundStage
 from amplify.people.records import Record, measures_of, read_records
 from amplify.people.results import by_item, uplift
 from amplify.people.roster import Member
@@ -29,10 +29,10 @@ router.include_router(decision_pages.router)
 router.include_router(tree_pages.router)
 
 
-class RoundProgress(NamedTuple):
-    """How far a round has got."""
+class StageProgress(NamedTuple):
+    """How far a stage of a round has got."""
 
-    round: int
+    stage: RoundStage
     counts: Counts
     at_work: int  # people with a question in hand
     a_minute: float  # answers, lately
@@ -77,20 +77,19 @@ def what_is_set_aside(http: Request, visitor: Admin) -> Response:
         return admin_view.page(http, "set_aside.html", found=found, items=queue.items)
 
 
-def _now(queue: Queue, now: float) -> RoundProgress | None:
-    if not queue.rounds:
+def _now(queue: Queue, now: float) -> StageProgress | None:
+    if (stage := queue.latest) is None:
         return None
-    number = max(queue.rounds)
-    items = [queue.items[name] for name in queue.rounds[number].items]
+    items = [queue.items[name] for name in queue.stages[stage].items]
     work = [assignment for item in items for assignment in item.assignments.values()]
     lately = sum(a.at is not None and a.at > now - LATELY for a in work)
-    return RoundProgress(
-        round=number,
-        counts=queue.counts(number),
+    return StageProgress(
+        stage=stage,
+        counts=queue.counts(stage),
         at_work=len({a.person for a in work if queue.is_held(a, now)}),
         a_minute=60 * lately / LATELY,
-        waiting=len(queue.pending(number)),
-        closed=queue.rounds[number].closed is not None,
+        waiting=len(queue.pending(stage)),
+        closed=queue.stages[stage].closed is not None,
     )
 
 
@@ -104,10 +103,9 @@ def _stale(view: AdminView, records: Sequence[Record]) -> list[Stale]:
 
 
 def _undecided(view: AdminView, queue: Queue) -> int:
-    """Number of undecided disagreements of the last round."""
-    last = max(queue.rounds, default=None)
+    """Number of undecided disagreements of the latest stage."""
     found = admin_view.disagreements(view, queue)
-    return sum(not one.settled and one.item.round == last for one in found)
+    return sum(not one.settled and one.item.asked_in == queue.latest for one in found)
 
 
 # People
@@ -127,7 +125,7 @@ def people(http: Request, visitor: Admin, round: str = "") -> Response:
             people=known,
             agreement=view.once(f"alpha {number}", lambda: quality.agreement(queue, number)),
             idle=[m.person for m in members if not m.is_admin and m.person not in begun],
-            rounds=sorted(queue.rounds),
+            rounds=queue.rounds,
             round=number,
             invite=command("people", view.experiment, "--invite", 1),
         )
@@ -148,9 +146,9 @@ def what_help_is_worth(http: Request, visitor: Admin, round: str = "") -> Respon
         return admin_view.page(
             http,
             "uplift.html",
-            gold=uplift(queue, round=number),
+            gold=uplift(queue, where=number),
             told=uplift(queue, by_item(right) if right else None, number),
-            rounds=sorted(queue.rounds),
+            rounds=queue.rounds,
             round=number,
         )
 

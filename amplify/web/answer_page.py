@@ -278,7 +278,7 @@ def _about(service: Service, visitor: Visitor, item: Item) -> dict[str, Any]:
     basis = basis_of(queue, item.id, mine)
     there = view_models.exchanges(basis, answered_only=basis is not mine)
     return {
-        "guide": queue.rounds[item.round].guide,
+        "guide": queue.stages[item.asked_in].guide,
         "item": item,
         "mine": mine,
         "exchanges": there,
@@ -287,7 +287,7 @@ def _about(service: Service, visitor: Visitor, item: Item) -> dict[str, Any]:
         "after": _last_told(mine),
         "left": view_models.questions_left(item, mine),
         "helped": item.budget > 0 and not item.withheld and item.review_of is None,
-        "progress": view_models.progress(queue, person, item.round),
+        "progress": view_models.progress(queue, person, item.asked_in),
         "last": _last(queue, person, item),
     }
 
@@ -300,13 +300,13 @@ def basis_of(queue: Queue, item: str, mine: Assignment) -> Assignment:
 
 def _nothing(service: Service, visitor: Visitor) -> dict[str, Any]:
     queue, person = service.queue, visitor.person
-    number = max(queue.rounds, default=None)
-    there = None if number is None else queue.rounds[number]
+    latest = queue.latest
+    there = None if latest is None else queue.stages[latest]
     return {
         "guide": "",
         "item": None,
         "finished": there is not None and there.closed is not None,
-        "progress": None if number is None else view_models.progress(queue, person, number),
+        "progress": None if latest is None else view_models.progress(queue, person, latest),
         "last": _last(queue, person, None),
     }
 
@@ -322,7 +322,7 @@ class LastAct(NamedTuple):
 
 def _last(queue: Queue, person: str, in_hand: Item | None) -> LastAct | None:
     act = queue.last_act(person)
-    if act is None or queue.rounds[act.round].closed is not None:
+    if act is None or queue.is_closed(queue.items[act.item or ""]):
         return None
     if act.kind == "asked" and (in_hand is None or in_hand.id != act.item):
         return None

@@ -26,7 +26,7 @@ from amplify.people.items import (
     same,
 )
 from amplify.people.rules import Queue, RefusedError
-from amplify.people.trees import read_trees
+from amplify.people.trees import Tree, read_trees
 from amplify.web import access, admin_view, pages, view_models
 from amplify.web.access import Post
 from amplify.web.admin_view import Admin, AdminView
@@ -91,7 +91,7 @@ def _compare(
         code,
         item=found.item,
         sides=sides,
-        closed=queue.rounds[found.item.round].closed is not None,
+        closed=queue.is_closed(found.item),
         problem=problem,
         typed=typed,
     )
@@ -142,7 +142,7 @@ def answers(
             found=admin_view.some(found, page),
             count=len(found),
             answer_of=answer_of,
-            rounds=sorted(queue.rounds),
+            rounds=queue.rounds,
             everybody=sorted(everybody),
             wanted={"text": text, "round": number, "person": person},
             **admin_view.paging(http, page, len(found)),
@@ -184,13 +184,21 @@ def _answer(
         corrected=_corrected(event for event in history if queue.is_used(event)),
         history=history,
         said=_said,
-        tree=read_trees(view.experiment).at(this.round, this.row, this.column),
+        tree=_tree_of(view, this),
         problem=problem,
         typed=typed,
         is_gold=is_gold,
         SUBMITTED=SUBMITTED,
         ACTIVE=ACTIVE,
     )
+
+
+def _tree_of(view: AdminView, item: Item) -> Tree | None:
+    """The tree that was made of people's answers to an item. A question at the same place of
+    another stage's data set has nothing to do with it.
+    """
+    tree = read_trees(view.experiment).at(item.round, item.row, item.column)
+    return tree if tree is not None and tree.root.get("item") in (None, item.id) else None
 
 
 def _corrected(history: Iterable[Event]) -> dict[tuple[str, int], str]:

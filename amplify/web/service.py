@@ -35,9 +35,10 @@ class Service:
 
     @property
     def title(self) -> str:
-        """Title of the latest round that was read. Safe in any thread: it reads no events."""
-        rounds = dict(self._queue.rounds)
-        return (rounds[max(rounds)].title if rounds else "") or self.experiment.resolve().name
+        """Title of the latest stage that was read. Safe in any thread: it reads no events."""
+        stages = list(self._queue.stages.items())
+        latest = max(stages[::-1], key=lambda stage: stage[0].round, default=None)
+        return (latest[1].title if latest else "") or self.experiment.resolve().name
 
     @property
     def queue(self) -> Queue:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from amplify.people.items import Assignment, Counts, Exchange, Item
+from amplify.people.items import Assignment, Counts, Exchange, Item, RoundStage
 from amplify.people.rules import Queue
 
 PENDING, ANSWERED, PROBLEM = "pending", "answered", "problem"
@@ -42,9 +42,9 @@ class ExchangeView(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a round has got."""
+    """How far a stage of a round has got."""
 
-    mine: int  # items that this person has answered in the round, checks among them
+    mine: int  # items that this person has answered in the stage, checks among them
     counts: Counts
 
 
@@ -71,9 +71,9 @@ def questions_left(item: Item, assignment: Assignment) -> int:
     return max(0, item.budget - sum(exchange.costs for exchange in assignment.exchanges))
 
 
-def progress(queue: Queue, person: str, round: int) -> Progress:
-    """How far a round has got, for a person."""
-    return Progress(queue.submitted_by(person, round), queue.counts(round))
+def progress(queue: Queue, person: str, stage: RoundStage) -> Progress:
+    """How far a stage of a round has got, for a person."""
+    return Progress(queue.submitted_by(person, stage), queue.counts(stage))
 
 
 def has_numbers(choices: Sequence[str]) -> bool:

@@ -24,6 +24,7 @@ from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.simulated import Diary, run_crowd
 from amplify.crowd.simulated_policy import decide
 from amplify.overseers.habits import CrowdConfig
+from amplify.people.items import RoundStage
 from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster
 from amplify.people.rules import Queue
@@ -56,7 +57,7 @@ def test_fifty_people_at_once_lose_nothing_and_wait_for_no_page(tmp_path):
 
     def measure(_, web, worker):
         psutil.cpu_percent()
-        while round_.queue.open_items(1) and time.monotonic() < began + 60 * MINUTES:
+        while round_.queue.open_items(RoundStage(1)) and time.monotonic() < began + 60 * MINUTES:
             used["web"], used["worker"] = web.cpu_seconds(), worker.cpu_seconds()
             time.sleep(1)
         used["% of all cores"] = psutil.cpu_percent()
@@ -79,7 +80,7 @@ def test_twenty_kills_lose_nothing_and_the_round_ends_complete(tmp_path):
     def kill(_, web, worker):
         for number in itertools.count():
             time.sleep(chance.uniform(1, 8))
-            if number == 20 or not round_.queue.open_items(1):
+            if number == 20 or not round_.queue.open_items(RoundStage(1)):
                 return
             for process in chance.choice([[web], [worker], [web, worker]]):
                 process.kill()

@@ -24,6 +24,7 @@ from amplify.crowd.__main__ import invite_crowd
 from amplify.crowd.simulated import Diary, Done, run_crowd
 from amplify.crowd.simulated_policy import decide
 from amplify.overseers.habits import CrowdConfig
+from amplify.people.items import RoundStage
 from amplify.people.log import Log
 from amplify.people.roster import Roster
 from amplify.people.rules import Queue
@@ -79,8 +80,10 @@ class Round:
     def wait(self, seconds: float) -> None:
         """Until all items are complete."""
         end = time.monotonic() + seconds
-        while self.queue.open_items(ROUND):
-            assert time.monotonic() < end, f"{self.queue.open_items(ROUND)} items are still open"
+        while self.queue.open_items(RoundStage(ROUND)):
+            assert time.monotonic() < end, (
+                f"{self.queue.open_items(RoundStage(ROUND))} items are still open"
+            )
             time.sleep(0.05)
 
     def close(self) -> None:

@@ -13,8 +13,9 @@ from amplify.cli.commands import main
 from amplify.oversight.draws import draw_round
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import helper_of
-from amplify.oversight.people.questions import choose_places, open_round, work_rules
+from amplify.oversight.people.questions import choose_places, open_stage, work_rules
 from amplify.people import round_loop
+from amplify.people.items import RoundStage
 from amplify.people.log import EVENTS, Log
 from amplify.people.rules import Queue
 from amplify.store import Store
@@ -78,18 +79,25 @@ def events(folder):
 def test_every_question_that_was_put_up_is_answered_by_as_many_people_as_wanted(ran):
     queue = Queue(events(ran))
     for number in (1, 2):
-        items = [queue.items[name] for name in queue.rounds[number].items]
+        items = [
+            queue.items[name]
+            for name in queue.stages[RoundStage(number, "distillation/data")].items
+        ]
         roots = [item for item in items if item.review_of is None]
         assert len(roots) == 40
         assert all(len(item.submissions) == 2 for item in roots)
-        assert queue.rounds[number].closed
+        assert queue.stages[RoundStage(number, "distillation/data")].closed
 
 
 def test_the_data_set_has_what_people_answered_and_the_others_answers_around_it(ran):
     store = Store(ran)
     task, rows = store.experiment.task, dataset.read(ran / "001/distillation/data")
     queue = Queue(events(ran))
-    roots = [queue.items[n] for n in queue.rounds[1].items if queue.items[n].review_of is None]
+    roots = [
+        queue.items[n]
+        for n in queue.stages[RoundStage(1, "distillation/data")].items
+        if queue.items[n].review_of is None
+    ]
     for item in roots:
         stored = words.format_tokens(task, rows[item.row]["answers"][item.column])
         said = Counter(assignment.answer for assignment in item.submissions)
@@ -127,7 +135,11 @@ def test_the_record_says_what_it_cost_people(ran):
 def test_the_record_says_what_the_assistants_help_was_worth(ran):
     made = Store(ran).round(1).record["stages"]["distillation/data"]
     queue = Queue(events(ran))
-    roots = [queue.items[n] for n in queue.rounds[1].items if not queue.items[n].review_of]
+    roots = [
+        queue.items[n]
+        for n in queue.stages[RoundStage(1, "distillation/data")].items
+        if not queue.items[n].review_of
+    ]
     alone = [a for item in roots if item.withheld for a in item.submissions]
     assert made["uplift"]["accuracy"]["alone"]["answers"] == len(alone) > 0
     assert made["uplift"]["accuracy"]["helped"]["answers"] == 80 - len(alone)
@@ -270,15 +282,19 @@ def test_a_submission_that_makes_no_sense_goes_back_to_who_made_it(tmp_path):
     store = Store(folder)
     problems = draw_round(store.experiment, 1)
     log = Log(folder / EVENTS)
-    log.append(*open_round(store.experiment, 1, problems, "a digest"))
+    log.append(
+        *open_stage(store.experiment, RoundStage(1, "distillation/data"), problems, "a digest")
+    )
     queue = Queue(log.since())
-    item = queue.rounds[1].items[0]
+    item = queue.stages[RoundStage(1, "distillation/data")].items[0]
     log.append({"kind": "taken", "round": 1, "item": item, "person": "p"})
     submitted = {"kind": "submitted", "round": 1, "item": item, "person": "p"}
     log.append({**submitted, "body": {"answer": "seven"}})
     answerer = Answerer(store.experiment, {"assistant": None}, "", problems)
     helper = helper_of(store.experiment, answerer)
-    loop = round_loop.RoundLoop(work_rules(store.experiment), 1, log, helper)
+    loop = round_loop.RoundLoop(
+        work_rules(store.experiment), RoundStage(1, "distillation/data"), log, helper
+    )
     news = list(log.since())
     for event in news:
         loop.queue.apply(event)
@@ -311,7 +327,7 @@ def test_the_guide_of_a_base_is_its_own(tmp_path):
     toml = 'base = "../base"\n[overseer]\nitems = 20\n'
     (tmp_path / "mine/experiment.toml").write_text(toml, encoding="utf-8")
     experiment = Store(tmp_path / "mine").experiment
-    opened, *put = open_round(experiment, 1, draw_round(experiment, 1), "a digest")
+    opened, *put = open_stage(experiment, RoundStage(1), draw_round(experiment, 1), "a digest")
     assert opened["body"]["guide"] == "Think first."
     assert len(put) == 20
 

@@ -17,8 +17,9 @@ from amplify.cli.commands import main
 from amplify.oversight.draws import draw_round
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.collecting import gather, helper_of
-from amplify.oversight.people.questions import open_round, work_rules
+from amplify.oversight.people.questions import open_stage, work_rules
 from amplify.people import round_loop as loops
+from amplify.people.items import RoundStage
 from amplify.people.log import EVENTS, Log
 from amplify.people.roster import Roster
 from amplify.people.rules import Queue
@@ -29,6 +30,7 @@ from tests.web.hostile import hostile_forms
 from tests.web.rounds import Browser, form_of, served
 
 ROUND, ITEMS, SURROGATE = 1, 6, "\ud800 hello"
+STAGE = RoundStage(ROUND, "distillation/data")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def opened(tmp_path_factory):
     experiment = Store(folder).experiment
     problems = draw_round(experiment, ROUND)
     weights = {"assistant": jax.jit(experiment.assistant.init)(jax.random.key(0))}
-    events = open_round(experiment, ROUND, problems, "d" * 64)
+    events = open_stage(experiment, STAGE, problems, "d" * 64)
     toml = file.read_text(encoding="utf-8")
     return SimpleNamespace(
         experiment=experiment,
@@ -74,7 +76,7 @@ def round_loop(opened, folder):
     def run() -> None:
         try:
             helper = helper_of(opened.experiment, opened.answerer)
-            loop = loops.RoundLoop(work_rules(opened.experiment), ROUND, log, helper)
+            loop = loops.RoundLoop(work_rules(opened.experiment), STAGE, log, helper)
             loop.run(served_, lambda done: None)
         except BaseException as error:
             failed.append(error)
@@ -114,7 +116,7 @@ def answer_everything(folder, browser, answer="+1"):
 def check_gathered(opened, folder):
     """The round's data can be made of what the log says."""
     there = events(folder)
-    gathered = gather(opened.experiment, ROUND, opened.problems, there, there[-1].id)
+    gathered = gather(opened.experiment, STAGE, opened.problems, there, there[-1].id)
     assert len(gathered.rows) == ITEMS
     json.dumps(gathered.trees).encode()
 
@@ -133,7 +135,7 @@ def test_hostile_forms_are_refused_and_the_pages_and_the_round_go_on(opened, fol
             for member in (*Roster(folder).invite([""], 2e9), Roster(folder).admin())
         )
         person.open()
-        item = Queue(events(folder)).rounds[ROUND].items[0]
+        item = Queue(events(folder)).stages[STAGE].items[0]
         csrf = {
             "person": form_of(person.page, "submit")[1]["csrf"],
             "admin": admin.get(f"/admin/answers/{item}").text.split('name="csrf" value="')[1][:64],
@@ -183,7 +185,7 @@ OLD = {
 
 @pytest.mark.parametrize("case", OLD)
 def test_a_log_that_has_an_answer_nobody_can_read_is_gone_on_with(opened, folder, case, capsys):
-    item = Queue(events(folder)).rounds[ROUND].items[0]
+    item = Queue(events(folder)).stages[STAGE].items[0]
     [member] = Roster(folder).invite([""], 2e9)
     insert(folder, "taken", item)
     insert(folder, "submitted", item, body=json.dumps(OLD[case]))
@@ -226,7 +228,7 @@ LINES = {
 @pytest.mark.parametrize("known", [True, False], ids=["of a question", "of no question"])
 def test_a_damaged_line_of_a_log_is_gone_on_with(opened, folder, case, known):
     kind, body, number, at = LINES[case]
-    item = Queue(events(folder)).rounds[ROUND].items[0]
+    item = Queue(events(folder)).stages[STAGE].items[0]
     [member] = Roster(folder).invite([""], 2e9)
     if known:
         insert(folder, "taken", item)
@@ -241,7 +243,7 @@ def test_a_damaged_line_of_a_log_is_gone_on_with(opened, folder, case, known):
 
 
 def test_drafts_and_reasons_of_an_old_log_are_shown_with_a_replacement(opened, folder):
-    item, other = Queue(events(folder)).rounds[ROUND].items[:2]
+    item, other = Queue(events(folder)).stages[STAGE].items[:2]
     [member] = Roster(folder).invite([""], 2e9)
     for name in (other, item):
         insert(folder, "taken", name, at=2e9)
@@ -256,7 +258,7 @@ def test_drafts_and_reasons_of_an_old_log_are_shown_with_a_replacement(opened, f
 
 
 def test_what_is_decided_and_cannot_be_read_is_set_aside_until_it_is_decided_again(opened, folder):
-    item = Queue(events(folder)).rounds[ROUND].items[0]
+    item = Queue(events(folder)).stages[STAGE].items[0]
     log = Log(folder / EVENTS)
     log.append({"kind": "adjudicated", "round": ROUND, "item": item, "body": {"answer": "purple"}})
     [member] = Roster(folder).invite([""], 2e9)
@@ -264,14 +266,14 @@ def test_what_is_decided_and_cannot_be_read_is_set_aside_until_it_is_decided_aga
         answer_everything(folder, Browser(client, member))
     there = events(folder)
     assert "purple" in Queue(there).items[item].set_aside
-    gathered = gather(opened.experiment, ROUND, opened.problems, there, there[-1].id)
+    gathered = gather(opened.experiment, STAGE, opened.problems, there, there[-1].id)
     assert len(gathered.rows) == ITEMS - 1
     assert gathered.facts["set_aside"] == 1
     log.append({"kind": "adjudicated", "round": ROUND, "item": item, "body": {"answer": "+1"}})
     log.close()
     there = events(folder)
     assert not Queue(there).set_aside
-    gathered = gather(opened.experiment, ROUND, opened.problems, there, there[-1].id)
+    gathered = gather(opened.experiment, STAGE, opened.problems, there, there[-1].id)
     assert len(gathered.rows) == ITEMS
     assert "set_aside" not in gathered.facts
 
@@ -293,11 +295,11 @@ def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, fo
     monkeypatch.setattr(words, "read_question", read)
     monkeypatch.setattr(Answerer, "_answer_batch", tell)
     bad = real_read(opened.experiment.task, "bbb")
-    log, items = Log(folder / EVENTS), Queue(events(folder)).rounds[ROUND].items
+    log, items = Log(folder / EVENTS), Queue(events(folder)).stages[STAGE].items
     for name, text in zip(items, ("parser", "bbb", "aab"), strict=False):
         facts = {"round": ROUND, "item": name, "person": "p"}
         log.append({"kind": "taken", **facts}, {"kind": "asked", **facts, "body": {"text": text}})
-    told = opened.answerer.answer(Queue(log.since()).pending(ROUND))
+    told = opened.answerer.answer(Queue(log.since()).pending(STAGE))
     log.close()
     assert "the parser is broken" in told[0]["body"]["problem"]
     assert "cannot be answered" in told[1]["body"]["problem"]
@@ -306,4 +308,4 @@ def test_a_question_that_no_task_can_take_keeps_nobody_from_an_answer(opened, fo
         Answerer, "_answer_batch", lambda *_: (_ for _ in ()).throw(RuntimeError("broken"))
     )
     with pytest.raises(RuntimeError, match="broken"):  # where nothing can be answered any more
-        opened.answerer.answer(Queue(events(folder)).pending(ROUND))
+        opened.answerer.answer(Queue(events(folder)).pending(STAGE))

@@ -47,7 +47,6 @@ def test_events_come_back_in_their_order_as_they_were_appended(log):
     assert ids == [1, 2]
     log.append({"kind": "closed", "round": 2})
     assert [event.id for event in log.since(1)] == [2, 3]
-    assert [event.id for event in log.since(round=1)] == [1, 2]
 
 
 @pytest.mark.parametrize("change", ["UPDATE events SET kind = 'other'", "DELETE FROM events"])
@@ -209,7 +208,9 @@ def test_halves_of_characters_are_read_as_replacements_and_whole_ones_as_they_ar
 
 def test_a_log_of_a_newer_version_is_refused(log, path):
     log._connection.execute(f"PRAGMA user_version = {VERSION + 1}")
-    with pytest.raises(AmplifyError, match=r"newer Amplify \(version 2 .*; update Amplify"):
+    with pytest.raises(
+        AmplifyError, match=rf"newer Amplify \(version {VERSION + 1} .*; update Amplify"
+    ):
         Log(path)
 
 

@@ -20,6 +20,7 @@ from amplify.crowd.simulated_policy import Action, review
 from amplify.errors import AmplifyError
 from amplify.overseers.habits import CrowdConfig, Habits
 from amplify.people.impressions import read_impressions, write_impressions
+from amplify.people.items import RoundStage
 from amplify.people.log import EVENTS, Log
 from amplify.people.rules import Queue, adjudicate
 from amplify.people.trees import read_trees
@@ -225,7 +226,7 @@ def test_reviews_are_what_people_said_whichever_answer_they_saw_first(ran):
 @pytest.mark.slow
 def test_every_comparison_is_asked_once_and_either_answer_is_shown_first(ran):
     queue = Queue(events(ran))
-    items = [queue.items[name] for name in queue.rounds[1].items]
+    items = [queue.items[name] for name in queue.stages[RoundStage(1, "reviews/data")].items]
     roots = [item for item in items if item.review_of is None]
     made = Store(ran).round(1).record["stages"]["reviews/data"]
     assert len(roots) == 60

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Exchange, Item
+from amplify.people.items import ACTIVE, SKIPPED, SUBMITTED, Exchange, Item, RoundStage
 from amplify.people.log import Log
 from amplify.people.rules import Queue, RefusedError
 
@@ -25,6 +25,7 @@ LEASE = 100.0
 PEOPLE = ("ann", "bob", "cyd")
 ITEMS = ("1-0", "1-1", "1-2")
 ROUND = 1
+STAGE = RoundStage(ROUND)
 
 people, items = st.sampled_from(PEOPLE), st.sampled_from(ITEMS)
 answers = st.sampled_from(["1", "2", " 2 ", "no  choice", ""])
@@ -191,7 +192,7 @@ class People(RuleBasedStateMachine):
 
     def is_free(self, item: Item, person: str):
         """By the definition: what may be given to somebody who has nothing in hand."""
-        closed = self.queue.rounds[ROUND].closed is not None
+        closed = self.queue.stages[STAGE].closed is not None
         mine = item.review_of is not None and item.review_of[1] == person
         done = (item.id, person) in {*self.standing, *self.skipped}
         if closed or item.withdrawn is not None or mine or done:
@@ -348,9 +349,9 @@ class People(RuleBasedStateMachine):
 
     @invariant()
     def what_is_open_is_what_is_not_complete(self):
-        closed = ROUND in self.queue.rounds and self.queue.rounds[ROUND].closed is not None
+        closed = STAGE in self.queue.stages and self.queue.stages[STAGE].closed is not None
         incomplete = [item for item in self.queue.items.values() if not item.complete]
-        assert self.queue.open_items(ROUND) == (0 if closed else len(incomplete))
+        assert self.queue.open_items(STAGE) == (0 if closed else len(incomplete))
 
     @invariant()
     def after_closing_nothing_counts(self):
@@ -483,11 +484,11 @@ def test_what_comes_after_a_round_was_closed_counts_no_more(service):
     assert mine.exchanges[0].answer is None
     assert mine.draft == "kept"
     assert "1-9" not in service.queue.items
-    assert service.queue.open_items(ROUND) == 0
+    assert service.queue.open_items(STAGE) == 0
 
 
 def test_an_item_that_is_put_up_twice_is_one(service):
     service.do(lambda queue: queue.take("ann", service.now))
     service.put("1-0")
     assert "ann" in service.queue.items["1-0"].assignments
-    assert service.queue.rounds[ROUND].items == ["1-0"]
+    assert service.queue.stages[STAGE].items == ["1-0"]

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amplify.errors import AmplifyError, command
-from amplify.people.items import answer_of
+from amplify.people.items import RoundStage, answer_of
 from amplify.people.log import Log
 from amplify.people.records import Record, descendants, read_records
 from amplify.people.stale import Row, decided_since_closing, stale, stale_in, summary
@@ -95,18 +95,18 @@ def test_a_round_is_to_be_closed_again_after_decisions_about_its_answers():
     story.ask("q", ONE, "x?", "1")
     story.answer("q", ONE, "a")
     story.decide("q", "b")
-    assert decided_since_closing(story.events, 1) is None  # not closed yet
+    assert decided_since_closing(story.events, RoundStage(1)) is None  # not closed yet
     story.add("closed")
-    assert decided_since_closing(story.events, 1) is None
+    assert decided_since_closing(story.events, RoundStage(1)) is None
     story.correct("q", ONE, "2", number=1)
     story.decide("other", "b")
-    assert decided_since_closing(story.events, 1) is None
+    assert decided_since_closing(story.events, RoundStage(1)) is None
     event = story.correct("q", ONE, "c")
-    assert decided_since_closing(story.events, 1) == event
+    assert decided_since_closing(story.events, RoundStage(1)) == event
     event = story.decide("q", "c")
-    assert decided_since_closing(story.events, 1) == event
+    assert decided_since_closing(story.events, RoundStage(1)) == event
     story.add("closed")
-    assert decided_since_closing(story.events, 1) is None
+    assert decided_since_closing(story.events, RoundStage(1)) is None
 
 
 def told() -> Story:

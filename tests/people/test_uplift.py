@@ -173,8 +173,8 @@ def test_reviews_withdrawn_items_and_rounds_without_a_trial_do_not_count():
     story.add("withdrawn", 1, "unclear", reason="unclear")
     after = uplift(story.queue)
     assert (after.accuracy, after.seconds) == (before.accuracy, before.seconds)
-    assert uplift(story.queue, round=1) == after
-    assert uplift(story.queue, round=2).seconds.difference is None
+    assert uplift(story.queue, where=1) == after
+    assert uplift(story.queue, where=2).seconds.difference is None
 
 
 def test_what_was_withdrawn_or_never_answered_counts_where_it_was_drawn():

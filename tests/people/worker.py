@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from amplify.people.items import RoundStage
 from amplify.people.log import Log
 from amplify.people.rules import Queue
 from amplify.web.service import EVENTS
@@ -37,7 +38,7 @@ def work(folder: Path) -> None:
                 "body": {"number": exchange.number, "text": truth(item.row, exchange.text),
                          "by": "assistant", "confidence": 0.9},
             }
-            for item, assignment, exchange in queue.pending(ROUND)
+            for item, assignment, exchange in queue.pending(RoundStage(ROUND))
         ]  # fmt: skip
         if told:
             print(*log.append(*told), flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from amplify.people.events import Event, New
+from amplify.people.items import RoundStage
 from amplify.people.log import Log
 from amplify.people.roster import Member, Roster
 from amplify.people.rules import Queue
@@ -137,7 +138,7 @@ def tell(folder: Path, clock: Clock | None = None, **body: Any) -> int:
     """Answers what is pending; returns how many were."""
     log = Log(folder / "events.sqlite", *([clock] if clock else []))
     try:
-        pending = Queue(log.since()).pending(ROUND)
+        pending = Queue(log.since()).pending(RoundStage(ROUND))
         log.append(
             *(
                 {

@@ -1,8 +1,13 @@
-"""Audits of a policy while it is trained: every few steps, the judge scores some of its answers.
+"""Audits of a policy while it is trained: every few steps, some of its answers are scored by a judge
+or by people.
 
 The reward model scores all of a large number of answers, the judge some of them, and the mean of
 what the judge would say of all is estimated from both, see `statistics.audits`. The reward model
-has not seen the scores. `statistics.alarm` decides what follows: it may ask for a check, which
+has not seen the scores. Scores have the judge's own unit: standard deviations of drafts for a
+simulated judge, points from 0 to 10 for people and language models. Nothing depends on it: the
+estimate is on the scale of the scores, to which the weight of the reward model is fitted, and the
+alarm divides differences by their standard errors. So scores are not standardised, which within
+an audit would remove what is compared, the difference between audits. `statistics.alarm` decides what follows: it may ask for a check, which
 reviews new answers of the current policy and of the best audited one.
 """
 
@@ -135,17 +140,22 @@ class History(NamedTuple):
     checks: list[Check]
 
 
-def read_history(record: Record, since: int = 0) -> History:
+def read_history(record: Record, since: int = 0, until: str | None = None) -> History:
     """Reads the audits in a round's record.
 
     Args:
         record: of the round.
         since: audits of policies with this number of steps or fewer are left out.
+        until: name of the last audit that is read, such as audit_40 (and not check_40, which comes
+            after it); None: all. A round that is resumed, and a phase that is made again, must
+            not be decided by later audits.
     """
     history = History([], [])
     for stage, entry in record.get("stages", {}).items():
         phase, _, last = stage.rpartition("/")
         if last != DATA or not {LOOK, CHECK} & {*entry} or steps_before(phase) <= since:
+            continue
+        if until is not None and _place(phase) > _place(until):
             continue
         step = steps_before(phase)
         if found := entry.get(LOOK):
@@ -156,29 +166,40 @@ def read_history(record: Record, since: int = 0) -> History:
     return history
 
 
+def _place(audit: str) -> tuple[int, bool]:
+    """Orders audits by the steps before them; a check follows the look at the same policy."""
+    return steps_before(audit), audit.startswith(CHECK)
+
+
 def restarts(record: Record) -> list[int]:
     """Returns the numbers of steps before each restart of a round, ascending."""
     begun = (f"{REVIEWS}_", f"{RESTART}_")
     return [steps_before(name) for name in phases(record) if name.startswith(begun)]
 
 
-def last_restart(record: Record) -> int:
-    """Returns the number of steps before the last restart; 0 if there was none."""
-    return max(restarts(record), default=0)
+def last_restart(record: Record, steps: int) -> int:
+    """Returns the number of steps before a policy's last restart; 0 if there was none.
+
+    Args:
+        record: of the round.
+        steps: before the policy that is audited.
+    """
+    return max((restart for restart in restarts(record) if restart < steps), default=0)
 
 
-def decide(record: Record, rules: AlarmRules, since: int = 0) -> Watch:
+def decide(record: Record, rules: AlarmRules, since: int = 0, until: str | None = None) -> Watch:
     """Decides what follows from the audits so far; see `statistics.alarm.watch`.
 
     Args:
         record: of the round.
         rules: of the alarm.
         since: number of steps before the last restart.
+        until: the last audit; see `read_history`.
     """
-    return watch(*read_history(record, since), rules)
+    return watch(*read_history(record, since, until), rules)
 
 
-def affords_look(record: Record, audit: Audit, since: int = 0) -> bool:
+def affords_look(record: Record, audit: Audit, since: int, steps: int) -> bool:
     """Returns whether the budget suffices for another look.
 
     The number of its reviews is random: four standard deviations are held in reserve.
@@ -187,9 +208,11 @@ def affords_look(record: Record, audit: Audit, since: int = 0) -> bool:
         record: of the round.
         audit: has the budget.
         since: number of steps before the last restart.
+        steps: before the policy that is looked at.
     """
     most = min(audit.reviews + 4 * audit.reviews**0.5, audit.answers)
-    return reviews_used(*read_history(record, since)) + most <= audit.budget
+    earlier = read_history(record, since, until=f"{CHECK}_{steps - 1}")
+    return reviews_used(*earlier) + most <= audit.budget
 
 
 def best_step(record: Record) -> int | None:

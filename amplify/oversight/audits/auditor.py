@@ -1,10 +1,10 @@
 """Makes an audit: a policy answers new questions, the reward model scores all of its answers, and
-the judge those that were drawn. See `audit`.
+the judge or people those that were drawn. See `audit`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,18 @@ from amplify.evaluation.statistics.audits import (
 )
 from amplify.experiment.sections import Experiment
 from amplify.models.reward_model import RewardModel
+from amplify.overseers.human import HumanReviewers
 from amplify.overseers.reviewers import Reviewer
-from amplify.oversight.audits.audit import CHECK, LOOK, Audit, policy_of, read_history, steps_before
+from amplify.oversight.audits.audit import (
+    CHECK,
+    LOOK,
+    Audit,
+    last_restart,
+    policy_of,
+    read_history,
+    steps_before,
+)
+from amplify.oversight.people.reviewing import score_by_people
 from amplify.oversight.reinforcement.rollouts import REWARD_MODEL, Normaliser, normaliser_of
 from amplify.oversight.restore import load, load_overseer, phase_stream
 from amplify.oversight.reviews.counting import Consulted, count_reviews
@@ -41,11 +51,11 @@ from amplify.types import Assistant, Problems, Roles, Task
 
 @dataclasses.dataclass(frozen=True)
 class Auditor:
-    """Whoever makes an audit: a judge, with a reward model that scores beside it."""
+    """Whoever makes an audit: a judge or people, with a reward model that scores beside them."""
 
     audit: Audit
     model: RewardModel
-    judge: Reviewer
+    judge: Reviewer | HumanReviewers
 
     def look(self, phase: str, work: Work) -> Made:
         """Audits the current policy.
@@ -65,48 +75,62 @@ class Auditor:
             disagreement if self.audit.draw == "active" else None,
         )
         keys = _item_keys(columns["problem_seed"], per_context, steps_before(phase))
-        reviewed = draw(probability, keys, work.experiment.seed)
-        columns |= self._review(work, columns, reviewed, probability)
-        found = {"proxy": float(columns["proxy"].mean()), "audited": _estimated(columns)}
-        return _made(columns, {LOOK: found}, "The judge audits a policy.")
+        drawn = draw(probability, keys, work.experiment.seed)
+        reviewed = self._review(phase, work, columns, drawn, probability)
+        found = {
+            "proxy": float(columns["proxy"].mean()),
+            "audited": _estimated(columns | reviewed.columns),
+        }
+        said = f"{self._who} a policy."
+        return _made(columns, reviewed, {LOOK: found}, said)
 
-    def check(self, phase: str, work: Work, since: int) -> Made:
+    def check(self, phase: str, work: Work) -> Made:
         """Reviews new answers of the current policy, and of the best audited one.
 
         Args:
             phase: the name of the check.
             work: the round so far.
-            since: number of steps before the last restart.
         """
-        history = read_history(work.this.record, since)
+        record, steps = work.this.record, steps_before(phase)
+        history = read_history(record, last_restart(record, steps), until=f"{LOOK}_{steps}")
         best = best_look(history.looks)
         assert best is not None  # or there would be no check
-        handles = {steps_before(phase): work.roles[ASSISTANT]}
+        handles = {steps: work.roles[ASSISTANT]}
         known = known_best(best.step, history.checks)
         if known is None:
             handles[best.step] = work.checkpoint(policy_of(best.step))
         tables = [
-            self._review_one_each(f"{phase}_{step}", work, handle)
+            self._answer(f"{phase}_{step}", work, handle, self.audit.check_reviews)
             for step, handle in handles.items()
         ]
-        estimates = [_estimated(columns) for columns in tables]
+        columns = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
+        columns.pop("disagreement")
+        reviewed = self._review_one_each(phase, work, columns)
+        both = columns | reviewed.columns
+        estimates = [
+            _estimated({name: column[rows] for name, column in both.items()})
+            for rows in _consecutive([len(one["proxy"]) for one in tables])
+        ]
         found = {
             "best_step": best.step,
             "current": estimates[0],
             "best": estimates[1] if known is None else dataclasses.asdict(known),
         }
-        columns = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
-        said = "The judge compares the current policy with the best audited one."
-        return _made(columns, {CHECK: found}, said)
+        said = f"{self._who} the current policy and the best audited one."
+        return _made(columns, reviewed, {CHECK: found}, said)
 
-    def _review_one_each(self, name: str, work: Work, handle: Handle) -> dict[str, np.ndarray]:
-        """Reviews one answer in each of `check_reviews` contexts."""
-        columns = self._answer(name, work, handle, self.audit.check_reviews)
-        columns.pop("disagreement")
+    @property
+    def _who(self) -> str:
+        return "People audit" if isinstance(self.judge, HumanReviewers) else "The judge audits"
+
+    def _review_one_each(
+        self, phase: str, work: Work, columns: Mapping[str, np.ndarray]
+    ) -> "_Reviewed":
+        """Reviews one answer in each context, of all policies at once."""
         rows, per_context = columns["proxy"].shape
-        reviewed = np.arange(per_context) == (np.arange(rows) % per_context)[:, None]
-        probability = np.full(reviewed.size, 1 / per_context)
-        return columns | self._review(work, columns, reviewed.ravel(), probability)
+        drawn = np.arange(per_context) == (np.arange(rows) % per_context)[:, None]
+        probability = np.full(drawn.size, 1 / per_context)
+        return self._review(phase, work, columns, drawn.ravel(), probability)
 
     def _answer(self, name: str, work: Work, handle: Handle, rows: int) -> dict[str, np.ndarray]:
         """Lets a policy answer new questions, and the reward model score the answers."""
@@ -142,22 +166,39 @@ class Auditor:
 
     def _review(
         self,
+        phase: str,
         work: Work,
         columns: Mapping[str, np.ndarray],
         drawn: Bool[np.ndarray, " items"],
         probability: Float[np.ndarray, " items"],
-    ) -> dict[str, np.ndarray]:
-        """Lets the judge score the answers that were drawn; returns further columns."""
+    ) -> "_Reviewed":
+        """Lets the judge or people score the answers that were drawn."""
         shape = columns["proxy"].shape
         drawn = drawn.reshape(shape)
-        experiment = work.experiment
-        scored = score_drawn(experiment, self.judge, work.roles, columns, drawn)
-        if drawn.any():
-            count_reviews(
-                self.judge, experiment.task, SCORES, scored.obtained[drawn], scored.consulted
-            )
+        if isinstance(self.judge, HumanReviewers):
+            asked = [columns[name] for name in ("problem_seed", "context", "questions")]
+            problems = Problems(*map(jnp.asarray, asked))
+            stage = f"{phase}/data"
+            people = score_by_people(work, stage, problems, columns["answers"], drawn)
+            value, obtained = people.value, people.obtained.astype(np.int32)
+            facts, trees = people.facts, people.trees
+        else:
+            scored = score_drawn(work.experiment, self.judge, work.roles, columns, drawn)
+            if drawn.any():
+                reviews = (scored.obtained[drawn], scored.consulted)
+                count_reviews(self.judge, work.experiment.task, SCORES, *reviews)
+            value, obtained, facts, trees = scored.value, scored.obtained, {}, []
         probability = probability.astype(np.float32).reshape(shape)
-        return {"score": scored.value, "reviewed": scored.obtained, "probability": probability}
+        found = {"score": value, "reviewed": obtained, "probability": probability}
+        return _Reviewed(found, facts, trees)
+
+
+class _Reviewed(NamedTuple):
+    """What was said about the answers of an audit."""
+
+    columns: dict[str, np.ndarray]  # further columns of its signal
+    facts: Mapping[str, Any]  # entries for the round's record
+    trees: list[dict[str, Any]]  # interactions to save
 
 
 class Scored(NamedTuple):
@@ -287,16 +328,24 @@ def _estimated(columns: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
     return dataclasses.asdict(found)
 
 
-def _made(columns: dict[str, np.ndarray], facts: dict[str, Any], description: str) -> Made:
+def _consecutive(sizes: Sequence[int]) -> list[slice]:
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def _made(
+    columns: dict[str, np.ndarray], reviewed: _Reviewed, found: dict[str, Any], description: str
+) -> Made:
     """The signal: all answers, with the scores of those that were reviewed."""
-    facts = {"reviews": int(columns["reviewed"].sum()), **facts}
-    return Made(columns, [], facts, description, DESCRIPTIONS)
+    number = int(reviewed.columns["reviewed"].sum())
+    facts = {"reviews": number, **reviewed.facts, **found}
+    return Made(columns | reviewed.columns, reviewed.trees, facts, description, DESCRIPTIONS)
 
 
 DESCRIPTIONS = {
     "proxy": "The reward model's score of each answer, in standard deviations of drafts.",
-    "score": "The judge's score of each answer; 0 if it was not reviewed.",
-    "reviewed": "1 if the answer was drawn and the judge scored it, else 0.",
+    "score": "The judge's score of each answer, or people's; 0 if it was not reviewed.",
+    "reviewed": "1 if the answer was drawn and scored, else 0.",
     "probability": "Probability with which the answer was drawn for review.",
 }
 """Of the columns of an audit."""

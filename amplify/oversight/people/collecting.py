@@ -1,9 +1,10 @@
-"""Collects people's answers as rows of a round's data set.
+"""Collects people's answers as rows of a stage's data set.
 
 `collect` answers people's sub-questions until every question has an answer. Then it closes the
-round in the log: later events no longer change it. `gather` is a pure function of the log up to
-that event, so a round can be replayed bit for bit. The package `people` has the log and the pages;
-code that needs the task or a model is here.
+stage in the log: later events no longer change it. `gather` is a pure function of the log up to
+that event, so a stage can be replayed bit for bit. Any number of a round's stages may ask people,
+one after the other. The package `people` has the log and the pages; code that needs the task or a
+model is here.
 """
 
 import functools
@@ -22,9 +23,9 @@ from amplify.experiment.sections import Experiment
 from amplify.overseers.human import Human
 from amplify.oversight.people.answerer import Answerer
 from amplify.oversight.people.parsing import read_answer
-from amplify.oversight.people.questions import human, open_round, work_rules
+from amplify.oversight.people.questions import Places, human, open_stage, work_rules
 from amplify.people.events import Closed, Event, new_event
-from amplify.people.items import SUBMITTED, Assignment, Item, answer_of, chosen
+from amplify.people.items import SUBMITTED, Assignment, Item, RoundStage, answer_of, chosen
 from amplify.people.log import EVENTS, Log
 from amplify.people.quality import agreement
 from amplify.people.results import uplift
@@ -38,7 +39,7 @@ from amplify.types import ASSISTANT, OVERSEER, Interaction, Problems, Step
 
 
 class Gathered(NamedTuple):
-    """People's answers to a round's questions, in the order of rows and columns."""
+    """People's answers to a stage's questions, in the order of rows and columns."""
 
     rows: Int[np.ndarray, " items"]
     columns: Int[np.ndarray, " items"]
@@ -51,44 +52,50 @@ class Gathered(NamedTuple):
 def collect(
     experiment: Experiment,
     this: RoundFolder,
+    stage: str,
     problems: Problems,
     answerer: Callable[[], Answerer] | None,
     watch: Watch,
+    among: Places | None = None,
 ) -> Gathered:
-    """Returns people's answers to a round's questions, at once if the round was closed before.
+    """Returns people's answers to a stage's questions, at once if the stage was closed before.
 
     Args:
         experiment: overseen by people.
         this: the round's folder.
-        problems: of the round.
+        stage: full name, such as "distillation/data".
+        problems: of the stage.
         answerer: loads the model that answers sub-questions; called only if people are asked. None:
             people may ask none.
         watch: shows how many questions have been answered.
+        among: row and column of the questions to choose from; None: all different ones.
 
     Raises:
-        AmplifyError: the round has too few different questions, the pages cannot be served, or no
+        AmplifyError: the stage has too few different questions, the pages cannot be served, or no
             question has an answer that counts.
     """
-    folder, number = this.path.parent, this.number
-    log = Log(folder / EVENTS)
+    folder, log = this.path.parent, Log(this.path.parent / EVENTS)
     try:
-        if not _is_closed(Queue(log.since()), number):
-            log.append(*open_round(experiment, number, problems, this.record["parent"]["digest"]))
+        queue = Queue(log.since())
+        asked = queue.known_as(this.number, stage)
+        if not _is_closed(queue, asked):
+            helping = this.record["parent"]["digest"]
+            log.append(*open_stage(experiment, asked, problems, helping, among))
             helper = helper_of(experiment, answerer and answerer())
-            wait_for_people(work_rules(experiment), folder, number, log, helper, watch)
-            _close(experiment, log, number, f"closed:{number}")
-        elif (decided := decided_since_closing(log.since(), number)) is not None:
-            # The data is made again: what was changed since the round was closed counts now.
-            _close(experiment, log, number, f"closed:{number}:{decided}")
-        closed = Queue(log.since()).rounds[number].closed
+            wait_for_people(work_rules(experiment), folder, asked, log, helper, watch)
+            _close(experiment, log, asked, f"closed:{asked}")
+        elif (decided := decided_since_closing(log.since(), asked)) is not None:
+            # The data is made again: what was changed since the stage was closed counts now.
+            _close(experiment, log, asked, f"closed:{asked}:{decided}")
+        closed = Queue(log.since()).stages[asked].closed
         assert closed is not None
-        return gather(experiment, number, problems, log.since(), closed)
+        return gather(experiment, asked, problems, log.since(), closed)
     finally:
         log.close()
 
 
 def helper_of(experiment: Experiment, answerer: Answerer | None) -> Helper:
-    """Returns what a round that waits for people needs from a model and the task.
+    """Returns what a stage that waits for people needs from a model and the task.
 
     Args:
         experiment: overseen by people.
@@ -104,16 +111,16 @@ def _why_unreadable(experiment: Experiment, answer: str) -> str:
     return read_answer(experiment.task, answer).problem
 
 
-def _close(experiment: Experiment, log: Log, number: int, request: str) -> None:
-    """Closes a round in the log, so that later events do not change it. First sets aside
+def _close(experiment: Experiment, log: Log, stage: RoundStage, request: str) -> None:
+    """Closes a stage in the log, so that later events do not change it. First sets aside
     adjudicated answers that the task cannot parse.
     """
     queue = Queue(log.since())
-    items = [queue.items[name] for name in queue.rounds[number].items]
+    items = [queue.items[name] for name in queue.stages[stage].items]
     why_unreadable = functools.partial(_why_unreadable, experiment)
     log.append(
         *(event for item in items for event in set_aside(item, why_unreadable)),
-        new_event(Closed(), number, request=request),
+        new_event(Closed(stage=stage.stage), stage.round, request=request),
     )
 
 
@@ -124,58 +131,66 @@ def _count_set_aside(roots: Sequence[Item], read: Mapping[str, Any]) -> dict[str
 
 
 def recorded_by_people(
-    experiment: Experiment, this: RoundFolder, problems: Problems
+    experiment: Experiment, this: RoundFolder, stage: str, problems: Problems
 ) -> Gathered | None:
-    """Reads from the log what people had answered when a round's data was made.
+    """Reads from the log what people had answered when a stage's data was made.
 
     Args:
         experiment: the experiment.
         this: the round's folder.
-        problems: of the round.
+        stage: full name, such as "distillation/data".
+        problems: of the stage.
 
     Returns:
         The answers; None if no people oversee the experiment.
     """
     if not isinstance(experiment.overseer, Human):
         return None
-    closed = closed_when_recorded(this)
+    closed = closed_when_recorded(this, stage)
     assert closed is not None  # data was made of what people answered
     log = Log(this.path.parent / EVENTS)
     try:
-        return gather(experiment, this.number, problems, log.since(), closed)
+        asked = Queue(log.since()).known_as(this.number, stage)
+        return gather(experiment, asked, problems, log.since(), closed)
     finally:
         log.close()
 
 
-def closed_when_recorded(this: RoundFolder) -> int | None:
-    """Returns the event that had closed a round when its data was made of people's answers.
+def closed_when_recorded(this: RoundFolder, stage: str) -> int | None:
+    """Returns the event that had closed a stage when its data was made of people's answers.
 
     Args:
         this: the round's folder.
+        stage: full name.
 
     Returns:
         Its id; None if no data was made yet.
     """
-    return next((e["closed"] for e in this.record["stages"].values() if "closed" in e), None)
+    closed: int | None = this.record["stages"].get(stage, {}).get("closed")
+    return closed
 
 
 def gather(
-    experiment: Experiment, number: int, problems: Problems, events: Iterable[Event], closed: int
+    experiment: Experiment,
+    stage: RoundStage,
+    problems: Problems,
+    events: Iterable[Event],
+    closed: int,
 ) -> Gathered:
-    """Gathers what people answered before a round was closed: a pure function of its arguments.
+    """Gathers what people answered before a stage was closed: a pure function of its arguments.
 
     Args:
         experiment: overseen by people.
-        number: of the round.
-        problems: of the round.
+        stage: that asked.
+        problems: of the stage.
         events: the log.
-        closed: id of the event that closed the round.
+        closed: id of the event that closed the stage.
 
     Raises:
         AmplifyError: no question has an answer that counts.
     """
     queue = Queue(itertools.takewhile(lambda event: event.id <= closed, events))
-    items = [queue.items[name] for name in queue.rounds[number].items]
+    items = [queue.items[name] for name in queue.stages[stage].items]
     roots = [item for item in items if item.review_of is None]
     task = experiment.task
     read = {
@@ -190,7 +205,7 @@ def gather(
     )
     if not kept:
         raise AmplifyError(
-            f"round {number}: no question has an answer: all were withdrawn or set aside; see"
+            f"round {stage.round}: no question has an answer: all were withdrawn or set aside; see"
             " /admin/set-aside on the pages, and decide on some answers there"
         )
     answers = [read[item.id] for item, _ in kept]
@@ -213,15 +228,15 @@ def gather(
             "withdrawn": sum(item.withdrawn is not None for item in roots),
             **_count_set_aside(roots, read),
             "sub_questions": sum(e.by == "assistant" for a in assignments for e in a.kept),
-            "agreement": agreement(queue, number).alpha,
-            "uplift": _uplift(experiment, queue, number, problems),
+            "agreement": agreement(queue, stage).alpha,
+            "uplift": _uplift(experiment, queue, stage, problems),
             "closed": closed,
         },
     )
 
 
 def _uplift(
-    experiment: Experiment, queue: Queue, number: int, problems: Problems
+    experiment: Experiment, queue: Queue, stage: RoundStage, problems: Problems
 ) -> dict[str, Any] | None:
     """Returns the effect of the assistant's help, for the record; None if there was no trial. If
     the task knows no truth, the only effect is on time.
@@ -236,7 +251,7 @@ def _uplift(
         return words.is_right(experiment.task, context, questions[item.row, item.column], answer)
 
     judges = knows_truth(experiment.task)
-    found = uplift(queue, is_right if judges else None, number)
+    found = uplift(queue, is_right if judges else None, stage)
     trial = found.accuracy if judges else found.seconds
     if not (trial.alone.answers and trial.helped.answers):
         return None
@@ -323,5 +338,5 @@ def _as_interactions(
     return Interaction(questions, jnp.asarray(answers), by, tuple(steps))
 
 
-def _is_closed(queue: Queue, number: int) -> bool:
-    return number in queue.rounds and queue.rounds[number].closed is not None
+def _is_closed(queue: Queue, stage: RoundStage) -> bool:
+    return stage in queue.stages and queue.stages[stage].closed is not None

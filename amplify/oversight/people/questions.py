@@ -1,6 +1,6 @@
-"""Chooses the questions of a round that people answer, and writes them as text.
+"""Chooses the questions of a stage that people answer, and writes them as text.
 
-The result depends only on the experiment and the round's problems, so an interrupted round
+The result depends only on the experiment and the stage's problems, so an interrupted round
 publishes the same items under the same names.
 """
 
@@ -19,9 +19,13 @@ from amplify.overseers.human import Human
 from amplify.people import assignment
 from amplify.people.assignment import Question, WorkRules
 from amplify.people.events import New
+from amplify.people.items import RoundStage
 from amplify.task_abilities import choices_of, knows_truth, rule_of
 from amplify.tasks.batching import vmap_questions
 from amplify.types import Problems, Task
+
+Places = list[tuple[int, int]]
+"""Row and column of questions in the problems of a stage."""
 
 
 def human(experiment: Experiment) -> Human:
@@ -51,27 +55,32 @@ def work_rules(experiment: Experiment) -> WorkRules:
     )
 
 
-def open_round(
-    experiment: Experiment, number: int, problems: Problems, checkpoint: str
+def open_stage(
+    experiment: Experiment,
+    stage: RoundStage,
+    problems: Problems,
+    checkpoint: str,
+    among: Places | None = None,
 ) -> list[New]:
-    """Returns the events that publish a round's questions to people; the same every time.
+    """Returns the events that publish a stage's questions to people; the same every time.
 
     Args:
         experiment: overseen by people.
-        number: of the round.
-        problems: of the round; questions are chosen among all of theirs.
+        stage: that asks.
+        problems: of the stage.
         checkpoint: digest of the weights that will help people.
+        among: see `choose_places`.
 
     Raises:
         AmplifyError: the round has too few different questions.
     """
     rules, task = work_rules(experiment), experiment.task
-    places = choose_places(experiment, number, problems)
+    places = choose_places(experiment, stage.round, problems, among)
     rows, columns = np.array(places).T
     questions = jax.device_get(problems.questions)[rows, columns]
     contexts, asked = problems.contexts[rows], jnp.asarray(questions[:, None])
     classes = jax.device_get(vmap_questions(task.class_of)(contexts, asked))[:, 0]
-    names = [assignment.identify(rules, number, *place) for place in places]
+    names = [assignment.identify(rules, stage, *place) for place in places]
     is_gold = np.array([assignment.is_gold(rules, name) for name in names])
     gold_items: Iterator[tuple[str, list[str]]] = iter(())
     if is_gold.any():
@@ -92,16 +101,20 @@ def open_round(
                 also_right=[word for word in accepted if word != gold],
             )
         )
-    return assignment.put_up(rules, number, put, checkpoint)
+    return assignment.put_up(rules, stage, put, checkpoint)
 
 
-def choose_places(experiment: Experiment, number: int, problems: Problems) -> list[tuple[int, int]]:
-    """Draws the questions that people answer from the distinct ones that are not primitive.
+def choose_places(
+    experiment: Experiment, number: int, problems: Problems, among: Places | None = None
+) -> Places:
+    """Draws the questions that people answer, in an order drawn by chance.
 
     Args:
         experiment: overseen by people; its seed determines the draw.
         number: of the round.
-        problems: of the round.
+        problems: of one of its stages.
+        among: row and column of the questions to draw from; None: all different ones that are not
+            primitive.
 
     Returns:
         Row and column of each question.
@@ -109,7 +122,8 @@ def choose_places(experiment: Experiment, number: int, problems: Problems) -> li
     Raises:
         AmplifyError: there are fewer such questions than people should answer.
     """
-    wanted, places = human(experiment).config.items, all_places(experiment.task, problems)
+    wanted = human(experiment).config.items
+    places = all_places(experiment.task, problems) if among is None else among
     if len(places) < wanted:
         raise AmplifyError(
             f"overseer.items must be at most {len(places)}, the different questions of round"
@@ -120,12 +134,12 @@ def choose_places(experiment: Experiment, number: int, problems: Problems) -> li
     return [places[place] for place in order[:wanted]]
 
 
-def all_places(task: Task, problems: Problems) -> list[tuple[int, int]]:
+def all_places(task: Task, problems: Problems) -> Places:
     """Returns row and column of all different questions that are not primitive, in order.
 
     Args:
         task: has the questions.
-        problems: of a round.
+        problems: of a stage.
     """
     questions = jax.device_get(problems.questions)
     primitive = jax.device_get(task.is_primitive(problems.questions))
