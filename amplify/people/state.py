@@ -287,7 +287,7 @@ class State:
     # What is so
 
     def stage_of(self, event: Event) -> RoundStage:
-        """The stage that an event is about: that of its item, or the one that it opens or closes."""
+        """The stage that an event is about: its item's, or the one that it opens or closes."""
         item = self.items.get(event.item or "")
         if item is not None:
             return item.asked_in

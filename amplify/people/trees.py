@@ -187,8 +187,8 @@ def _interactions(record: Record) -> Path | None:
     """
     facts = dict(record.facts)
     trained = {*trained_in(facts).values()}
-    names = sorted(phases(facts)[::-1], key=lambda name: name not in trained)
-    others = [phase_folder(record.folder, facts, name) for name in names]
+    names = sorted(phases(facts), key=lambda name: name in trained)  # the last is the first choice
+    others = [phase_folder(record.folder, facts, name) for name in reversed(names)]
     kept = (one.interactions for one in (main_folder(record.folder, facts), *others))
     return next((path for path in kept if path.exists()), None)
 

@@ -93,6 +93,8 @@ def phases_of(
                 }
             }
         this.record["stages"] |= {f"{phase.name}/data": facts, f"{phase.name}/checkpoint": {}}
+    resumed = [phase.name for phase in oversight.phases(experiment, this)]
+    assert resumed == [phase.name for phase in found]
     return found, this.record
 
 

@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -32,6 +29,7 @@ from amplify.tasks.reviews import Reviewing
 from amplify.training import dataset
 from amplify.types import Task
 from amplify.words import format_tokens, read_answer, read_question
+from tests.people.killing import events, kill_after
 from tests.tiny import REVIEWED_ESSAYS, tiny_experiment
 
 ESSAYS = Essays(length=5, families=2, claims_per_family=4, key_claims=2, blind_family=-1)
@@ -168,34 +166,11 @@ def test_impressions_are_found_by_the_text_on_the_page(tmp_path):
 # A whole round
 
 
-def events(folder: Path, kind: str | None = None) -> list:
-    log = Log(folder / EVENTS)
-    try:
-        return [event for event in log.since() if kind in (None, event.kind)]
-    finally:
-        log.close()
-
-
-def kill_after(folder: Path, submitted: int) -> None:
-    """Runs round 1 in a process of its own, and kills it once so many reviews have come in."""
-    command = [sys.executable, "-m", "amplify", "round", str(folder), "--n", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 300
-        while not (folder / EVENTS).exists() or len(events(folder, "submitted")) < submitted:
-            assert time.monotonic() < until, "nobody reviews"
-            assert process.poll() is None, "the round ended by itself"
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A round that was killed while people reviewed, and run again."""
     folder = tiny_experiment(tmp_path_factory.mktemp("reviews") / "tiny", REVIEWED_ESSAYS)
-    kill_after(folder, 20)
+    kill_after(folder, 20, "reviews/data")
     assert not events(folder, "closed")
     main(["round", str(folder), "--n", "1"])
     return folder

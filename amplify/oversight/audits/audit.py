@@ -1,14 +1,16 @@
-"""Audits of a policy while it is trained: every few steps, some of its answers are scored by a judge
-or by people.
+"""Audits of a policy while it is trained: every few steps, a judge or people score some of its
+answers.
 
 The reward model scores all of a large number of answers, the judge some of them, and the mean of
 what the judge would say of all is estimated from both, see `statistics.audits`. The reward model
-has not seen the scores. Scores have the judge's own unit: standard deviations of drafts for a
-simulated judge, points from 0 to 10 for people and language models. Nothing depends on it: the
-estimate is on the scale of the scores, to which the weight of the reward model is fitted, and the
-alarm divides differences by their standard errors. So scores are not standardised, which within
-an audit would remove what is compared, the difference between audits. `statistics.alarm` decides what follows: it may ask for a check, which
+has not seen the scores. `statistics.alarm` decides what follows: it may ask for a check, which
 reviews new answers of the current policy and of the best audited one.
+
+Scores have the judge's own unit: standard deviations of drafts for a simulated judge, points from 0
+to 10 for people and language models. Nothing depends on it: the estimate is on the scale of the
+scores, the weight of the reward model in it is fitted to them, and the alarm divides differences by
+their standard errors. So scores are not standardised. Doing so within each audit would remove
+what is compared, the difference between audits.
 """
 
 import dataclasses
