@@ -26,6 +26,9 @@ LINES = (
     "gold, which the judge does not see",
 )
 """What the lines of `audits_curve` are."""
+DEVIATIONS = "in standard deviations of drafts"
+IN_POINTS = ("human", "language-model")
+"""Values of `overseer.kind` whose scores are points from 0 to 10, and not in `DEVIATIONS`."""
 
 
 class AuditRow(NamedTuple):
@@ -81,11 +84,28 @@ def of_round(this: RoundFolder, metrics: Sequence[dict[str, Any]]) -> list[Audit
     return rows
 
 
-def audits_curve(rows: Sequence[AuditRow]) -> Curve:
+def lines_of(this: RoundFolder) -> list[str]:
+    """Returns what the lines of `audits_curve` are, with their units where these differ.
+
+    Args:
+        this: the round's folder.
+    """
+    if not _in_points(this):
+        return list(LINES)
+    audited, *others = LINES
+    return [f"{audited}, in points from 0 to 10", *(f"{line}, {DEVIATIONS}" for line in others)]
+
+
+def _in_points(this: RoundFolder) -> bool:
+    return this.record["experiment"].get("overseer.kind") in IN_POINTS
+
+
+def audits_curve(rows: Sequence[AuditRow], this: RoundFolder) -> Curve:
     """Draws looks over steps; the index of a line in `LINES` is its style.
 
     Args:
         rows: one or more.
+        this: the round's folder.
     """
     gold = [(row.step, row.gold) for row in rows if row.gold is not None]
     intervals = [
@@ -96,7 +116,7 @@ def audits_curve(rows: Sequence[AuditRow]) -> Curve:
     values = [(row.step, row.value) for row in rows if row.value is not None]
     proxies = [(row.step, row.proxy) for row in rows]
     lines = [(2, gold), (1, proxies), *intervals, (0, values)]
-    return draw_lines("audits, in standard deviations of drafts", lines)
+    return draw_lines("audits" if _in_points(this) else f"audits, {DEVIATIONS}", lines)
 
 
 def summary(rows: Sequence[AuditRow], this: RoundFolder) -> str:

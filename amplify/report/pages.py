@@ -267,8 +267,8 @@ def _audits(this: RoundFolder, metrics: list[dict[str, Any]]) -> dict[str, Any]:
         return {"audits": []}
     return {
         "audits": rows,
-        "audit_lines": audits.LINES,
-        "audit_curve": audits.audits_curve(rows),
+        "audit_lines": audits.lines_of(this),
+        "audit_curve": audits.audits_curve(rows, this),
         "audit_summary": audits.summary(rows, this),
     }
 
