@@ -11,14 +11,19 @@ from amplify import replay
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.evaluation.statistics.audits import estimate
+from amplify.oversight.audits import auditor
 from amplify.oversight.audits.audit import read_history
+from amplify.oversight.work import Work
+from amplify.people import round_loop
 from amplify.people.items import Item, RoundStage
 from amplify.people.rules import Queue
 from amplify.people.trees import read_trees
 from amplify.runtime.progress import unwatched
 from amplify.store import Store
 from amplify.training import dataset
+from amplify.training.phase import Phase
 from tests.people.killing import events, kill_after
+from tests.people.session import people_at_work
 from tests.tiny import AUDITED_BY_PEOPLE, tiny_experiment
 
 SCALE = tuple(str(score) for score in range(11))
@@ -152,3 +157,24 @@ def test_the_trees_of_reviews_are_shown_and_audits_keep_their_own(ran):
         trees = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert len(trees) == made["reviews"]
         assert all(tree["answer"] in SCALE and tree["person"] for tree in trees)
+
+
+@pytest.mark.slow
+def test_a_check_asks_about_both_policies_at_once_in_mixed_order(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(round_loop, "serving", people_at_work)
+    shutil.copytree(ran, tmp_path / "again")
+    store = Store(tmp_path / "again")
+    experiment, this = store.experiment, store.round(1)
+    monkeypatch.setattr(auditor, "best_look", lambda looks: looks[0])
+    roles = store.roles_before(this, "audit_20/data")
+    work = Work(experiment, this, store.parent_of(this), roles, unwatched)
+    made = experiment.oversight.signal(Phase("check_20", (), experiment.training.schedule), work)
+    assert made.facts["check"]["best_step"] == 10
+    assert [made.facts["check"][one]["reviews"] for one in ("current", "best")] == [16, 16]
+    assert made.columns["reviewed"].sum(axis=1).tolist() == [1] * 32
+    asked = asked_in(tmp_path / "again", "check_20/data")
+    of_current = [item.row < 16 for item in asked]
+    assert 4 < sum(of_current[:16]) < 12
+    assert made.facts["human_answers"] >= 32
+    assert made.facts["check"]["current"]["value"] == 0  # these people give the first of the scale
+    assert made.facts["check"]["current"]["standard_error"] is None

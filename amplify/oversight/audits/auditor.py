@@ -105,11 +105,12 @@ class Auditor:
         ]
         columns = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
         columns.pop("disagreement")
-        reviewed = self._review_one_each(phase, work, columns)
+        sizes = [len(one["proxy"]) for one in tables]
+        reviewed = self._review_one_each(phase, work, columns, sizes)
         both = columns | reviewed.columns
         estimates = [
             _estimated({name: column[rows] for name, column in both.items()})
-            for rows in _consecutive([len(one["proxy"]) for one in tables])
+            for rows in _consecutive(sizes)
         ]
         found = {
             "best_step": best.step,
@@ -124,11 +125,14 @@ class Auditor:
         return "People audit" if isinstance(self.judge, HumanReviewers) else "The judge audits"
 
     def _review_one_each(
-        self, phase: str, work: Work, columns: Mapping[str, np.ndarray]
+        self, phase: str, work: Work, columns: Mapping[str, np.ndarray], sizes: Sequence[int]
     ) -> "_Reviewed":
-        """Reviews one answer in each context, of all policies at once."""
-        rows, per_context = columns["proxy"].shape
-        drawn = np.arange(per_context) == (np.arange(rows) % per_context)[:, None]
+        """Reviews one answer in each context, of all policies at once, so that people may not know
+        which is whose; `sizes` are their numbers of contexts.
+        """
+        per_context = columns["proxy"].shape[1]
+        row = np.concatenate([np.arange(size) for size in sizes])
+        drawn = np.arange(per_context) == (row % per_context)[:, None]
         probability = np.full(drawn.size, 1 / per_context)
         return self._review(phase, work, columns, drawn.ravel(), probability)
 
