@@ -259,8 +259,8 @@ class RewardModelling:
             return best_answers(self.expert_iteration, model, phase.name, work, sampled)
         if kind in (LOOK, CHECK):
             people = work.experiment.overseer
-            by_people = isinstance(people, HumanReviewers)
-            auditor = Auditor(self.audit, model, people if by_people else _judge(work.experiment))
+            judge = people if isinstance(people, HumanReviewers) else _judge(work.experiment)
+            auditor = Auditor(self.audit, model, judge)
             return (auditor.look if kind == LOOK else auditor.check)(phase.name, work)
         return self._review(phase, work)
 
