@@ -64,7 +64,8 @@ class State:
         """Applies the next event of the log. One that cannot be used is noted in `set_aside`."""
         assert event.id > self.last, (event.id, self.last)
         self.last = event.id
-        if self._stage(event).closed is not None and event.kind not in LATE:
+        there = self.stages.get(self.stage_of(event))
+        if there is not None and there.closed is not None and event.kind not in LATE:
             return
         try:
             said = ev.read_event(event)
@@ -115,7 +116,7 @@ class State:
             column=said.column,
             checkpoint=event.checkpoint,
         )
-        self.stages[asked_in].items.append(event.item)
+        self.stages.setdefault(asked_in, StageState()).items.append(event.item)
         self._unfinished.setdefault(asked_in, {})[event.item] = None
         if self.items[event.item].review_of is not None:
             self._withdraw_stale(self.items[event.item])
@@ -299,7 +300,8 @@ class State:
         only stage that asks people this is.
         """
         unnamed = RoundStage(round)
-        return unnamed if unnamed in self.stages else RoundStage(round, stage)
+        asked = unnamed in self.stages and self.stages[unnamed].items
+        return unnamed if asked else RoundStage(round, stage)
 
     @property
     def rounds(self) -> list[int]:

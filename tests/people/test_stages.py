@@ -155,6 +155,16 @@ def test_a_stage_that_a_damaged_event_names_is_that_of_its_item_or_none(old):
     assert [one.kind for one in queue.set_aside.values()] == ["closed"]
 
 
+def test_a_damaged_event_makes_no_stage_of_an_older_version():
+    story = Story()
+    opened(story, REVIEWS, "a")
+    story.add("submitted", 1, "never put up", ONE, answer="A")
+    story.add("closed")
+    queue = story.queue
+    assert queue.known_as(1, REVIEWS.stage) == REVIEWS
+    assert queue.stages[REVIEWS].closed is None
+
+
 # Pages
 
 
