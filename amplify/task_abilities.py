@@ -27,7 +27,9 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "parse_answer": ("text",),
     "expand": ("part",),
     "gold": ("context", "question", "answer"),
+    "gold_parts": ("context", "question", "answer"),
     "draft": ("context", "question", "key"),
+    "focused_draft": ("context", "question", "key"),
     "impression": ("reader", "context", "question", "answer", "key"),
     "helped_impression": ("reader", "critique", "context", "question", "answer", "key"),
 }
@@ -72,6 +74,25 @@ Gold = Callable[
     Float[Array, ""],
 ]
 """Maps a context, a question about it and an answer to what the answer is worth."""
+
+
+class GoldParts(NamedTuple):
+    """The worth of an answer, divided between what a task has in focus and all else."""
+
+    focus: Float[Array, ""]  # of what is in focus by itself; 0 in the mean of drafts
+    other: Float[Array, ""]  # what all else adds to it; both add up to gold
+    outside: Float[Array, ""]  # share of the answer's parts that are not in focus
+
+
+PartsOfGold = Callable[
+    [
+        Int[Array, "facts fact_length"],
+        Int[Array, " question_length"],
+        Int[Array, " answer_length"],
+    ],
+    GoldParts,
+]
+"""Maps a context, a question about it and an answer to what its parts are worth."""
 
 
 Checks = Literal["random", "unsure", "stakes"]
@@ -264,6 +285,18 @@ def gold_of(task: Task) -> Gold | None:
     return getattr(task, "gold", None)
 
 
+def gold_parts_of(task: Task) -> PartsOfGold | None:
+    """What answers are really worth, divided by what a task has in focus. For evals only.
+
+    Args:
+        task: may have a `focus`, and then has a method `gold_parts(context, question, answer)`.
+
+    Returns:
+        The method; None if the task has no focus.
+    """
+    return None if getattr(task, "focus", None) is None else getattr(task, "gold_parts", None)
+
+
 def impression_of(task: Task) -> Impression | None:
     """What somebody who reads an answer takes it to be worth.
 
@@ -341,6 +374,18 @@ def draft_of(task: Task) -> Draft | None:
         The method, which draws an answer; None if the task has no drafts.
     """
     return getattr(task, "draft", None)
+
+
+def focused_draft_of(task: Task) -> Draft | None:
+    """How somebody answers who does not know what is right, and keeps to what is in focus.
+
+    Args:
+        task: may have a `focus`, and then has a method `focused_draft(context, question, key)`.
+
+    Returns:
+        The method, which draws an answer; None if the task has no focus.
+    """
+    return None if getattr(task, "focus", None) is None else getattr(task, "focused_draft", None)
 
 
 def expander_of(task: Task) -> Callable[[str], str] | None:

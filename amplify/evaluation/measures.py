@@ -76,6 +76,29 @@ BEATS_DRAFT = Measure(
     "Held-out questions to which the assistant's sampled answer is really worth more than a draft.",
     of="assistant",
 )
+GOLD_FOCUS = Measure(
+    "gold_focus",
+    "gold, focus",
+    "What the parts of the assistant's sampled answers that are in the task's focus are really"
+    " worth by themselves, in standard deviations of drafts' gold; the mean of drafts is 0.",
+    of="assistant",
+    share=False,
+)
+GOLD_OTHER = Measure(
+    "gold_other",
+    "gold, others",
+    "What all other parts add to that: gold, focus and gold, others add up to gold. What a part in"
+    " focus and another one are worth together is in gold, others.",
+    of="assistant",
+    share=False,
+)
+OUTSIDE = Measure(
+    "outside",
+    "outside",
+    "Share of the parts of the assistant's sampled answers that are not in the task's focus.",
+    of="assistant",
+    share=False,
+)
 FOUND = Measure(
     "found",
     "passages found",

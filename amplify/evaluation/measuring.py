@@ -25,7 +25,10 @@ from amplify.evaluation.measures import (
     CONSISTENT,
     FOUND,
     GOLD,
+    GOLD_FOCUS,
+    GOLD_OTHER,
     LIVE,
+    OUTSIDE,
     Measure,
 )
 from amplify.evaluation.scoring import (
@@ -38,7 +41,7 @@ from amplify.models.abilities import gives_answers
 from amplify.overseers.human import learner_of
 from amplify.overseers.language_model import check_unanswered
 from amplify.runtime import calls
-from amplify.task_abilities import gold_of, knows_truth, rule_of, search_of
+from amplify.task_abilities import gold_of, gold_parts_of, knows_truth, rule_of, search_of
 from amplify.tasks.problems import CONTEXTS_PER_CHUNK, chunk_rows, map_in_chunks
 from amplify.types import (
     DONT_KNOW,
@@ -59,7 +62,8 @@ CHUNK = CONTEXTS_PER_CHUNK
 def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tuple[Measure, ...]:
     """Returns the measures of an experiment, in the order in which they are shown.
 
-    For a task whose answers are more or less good, it is what they are worth. For a task without a
+    For a task whose answers are more or less good, it is what they are worth, and what their parts
+    are if the task has a focus. For a task without a
     truth, the only measure is the agreement of the assistant with its overseer. An overseer that
     judges answers without giving any has no measures of its own. For a task that searches for
     contexts, the recall of the search is measured, too.
@@ -77,7 +81,8 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
         dataclasses.replace(CEILING, costly=costly, constant=not learns),
     )
     if gold_of(task):
-        return (GOLD, BEATS_DRAFT)
+        parts = (GOLD_FOCUS, GOLD_OTHER, OUTSIDE) if gold_parts_of(task) else ()
+        return (GOLD, BEATS_DRAFT, *parts)
     if not knows_truth(task):
         return (dataclasses.replace(CONSISTENT, costly=costly),)
     if not gives_answers(overseer):

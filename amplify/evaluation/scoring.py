@@ -12,10 +12,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from amplify.evaluation.measures import ALONE, AMPLIFIED, BEATS_DRAFT, CEILING, FOUND, GOLD
+from amplify.evaluation.measures import (
+    ALONE,
+    AMPLIFIED,
+    BEATS_DRAFT,
+    CEILING,
+    FOUND,
+    GOLD,
+    GOLD_FOCUS,
+    GOLD_OTHER,
+    OUTSIDE,
+)
 from amplify.models.abilities import gives_answers
 from amplify.runtime import calls
-from amplify.task_abilities import draft_of, gold_of, knows_truth, search_of
+from amplify.task_abilities import draft_of, gold_of, gold_parts_of, knows_truth, search_of
 from amplify.tasks.batching import fold_in, vmap_questions
 from amplify.tasks.problems import answer_keys
 from amplify.trees.amplification import answer_directly, assistant_alone, true_answers
@@ -181,6 +191,13 @@ def _measure_gold(
     if draft is not None:
         drafts = vmap_questions(draft)(*asked, fold_in(keys, DRAFTS))
         measured[BEATS_DRAFT.name] = measured[GOLD.name] > vmap_questions(gold)(*asked, drafts)
+    if (parts_of := gold_parts_of(task)) is not None:
+        parts = vmap_questions(parts_of)(*asked, tokens)
+        measured |= {
+            GOLD_FOCUS.name: parts.focus,
+            GOLD_OTHER.name: parts.other,
+            OUTSIDE.name: parts.outside,
+        }
     return measured
 
 

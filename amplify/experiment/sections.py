@@ -33,6 +33,8 @@ ADDED_KEYS: dict[str, Any] = {
     "oversight.kind": "amplification",
     "evals.ask_during_training": False,
     "evals.seed": None,
+    "task.focus": None,
+    "oversight.reviews_of": "policy",
     "oversight.reward": "reward-model",
     "task.sources": 0,
     "overseer.checks": "random",

@@ -51,23 +51,21 @@ from amplify.oversight.reinforcement.rollouts import (
     PolicyGradient,
     Rollouts,
 )
-from amplify.oversight.restore import load, phase_stream
+from amplify.oversight.restore import load
+from amplify.oversight.reviews import samples
 from amplify.oversight.reviews.predicting import PredictChoices, PredictScores
 from amplify.oversight.reviews.preferences import (
     DESCRIPTIONS,
-    REVIEWS,
     as_signal,
     columns_of,
     facts_of,
     review_by_judge,
-    sample_answers,
     with_earlier,
 )
 from amplify.oversight.work import Made, Work
 from amplify.records.record import ASSISTANT
 from amplify.records.round_folder import RoundFolder
 from amplify.task_abilities import draft_of
-from amplify.tasks.problems import draw_problems
 from amplify.training.phase import Begin, Phase, Source, Trained
 from amplify.types import Task
 
@@ -86,6 +84,9 @@ class RewardModelling:
 
     reviews: Count = 1000
     """Reviews in each round: comparisons of two answers, unless `reward_model` says otherwise."""
+    reviews_of: samples.ReviewsOf = "policy"
+    """Which answers are reviewed: the policy's or, in every round, new drafts. focused-drafts: drafts
+    about the task's `focus`, so that nobody reviews any others; then there are no audits."""
     reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
     """The reward model."""
     fitting: Fitting = dataclasses.field(default_factory=Fitting)
@@ -130,6 +131,8 @@ class RewardModelling:
                 'oversight.kind = "reward-model" needs a task with drafts, which the first policy'
                 f" imitates, but {type(task).__name__} has none"
             )
+        alone = not self.audit.every and self.reward == "reward-model"
+        samples.check_reviews_of(self.reviews_of, task, only_reviews=alone)
         if self.reward == "judge" and (not isinstance(overseer, JudgeConfig) or overseer.helper):
             raise ValueError(
                 'oversight.reward = "judge" needs overseer.kind = "judge", without a helper: the'
@@ -265,30 +268,25 @@ class RewardModelling:
         return self._review(phase, work)
 
     def _review(self, phase: Phase, work: Work) -> Made:
-        """Lets a judge or people review answers: at first of the best policy of earlier rounds, and
-        at a restart of the current one.
+        """Lets a judge or people review answers; of the policy's: at first those of the best policy
+        of earlier rounds, and at a restart those of the current one.
         """
         experiment, config = work.experiment, self.reward_model
-        per_context, restarts = experiment.questions.per_context, phase.name != REVIEWS
-        wanted = self.audit.relabel if restarts else self.reviews
-        problems = draw_problems(
-            experiment.task,
-            experiment.seed,
-            phase_stream(phase.name, work.this.number) if restarts else work.this.number,
-            "train",
-            -(-wanted // per_context),
-            experiment.all_depths,
-            apart=experiment.evals.apart,
-        )
-        sampled = ASSISTANT if restarts or work.best.number else REFERENCE
-        params = load(experiment, experiment.assistant, work.roles[sampled])
-        samples = sample_answers(experiment, params, problems, config.shown)
+        restarts = phase.name != samples.REVIEWS
+        number = self.audit.relabel if restarts else self.reviews
+        problems = samples.draw_problems_to_review(work, phase.name, number)
+        if self.reviews_of == "policy":
+            sampled = ASSISTANT if restarts or work.best.number else REFERENCE
+            params = load(experiment, experiment.assistant, work.roles[sampled])
+            shown = samples.sample_answers(experiment, params, problems, config.shown)
+        else:
+            shown = samples.write_drafts(experiment, problems, config.shown, self.reviews_of)
         if isinstance(experiment.overseer, HumanReviewers):
             stage = f"{phase.name}/data"
-            reviewed = review_by_people(config, work, stage, wanted, problems, samples)
+            reviewed = review_by_people(config, work, stage, number, problems, shown)
         else:
-            reviewed = review_by_judge(config, work, problems, samples)
-        columns = as_signal(config, problems, samples, reviewed)
+            reviewed = review_by_judge(config, work, problems, shown)
+        columns = as_signal(config, problems, shown, reviewed)
         return Made(
             with_earlier(work, columns, phase.name),
             reviewed.trees,
@@ -304,7 +302,7 @@ class RewardModelling:
 
     def _first_reviews(self, experiment: Experiment, this: RoundFolder) -> Phase:
         """The phase at whose beginning the reward model is new, in the first round."""
-        phase = self._reviews(experiment, REVIEWS)
+        phase = self._reviews(experiment, samples.REVIEWS)
         if this.record["parent"]["round"] or self.reward_model.initial == "random":
             return phase
         begin = Begin(REWARD_MODEL, REFERENCE, experiment.assistant)
@@ -340,7 +338,7 @@ class RewardModelling:
     def _restart(self, experiment: Experiment, steps: int) -> Phase:
         """A phase after which training begins again: with new reviews, or one without steps."""
         if self.audit.relabel:
-            return self._reviews(experiment, f"{REVIEWS}_{steps}")
+            return self._reviews(experiment, f"{samples.REVIEWS}_{steps}")
         return self._reinforcement(experiment, f"{RESTART}_{steps}", steps=0)
 
     def _return_to(self, experiment: Experiment, policy: str) -> Phase:

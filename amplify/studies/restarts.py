@@ -20,7 +20,7 @@ from amplify.evaluation.measures import GOLD
 from amplify.evaluation.statistics import Proportion
 from amplify.evaluation.statistics.alarm import reviews_used
 from amplify.oversight.audits.audit import best_step, read_history
-from amplify.oversight.reviews.preferences import REVIEWS
+from amplify.oversight.reviews.samples import REVIEWS
 from amplify.records.record import DATA, Record
 from amplify.report.curve import evaluated_rows, mean_of
 from amplify.store import Store

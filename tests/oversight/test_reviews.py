@@ -18,13 +18,13 @@ from amplify.overseers.reviewers import Choices, draw_order
 from amplify.oversight.reviews.predicting import PredictChoices, PredictScores
 from amplify.oversight.reviews.preferences import (
     Reviewed,
-    Samples,
     _in_one_column,
     _review,
     as_signal,
     check_informative,
     standardise,
 )
+from amplify.oversight.reviews.samples import Samples
 from amplify.reading.experiment_file import read_experiment
 from amplify.store import Store
 from amplify.tasks.essays.task import Essays

@@ -31,7 +31,7 @@ from amplify.evaluation.statistics.alarm import (
 from amplify.evaluation.statistics.audits import (
     AuditEstimate,
 )
-from amplify.oversight.reviews.preferences import REVIEWS
+from amplify.oversight.reviews.samples import REVIEWS
 from amplify.records.record import ASSISTANT, DATA, Record, phases
 
 Count = Annotated[int, Field(ge=1)]

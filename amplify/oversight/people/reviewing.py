@@ -29,7 +29,8 @@ from amplify.oversight.people.collecting import (
     recorded_by_people,
 )
 from amplify.oversight.people.questions import Places, all_places
-from amplify.oversight.reviews.preferences import Reviewed, Samples, does, review_keys
+from amplify.oversight.reviews.preferences import Reviewed, does, review_keys
+from amplify.oversight.reviews.samples import Samples
 from amplify.oversight.work import Work
 from amplify.people.impressions import write_impressions
 from amplify.runtime import calls

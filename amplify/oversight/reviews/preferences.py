@@ -1,8 +1,8 @@
 """Reviews of a policy's answers: the signal that a reward model is fitted to.
 
-Of each question, as many answers are sampled as a reviewer sees at a time, and reviewed: by a judge
-here, or by people (see `people.reviewing`). In the signal each answer is a row of its own, and the
-answers to one question are neighbours. `predicting` has the objectives.
+Of each question, as many answers as a reviewer sees at a time (see `samples`) are reviewed: by a
+judge here, or by people (see `people.reviewing`). In the signal each answer is a row of its own,
+and the answers to one question are neighbours. `predicting` has the objectives.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
@@ -21,18 +21,15 @@ from amplify.overseers.reviewers import Reviewer
 from amplify.oversight.restore import load_overseer
 from amplify.oversight.reviews.counting import Consulted, count_reviews
 from amplify.oversight.reviews.predicting import CHOSEN, TARGET
+from amplify.oversight.reviews.samples import REVIEWS, Samples
 from amplify.oversight.work import WEIGHT, Work
 from amplify.records.record import phases
-from amplify.runtime import calls
 from amplify.tasks.batching import fold_in
 from amplify.tasks.problems import answer_keys, columns_in_chunks
 from amplify.training import dataset
-from amplify.trees.amplification import contexts_for
-from amplify.types import Assistant, Problems, Roles, Task
+from amplify.types import Problems, Roles
 
 SCORE = "score"
-REVIEWS = "reviews"
-"""Name of the phase that trains the reward model on reviews; after a restart: `reviews_40`."""
 SCORES = RewardModelConfig(reviews_as="scores")
 """Reviews that score single answers, as in an audit, whatever the reward model learned from."""
 
@@ -48,13 +45,6 @@ DESCRIPTIONS = {
     TARGET: "The score, in standard deviations from the mean of all scores: what is predicted.",
 }
 """Of the columns of reviews."""
-
-
-class Samples(NamedTuple):
-    """Answers to be reviewed."""
-
-    answers: Int[np.ndarray, "contexts questions candidates answer_length"]
-    fold: Int[np.ndarray, "contexts questions"]  # that the review belongs to
 
 
 class Reviewed(NamedTuple):
@@ -77,45 +67,6 @@ def columns_of(config: RewardModelConfig) -> tuple[str, ...]:
     predicted = CHOSEN if config.reviews_as == "preferences" else TARGET
     read = ("context",) if config.reads_context else ()
     return (*read, "questions", "answers", predicted, "fold")
-
-
-def sample_answers(
-    experiment: Experiment, params: PyTree[Array], problems: Problems, number: int
-) -> Samples:
-    """Samples answers to every question.
-
-    Args:
-        experiment: its task, assistant and seed.
-        params: of the assistant that is sampled.
-        problems: what is asked; they decide every draw, however they are batched.
-        number: of answers to each question.
-    """
-    root = jax.random.key(experiment.seed)
-    sample = functools.partial(_sample, experiment.task, experiment.assistant, number, params, root)
-    found = columns_in_chunks(sample, problems, place=experiment.mesh.here.row_sharding)
-    calls.count(calls.ASSISTANT, number * found["fold"].size)
-    return Samples(found["answers"], found["fold"])
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sample(
-    task: Task,
-    assistant: Assistant,
-    number: int,
-    params: PyTree[Array],
-    root: Key[Array, ""],
-    problems: Problems,
-) -> dict[str, Array]:
-    contexts, questions = problems.contexts, problems.questions
-    memory = assistant.encode(params, contexts_for(task, contexts, questions))
-    keys = answer_keys(root, problems.seeds, questions.shape[1])
-    # 2 is the reviewer's and 3 that of folds.
-    answers = [
-        assistant.answer(params, memory, questions, fold_in(keys, place + 2 * (place > 1))).tokens
-        for place in range(number)
-    ]
-    draw_fold = jax.vmap(jax.vmap(lambda key: jax.random.randint(key, (), 0, FOLDS)))
-    return {"answers": jnp.stack(answers, axis=2), "fold": draw_fold(fold_in(keys, 3))}
 
 
 def review_keys(experiment: Experiment, problems: Problems) -> Key[Array, "batch questions"]:

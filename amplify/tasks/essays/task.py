@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Critique, Reader, Seen
+from amplify.task_abilities import Critique, GoldParts, Reader, Seen
 from amplify.tasks.essays.reader import read_essay
 from amplify.tasks.essays.sentences import (
     PREDICATES,
@@ -30,6 +30,7 @@ from amplify.tasks.essays.world import (
     World,
     WorldConfig,
     essay_gold,
+    essay_gold_parts,
     make_world,
     statement_sources,
     statements_seeming,
@@ -74,6 +75,10 @@ class Essays:
     """Numbers that statements cite, 2 or more; a statement is right if its source says the number
     that it cites. Contexts then have both, which a judge has no time to compare, but for its looks;
     a model can learn to. 0: nothing in a context tells what is right."""
+    focus: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Numbers of families, from 0. Evals then measure gold of their claims and gold of all others
+    apart, and `oversight.reviews_of = "focused-drafts"` has only essays about them reviewed. If not
+    given, there is no focus."""
 
     truth = None
     """The worth of an essay is a number; no essay is the right one. See `gold`."""
@@ -99,6 +104,20 @@ class Essays:
             raise ValueError("task.sources must be 0, or 2 or more, got 1: no source could differ")
         if self.topics > self.claims**3:
             raise ValueError(f"task.topics must be at most {self.claims**3}, got {self.topics}")
+        if self.focus is not None:
+            self._check_focus(self.focus)
+
+    def _check_focus(self, focus: tuple[int, ...]) -> None:
+        if wrong := [family for family in focus if family >= self.families]:
+            raise ValueError(
+                f"task.focus must have numbers of families, 0 to {self.families - 1}, got"
+                f" {wrong[0]}"
+            )
+        if not 0 < len({*focus}) == len(focus) < self.families:
+            raise ValueError(
+                f"task.focus must have different numbers of 1 to {self.families - 1} of the"
+                f" {self.families} families, got {[*focus]}"
+            )
 
     @property
     def claims(self) -> int:
@@ -131,7 +150,11 @@ class Essays:
             self.repeat_cost,
             self.seeming,
             self.topics,
+            tuple(n for n in range(self.claims) if self._in_focus(n // self.claims_per_family)),
         )
+
+    def _in_focus(self, family: int) -> bool:
+        return self.focus is None or family in self.focus
 
     @property
     def hidden(self) -> World:
@@ -243,6 +266,21 @@ class Essays:
         """
         return essay_gold(self.hidden, self.topic_of(context), self.claims_of(answer))
 
+    def gold_parts(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answer: Int[Array, " answer_length"],
+    ) -> GoldParts:
+        """Divides the worth of an essay between families in focus and others; see `world`.
+
+        Args:
+            context: about one topic.
+            question: not used.
+            answer: the essay.
+        """
+        return essay_gold_parts(self.hidden, self.topic_of(context), self.claims_of(answer))
+
     def impression(
         self,
         reader: Reader,
@@ -308,6 +346,21 @@ class Essays:
             key: consumed.
         """
         return 1 + write_draft(self.hidden, self.length, key)
+
+    def focused_draft(
+        self,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        key: Key[Array, ""],
+    ) -> Int[Array, " answer_length"]:
+        """Writes a draft about families in focus only.
+
+        Args:
+            context: not used.
+            question: not used.
+            key: consumed.
+        """
+        return 1 + write_draft(self.hidden, self.length, key, focused=True)
 
     def class_of(
         self, context: Int[Array, "facts fact_length"], question: Int[Array, " question_length"]

@@ -10,6 +10,9 @@ right; a claim is right if all of its statements are. *Gold*, the worth of an es
 
 in standard deviations of *drafts*, the essays of a writer who does not know what is right. Only
 scorers and evals may read gold; whoever makes a training signal sees what statements seem.
+
+Some claims may be the *focus*. A focused draft makes no other claims, and gold has two parts: what
+the claims of the focus are worth by themselves, and what all others add to them.
 """
 
 import dataclasses
@@ -20,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Key, UInt32
+
+from amplify.task_abilities import GoldParts
 
 STATEMENTS = 3
 """Statements of a claim."""
@@ -42,6 +47,8 @@ class WorldConfig:
     repeat_cost: float
     seeming: float
     topics: int
+    focus: tuple[int, ...]
+    """Numbers of the claims in focus; all, if there is none."""
 
 
 class World(NamedTuple):
@@ -54,8 +61,10 @@ class World(NamedTuple):
     weight: Float32[Array, " claims"]
     insight: Float32[Array, "claims claims"]  # of a pair; symmetric, zero on the diagonal
     draft: Float32[Array, "claims+1 claims"]  # cumulative probability of the next claim
+    focused_draft: Float32[Array, "claims+1 claims"]  # likewise; adds up to less than 1
+    focus: Float32[Array, " claims"]  # 1 for each claim in focus, 0 for the others
     statements: UInt32[Array, "2"]  # data of the key that decides which statements are right
-    numbers: Float32[Array, "3"]
+    numbers: Float32[Array, "4"]
 
     @property
     def repeat_cost(self) -> Float32[Array, ""]:
@@ -71,6 +80,11 @@ class World(NamedTuple):
     def scale(self) -> Float32[Array, ""]:
         """The standard deviation of the worth of drafts, before scaling."""
         return self.numbers[2]
+
+    @property
+    def focus_mean(self) -> Float32[Array, ""]:
+        """The mean worth of drafts of which only claims in focus are read, before scaling."""
+        return self.numbers[3]
 
 
 @functools.lru_cache(maxsize=64)
@@ -98,7 +112,8 @@ def make_world(config: WorldConfig) -> World:
     popularity = -np.log1p(random.permutation(claims))
     logits = popularity + 0.5 * random.normal(size=(claims + 1, claims))
     odds = np.exp(logits)
-    draft = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
+    probability = odds / odds.sum(axis=1, keepdims=True)
+    focus = np.isin(np.arange(claims), config.focus)
     # A process that resumes a round may ask for its world first within a training step, where no
     # transfer is allowed.
     with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
@@ -106,9 +121,11 @@ def make_world(config: WorldConfig) -> World:
         unscaled = World(
             jnp.asarray(weight, jnp.float32),
             jnp.asarray(insight, jnp.float32),
-            jnp.asarray(draft, jnp.float32),
+            jnp.asarray(np.cumsum(probability, axis=1), jnp.float32),
+            jnp.asarray(np.cumsum(probability * focus, axis=1), jnp.float32),
+            jnp.asarray(focus, jnp.float32),
             jax.random.key_data(key),
-            jnp.array([config.repeat_cost, 0.0, 1.0], jnp.float32),
+            jnp.array([config.repeat_cost, 0.0, 1.0, 0.0], jnp.float32),
         )
         return _scaled(config, unscaled)
 
@@ -131,7 +148,9 @@ def _scaled(config: WorldConfig, world: World) -> World:
     insight = world.insight * np.float32(share**0.5 / spread if spread else 0)
     world = world._replace(weight=weight, insight=insight)
     gold = np.asarray(jax.vmap(functools.partial(essay_gold, world))(topics, essays))
-    numbers = jnp.array([config.repeat_cost, gold.mean(), gold.std()], jnp.float32)
+    parts = jax.vmap(functools.partial(essay_gold_parts, world))(topics, essays)
+    focus_mean = np.asarray(parts.focus).mean()
+    numbers = jnp.array([config.repeat_cost, gold.mean(), gold.std(), focus_mean], jnp.float32)
     return world._replace(numbers=numbers)
 
 
@@ -220,11 +239,41 @@ def value_essay(
     Returns:
         In standard deviations of drafts; their mean is 0.
     """
-    present = presence(essay, len(values))
-    extra = jnp.maximum(counts(essay, len(values)) - 1, 0)
+    return (_total(world, values, counts(essay, len(values))) - world.mean) / world.scale
+
+
+def _total(
+    world: World, values: Float[Array, " claims"], count: Float[Array, " claims"]
+) -> Float[Array, ""]:
+    """The worth of an essay by how often it makes each claim, before scaling."""
+    present = jnp.minimum(count, 1)
+    extra = jnp.maximum(count - 1, 0)
     total = jnp.sum(present * values) + _insight(world, present)
-    total -= world.repeat_cost * jnp.sum(extra**1.5)
-    return (total - world.mean) / world.scale
+    return total - world.repeat_cost * jnp.sum(extra**1.5)
+
+
+def essay_gold_parts(
+    world: World, topic: Int[Array, ""], essay: Int[Array, " length"]
+) -> GoldParts:
+    """Divides the worth of an essay between the claims in focus and all others.
+
+    The focus has what the essay would be worth if all other claims were struck out: its distinct
+    claims, insights between two of them, and what it costs to repeat them. The others have the
+    rest: insights between a claim in focus and another one, too.
+
+    Args:
+        world: the one it describes.
+        topic: the topic's number.
+        essay: its claims, from 0; negative ones say nothing.
+
+    Returns:
+        Two parts that add up to `essay_gold`, and have mean 0 over drafts.
+    """
+    values, count = claim_values(world, topic), counts(essay, len(world.weight))
+    kept = count * world.focus
+    focus = (_total(world, values, kept) - world.focus_mean) / world.scale
+    outside = jnp.sum(count - kept) / jnp.maximum(jnp.sum(count), 1)
+    return GoldParts(focus, essay_gold(world, topic, essay) - focus, outside)
 
 
 def counts(essay: Int[Array, "*b length"], claims: int) -> Float[Array, "*b claims"]:
@@ -241,7 +290,9 @@ def _insight(world: World, present: Float[Array, "*b claims"]) -> Float[Array, "
     return 0.5 * jnp.einsum("...i,ij,...j->...", present, world.insight, present)
 
 
-def write_draft(world: World, length: int, key: Key[Array, ""]) -> Int[Array, " length"]:
+def write_draft(
+    world: World, length: int, key: Key[Array, ""], *, focused: bool = False
+) -> Int[Array, " length"]:
     """Writes an essay as somebody does who does not know what is right: by popularity, and by which
     claim usually follows which.
 
@@ -249,8 +300,9 @@ def write_draft(world: World, length: int, key: Key[Array, ""]) -> Int[Array, " 
         world: what is popular.
         length: number of claims.
         key: consumed.
+        focused: whether it makes no claims but those in focus, with the same odds between them.
     """
-    table = world.draft
+    table = world.focused_draft if focused else world.draft
 
     def add(last: Int[Array, ""], uniform: Float[Array, ""]) -> tuple[Array, Array]:
         # The inverse of the distribution function: much faster than a categorical draw.
@@ -258,4 +310,5 @@ def write_draft(world: World, length: int, key: Key[Array, ""]) -> Int[Array, " 
         return claim, claim
 
     start = jnp.int32(table.shape[1])
-    return jax.lax.scan(add, start, jax.random.uniform(key, (length,)))[1]
+    # Above 0, where a first claim with probability 0 would be drawn.
+    return jax.lax.scan(add, start, jax.random.uniform(key, (length,), minval=1e-30))[1]
