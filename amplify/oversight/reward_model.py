@@ -85,7 +85,7 @@ class RewardModelling:
     reviews: Count = 1000
     """Reviews in each round: comparisons of two answers, unless `reward_model` says otherwise."""
     reviews_of: samples.ReviewsOf = "policy"
-    """Which answers are reviewed: the policy's or, in every round, new drafts. focused-drafts: drafts
+    """Which answers are reviewed: the policy's or, in every round, drafts. focused-drafts: drafts
     about the task's `focus`, so that nobody reviews any others; then there are no audits."""
     reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
     """The reward model."""

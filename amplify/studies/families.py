@@ -1,8 +1,8 @@
 """What becomes of gold in families of claims that nobody reviewed, when a policy is trained against
 a reward model that learned from reviews of other families only.
 
-Reviews are of drafts: about all families, or about those in focus and nothing else. In all arms gold
-is divided in the same way, see `tasks.essays.world`: what the claims in focus are worth by
+Reviews are of drafts: about all families, or about those in focus and nothing else. In all arms
+gold is divided in the same way, see `tasks.essays.world`: what the claims in focus are worth by
 themselves, and what all others add, insights between the two included. Gold is read here and in
 evals; no signal sees it.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from amplify.errors import AmplifyError
 from amplify.evaluation.measures import GOLD, GOLD_FOCUS, GOLD_OTHER, OUTSIDE
 from amplify.evaluation.statistics import Proportion
-from amplify.report.curve import evaluated_rows, mean_of
+from amplify.report.curve import mean_of
 from amplify.store import Store
 from amplify.studies.seeds import over_seeds, seconds_taken
 
@@ -69,8 +69,8 @@ def measure(store: Store, number: int) -> dict[str, Any]:
     names = [measure.name for measure in (GOLD, GOLD_FOCUS, GOLD_OTHER, OUTSIDE)]
     looks = [
         [row["step"], row["reward"], row["kl"], *(mean_of(row, name) for name in names)]
-        for row in evaluated_rows(this.training_curve())
-        if "kl" in row
+        for row in this.training_curve()
+        if "accuracy" in row and "kl" in row
     ]
     if not looks or any(value is None for look in looks for value in look):
         raise AmplifyError(
