@@ -371,20 +371,27 @@ def test_a_killed_round_ends_as_one_that_was_not(judged, tmp_path, after, monkey
 def test_no_training_signal_reads_gold(tmp_path, monkeypatch):
     """Gold is read by evals only: not to make reviews, nor to train on them."""
     callers = set()
-    gold = Essays.gold
 
-    def watched(self, context, question, answer):
-        stack = [frame.frame.f_globals["__name__"] for frame in inspect.stack()[1:]]
-        ours = [name for name in stack if name.startswith("amplify.")]
-        passed_through = ("amplify.trees.", "amplify.tasks.")
-        callers.add(next(name for name in ours if not name.startswith(passed_through)))
-        return gold(self, context, question, answer)
+    def watched(name):
+        method = getattr(Essays, name)
 
-    monkeypatch.setattr(Essays, "gold", watched)
+        def call(self, context, question, answer):
+            stack = [frame.frame.f_globals["__name__"] for frame in inspect.stack()[1:]]
+            ours = [name for name in stack if name.startswith("amplify.")]
+            passed_through = ("amplify.trees.", "amplify.tasks.")
+            caller = next(name for name in ours if not name.startswith(passed_through))
+            callers.add((name, caller.split(".")[1]))
+            return method(self, context, question, answer)
+
+        return call
+
+    for name in ("gold", "gold_parts"):
+        monkeypatch.setattr(Essays, name, watched(name))
     jax.clear_caches()
-    folder = tiny_experiment(tmp_path / "tiny", JUDGED_ESSAYS)
-    main(["round", str(folder), "--n", "1"])
-    assert {name.split(".")[1] for name in callers} == {"evaluation"}
+    toml = JUDGED_ESSAYS.replace("blind_family = 1", "blind_family = 1\nfocus = [0]")
+    toml = toml.replace("reviews = 200", 'reviews = 200\nreviews_of = "focused-drafts"')
+    main(["round", str(tiny_experiment(tmp_path / "tiny", toml)), "--n", "1"])
+    assert callers == {("gold", "evaluation"), ("gold_parts", "evaluation")}
 
 
 def test_a_judge_needs_a_task_that_can_be_read():
