@@ -63,10 +63,10 @@ def measures_of(task: Task, assistant: Assistant, overseer: OverseerKind) -> tup
     """Returns the measures of an experiment, in the order in which they are shown.
 
     For a task whose answers are more or less good, it is what they are worth, and what their parts
-    are if the task has a focus. For a task without a
-    truth, the only measure is the agreement of the assistant with its overseer. An overseer that
-    judges answers without giving any has no measures of its own. For a task that searches for
-    contexts, the recall of the search is measured, too.
+    are worth if the task has a focus. For a task without a truth, the only measure is the agreement
+    of the assistant with its overseer. An overseer that judges answers without giving any has no
+    measures of its own. For a task that searches for contexts, the recall of the search is
+    measured, too.
 
     Args:
         task: the task.

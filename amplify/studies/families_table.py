@@ -9,15 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amplify.report.plots import FAINT, STYLES
-from amplify.studies.families import (
-    ARMS,
-    MEASURED,
-    PAIRS,
-    Run,
-    difference,
-    measure,
-    read,
-)
+from amplify.studies.families import ARMS, MEASURED, PAIRS, Run, difference, measure, read
 from amplify.studies.figures import as_png, begin, finish
 from amplify.studies.seeds import FEWEST, cell, complete, empty_table, mean_cell
 from amplify.studies.study import Report

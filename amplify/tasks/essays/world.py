@@ -61,7 +61,7 @@ class World(NamedTuple):
     weight: Float32[Array, " claims"]
     insight: Float32[Array, "claims claims"]  # of a pair; symmetric, zero on the diagonal
     draft: Float32[Array, "claims+1 claims"]  # cumulative probability of the next claim
-    focused_draft: Float32[Array, "claims+1 claims"]  # likewise; adds up to less than 1
+    focused_draft: Float32[Array, "claims+1 claims"]  # likewise; 0 for claims that are not in focus
     focus: Float32[Array, " claims"]  # 1 for each claim in focus, 0 for the others
     statements: UInt32[Array, "2"]  # data of the key that decides which statements are right
     numbers: Float32[Array, "4"]
