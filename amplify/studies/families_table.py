@@ -116,7 +116,8 @@ def png(runs: Mapping[str, Sequence[Run]]) -> bytes:
                 _draw(axes, runs[arm], name, style.colour, line, label if name == "focus" else "")
         axes.axhline(0, color=FAINT, linewidth=0.8)
         finish(axes, "step", title)
-    panels[0].legend(loc="lower left", frameon=False, fontsize=9, labelcolor=FAINT)
+    above = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+    panels[-1].legend(**above, fontsize=9, labelcolor=FAINT)
     return as_png(figure)
 
 
