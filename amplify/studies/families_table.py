@@ -16,8 +16,14 @@ from amplify.studies.study import Report
 
 TITLES = ("all families reviewed", "some families reviewed")
 """Of the arms of a pair."""
-COLUMNS = ("reward", "KL", "gold", "gold, reviewed", "gold, others", "claims of others")
-"""Headings of `MEASURED`."""
+COLUMNS = {
+    "kl": "KL",
+    "gold": "gold",
+    "focus": "gold, reviewed",
+    "other": "gold, others",
+    "outside": "claims of others",
+}
+"""Headings of what the tables show of `MEASURED`."""
 NOTE = (
     "At the end of training. Gold is in standard deviations of drafts, whose mean is 0 in both"
     " parts: the families that `some` has reviewed, and the others, which also have what a claim of"
@@ -42,23 +48,25 @@ def table(runs: Runs) -> RenderableType:
 
 
 def _cells(runs: Runs, done: Mapping[str, Sequence[Run]]) -> Table:
-    columns = ["arm", "seed", *COLUMNS, "reviews", "seconds"]
+    columns = ["arm", "seed", *COLUMNS.values(), "seconds"]
     found = empty_table("Gold by the families that are reviewed", columns)
+    found.columns[0].no_wrap = True  # else a narrow terminal cuts names of arms off
     for arm, of in runs.items():
         for seed, run in of.items():
-            values = (f"{getattr(run.end, name):.2f}" for name in MEASURED)
-            found.add_row(arm, str(seed), *values, f"{run.reviews:,}", f"{run.seconds:.0f}")
+            values = (f"{getattr(run.end, name):.2f}" for name in COLUMNS)
+            found.add_row(arm, str(seed), *values, f"{run.seconds:.0f}")
         if len(done[arm]) >= FEWEST:
             ends = [run.end for run in done[arm]]
-            means = [mean_cell([getattr(end, name) for end in ends], 2) for name in MEASURED]
-            found.add_row(arm, "mean", *means, "", "", style="bold", end_section=True)
+            means = [mean_cell([getattr(end, name) for end in ends], 2) for name in COLUMNS]
+            found.add_row(arm, "mean", *means, "", style="bold", end_section=True)
     return found
 
 
 def _differences(done: Mapping[str, Sequence[Run]]) -> Table:
-    found = empty_table("Some families reviewed minus all, paired by seed", ["arms", *COLUMNS])
+    columns = ["arms", *COLUMNS.values()]
+    found = empty_table("Some families reviewed minus all, paired by seed", columns)
     for pair in PAIRS:
-        values = (cell(difference(done, pair, name), 2) for name in MEASURED)
+        values = (cell(difference(done, pair, name), 2) for name in COLUMNS)
         found.add_row(f"{pair[1]} - {pair[0]}", *values)
     return found
 
