@@ -40,6 +40,8 @@ ADDED_KEYS: dict[str, Any] = {
     "overseer.checks": "random",
     "overseer.critic": 0.0,
     "overseer.trust": "verify",
+    "overseer.helper": "",
+    "overseer.helper_asks": 6,
     "oversight.reward_model.reviews_as": "preferences",
     "oversight.reward_model.initial": "random",
     "oversight.reward_model.candidates": 2,

@@ -6,6 +6,7 @@ more reviews do not remove, and *noise* (`errors`, `noise`), which they average 
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pydantic import Field
 
+from amplify.errors import AmplifyError, round_command
 from amplify.overseers.helper import Helper
 from amplify.overseers.reviewers import Choices, draw_below
 from amplify.task_abilities import (
@@ -135,6 +137,18 @@ class Judge:
             )
         return dataclasses.replace(self, helper=helper)
 
+    def prepare(self) -> None:
+        """Checks that the helper can help; see `models.abilities.preparer_of`.
+
+        Raises:
+            AmplifyError: if the experiment file names one of which no round was promoted yet.
+        """
+        if self.config.helper and self.helper is None:
+            raise AmplifyError(
+                f"overseer.helper: {self.config.helper}: none of its rounds was promoted, so that"
+                f" it cannot help yet; run: {round_command(Path(self.config.helper), 1)}"
+            )
+
     def load(self, place: Place) -> PyTree[Array] | None:
         """Loads the helper's weights; see `models.abilities.loader_of`.
 
@@ -147,6 +161,7 @@ class Judge:
         Raises:
             AmplifyError: if they cannot be read.
         """
+        self.prepare()
         return None if self.helper is None else self.helper.load(place)
 
     def impressions(

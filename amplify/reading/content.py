@@ -43,7 +43,8 @@ def files_read(key: str, where: str) -> dict[str, str]:
         AmplifyError: if a name cannot be resolved.
     """
     if key == helpers.KEY:
-        return {"": helpers.helper_round(where, key).roles()["assistant"].digest}
+        best = helpers.helper_round(where, key)
+        return {} if best is None else {"": best.roles()["assistant"].digest}
     path = Path(where)
     if not path.exists() and key in ELSEWHERE:
         path = hub.find_folder(where)

@@ -326,7 +326,7 @@ def _with_helper(judge: Any, where: str, path: Path, helps: tuple[Path, ...]) ->
 
     helper = helpers.open_helper(where, named_by, read)
     with prefix_errors(path):
-        return judge.with_helper(helper)
+        return judge if helper is None else judge.with_helper(helper)
 
 
 def _own_code(sources: Mapping[str, Path], name: str, kind: str) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from amplify.errors import AmplifyError, round_command
+from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
 from amplify.overseers.helper import Helper
 from amplify.records.round_folder import RoundFolder
@@ -16,8 +16,8 @@ KEY = "helper"
 """The key of an experiment file that names a helper."""
 
 
-def open_helper(where: str, named_by: str, read: Callable[[Path], Experiment]) -> Helper:
-    """Returns the assistant at the end of a helper's best round.
+def open_helper(where: str, named_by: str, read: Callable[[Path], Experiment]) -> Helper | None:
+    """Returns the assistant at the end of a helper's best round; None if no round was promoted yet.
 
     Args:
         where: the experiment's folder, or that of one of its rounds.
@@ -25,16 +25,19 @@ def open_helper(where: str, named_by: str, read: Callable[[Path], Experiment]) -
         read: reads the experiment.
 
     Raises:
-        AmplifyError: if there is no such experiment, or it has no round that can help.
+        AmplifyError: if there is no such experiment or round.
     """
     best = helper_round(where, named_by)
+    if best is None:
+        return None
     experiment = read(best.path.parent / "experiment.toml")
     handle = best.roles()["assistant"]
     return Helper(experiment.task, experiment.assistant, handle.checkpoint, handle.digest)
 
 
-def helper_round(where: str, named_by: str) -> RoundFolder:
-    """Returns the round that helps: the one that is named, or the best of an experiment.
+def helper_round(where: str, named_by: str) -> RoundFolder | None:
+    """Returns the round that helps: the one that is named, or the best of an experiment; None if no
+    round was promoted yet.
 
     Args:
         where: the experiment's folder, or that of one of its rounds.
@@ -54,13 +57,7 @@ def helper_round(where: str, named_by: str) -> RoundFolder:
         if "assistant" not in this.roles():
             raise AmplifyError(f"{named_by}: {path}: a round without a trained assistant")
         return this
-    best = best_round(path)
-    if best is None:
-        raise AmplifyError(
-            f"{named_by}: {path}: none of its rounds was promoted, so that it cannot help yet: run"
-            f" some first, such as {round_command(path, 1)}"
-        )
-    return best
+    return best_round(path)
 
 
 def best_round(folder: Path) -> RoundFolder | None:

@@ -113,6 +113,8 @@ def more(one: Float[np.ndarray, " pairs"], other: Float[np.ndarray, " pairs"]) -
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "rounds/claims")
     helper = open_helper(str(folder), "the experiment", read_experiment)
+    if helper is None:
+        sys.exit(f"{folder}: none of its rounds was promoted; run some first")
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     found = results(helper, helper.load(lambda tree: jax.tree.map(lambda _: device, tree)))
     table = Table(

@@ -14,6 +14,7 @@ from amplify.models.fact_transformer import FactTransformer, FactTransformerConf
 from amplify.overseers.helper import Helper
 from amplify.overseers.judge import Judge, JudgeConfig
 from amplify.reading.experiment_file import read_experiment
+from amplify.reading.ready import check_ready
 from amplify.runtime.effort import of_record
 from amplify.store import Store
 from amplify.tasks.algorithmic.permutation import Permutation
@@ -163,7 +164,6 @@ def helped(folder: Path, claims: str = TINY_CLAIMS, essays: str = HELPED_ESSAYS)
 @pytest.mark.parametrize(
     ("claims", "essays", "said"),
     [
-        (TINY_CLAIMS, HELPED_ESSAYS, r"claims: none of its rounds was promoted.*--n 1"),
         (TINY_CLAIMS, HELPED_ESSAYS.replace("../claims", "../clams"), "clams: no such folder"),
         (TINY_CLAIMS, HELPED_ESSAYS.replace("../claims", "../claims/007"), "007: no such folder"),
         (
@@ -184,6 +184,13 @@ def test_a_helper_that_cannot_help_is_refused_in_one_line(claims, essays, said, 
     with pytest.raises(AmplifyError, match=said) as found:
         read_experiment(folder / "experiment.toml")
     assert "\n" not in str(found.value)
+
+
+def test_no_round_is_run_with_a_helper_that_cannot_help_yet(tmp_path):
+    folder = helped(tmp_path)
+    experiment = read_experiment(folder / "experiment.toml")
+    with pytest.raises(AmplifyError, match=r"claims: none of its rounds was promoted.*--n 1"):
+        check_ready(experiment, folder / "experiment.toml")
 
 
 def test_answers_of_which_no_part_can_be_asked_about_get_no_helper():

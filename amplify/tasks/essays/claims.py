@@ -11,7 +11,7 @@ statement, and asks about the statements of a claim.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,10 @@ class Claims:
 
     def fits(self, task: Task) -> bool:
         """Whether the claims are those of a task about essays, see `task_abilities.helping_of`."""
-        return task == dataclasses.replace(self.essays, topics=getattr(task, "topics", 0) or 1)
+        other: Any = task
+        return type(other) is Essays and other == dataclasses.replace(
+            self.essays, topics=other.topics, focus=other.focus
+        )
 
     @property
     def part_question(self) -> Int[Array, " question_length"]:

@@ -1,5 +1,7 @@
 """Essays as sentences, for people and language models."""
 
+from collections.abc import Sequence
+
 SUBJECTS = ("bridge", "harbour", "market", "school", "theatre", "garden", "mill", "library")
 PREDICATES = (
     "is older than the town hall",
@@ -65,3 +67,20 @@ def claim_text(claim: int, claims_per_family: int) -> str:
     subject = SUBJECTS[claim // claims_per_family]
     first, second, third = (statement_text(claim, s, claims_per_family) for s in range(3))
     return f"The {subject} {first}, {second}, and {third}."
+
+
+def seeming_text(name: str, claim: int, seems: Sequence[bool], claims_per_family: int) -> str:
+    """Returns what can be read about a claim as a sentence.
+
+    Args:
+        name: of the claim.
+        claim: its number.
+        seems: whether each of its statements seems right.
+        claims_per_family: claims with the same subject.
+    """
+    said = (
+        statement_text(claim, place, claims_per_family)
+        + (", it seems" if right else ", which is doubtful")
+        for place, right in enumerate(seems)
+    )
+    return f"{name}: the {SUBJECTS[claim // claims_per_family]} {'; '.join(said)}."

@@ -22,7 +22,7 @@ from amplify.tasks.essays.sentences import (
     PREDICATES,
     SUBJECTS,
     claim_text,
-    statement_text,
+    seeming_text,
     topic_name,
 )
 from amplify.tasks.essays.world import (
@@ -210,7 +210,8 @@ class Essays:
             topic: its number.
             reader: number of the reader, below the number of claims to the power of 3.
         """
-        first = jnp.stack([self._digits(self._write, topic), self._digits(self._write + 1, reader)])
+        marker = self.topic_marker
+        first = jnp.stack([self._digits(marker, topic), self._digits(marker + 1, reader)])
         seeming = statements_seeming(self.hidden, self.seeming, topic).astype(jnp.int32)
         names = 1 + jnp.arange(self.claims, dtype=jnp.int32)
         rows = [first, jnp.concatenate([names[:, None], self.claims + 1 + seeming], axis=1)]
@@ -229,23 +230,19 @@ class Essays:
     def topic_of(self, context: Int[Array, "facts fact_length"]) -> Int[Array, ""]:
         """The number of the topic that a context describes."""
         # Facts may be in any order.
-        first = jnp.argmax(context[:, 0] == self._write)
+        first = jnp.argmax(context[:, 0] == self.topic_marker)
         powers = self.claims ** jnp.arange(STATEMENTS)
         return jnp.sum((context[first, 1:] - 1) * powers)
 
     @property
     def topic_marker(self) -> int:
         """The first token of the fact that names the topic."""
-        return self._write
-
-    @property
-    def _write(self) -> int:
         return self.claims + 1 + len(SEEMS)
 
     def draw_question(
         self, key: Key[Array, ""], context: Int[Array, "facts fact_length"], depth: Int[Array, ""]
     ) -> Int[Array, " question_length"]:
-        return jnp.full(1, self._write, jnp.int32)
+        return jnp.full(1, self.topic_marker, jnp.int32)
 
     def claims_of(self, answer: Int[Array, "*b answer_length"]) -> Int[Array, "*b answer_length"]:
         """The claims of an essay, from 0; -1 for tokens that are no claim."""
@@ -298,12 +295,12 @@ class Essays:
             answer: the essay.
             key: consumed.
         """
-        return self._read(reader, None, context, answer, key)
+        return self.helped_impression(reader, None, context, question, answer, key)
 
     def helped_impression(
         self,
         reader: Reader,
-        critique: Critique,
+        critique: Critique | None,
         context: Int[Array, "facts fact_length"],
         question: Int[Array, " question_length"],
         answer: Int[Array, " answer_length"],
@@ -313,22 +310,12 @@ class Essays:
 
         Args:
             reader: how it reads.
-            critique: what the helper says about each claim.
+            critique: what the helper says about each claim; None: there is no helper.
             context: about one topic.
             question: not used.
             answer: the essay.
             key: consumed.
         """
-        return self._read(reader, critique, context, answer, key)
-
-    def _read(
-        self,
-        reader: Reader,
-        critique: Critique | None,
-        context: Int[Array, "facts fact_length"],
-        answer: Int[Array, " answer_length"],
-        key: Key[Array, ""],
-    ) -> Seen:
         topic, essay = self.topic_of(context), self.claims_of(answer)
         return read_essay(self.config, self.hidden, reader, topic, essay, key, critique)
 
@@ -405,21 +392,12 @@ class Essays:
                 return f"The essay is for reader {number}."
             return f"The topic is the town of {topic_name(number)}."
         if len(words) == self.fact_length and first in names and {*rest} <= {*SEEMS}:
-            return self._show_seeming(words)
+            seems = [word == SEEMS[1] for word in rest]
+            return seeming_text(first, names.index(first), seems, self.claims_per_family)
         if len(words) == self.fact_length and first in names and rest[0].startswith((CITED, FOUND)):
             return f"{first}: {', '.join(rest)}."
-        return " ".join(self._sentence(word) for word in words)  # an essay, perhaps of any tokens
-
-    def _show_seeming(self, words: list[str]) -> str:
-        claim = self.vocabulary.index(words[0]) - 1
-        subject = SUBJECTS[claim // self.claims_per_family]
-        said = (
-            statement_text(claim, place, self.claims_per_family)
-            + (", it seems" if word == SEEMS[1] else ", which is doubtful")
-            for place, word in enumerate(words[1:])
+        sentences = (
+            claim_text(names.index(word), self.claims_per_family) if word in names else word
+            for word in words
         )
-        return f"{words[0]}: the {subject} {'; '.join(said)}."
-
-    def _sentence(self, word: str) -> str:
-        names = self.vocabulary[1 : 1 + self.claims]
-        return claim_text(names.index(word), self.claims_per_family) if word in names else word
+        return " ".join(sentences)  # an essay, perhaps of any tokens
