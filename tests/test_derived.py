@@ -204,6 +204,12 @@ def test_bad_variants_are_one_line_and_nothing_is_written(tiny, capsys, argument
     assert not new.exists()
 
 
+def test_a_seed_that_was_not_run_is_named_with_the_command_that_runs_it(tiny, capsys):
+    said = refused(capsys, "compare", str(tiny), "--seeds", "0,7")
+    assert f"{tiny}-seed-7: seed 7 of {tiny} was not run yet; run: " in said
+    assert "--n 1 --seeds 7" in said
+
+
 def test_seeds_that_cannot_be_written_leave_no_derived_base(tiny, capsys):
     (tiny.parent / "new-seed-1").mkdir()
     (tiny.parent / "new-seed-1/notes.txt").write_text("mine")
@@ -299,6 +305,8 @@ def test_make_compares_with_several():
 
 def test_seeds_of_several_experiments_are_found_by_name(tiny):
     other = derive(tiny, tiny.with_name("other"), {"seed": 1}).write()
+    for name in ("tiny-seed-1", "other-seed-0"):
+        tiny.with_name(name).mkdir()
     found = variants.with_seeds([tiny, other], "0,1")
     assert [path.name for path in found] == ["tiny", "tiny-seed-1", "other-seed-0", "other"]
     assert variants.with_seeds([tiny], None) == [tiny]

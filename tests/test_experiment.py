@@ -85,7 +85,7 @@ def test_a_bad_key_or_value_is_one_clear_line(tmp_path, line, said):
     [
         ("letters = 3", "letters = 0", "task.letters must be greater than or equal to 1, got 0"),
         ("letters = 3", "letters = 3.0", "task.letters must be a whole number, got 3.0"),
-        ('"wildcard"', '"wildcrad"', "task.kind must be one of assignments, documents"),
+        ('"wildcard"', '"wildcrad"', "task.kind must be one of assignments, claims, documents"),
         ('"wildcard"', '"wildcrad"', "did you mean wildcard?"),
         ('"wildcard"', '"gone.py:Task"', "task.kind names"),
         (
@@ -193,7 +193,8 @@ def test_a_task_beside_the_experiment_file_is_found_and_is_part_of_the_identity(
     ("source", "said"),
     [
         ("1 / 0", "cannot be imported: ZeroDivisionError"),
-        ("x = 1", "names Mine, which .* does not define"),
+        ("x = 1", "names Mine, which .* does not define$"),
+        ("class Mien: ...", "names Mine, which .* does not define; did you mean Mien?"),
     ],
 )
 def test_a_task_file_that_does_not_work_is_named(tmp_path, source, said):

@@ -212,6 +212,10 @@ MISTAKES = {
         "if left == DONT_KNOW:\n            return left\n        known = (left",
         r": .*use jnp.where instead of if, and jnp instead of numpy", line=5,
     ),
+    "an Ask that is not yielded": Mistake(
+        "strategy", LEFT, LEFT.replace("yield ", ""),
+        r": TypeError: .*; left is an Ask, whose answer is what yield Ask\(...\) returns", line=5,
+    ),
     "a sub-question of three tokens": Mistake(
         "strategy", LEFT, LEFT.replace("[start,", "[start, start,"),
         r"must yield Ask with a question, int32 .* = \(2,\); got int32 of shape \(3,\)",

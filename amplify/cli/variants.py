@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amplify.errors import AmplifyError
+from amplify.errors import AmplifyError, command
 
 SCALARS = (str, int, float, list, dict)  # bool is an int
 
@@ -77,8 +77,14 @@ def with_seeds(experiments: Sequence[Path], seeds: str | None) -> list[Path]:
         return list(experiments)
     from amplify.reading import derived  # imports jax
 
-    wanted = read_seeds(seeds)
-    return [path for one in experiments for path in derived.seed_folders(one, wanted)]
+    wanted, found = read_seeds(seeds), []
+    for one in experiments:
+        for seed, path in zip(wanted, derived.seed_folders(one, wanted), strict=True):
+            if not path.is_dir():
+                run = command("round", one, "--n", 1, "--seeds", seed)
+                raise AmplifyError(f"{path}: seed {seed} of {one} was not run yet; run: {run}")
+            found.append(path)
+    return found
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:

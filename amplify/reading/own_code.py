@@ -22,7 +22,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
+from amplify.experiment.validation import suggestion
 from amplify.reading.content import sha256_of
+from amplify.types import Ask
 
 PREFIX = "experiment_code_"
 """Prefix of the names of these modules in `sys.modules`."""
@@ -59,7 +61,11 @@ def load(kind: str, folders: Sequence[Path], named: str) -> OwnCode:
     with _importing_from(dict.fromkeys((source.parent, folder))) as finder:
         module = _run(source)
     if not hasattr(module, attribute):
-        raise AmplifyError(f"{named} names {attribute}, which {source} does not define")
+        defined = [name for name, value in vars(module).items() if inspect.isclass(value)]
+        raise AmplifyError(
+            f"{named} names {attribute}, which {source} does not define"
+            f"{suggestion(attribute, defined)}"
+        )
     with errors_in_one_line(source, "imports a module that cannot be read"):
         parts = sorted({source.resolve(), *_imported(source, folder), *finder.read})
     hashes = {path.relative_to(folder.resolve()).as_posix(): sha256_of(path) for path in parts}
@@ -102,7 +108,19 @@ def describe_error(error: BaseException) -> str:
     if ends:
         return first_line(Exception(ends[-1]))
     said = error.msg if isinstance(error, SyntaxError) else first_line(error)
-    return f"{type(error).__name__}: {said}"
+    return f"{type(error).__name__}: {said}{_hint(error)}"
+
+
+def _hint(error: BaseException) -> str:
+    """Says that a strategy may lack a yield, if it was computing with an `Ask`; or ""."""
+    own = [
+        frame
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if isinstance(frame.f_globals.get("__loader__"), _FromSource)
+    ]
+    values = own[-1].f_locals if own else {}
+    name = next((name for name, value in values.items() if isinstance(value, Ask)), None)
+    return f"; {name} is an Ask, whose answer is what yield Ask(...) returns" if name else ""
 
 
 def error_location(error: BaseException) -> str | None:

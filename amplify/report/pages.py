@@ -248,7 +248,7 @@ def write_round_page(store: Store, this: RoundFolder) -> Path:
         prices=store.experiment.prices,
         trees=trees[:SHOWN_TREES],
         kept=len(trees),
-        judged_trees=any("right" in tree for tree in trees),
+        wrong_trees=not all(map(_all_right, trees)),
         human_time=_human_time(this.record["experiment"]),
         keys=key_rows([this.record["experiment"]]),
         titles=_titles([*measures, *known]),
