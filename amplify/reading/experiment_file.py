@@ -82,8 +82,11 @@ def runs_own_code(path: Path) -> bool:
     """
     table, folders = read_table(path)
     kinds = [subtable(table, name, path).get("kind") for name in KINDS]
-    helper = helper_of(table, path, folders)
-    return any(map(is_own_code, kinds)) or (helper is not None and runs_own_code(helper))
+    if any(map(is_own_code, kinds)):
+        return True
+    helper = _helper_of(table, folders, path)
+    files = [at / "experiment.toml" for at in (helper, helper.parent)] if helper else []
+    return any(runs_own_code(file) for file in files if _is_there(file))
 
 
 def untrained_helper(path: Path) -> Path | None:
@@ -92,28 +95,27 @@ def untrained_helper(path: Path) -> Path | None:
     Args:
         path: the experiment file.
 
+    Returns:
+        The folder; None if there is no helper, a round of it is named, or it has a promoted one.
+
     Raises:
         AmplifyError: if the file cannot be read.
     """
-    table, folders = read_table(path)
-    helper = helper_of(table, path, folders)
-    if helper is None or helpers.best_round(helper.parent) is not None:
+    helper = _helper_of(*read_table(path), path)
+    if helper is None or not _is_there(helper / "experiment.toml"):
         return None
-    return helper.parent
+    return None if helpers.best_round(helper) is not None else helper
 
 
-def helper_of(table: Mapping[str, Any], path: Path, folders: Sequence[Path]) -> Path | None:
-    """Returns the experiment file of the helper that a file names; None if there is none.
-
-    Args:
-        table: the parsed file.
-        path: the file.
-        folders: where files that it names may be, nearest first.
+def _helper_of(table: Mapping[str, Any], folders: Sequence[Path], path: Path) -> Path | None:
+    """Returns the folder of the helper that a file names, an experiment's or a round's, if it is
+    there.
     """
     named = subtable(table, "overseer", path).get(helpers.KEY)
-    there = [folder / named for folder in folders if named and isinstance(named, str)]
-    found = [at for at in there for at in (at, at.parent) if _is_there(at / "experiment.toml")]
-    return found[0] / "experiment.toml" if found else None
+    if not named or not isinstance(named, str):
+        return None
+    there = (_without_detours(folder / named) for folder in folders)
+    return next((at for at in there if _is_there(at)), None)
 
 
 def read_prices(path: Path) -> Prices:
@@ -371,7 +373,9 @@ def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> d
     """
     named = {key: section.get(key) for key in getattr(kind, "PATHS", ())}
     there = {
-        key: [str(folder / name) for folder in folders if _is_there(folder / name)]
+        key: [
+            str(_without_detours(folder / name)) for folder in folders if _is_there(folder / name)
+        ]
         for key, name in named.items()
         if isinstance(name, str) and name
     }

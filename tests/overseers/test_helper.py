@@ -203,7 +203,7 @@ def test_a_helper_without_rounds_is_trained_first_and_then_helps(tmp_path, capsy
     folder = helped(tmp_path)
     main(["round", str(folder), "--n", "1"])
     said = capsys.readouterr().err
-    assert f"{folder} needs the help of {folder / '../claims'}" in said
+    assert f"{folder} needs the help of {tmp_path / 'claims'}" in said
     claims, essays = Store(tmp_path / "claims"), Store(folder)
     best = max(n for n in claims.rounds() if n and claims.round(n).verdict["verdict"] == "promoted")
     digest = claims.round(best).roles()["assistant"].digest
