@@ -197,7 +197,7 @@ def train_helpers(path: Path, cluster: bool, helps: tuple[Path, ...] = ()) -> No
         cluster: as in `launch`.
         helps: experiments that this one helps, directly or through others.
     """
-    from amplify.reading.experiment_file import untrained_helper
+    from amplify.reading.helpers import untrained_helper
 
     helper = untrained_helper(path / "experiment.toml")
     if helper is None or helper.resolve() in helps:  # a circle is an error when the file is read

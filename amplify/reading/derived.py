@@ -18,15 +18,10 @@ from amplify.errors import AmplifyError
 from amplify.experiment.validation import check_plain
 from amplify.files import toml
 from amplify.files.writing import write_atomically
-from amplify.reading.experiment_file import (
-    merge_tables,
-    parse_experiment,
-    read_experiment,
-    read_table,
-)
+from amplify.reading.experiment_file import parse_experiment, read_experiment
 from amplify.reading.ready import check_ready
+from amplify.reading.tables import FILE, merge_tables, read_table
 
-FILE = "experiment.toml"
 HEADING = "# Derived from "
 """How the files of derived experiments begin."""
 PREPARED = {"task", "assistant", "overseer"}

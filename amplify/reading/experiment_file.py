@@ -2,19 +2,16 @@
 
 import contextlib
 import json
-import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from amplify.errors import AmplifyError, first_line, prefix_errors
+from amplify.errors import AmplifyError, prefix_errors
 from amplify.evaluation.measuring import all_measures
 from amplify.experiment.sections import Curriculum, Evals, Experiment, Gate, Log, Prices, Questions
 from amplify.experiment.validation import (
-    check_plain,
     flatten,
     quote_value,
     read_section,
@@ -32,6 +29,7 @@ from amplify.reading.allocation import check_data, check_networks
 from amplify.reading.checks import check_gate, check_gold, check_sections
 from amplify.reading.own_classes import check_class, check_overseer, check_task
 from amplify.reading.own_code import errors_in_one_line, is_own_code, load
+from amplify.reading.tables import FILE, is_there, read_table, without_detours
 from amplify.tasks import TASKS
 from amplify.training.mesh import Mesh
 from amplify.training.options import Training
@@ -71,11 +69,12 @@ def read_experiment(path: Path, helps: tuple[Path, ...] = ()) -> Experiment:
     return parse_experiment(table, path, folders, helps)
 
 
-def runs_own_code(path: Path) -> bool:
+def runs_own_code(path: Path, helps: tuple[Path, ...] = ()) -> bool:
     """Returns whether reading an experiment file runs code from its folder, or its helper's.
 
     Args:
         path: the file.
+        helps: files of the experiments that this one helps, directly or through others.
 
     Raises:
         AmplifyError: if it cannot be read.
@@ -84,38 +83,10 @@ def runs_own_code(path: Path) -> bool:
     kinds = [subtable(table, name, path).get("kind") for name in KINDS]
     if any(map(is_own_code, kinds)):
         return True
-    helper = _helper_of(table, folders, path)
-    files = [at / "experiment.toml" for at in (helper, helper.parent)] if helper else []
-    return any(runs_own_code(file) for file in files if _is_there(file))
-
-
-def untrained_helper(path: Path) -> Path | None:
-    """Returns the folder of an experiment's helper, if none of its rounds was promoted.
-
-    Args:
-        path: the experiment file.
-
-    Returns:
-        The folder; None if there is no helper, a round of it is named, or it has a promoted one.
-
-    Raises:
-        AmplifyError: if the file cannot be read.
-    """
-    helper = _helper_of(*read_table(path), path)
-    if helper is None or not _is_there(helper / "experiment.toml"):
-        return None
-    return None if helpers.best_round(helper) is not None else helper
-
-
-def _helper_of(table: Mapping[str, Any], folders: Sequence[Path], path: Path) -> Path | None:
-    """Returns the folder of the helper that a file names, an experiment's or a round's, if it is
-    there.
-    """
-    named = subtable(table, "overseer", path).get(helpers.KEY)
-    if not named or not isinstance(named, str):
-        return None
-    there = (_without_detours(folder / named) for folder in folders)
-    return next((at for at in there if _is_there(at)), None)
+    helper, above = helpers.helper_of(table, folders, path), (*helps, path.resolve())
+    files = [at / FILE for at in (helper, helper.parent)] if helper else []
+    others = (file for file in files if is_there(file) and file.resolve() not in above)
+    return any(runs_own_code(file, above) for file in others)
 
 
 def read_prices(path: Path) -> Prices:
@@ -130,67 +101,6 @@ def read_prices(path: Path) -> Prices:
     table, _ = read_table(path)
     prices: Prices = read_section(Prices, subtable(table, "prices", path), "prices", path)
     return prices
-
-
-def read_table(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """Reads a file's tables and those of its `base`, without running any code.
-
-    Args:
-        path: the file.
-        above: files that name this one as their base.
-
-    Returns:
-        The merged tables, and the folders that they come from, the file's own first.
-
-    Raises:
-        AmplifyError: if a file is missing or is not valid TOML, or a base refers back to itself.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise AmplifyError(
-            f"{path}: no such file; an experiment is a folder with an experiment.toml"
-        ) from None
-    except RecursionError:
-        raise AmplifyError(f"{path}: cannot be read as TOML: too deeply nested") from None
-    except (ValueError, OSError) as error:  # not TOML, not UTF-8, or a number with too many digits
-        said = getattr(error, "strerror", None) or first_line(error)
-        raise AmplifyError(f"{path}: cannot be read as TOML: {said}") from None
-    check_plain(table, path)
-    base = table.pop("base", None)
-    if base is None:
-        return table, (path.parent,)
-    if not isinstance(base, str):
-        raise AmplifyError(
-            f"{path}: base must be another experiment's folder, got {quote_value(base)}"
-        )
-    file = _without_detours(path.parent / base) / "experiment.toml"
-    if not _is_there(file):
-        there = f"{file}" if len(base) < 200 and base.isprintable() else quote_value(f"{file}")
-        raise AmplifyError(f"{path}: base: {there}: no such file")
-    above = (*above, path.resolve())
-    if file.resolve() in above:
-        raise AmplifyError(f"{path}: base refers back to this experiment")
-    below, folders = read_table(file, above)
-    return merge_tables(below, table), (path.parent, *folders)
-
-
-def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tables of a base with those of a file that names it merged over them.
-
-    Args:
-        below: the tables of the base.
-        above: the tables of the file.
-    """
-    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
-
-
-def _over(below: Any, value: Any) -> Any:
-    """Merges a value over the one of the base. Tables of different kinds are not merged."""
-    if not isinstance(below, dict) or not isinstance(value, dict):
-        return value
-    same_kind = value.get("kind", below.get("kind")) == below.get("kind")
-    return merge_tables(below, value) if same_kind else value
 
 
 def parse_experiment(
@@ -373,27 +283,11 @@ def _paths(kind: type, section: Mapping[str, Any], folders: Sequence[Path]) -> d
     """
     named = {key: section.get(key) for key in getattr(kind, "PATHS", ())}
     there = {
-        key: [
-            str(_without_detours(folder / name)) for folder in folders if _is_there(folder / name)
-        ]
+        key: [str(without_detours(at)) for folder in folders if is_there(at := folder / name)]
         for key, name in named.items()
         if isinstance(name, str) and name
     }
     return {key: found[0] for key, found in there.items() if found}
-
-
-def _without_detours(path: Path) -> Path:
-    """A path without "a/..", unless a symbolic link gives that another meaning."""
-    short = Path(os.path.normpath(path))
-    return short if short.resolve() == path.resolve() else path
-
-
-def _is_there(path: Path) -> bool:
-    """Whether a path exists; False if its name is too long for the file system."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def _check_recordable(values: Mapping[str, Any], path: Path) -> None:

@@ -4,12 +4,15 @@ Reads records only; its weights are loaded when a round needs them. Called by `e
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from amplify.errors import AmplifyError
 from amplify.experiment.sections import Experiment
+from amplify.experiment.validation import subtable
 from amplify.overseers.helper import Helper
+from amplify.reading.tables import FILE, is_there, read_table, without_detours
 from amplify.records.round_folder import RoundFolder
 
 KEY = "helper"
@@ -30,7 +33,7 @@ def open_helper(where: str, named_by: str, read: Callable[[Path], Experiment]) -
     best = helper_round(where, named_by)
     if best is None:
         return None
-    experiment = read(best.path.parent / "experiment.toml")
+    experiment = read(best.path.parent / FILE)
     handle = best.roles()["assistant"]
     return Helper(experiment.task, experiment.assistant, handle.checkpoint, handle.digest)
 
@@ -72,3 +75,37 @@ def best_round(folder: Path) -> RoundFolder | None:
         if this.verdict is not None and this.verdict["verdict"] == "promoted":
             return this
     return None
+
+
+def untrained_helper(path: Path) -> Path | None:
+    """Returns the folder of an experiment's helper, if none of its rounds was promoted.
+
+    Args:
+        path: the experiment file.
+
+    Returns:
+        The folder; None if there is no helper, a round of it is named, or it has a promoted one.
+
+    Raises:
+        AmplifyError: if the file cannot be read.
+    """
+    helper = helper_of(*read_table(path), path)
+    if helper is None or not is_there(helper / FILE):
+        return None
+    return None if best_round(helper) is not None else helper
+
+
+def helper_of(table: Mapping[str, Any], folders: Sequence[Path], path: Path) -> Path | None:
+    """Returns the folder of the helper that a file names, an experiment's or a round's, if it is
+    there.
+
+    Args:
+        table: the parsed file.
+        folders: where files that it names may be, nearest first.
+        path: the file.
+    """
+    named = subtable(table, "overseer", path).get(KEY)
+    if not named or not isinstance(named, str):
+        return None
+    there = (without_detours(folder / named) for folder in folders)
+    return next((at for at in there if is_there(at)), None)

@@ -13,7 +13,7 @@ from amplify.errors import AmplifyError
 from amplify.models.fact_transformer import FactTransformer, FactTransformerConfig
 from amplify.overseers.helper import Helper
 from amplify.overseers.judge import Judge, JudgeConfig
-from amplify.reading.experiment_file import read_experiment
+from amplify.reading.experiment_file import read_experiment, runs_own_code
 from amplify.reading.ready import check_ready
 from amplify.runtime.effort import of_record
 from amplify.store import Store
@@ -241,3 +241,4 @@ def test_experiments_that_help_each_other_are_refused(tmp_path):
         record.write_text('{"round": 1, "layout": 2, "stages": ' + stages + "}")
     with pytest.raises(AmplifyError, match="this experiment helps that one"):
         read_experiment(folder / "experiment.toml")
+    assert not runs_own_code(folder / "experiment.toml")
