@@ -132,8 +132,8 @@ class Judge:
         """
         if not helper.fits(self.task):
             raise ValueError(
-                'overseer.helper must be an experiment of task.kind = "claims", about the same'
-                f" essays in all but their topics; its task is {helper.task}"
+                'overseer.helper must be an experiment of task.kind = "claims", whose [task.essays]'
+                " equals [task] in all but topics and focus"
             )
         return dataclasses.replace(self, helper=helper)
 
