@@ -170,18 +170,29 @@ class Judge:
         contexts: Int[Array, "batch facts fact_length"],
         questions: Int[Array, "batch questions question_length"],
         candidates: Int[Array, "batch questions candidates answer_length"],
-        keys: Key[Array, "candidates batch questions"],
+        keys: Key[Array, "batch questions"],
     ) -> Seen:
-        """What the judge makes of answers, without noise; of each, with the axes `batch questions
-        candidates`.
+        """What the judge makes of several answers to each question, before it errs; of each, with
+        the axes `batch questions candidates`.
 
         Args:
             roles: the helper's weights are those of the role "overseer".
             contexts: what the questions are about.
             questions: about each context.
-            candidates: answers to each question.
-            keys: consumed; they decide what is checked.
+            candidates: the answers.
+            keys: those of `choose`, from which others are split.
         """
+        reading = _split_each(keys, candidates.shape[2] + 2)[:-2]
+        return self._read(roles, contexts, questions, candidates, reading)
+
+    def _read(
+        self,
+        roles: Roles,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        candidates: Int[Array, "batch questions candidates answer_length"],
+        keys: Key[Array, "candidates batch questions"],
+    ) -> Seen:
         answers = jnp.unstack(candidates, axis=2)
         critique = self._critique(roles, contexts)
         seen = [
@@ -231,8 +242,8 @@ class Judge:
         equal ones, any may be the best.
         """
         number = candidates.shape[2]
-        *reading, tie_keys, error_keys = _split_each(keys, number + 2)
-        seen = self.impressions(roles, contexts, questions, candidates, jnp.stack(reading))
+        tie_keys, error_keys = _split_each(keys, number + 2)[number:]
+        seen = self.impressions(roles, contexts, questions, candidates, keys)
         best, obtained = highest(seen.worth, tie_keys)
         errs = map_keys(lambda key: jax.random.bernoulli(key, self.config.errors), error_keys)
         other = best + 1 + draw_below(fold_in(error_keys, 1), jnp.int32(number - 1))
@@ -251,7 +262,7 @@ class Judge:
     ) -> Scores:
         """Scores answers, with noise; see `Scorer`."""
         reading, noise = _split_each(keys, 2)
-        seen = self.impressions(roles, contexts, questions, candidates[:, :, None], reading[None])
+        seen = self._read(roles, contexts, questions, candidates[:, :, None], reading[None])
         worth, looks, asks = (jnp.squeeze(part, -1) for part in jax.tree.leaves(seen))
         value = worth + self.config.noise * map_keys(jax.random.normal, noise)
         return Scores(value, jnp.ones(value.shape, bool), looks, asks)

@@ -174,7 +174,7 @@ def _prepare_crowd(
     questions = put_up.questions[..., : experiment.task.question_length]
     judge = Judge(experiment.task, JudgeConfig())
     made = jax.jit(judge.impressions)(
-        put_up.contexts, questions, jnp.asarray(shown), review_keys(experiment, put_up)
+        {}, put_up.contexts, questions, jnp.asarray(shown), review_keys(experiment, put_up)
     )
     seen = jax.device_get(made.worth)
     tokens = jax.device_get(put_up.questions)
