@@ -386,8 +386,8 @@ def test_a_restarted_round_learns_from_reviews_of_the_policy_that_raised_the_ala
     shutil.rmtree(folder / "000")
     (folder / "experiment.toml").write_text(toml, encoding="utf-8")
 
-    def alarmed(record, rules, since=0):
-        looks = read_history(record, since).looks
+    def alarmed(record, rules, since=0, until=None):
+        looks = read_history(record, since, until).looks
         status = "alarm" if since == 0 and len(looks) == 2 else "quiet"
         return Watch(status, "made up", looks[-1].step, looks[0].step)
 
