@@ -32,6 +32,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "focused_draft": ("context", "question", "key"),
     "impression": ("reader", "context", "question", "answer", "key"),
     "helped_impression": ("reader", "critique", "context", "question", "answer", "key"),
+    "refine": ("reader", "critique", "context", "question", "answers", "key"),
 }
 """Argument names of each optional method."""
 
@@ -168,6 +169,31 @@ HelpedImpression = Callable[
     Seen,
 ]
 """The same with what a helper says, of which the reader learns what it asks about."""
+
+
+class Refined(NamedTuple):
+    """An answer made of others, without what a critic says is wrong with them."""
+
+    answer: Int[Array, " answer_length"]
+    struck: Int[Array, ""]  # number of parts of the first answer that were found to be wrong
+    looks: Int[Array, ""]  # number of parts that somebody checked
+    asks: Int[Array, ""]  # number of parts about which the critic was asked
+
+
+Refine = Callable[
+    [
+        Reader,
+        Critique,
+        Int[Array, "facts fact_length"],
+        Int[Array, " question_length"],
+        Int[Array, "answers answer_length"],
+        Key[Array, ""],
+    ],
+    Refined,
+]
+"""Maps a reader, what a critic says about every part, a context, a question about it, several
+answers and a key, which is consumed, to the first answer, refined.
+"""
 
 Draft = Callable[
     [Int[Array, "facts fact_length"], Int[Array, " question_length"], Key[Array, ""]],
@@ -332,6 +358,18 @@ def helped_impression_of(task: Task) -> HelpedImpression | None:
         The method; None if nobody can help a reader of the task's answers.
     """
     return getattr(task, "helped_impression", None)
+
+
+def refine_of(task: Task) -> Refine | None:
+    """How an answer is refined by a critique.
+
+    Args:
+        task: may have a method `refine(reader, critique, context, question, answers, key)`.
+
+    Returns:
+        The method; None if the task's answers cannot be refined.
+    """
+    return getattr(task, "refine", None)
 
 
 class Helping(NamedTuple):

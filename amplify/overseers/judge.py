@@ -22,9 +22,11 @@ from amplify.task_abilities import (
     Critic,
     Critique,
     Reader,
+    Refined,
     Seen,
     helped_impression_of,
     impression_of,
+    refine_of,
     statements_of,
 )
 from amplify.tasks.batching import fold_in, map_keys, vmap_questions
@@ -229,6 +231,36 @@ class Judge:
             return seen._replace(asks=jnp.int32(seen.asks))
 
         return vmap_questions(one)((contexts, critique), questions, answers, keys)
+
+    def refine(
+        self,
+        roles: Roles,
+        contexts: Int[Array, "batch facts fact_length"],
+        questions: Int[Array, "batch questions question_length"],
+        candidates: Int[Array, "batch questions candidates answer_length"],
+        keys: Key[Array, "batch questions"],
+    ) -> Refined:
+        """Refines the first of several answers to each question by what the helper says of them.
+
+        Args:
+            roles: the helper's weights are those of the role "overseer".
+            contexts: what the questions are about.
+            questions: about each context.
+            candidates: answers to each question.
+            keys: consumed; they decide what is asked about and checked.
+
+        Returns:
+            Of each question, with the axes `batch questions`.
+        """
+        refine, critique = refine_of(self.task), self._critique(roles, contexts)
+        assert refine is not None  # checked when the experiment file was read
+        assert critique is not None
+
+        def one(read: tuple[Array, Critique], *of: Array) -> Refined:
+            context, said = read
+            return refine(self.config.reader, said, context, *of)
+
+        return vmap_questions(one)((contexts, critique), questions, candidates, keys)
 
     def choose(
         self,

@@ -22,8 +22,9 @@ from amplify.tasks.batching import vmap_questions
 from amplify.tasks.essays.claims import Claims
 from amplify.tasks.essays.task import Essays
 from amplify.types import Answers
+from tests.helpers import HELPED_ESSAYS, TINY_CLAIMS
 from tests.tasks.test_essays import drafts, gold
-from tests.tiny import JUDGED_ESSAYS, tiny_experiment
+from tests.tiny import tiny_experiment
 
 TASK = Essays(sources=3, blind_family=-1)
 ASKS_ABOUT_ALL = JudgeConfig(
@@ -105,55 +106,6 @@ def test_who_verifies_looks_where_the_helper_points_and_is_not_fooled_by_one_tha
     pointed, praised = correlation("verify", False), correlation("verify", True)
     assert pointed > praised + 0.05, "the helper points at flaws"
     assert praised > correlation("believe", True) + 0.05, "all claims are said to be right"
-
-
-TINY_CLAIMS = """
-[task]
-kind = "claims"
-[task.essays]
-topics = 500
-length = 5
-families = 2
-claims_per_family = 4
-key_claims = 2
-insights = 4
-blind_family = 1
-sources = 2
-
-[assistant]
-kind = "fact-transformer"
-width = 16
-heads = 2
-encoder_layers = 0
-decoder_layers = 1
-copies = false
-
-[overseer]
-kind = "simulated"
-
-[questions]
-contexts = 256
-per_context = 4
-
-[training]
-steps = 60
-batch = 8
-learning_rate = 1e-2
-warmup_steps = 5
-log_every = 20
-checkpoint_every = 60
-
-[evals]
-select = 64
-final = 24
-
-[gate]
-patience = 1
-"""
-HELPED = 'kind = "judge"\nlooks = 1\nhelper = "../claims"\nhelper_asks = 2'
-HELPED_ESSAYS = JUDGED_ESSAYS.replace('kind = "judge"', HELPED).replace(
-    "blind_family = 1", "blind_family = 1\nsources = 2"
-)
 
 
 def helped(folder: Path, claims: str = TINY_CLAIMS, essays: str = HELPED_ESSAYS) -> Path:

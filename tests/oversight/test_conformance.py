@@ -22,6 +22,7 @@ from amplify.tasks.batching import vmap_questions
 from amplify.training.phase import Phase, Source, Update
 from amplify.training.step import begin, fresh_role
 from amplify.types import FAILED
+from tests.helpers import CRITICISED_ESSAYS, untrained_helper
 from tests.servers import completion, fake_server
 from tests.tiny import AUDITED_ESSAYS, DEBATED, EXPERT_ESSAYS, JUDGED_ESSAYS, TOML, tiny_experiment
 
@@ -46,6 +47,7 @@ EXPERIMENTS = {
     "reward-model, audited": AUDITED_ESSAYS,
     "reward-model, expert iteration": EXPERT_ESSAYS,
     "debate": DEBATED,
+    "critique": CRITICISED_ESSAYS,
     "debate, consultancy": DEBATED + 'protocol = "consultancy"\n',
     "best_of": overseen_by("best_of.py:BestOf"),
     "reinforce": overseen_by("reinforce.py:Reinforce"),
@@ -65,6 +67,8 @@ class Begun:
 
     def __init__(self, folder: Path, toml: str) -> None:
         tiny_experiment(folder, toml)
+        if "helper = " in toml:
+            untrained_helper(folder.parent / "claims")
         (folder / "prompt.txt").write_text("Answer in one line.", encoding="utf-8")
         for path in KINDS.glob("*.py"):
             shutil.copy(path, folder)

@@ -44,23 +44,49 @@ def read_essay(
         key: consumed; decides which statements are checked, and where a critic errs.
         critique: what a helper says, in place of the reader's critic; None: there is no helper.
     """
+    found = inquire(config, world, reader, topic, essay, key, critique)
+    values = (2 * jnp.prod(found.belief, axis=-1) - 1) * world.weight
+    if reader.attentive:
+        return Seen(value_essay(world, values, essay), found.looks, found.asks)
+    worth = (jnp.sum(counts(essay, config.claims) * values) - world.mean) / world.scale
+    return Seen(worth, found.looks, found.asks)
+
+
+class Inquiry(NamedTuple):
+    """What a reader has found out about an essay's claims."""
+
+    belief: Float[Array, "claims statements"]  # how probable it finds each statement
+    wrong: Bool[Array, " claims"]  # what it has found to be wrong, or was told and believes
+    looks: Int[Array, ""]
+    asks: Int[Array, ""] | int
+
+
+def inquire(
+    config: WorldConfig,
+    world: World,
+    reader: Reader,
+    topic: Int[Array, ""],
+    essay: Int[Array, " length"],
+    key: Key[Array, ""],
+    critique: Critique | None = None,
+) -> Inquiry:
+    """Lets a reader ask about claims and check statements.
+
+    Args:
+        config, world, reader, topic, essay, key, critique: as in `read_essay`.
+    """
     present = presence(essay, config.claims)
     belief = first_belief(config, world, reader, topic)
     right = statements_right(world, topic)
     advised = _advice(world, reader, present, belief, right, key, critique)
-    told = advised.told[:, None]
-    if advised.believed:
-        belief = jnp.where(told, (~advised.flaws).astype(belief.dtype), belief)
+    believed = advised.told[:, None] & advised.believed
+    belief = jnp.where(believed, (~advised.flaws).astype(belief.dtype), belief)
     order = _urgency(world, reader, belief, advised.flaws, key)
-    there = (present > 0)[:, None] & ~(told & advised.believed)
+    there = (present > 0)[:, None] & ~believed
     checked = first_parts(order, jnp.broadcast_to(there, order.shape), reader.looks)
     belief = jnp.where(checked, right.astype(belief.dtype), belief)
-    looks = jnp.sum(checked, dtype=jnp.int32)
-    values = (2 * jnp.prod(belief, axis=-1) - 1) * world.weight
-    if reader.attentive:
-        return Seen(value_essay(world, values, essay), looks, advised.asks)
-    worth = (jnp.sum(counts(essay, config.claims) * values) - world.mean) / world.scale
-    return Seen(worth, looks, advised.asks)
+    wrong = jnp.any((believed & advised.flaws) | (checked & ~right), axis=-1)
+    return Inquiry(belief, wrong, jnp.sum(checked, dtype=jnp.int32), advised.asks)
 
 
 class Advice(NamedTuple):

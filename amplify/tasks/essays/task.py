@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Critique, GoldParts, Reader, Seen
+from amplify.task_abilities import Critique, GoldParts, Reader, Refined, Seen
 from amplify.tasks.essays.reader import read_essay
+from amplify.tasks.essays.refining import refine_essay
 from amplify.tasks.essays.sentences import (
     PREDICATES,
     SUBJECTS,
@@ -286,15 +287,7 @@ class Essays:
         answer: Int[Array, " answer_length"],
         key: Key[Array, ""],
     ) -> Seen:
-        """What a reader takes an essay to be worth, in standard deviations of drafts.
-
-        Args:
-            reader: how it reads.
-            context: about one topic.
-            question: not used.
-            answer: the essay.
-            key: consumed.
-        """
+        """What a reader takes an essay to be worth, in standard deviations of drafts."""
         return self.helped_impression(reader, None, context, question, answer, key)
 
     def helped_impression(
@@ -306,18 +299,22 @@ class Essays:
         answer: Int[Array, " answer_length"],
         key: Key[Array, ""],
     ) -> Seen:
-        """What a reader whom a helper tells which claims are wrong takes an essay to be worth.
-
-        Args:
-            reader: how it reads.
-            critique: what the helper says about each claim; None: there is no helper.
-            context: about one topic.
-            question: not used.
-            answer: the essay.
-            key: consumed.
-        """
+        """The same for a reader whom a helper tells which claims are wrong, unless it is None."""
         topic, essay = self.topic_of(context), self.claims_of(answer)
         return read_essay(self.config, self.hidden, reader, topic, essay, key, critique)
+
+    def refine(
+        self,
+        reader: Reader,
+        critique: Critique,
+        context: Int[Array, "facts fact_length"],
+        question: Int[Array, " question_length"],
+        answers: Int[Array, "answers answer_length"],
+        key: Key[Array, ""],
+    ) -> Refined:
+        """Refines the first of several essays, see `refining`."""
+        topic, essays = self.topic_of(context), self.claims_of(answers)
+        return refine_essay(self.config, self.hidden, reader, critique, topic, essays, key)
 
     def draft(
         self,
