@@ -243,7 +243,7 @@ def show_next(stores: Sequence[Any]) -> None:
     if len(stores) == 1 and last:
         page = stores[0].round(last).report
         hints = [("Page", str(page)), *hints]
-        if not stores[0].no_longer_improves(last):
+        if stores[0].round(last).verdict["verdict"] != "rejected":
             hints.append(("Next", round_command(paths[0], last + 1)))
     for name, what in hints:
         output.print(Text.assemble(f"{name}: ", (what, "bold")), soft_wrap=True)

@@ -84,11 +84,14 @@ def untrained_helper(path: Path) -> Path | None:
         path: the experiment file.
 
     Returns:
-        The folder; None if there is no helper, a round of it is named, or it has a promoted one.
+        The folder; None if there is no helper, a round of it is named, or it has a promoted one. If
+        there is no such file, whoever reads the experiment says so.
 
     Raises:
         AmplifyError: if the file cannot be read.
     """
+    if not is_there(path):
+        return None
     helper = helper_of(*read_table(path), path)
     if helper is None or not is_there(helper / FILE):
         return None

@@ -236,10 +236,6 @@ def test_the_policy_gradient_reaches_the_optimum_that_the_penalty_sets(seed: int
             TOML.replace('"simulated"', '"judge"') + '[oversight]\nkind = "reward-model"\n',
             "Wildcard has none",
         ),
-        (
-            REVIEWED_ESSAYS.replace("[oversight]", "[oversight]\naudit = { every = 8 }"),
-            'oversight.audit.every must be 0 if overseer.kind = "human"',
-        ),
         (REVIEWED_ESSAYS.replace('"human"', '"human"\nasks = 2'), "overseer.asks must be 0"),
         (REVIEWED_ESSAYS.replace('"human"', '"human"\ngold = 0.1'), "overseer.gold must be 0"),
         (REVIEWED_ESSAYS.replace('"human"', '"human"\nitems = 9'), "overseer.items must be 60"),
