@@ -6,6 +6,7 @@ Called by the commands and the Python interface.
 import contextlib
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -211,9 +212,12 @@ def share_programs() -> None:
     """Lets experiments that differ only in arrays, such as their worlds, share compiled programs:
     arrays that functions close over become arguments of a program instead of constants in it.
 
-    Must be called before jax is imported, which reads the environment only then. A constant that a
+    Does nothing once jax is imported, which reads the environment only then: processes that this
+    one starts later would have it, and not know. A constant that a
     traced function makes of Python numbers, as by `jnp.array([1, 2])`, becomes an argument too, and
     would be sent to the device in every step, which training does not allow.
     """
+    if "jax" in sys.modules:
+        return
     os.environ.setdefault("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "1")
     os.environ.setdefault("JAX_EMBEDDED_CONSTANTS_MAX_BYTES", "0")

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from amplify.cli.commands import main
 from amplify.errors import AmplifyError
 from amplify.evaluation.statistics.scaling_laws import best_of_n_curve, best_of_n_kl_bound
+from amplify.launch import share_programs
 from amplify.store import Store
 from amplify.studies import running
 from amplify.studies.best_of_n import CHUNK, Scored, curve, score_reference
@@ -338,3 +340,12 @@ def test_stages_that_are_not_done_cannot_be_shared(ran):
     this = Store(cells(read_study(ran), ran, [0])[0].path).round(1)
     with pytest.raises(AmplifyError, match="no finished stage audit/data to share"):
         copy_stage(this, this, "audit/data")
+
+
+def test_programs_are_shared_only_by_a_process_that_has_not_imported_jax(monkeypatch):
+    """Processes that a test, or a notebook, starts later would inherit the variables."""
+    for name in ("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "JAX_EMBEDDED_CONSTANTS_MAX_BYTES"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    share_programs()
+    assert dict(os.environ) == before
