@@ -212,10 +212,10 @@ def share_programs() -> None:
     """Lets experiments that differ only in arrays, such as their worlds, share compiled programs:
     arrays that functions close over become arguments of a program instead of constants in it.
 
-    Does nothing once jax is imported, which reads the environment only then: processes that this
-    one starts later would have it, and not know. A constant that a
-    traced function makes of Python numbers, as by `jnp.array([1, 2])`, becomes an argument too, and
-    would be sent to the device in every step, which training does not allow.
+    Does nothing once jax is imported, which reads the environment only then: it would change only
+    the processes that this one starts later. A constant that a traced function makes of Python
+    numbers, as by `jnp.array([1, 2])`, becomes an argument too, and would be sent to the device in
+    every step, which training does not allow.
     """
     if "jax" in sys.modules:
         return

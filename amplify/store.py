@@ -7,7 +7,6 @@ keeps a second process from running the same experiment.
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from amplify.experiment.sections import Experiment
 from amplify.files.locks import ProcessLock
 from amplify.reading.experiment_file import read_experiment, read_prices, runs_own_code
 from amplify.records import lineage
-from amplify.records.record import ASSISTANT, trained_in
+from amplify.records.record import ASSISTANT, round_folders, trained_in
 from amplify.records.recorded import recorded_experiment
 from amplify.records.round_folder import Handle, RoundFolder
 from amplify.runtime import processes
@@ -63,8 +62,7 @@ class Store:
 
     def rounds(self) -> list[int]:
         """Returns the numbers of all rounds that have a folder, ascending."""
-        names = (entry.name for entry in self.path.iterdir() if entry.is_dir())
-        return sorted(int(name) for name in names if re.fullmatch(r"\d{3,}", name))
+        return [*round_folders(self.path)]
 
     def round(self, number: int) -> "RoundFolder":
         """Returns a round by its number, whether or not it exists yet."""

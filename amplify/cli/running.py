@@ -197,9 +197,10 @@ def train_helpers(path: Path, cluster: bool, helps: tuple[Path, ...] = ()) -> No
         cluster: as in `launch`.
         helps: experiments that this one helps, directly or through others.
     """
-    from amplify.reading.helpers import untrained_helper
+    with messages.status("reading the experiment"):  # importing its kinds takes seconds
+        from amplify.reading.helpers import untrained_helper
 
-    helper = untrained_helper(path / "experiment.toml")
+        helper = untrained_helper(path / "experiment.toml")
     if helper is None or helper.resolve() in helps:  # a circle is an error when the file is read
         return
     train_helpers(helper, cluster, (*helps, path.resolve()))

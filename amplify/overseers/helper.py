@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from amplify.errors import AmplifyError
-from amplify.task_abilities import Critique, helping_of
-from amplify.training import checkpoint
+from amplify.task_helping import Critique, helping_of
+from amplify.training.weights import abstract_weights, restore_weights
 from amplify.types import Assistant, Place, Task
 
 
@@ -42,21 +41,18 @@ class Helper:
         Raises:
             AmplifyError: a checkpoint is missing or damaged.
         """
-        shapes = jax.eval_shape(self.assistant.init, jax.random.key(0))
+        shapes = abstract_weights(self.assistant)
         like = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             place(shapes),
         )
-        weights = checkpoint.restore_first(self.checkpoint, {"target": like, "params": like})
-        if checkpoint.digest(weights) != self.digest:
-            raise AmplifyError(f"{self.checkpoint}: not the assistant that was written")
-        return weights
+        return restore_weights(self.checkpoint, like, "assistant", self.digest)
 
     def criticise(
         self, params: PyTree[Array], contexts: Int[Array, "batch facts fact_length"]
     ) -> Critique:
-        """What it says about every part of any answer, with its likeliest answers.
+        """Asks it about every part that an answer may have; it decodes greedily.
 
         Args:
             params: its weights.

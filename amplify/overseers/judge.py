@@ -17,18 +17,8 @@ from pydantic import Field
 from amplify.errors import AmplifyError, round_command
 from amplify.overseers.helper import Helper
 from amplify.overseers.reviewers import Choices, draw_below
-from amplify.task_abilities import (
-    Checks,
-    Critic,
-    Critique,
-    Reader,
-    Refined,
-    Seen,
-    helped_impression_of,
-    impression_of,
-    refine_of,
-    statements_of,
-)
+from amplify.task_abilities import Checks, Critic, Reader, Seen, impression_of, statements_of
+from amplify.task_helping import Critique, Refined, helped_impression_of, refine_of
 from amplify.tasks.batching import fold_in, map_keys, vmap_questions
 from amplify.types import Place, Roles, Scores, Task
 

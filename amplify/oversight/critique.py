@@ -21,14 +21,16 @@ from pydantic import Field
 from amplify.experiment.sections import Experiment
 from amplify.overseers.judge import Judge, JudgeConfig
 from amplify.oversight.amplification import trained_assistant
+from amplify.oversight.draws import draw_round
 from amplify.oversight.restore import load, load_overseer
 from amplify.oversight.reviews import samples
-from amplify.oversight.work import Made, Work
+from amplify.oversight.work import Made, Work, check_stored
 from amplify.records.round_folder import RoundFolder
 from amplify.runtime import calls, effort
-from amplify.task_abilities import draft_of, refine_of
+from amplify.task_abilities import draft_of
+from amplify.task_helping import refine_of
 from amplify.tasks.batching import fold_in
-from amplify.tasks.problems import answer_keys, columns_in_chunks, draw_problems
+from amplify.tasks.problems import answer_keys, columns_in_chunks
 from amplify.training.phase import Phase, Trained
 from amplify.types import Problems, Roles, Task
 
@@ -70,11 +72,7 @@ class CritiqueOversight:
         Raises:
             ValueError: if they are streamed.
         """
-        if sections["training"].targets != "stored":
-            raise ValueError(
-                'oversight.kind = "critique" needs training.targets = "stored", got'
-                f" {sections['training'].targets!r}"
-            )
+        check_stored("critique", sections)
 
     def roles(self, experiment: Experiment) -> list[Trained]:
         """Returns the roles that rounds train and round 0 initialises."""
@@ -101,7 +99,7 @@ class CritiqueOversight:
         """
         experiment, judge = work.experiment, work.experiment.overseer
         assert isinstance(judge, Judge)  # checked when the experiment file was read
-        problems = self._draw(work)
+        problems = draw_round(experiment, work.this.number)
         function = functools.partial(
             _refine,
             judge,
@@ -136,19 +134,6 @@ class CritiqueOversight:
             return samples.write_drafts(experiment, problems, self.answers, "drafts").answers
         params = load(experiment, experiment.assistant, work.roles["assistant"])
         return samples.sample_answers(experiment, params, problems, self.answers).answers
-
-    def _draw(self, work: Work) -> Problems:
-        """The round's problems."""
-        experiment = work.experiment
-        return draw_problems(
-            experiment.task,
-            experiment.seed,
-            work.this.number,
-            "train",
-            experiment.questions.contexts,
-            experiment.all_depths,
-            apart=experiment.evals.apart,
-        )
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -25,7 +25,7 @@ from amplify.oversight.amplification import trained_assistant
 from amplify.oversight.arguing import argue, sample_transcripts
 from amplify.oversight.restore import load_assistant, phase_stream
 from amplify.oversight.reviews.counting import JUDGE
-from amplify.oversight.work import WEIGHT, Made, Work
+from amplify.oversight.work import WEIGHT, Made, Work, check_stored
 from amplify.protocols import PROTOCOLS
 from amplify.protocols.protocol import SIDES, JudgeProtocol
 from amplify.records.round_folder import RoundFolder
@@ -120,11 +120,7 @@ class DebateOversight:
         Raises:
             ValueError: if they are streamed.
         """
-        if sections["training"].targets != "stored":
-            raise ValueError(
-                'oversight.kind = "debate" needs training.targets = "stored", got'
-                f" {sections['training'].targets!r}"
-            )
+        check_stored("debate", sections)
 
     def rules(self, task: Task) -> JudgeProtocol:
         """Returns the protocol for a task."""

@@ -1,6 +1,5 @@
 """Restores roles from the checkpoints of rounds. Errors say how to remake what is missing."""
 
-import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from amplify.records.round_folder import Handle
 from amplify.training import checkpoint
 from amplify.training.phase import RoleState, Trained
 from amplify.training.step import abstract_role
+from amplify.training.weights import abstract_weights, check_digest, restore_weights
 from amplify.types import Roles
 
 STREAMS = {"imitation": 2**32 - 1, "streaming": 2**32 - 2}
@@ -98,17 +98,9 @@ def load(experiment: Experiment, model: Any, handle: Handle) -> PyTree[Array]:
     Raises:
         AmplifyError: the weights are not those that were written.
     """
-    like = experiment.mesh.place(_abstract_weights(model))
+    like = experiment.mesh.place(abstract_weights(model))
     with handle.round_.redo_hint(handle.stage):
-        weights = checkpoint.restore_first(handle.checkpoint, {"target": like, "params": like})
-        _check_digest(handle, weights)
-    return weights
-
-
-@functools.cache
-def _abstract_weights(model: Any) -> PyTree[Any]:
-    """The shapes and dtypes of a model's weights; tracing takes a tenth of a second each time."""
-    return jax.eval_shape(model.init, jax.random.key(0))
+        return restore_weights(handle.checkpoint, like, handle.role, handle.digest)
 
 
 def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleState:
@@ -125,7 +117,7 @@ def load_role(experiment: Experiment, trained: Trained, handle: Handle) -> RoleS
     with handle.round_.redo_hint(handle.stage):
         like = experiment.mesh.place(abstract_role(trained))
         state: RoleState = checkpoint.restore(handle.checkpoint, like)
-        _check_digest(handle, state.answering)
+        check_digest(handle.checkpoint, state.answering, handle.role, handle.digest)
     return state
 
 
@@ -139,11 +131,6 @@ def load_carried(experiment: Experiment, handle: Handle, abstract: PyTree[Any]) 
     """
     with handle.round_.redo_hint(handle.stage):
         return checkpoint.restore(handle.carried, experiment.mesh.place(abstract))
-
-
-def _check_digest(handle: Handle, weights: PyTree[Array]) -> None:
-    if checkpoint.digest(weights) != handle.digest:
-        raise AmplifyError(f"{handle.checkpoint}: not the {handle.role} that was written")
 
 
 def phase_key(experiment: Experiment, phase: str, number: int) -> Key[Array, ""]:

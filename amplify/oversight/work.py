@@ -96,6 +96,22 @@ class Made(NamedTuple):
     """Descriptions of columns that are not in `readable.DESCRIPTIONS`, by name."""
 
 
+def check_stored(kind: str, sections: Mapping[str, Any]) -> None:
+    """Checks that an experiment stores its signals.
+
+    Args:
+        kind: of oversight, which needs that.
+        sections: of the experiment file, by name.
+
+    Raises:
+        ValueError: if they are streamed.
+    """
+    if (targets := sections["training"].targets) != "stored":
+        raise ValueError(
+            f'oversight.kind = "{kind}" needs training.targets = "stored", got {targets!r}'
+        )
+
+
 WEIGHT = "weight"
 
 

@@ -7,7 +7,6 @@ round; here they are only shown, so a round that has none yet is no error.
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from amplify.errors import AmplifyError, first_line
 from amplify.evaluation.items import FINAL, Items
 from amplify.evaluation.measures import Measure, gate_measure, in_order, recorded_measures
 from amplify.evaluation.statistics import Proportion
-from amplify.records.record import digest_of, read_record
+from amplify.records.record import digest_of, read_record, round_folders
 
 
 class Record(NamedTuple):
@@ -81,13 +80,10 @@ def read_records(experiment: Path) -> list[Record]:
     Raises:
         AmplifyError: one is damaged.
     """
-    folders = {
-        int(entry.name): entry
-        for entry in experiment.iterdir()
-        if re.fullmatch(r"\d{3,}", entry.name) and (entry / "record.json").is_file()
-    }
     return [
-        Record(number, folders[number], read_record(folders[number])) for number in sorted(folders)
+        Record(number, folder, read_record(folder))
+        for number, folder in round_folders(experiment).items()
+        if (folder / "record.json").is_file()
     ]
 
 

@@ -3,7 +3,6 @@
 Reads records only; its weights are loaded when a round needs them. Called by `experiment_file`.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from amplify.experiment.sections import Experiment
 from amplify.experiment.validation import subtable
 from amplify.overseers.helper import Helper
 from amplify.reading.tables import FILE, is_there, read_table, without_detours
+from amplify.records.record import is_round, round_folders
 from amplify.records.round_folder import RoundFolder
 
 KEY = "helper"
@@ -55,7 +55,7 @@ def helper_round(where: str, named_by: str) -> RoundFolder | None:
             f"{named_by}: {path}: no such folder; it must be another experiment's, or one of its"
             " rounds'"
         )
-    if re.fullmatch(r"\d{3,}", path.name):
+    if is_round(path):
         this = RoundFolder(path, int(path.name))
         if "assistant" not in this.roles():
             raise AmplifyError(f"{named_by}: {path}: a round without a trained assistant")
@@ -69,9 +69,8 @@ def best_round(folder: Path) -> RoundFolder | None:
     Args:
         folder: the experiment's.
     """
-    numbers = (entry.name for entry in folder.iterdir() if re.fullmatch(r"\d{3,}", entry.name))
-    for name in sorted(numbers, key=int, reverse=True):
-        this = RoundFolder(folder / name, int(name))
+    for number, path in reversed(round_folders(folder).items()):
+        this = RoundFolder(path, number)
         if this.verdict is not None and this.verdict["verdict"] == "promoted":
             return this
     return None

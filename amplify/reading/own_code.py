@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 from amplify.errors import AmplifyError, first_line
@@ -113,12 +113,8 @@ def describe_error(error: BaseException) -> str:
 
 def _hint(error: BaseException) -> str:
     """Says that a strategy may lack a yield, if it was computing with an `Ask`; or ""."""
-    own = [
-        frame
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if isinstance(frame.f_globals.get("__loader__"), _FromSource)
-    ]
-    values = own[-1].f_locals if own else {}
+    own = _own_frames(error)
+    values = own[-1][0].f_locals if own else {}
     name = next((name for name, value in values.items() if isinstance(value, Ask)), None)
     return f"; {name} is an Ask, whose answer is what yield Ask(...) returns" if name else ""
 
@@ -129,11 +125,7 @@ def error_location(error: BaseException) -> str | None:
     Returns:
         The innermost location; None if no such code was involved.
     """
-    places = [
-        f"{frame.f_code.co_filename}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if isinstance(frame.f_globals.get("__loader__"), _FromSource)
-    ]
+    places = [f"{frame.f_code.co_filename}:{line}" for frame, line in _own_frames(error)]
     # A file that cannot be parsed was not run. Its own name is no module's yet.
     if isinstance(error, SyntaxError) and error.filename and not _is_installed(error.filename):
         places.append(f"{error.filename}:{error.lineno}")
@@ -142,6 +134,15 @@ def error_location(error: BaseException) -> str | None:
         if _is_own(file):
             places.append(f"{file}:{line}")
     return places[-1] if places else None
+
+
+def _own_frames(error: BaseException) -> list[tuple[FrameType, int]]:
+    """The frames and lines of an experiment's own code that an exception passed, in order."""
+    return [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if isinstance(frame.f_globals.get("__loader__"), _FromSource)
+    ]
 
 
 def definition_location(function: Any) -> str | None:

@@ -12,6 +12,7 @@ writes this file. Imports no jax, because the people's pages read records, too.
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,21 @@ DATA, CHECKPOINT = "data", "checkpoint"
 ASSISTANT = "assistant"
 
 Record = dict[str, Any]
+
+
+def round_folders(experiment: Path) -> dict[int, Path]:
+    """Returns the folders of an experiment's rounds by number, ascending.
+
+    Args:
+        experiment: its folder.
+    """
+    found = (entry for entry in experiment.iterdir() if entry.is_dir() and is_round(entry))
+    return {int(entry.name): entry for entry in sorted(found, key=lambda entry: int(entry.name))}
+
+
+def is_round(folder: Path) -> bool:
+    """Returns whether a folder has the name of a round's."""
+    return re.fullmatch(r"\d{3,}", folder.name) is not None
 
 
 def read_record(folder: Path) -> Record:

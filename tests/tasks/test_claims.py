@@ -9,7 +9,7 @@ import pytest
 
 from amplify.errors import AmplifyError
 from amplify.reading.experiment_file import read_experiment
-from amplify.task_abilities import helping_of
+from amplify.task_helping import helping_of
 from amplify.tasks.essays.claims import Claims
 from amplify.tasks.essays.task import Essays
 from amplify.tasks.essays.world import statements_right

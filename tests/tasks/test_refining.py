@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amplify.task_abilities import Critique, Reader
+from amplify.task_abilities import Reader
+from amplify.task_helping import Critique
 from amplify.tasks.essays.task import Essays
 from amplify.tasks.essays.world import statements_right
 from tests.tasks.test_essays import ASKED, drafts, gold

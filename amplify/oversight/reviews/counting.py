@@ -20,7 +20,7 @@ JUDGE_SCORES = f"{JUDGE}, scores"
 
 
 class Consulted(NamedTuple):
-    """What reviewers looked up, and asked a helper: for each review, or for all of them."""
+    """Numbers of look-ups, and of questions to a helper: of each review, or of all together."""
 
     looks: Any
     asks: Any

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from amplify.task_abilities import Critique
+from amplify.task_helping import Critique
 from amplify.tasks.essays.task import Essays
 from amplify.tasks.essays.world import STATEMENTS, statements_right
 from amplify.types import DONT_KNOW, Ask, Strategy, Task
@@ -168,7 +168,7 @@ class Claims:
         return jnp.where(whole, claim, found[..., 0])[..., None]
 
     def fits(self, task: Task) -> bool:
-        """Whether the claims are those of a task about essays, see `task_abilities.helping_of`."""
+        """Whether the claims are those of a task about essays, see `task_helping.helping_of`."""
         other: Any = task
         return type(other) is Essays and other == dataclasses.replace(
             self.essays, topics=other.topics, focus=other.focus
@@ -176,7 +176,7 @@ class Claims:
 
     @property
     def part_question(self) -> Int[Array, " question_length"]:
-        """The question about each passage, see `task_abilities.helping_of`."""
+        """The question about each passage, see `task_helping.helping_of`."""
         return jnp.array([self._claim], jnp.int32)
 
     def critique(self, answers: Int[Array, "claims answer_length"]) -> Critique:

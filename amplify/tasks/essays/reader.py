@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from amplify.task_abilities import Critique, Reader, Seen
+from amplify.task_abilities import Reader, Seen
+from amplify.task_helping import Critique
 from amplify.tasks.essays.world import (
     RIGHT,
     World,

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from amplify.task_abilities import Critique, Reader, Refined
+from amplify.task_abilities import Reader
+from amplify.task_helping import Critique, Refined
 from amplify.tasks.essays.reader import inquire
 from amplify.tasks.essays.world import World, WorldConfig
 

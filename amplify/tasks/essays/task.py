@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
-from amplify.task_abilities import Critique, GoldParts, Reader, Refined, Seen
+from amplify.task_abilities import GoldParts, Reader, Seen
+from amplify.task_helping import Critique, Refined
 from amplify.tasks.essays.reader import read_essay
 from amplify.tasks.essays.refining import refine_essay
 from amplify.tasks.essays.sentences import (
@@ -73,9 +74,9 @@ class Essays:
     blind_family: Annotated[int, Field(ge=-1)] = 7
     """Number of the family that no question about a part of an essay can be about; -1: none."""
     sources: Annotated[int, Field(ge=0, le=64)] = 0
-    """Numbers that statements cite, 2 or more; a statement is right if its source says the number
-    that it cites. Contexts then have both, which a judge has no time to compare, but for its looks;
-    a model can learn to. 0: nothing in a context tells what is right."""
+    """How many different numbers statements may cite, 2 or more. Contexts then say what each
+    statement cites and what its source says, and it is right if both are the same number. A model
+    can learn to compare them; a judge has time for its looks only. 0: there are no sources."""
     focus: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Numbers of families, from 0. Evals then measure gold of their claims and gold of all others
     apart, and `oversight.reviews_of = "focused-drafts"` has only essays about them reviewed. If not
@@ -128,10 +129,8 @@ class Essays:
     @property
     def open_to_questions(self) -> tuple[bool, ...]:
         """Whether a question about a part of an essay may be about each claim."""
-        families = range(self.families)
-        return tuple(
-            f != self.blind_family for f in families for _ in range(self.claims_per_family)
-        )
+        families = (claim // self.claims_per_family for claim in range(self.claims))
+        return tuple(family != self.blind_family for family in families)
 
     @property
     def statements(self) -> int:
